@@ -1,0 +1,1 @@
+"""Members of the latent family: training samples them, inversion optimises them."""

@@ -1,0 +1,1 @@
+"""GAN objectives: per-image losses and the penalties that go with them."""

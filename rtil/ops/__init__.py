@@ -1,0 +1,1 @@
+"""Operators with one public function each; every network computes through them."""

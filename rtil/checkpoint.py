@@ -1,0 +1,133 @@
+"""Files that hold weights: atomic writing, safe loading, and generators from either kind.
+
+A training checkpoint (checkpoint-*.pt) resumes a run; an exported generator (generator.pt) holds
+G_ema with its configuration. Both are plain dicts, loaded with weights_only=True: a file cannot
+run code, and only classes of rtil are built from its configuration.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from hydra.utils import get_object
+from torch import nn
+
+from rtil.models.generator import Generator
+
+CHECKPOINT, EXPORT = "rtil-checkpoint-1", "rtil-generator-1"
+TRUSTED = ("rtil.models.", "rtil.latents.", "rtil.objectives.")
+
+
+def build(node: Mapping, **extra: object) -> object:
+    """Builds the rtil class that node["_target_"] names from the node's other keys.
+
+    Nested mappings with a `_target_` are built first. Only classes of rtil.models, rtil.latents
+    and rtil.objectives are built, so a configuration read from a file cannot call anything else.
+
+    Raises:
+        ValueError: no `_target_`, or one outside rtil.
+    """
+    target = str(node.get("_target_"))
+    if not target.startswith(TRUSTED):
+        raise ValueError(
+            f"configuration: _target_={target!r} is not a class of {', '.join(TRUSTED)}; "
+            "files may only name those."
+        )
+
+    def value(v: object) -> object:
+        if isinstance(v, Mapping) and "_target_" in v:
+            return build(v)
+        return [value(x) for x in v] if isinstance(v, (list, tuple)) else v
+
+    return get_object(target)(**{k: value(v) for k, v in node.items() if k != "_target_"}, **extra)
+
+
+def save(content: dict, path: Path) -> None:
+    """Writes content to path; on any failure the file that was there before survives.
+
+    Raises:
+        RuntimeError: the disk is full or not writable.
+    """
+    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    try:
+        with open(temporary, "wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:
+        raise RuntimeError(
+            f"could not write {path} ({error}); what was saved before is untouched. "
+            "Free some space and run the same command again."
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load(path: str | Path, formats: tuple[str, ...] = (CHECKPOINT, EXPORT)) -> dict:
+    """Reads a file that `save` wrote, onto the CPU.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: unreadable, truncated or of an unknown format.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no checkpoint at {path}.")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, OSError, ValueError, pickle.UnpicklingError) as error:
+        raise ValueError(
+            f"{path} cannot be read as a checkpoint ({str(error).splitlines()[0]}); it is "
+            "truncated, not a checkpoint, or would run code. Copy it again or choose another."
+        ) from error
+    found = content.get("format") if isinstance(content, dict) else type(content).__name__
+    if found not in formats:
+        raise ValueError(
+            f"{path} has format {found!r}; expected {' or '.join(formats)}. "
+            "Files of other projects go through scripts/import_checkpoint.py first."
+        )
+    return content
+
+
+def load_weights(module: nn.Module, state: Mapping, path: str | Path) -> None:
+    """Loads a state dict, naming what does not fit.
+
+    Raises:
+        ValueError: missing, unexpected or misshapen entries.
+    """
+    try:
+        module.load_state_dict(state)
+    except RuntimeError as error:
+        raise ValueError(f"{path} does not fit the configured network: {error}") from error
+
+
+def latest(run_dir: Path) -> Path | None:
+    """The checkpoint of run_dir with the most images, or None."""
+    found = sorted(run_dir.glob("checkpoint-*.pt"))
+    return found[-1] if found else None
+
+
+def load_generator(path: str | Path) -> tuple[Generator, dict]:
+    """Loads the averaged generator of an exported file or a training checkpoint.
+
+    Args:
+        path: generator.pt or checkpoint-*.pt.
+
+    Returns:
+        The generator in evaluation mode with frozen weights, on the CPU, at the growing stage it
+        was saved in, and the resolved configuration it was trained with.
+
+    Raises:
+        FileNotFoundError: no such file. ValueError: unreadable or of an unknown format.
+    """
+    content = load(path)
+    config = content["config"]
+    G = build(config["model"]["generator"])
+    load_weights(G, content["G_ema"], path)
+    G.progress(content["nimg"])
+    return G.eval().requires_grad_(False), config

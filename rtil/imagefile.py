@@ -1,0 +1,259 @@
+"""Images in files: a folder or zip as a numbered list, decoding to squares, packing into a zip.
+
+Splits, memory and the order of reading are in `rtil/data.py`.
+
+One more file type that Pillow reads: add its ending to `SUFFIXES`.
+"""
+
+import io
+import os
+import struct
+import warnings
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PurePosixPath
+from typing import TypeVar
+
+import numpy as np
+from PIL import Image, ImageOps
+from tqdm import tqdm
+
+T = TypeVar("T")
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff")
+GREY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L")
+WORKERS = min(8, os.cpu_count() or 1)
+
+# What Pillow and zlib raise for damaged files; Pillow's SyntaxError is a broken PNG chunk.
+UNREADABLE = (
+    OSError, SyntaxError, ValueError, LookupError, ArithmeticError, EOFError,
+    struct.error, zlib.error, Image.DecompressionBombError,
+)  # fmt: skip
+
+
+class ImageFiles:
+    """The images of a folder (with its subfolders) or of a .zip, by number.
+
+    No file stays open between reads: an object works in many threads, pickled and after a fork.
+
+    Attributes:
+        path: of the folder or zip.
+        names: of the files, relative to `path` with "/" between folders, sorted. Hidden files and
+            endings not in `SUFFIXES` are left out.
+
+    Raises:
+        FileNotFoundError: nothing at `path`.
+        ValueError: `path` is a file but no zip, or holds no images.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path).expanduser()
+        if not self.path.exists():
+            raise FileNotFoundError(
+                f"ImageFiles: nothing at {self.path.absolute()}; "
+                "give an existing folder or .zip with images (data.path)"
+            )
+        self._entries: dict[str, zipfile.ZipInfo] | None = None
+        if self.path.is_dir():
+            found = [
+                Path(folder, file).relative_to(self.path).as_posix()
+                for folder, _, files in os.walk(self.path)
+                for file in files
+            ]
+        else:
+            try:
+                with zipfile.ZipFile(self.path) as archive:
+                    self._entries = {i.filename: i for i in archive.infolist() if not i.is_dir()}
+            except zipfile.BadZipFile as error:
+                raise ValueError(
+                    f"ImageFiles: {self.path} is not a zip archive, or a truncated one ({error}); "
+                    "give a folder or a .zip with images (data.path)"
+                ) from error
+            found = list(self._entries)
+        self.names = sorted(n for n in found if n.lower().endswith(SUFFIXES) and not _hidden(n))
+        if not self.names:
+            raise ValueError(
+                f"ImageFiles: no images among the {len(found)} files of {self.path}; "
+                f"file names must end in {' '.join(SUFFIXES)}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def read(self, index: int) -> bytes:
+        """Contents of a file. Raises one of `UNREADABLE` if it is damaged."""
+        name = self.names[index]
+        if self._entries is None:
+            return (self.path / name).read_bytes()
+        entry = self._entries[name]
+        if entry.flag_bits & 1 or entry.compress_type not in (0, zipfile.ZIP_DEFLATED):
+            raise ValueError("encrypted, or compressed by another method than deflate")
+        # ZipFile.read would share a file position among threads and forks. A local header is 30
+        # bytes, the last four the lengths of the name and the extra field before the contents.
+        with open(self.path, "rb") as file:
+            file.seek(entry.header_offset + 26)
+            file.seek(sum(struct.unpack("<HH", file.read(4))), os.SEEK_CUR)
+            data = file.read(entry.compress_size)
+        if entry.compress_type == zipfile.ZIP_DEFLATED:
+            data = zlib.decompress(data, wbits=-15)
+        if zlib.crc32(data) != entry.CRC:
+            raise ValueError("its checksum in the zip differs")
+        return data
+
+    def channels(self) -> int:
+        """1 if the first eight readable images are all grey, else 3."""
+        modes: list[str] = []
+        for index in range(len(self)):
+            try:
+                with Image.open(io.BytesIO(self.read(index))) as image:
+                    modes.append(image.mode)
+            except UNREADABLE:
+                continue
+            if len(modes) == 8:
+                break
+        if not modes:
+            raise ValueError(f"ImageFiles: all {len(self)} images of {self.path} are unreadable")
+        return 1 if all(mode in GREY_MODES for mode in modes) else 3
+
+    def each(
+        self,
+        indices: Sequence[int],
+        work: Callable[[bytes], T],
+        label: str,
+        workers: int = WORKERS,
+    ) -> Iterator[tuple[int, T]]:
+        """Yield (index, work(contents)) of the readable files in order, then warn of the others.
+
+        Raises:
+            ValueError: all of them are unreadable.
+
+        Note: `work` runs in threads. A progress bar appears after two seconds.
+        """
+
+        def attempt(index: int) -> tuple[T | None, Exception | None]:
+            try:
+                return work(self.read(index)), None
+            except UNREADABLE as error:
+                return None, error
+
+        bad: list[tuple[str, Exception]] = []
+        pool = ThreadPoolExecutor(workers)
+        try:
+            results = zip(indices, pool.map(attempt, indices))
+            total = len(indices)
+            bar = tqdm(results, label, total, leave=False, disable=None, unit="img", delay=2)
+            for index, (value, error) in bar:
+                if error is None:
+                    yield index, value
+                else:
+                    bad.append((self.names[index], error))
+        finally:
+            pool.shutdown(cancel_futures=True)
+        if not bad:
+            return
+        message = (
+            f"{len(bad)} of {len(indices)} images of {self.path} are unreadable: "
+            f"{', '.join(name for name, _ in bad[:5])}{', ...' if len(bad) > 5 else ''} "
+            f"(the first: {bad[0][1]})"
+        )
+        if len(bad) == len(indices):
+            raise ValueError(f"ImageFiles: {message}; nothing is left")
+        warnings.warn(f"ImageFiles: {message}; skipped", stacklevel=2)
+
+
+def decode(data: bytes, size: int, channels: int) -> np.ndarray:
+    """Decode an image, scale its short side to `size` (Lanczos, anti-aliased), crop the centre.
+
+    Orientation tags are applied, transparency is laid on white, 16-bit grey becomes 8-bit.
+
+    Returns:
+        (channels, size, size) uint8.
+
+    Raises:
+        One of `UNREADABLE`.
+    """
+    with Image.open(io.BytesIO(data)) as file:
+        image = ImageOps.exif_transpose(file)
+    if image.mode == "F":
+        raise ValueError("floating-point pixels have no fixed range; convert them to 8 or 16 bits")
+    if image.mode.startswith("I"):  # Pillow clips these at 255 where it should scale
+        deep = np.asarray(image).astype(np.int64).clip(0, 65535)
+        image = Image.fromarray(((deep + 128) // 257).astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    image = image.convert("L" if channels == 1 else "RGB")
+    scale = size / min(image.size)
+    width, height = (max(size, round(scale * side)) for side in image.size)
+    if image.size != (width, height):
+        image = image.resize((width, height), Image.Resampling.LANCZOS)
+    left, top = (width - size) // 2, (height - size) // 2
+    pixels = np.asarray(image.crop((left, top, left + size, top + size)))
+    return pixels.reshape(size, size, channels).transpose(2, 0, 1)
+
+
+def pack(
+    source: str | Path,
+    out: str | Path,
+    resolution: int,
+    channels: int | str = "auto",
+    limit: int | None = None,
+    workers: int = WORKERS,
+    force: bool = False,
+) -> int:
+    """Write a folder or zip of images as resized, centre-cropped PNGs into a new zip.
+
+    The zip appears under its name once it is complete. Its entries keep their folders and order,
+    and are stored, since PNG is compressed already. Unreadable files are named and left out.
+
+    Args:
+        source: folder or .zip.
+        out: the .zip to write.
+        resolution: image side in pixels.
+        channels: 1, 3 or "auto" (see `ImageFiles.channels`).
+        limit: take the first so many files in sorted order.
+        workers: number of threads.
+        force: replace an existing `out`.
+
+    Returns:
+        Number of images written.
+
+    Raises:
+        FileExistsError: `out` exists.
+        FileNotFoundError, ValueError: see `ImageFiles`; or `out` is no .zip.
+    """
+    out = Path(out).expanduser()
+    if out.suffix.lower() != ".zip":
+        raise ValueError(f"pack: got the output {out}; its name must end in .zip")
+    if out.exists() and not force:
+        raise FileExistsError(f"pack: {out} exists; choose another name or give --force")
+    files = ImageFiles(source)
+    channels = files.channels() if channels == "auto" else channels
+
+    def shrink(data: bytes) -> bytes:
+        pixels = decode(data, resolution, channels).transpose(1, 2, 0)
+        png = io.BytesIO()
+        Image.fromarray(pixels[:, :, 0] if channels == 1 else pixels).save(png, "png")
+        return png.getvalue()
+
+    out.parent.mkdir(parents=True, exist_ok=True)
+    part = out.with_name(out.name + ".part")
+    written: set[str] = set()
+    try:
+        with zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as archive:
+            for index, png in files.each(range(len(files))[:limit], shrink, "packing", workers):
+                name = str(PurePosixPath(files.names[index]).with_suffix(".png"))
+                if name in written:  # a.jpg beside a.png
+                    name = f"{files.names[index]}.png"
+                archive.writestr(name, png)
+                written.add(name)
+        part.replace(out)
+    finally:
+        part.unlink(missing_ok=True)
+    return len(written)
+
+
+def _hidden(name: str) -> bool:
+    return any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(name).parts)

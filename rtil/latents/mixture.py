@@ -1,0 +1,110 @@
+"""The whole family inside one batch: the member itself is drawn (design: cost of the family)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from math import isclose
+
+import torch
+from torch import Tensor
+
+from rtil.latents.additive import Additive
+from rtil.latents.multicode import MultiCode
+from rtil.latents.space import Latents, LatentSpace, merge
+from rtil.models.generator import EMPTY, Generator, State
+from rtil.models.layers import group_size
+
+CYCLE = 1000  # longest rotation that weights are rounded to
+
+
+@dataclass(frozen=True)
+class Mixture(LatentSpace):
+    """Each group of samples draws its member, so one pass trains every member.
+
+    The expected loss is sum_m weight_m E L_m, the weighted mean that training every member in
+    turn has. Groups are those of the discriminator's minibatch standard deviation, so its
+    statistics never mix members; members rotate over groups and draws in proportion to weights.
+    Differs from the paper: one draw per sample instead of one pass per member (rtil=ilo, mgan).
+
+    Args:
+        members: all Additive (with one sigma rule) or all MultiCode (with one block).
+        weights: share of each member; None for equal shares.
+        group: samples per group; its largest divisor that fits the batch is used.
+
+    Raises:
+        ValueError: members that cannot share a pass, or weights that do not fit.
+    """
+
+    members: tuple[LatentSpace, ...]
+    weights: tuple[float, ...] | None = None
+    group: int = 4
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "members", tuple(self.members))
+        weights = self.weights or (1.0,) * len(self.members)
+        object.__setattr__(self, "weights", tuple(float(w) for w in weights))
+        additive = [m for m in self.members if isinstance(m, Additive)]
+        codes = [m for m in self.members if isinstance(m, MultiCode)]
+        same = len({(m.relative,) for m in additive} | {(m.block,) for m in codes}) == 1
+        if not same or len(self.members) not in (len(additive), len(codes)):
+            raise ValueError(
+                f"Mixture: members {self.members} cannot share a pass; they must be all Additive "
+                "with equal `relative` or all MultiCode with equal `block`."
+            )
+        if len(self.weights) != len(self.members) or min(self.weights) < 0 or not any(weights):
+            raise ValueError(
+                f"Mixture: weights={self.weights} must be {len(self.members)} numbers, none "
+                "negative and not all zero."
+            )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(name for m in self.members for name in m.names)
+
+    def check(self, G: Generator) -> None:
+        for member in self.members:
+            member.check(G)
+
+    @cached_property
+    def rotation(self) -> tuple[int, ...]:
+        """Shortest sequence of members whose counts are in proportion to the weights."""
+        share = [w / sum(self.weights) for w in self.weights]
+        counts, sequence = [0] * len(share), []
+        while len(sequence) < CYCLE:
+            n = len(sequence) + 1
+            member = max(range(len(share)), key=lambda m: share[m] * n - counts[m])
+            counts[member] += 1
+            sequence.append(member)
+            if all(isclose(s * n, c, abs_tol=1e-6) for s, c in zip(share, counts)):
+                break
+        return tuple(sequence)
+
+    def assignment(self, batch: int, turn: int) -> tuple[int, ...]:
+        """Member of each sample of draw number `turn`, sorted so that members lie together."""
+        group = group_size(batch, self.group)
+        groups = batch // group
+        first = turn * groups
+        drawn = sorted(self.rotation[(first + g) % len(self.rotation)] for g in range(groups))
+        return tuple(m for m in drawn for _ in range(group))
+
+    def sample(
+        self,
+        G: Generator,
+        batch: int,
+        rng: torch.Generator,
+        style_mixing: float = 0.0,
+        turn: int = 0,
+    ) -> Latents:
+        member = self.assignment(batch, turn)
+        parts = [
+            space.sample(G, member.count(m), rng, style_mixing)
+            for m, space in enumerate(self.members)
+            if m in member
+        ]
+        return merge(parts)._replace(member=member)
+
+    def synthesize(
+        self, G: Generator, latents: Latents, start: int = 0, state: State = EMPTY
+    ) -> Tensor:
+        return self.members[0].synthesize(G, latents, start, state)

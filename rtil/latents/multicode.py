@@ -1,0 +1,92 @@
+"""Several codes per image, mixed at an intermediate block: mGANprior-RTIL (paper, section 3.2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import groupby
+
+import torch
+from torch import Tensor
+
+from rtil.latents.space import Latents, LatentSpace
+from rtil.models.generator import EMPTY, Generator, State
+
+
+@dataclass(frozen=True)
+class MultiCode(LatentSpace):
+    """g_1(sum_n g_0(z_n) * alpha^n), alpha' ~ Dir_N(1), equal over channels (section 3.2).
+
+    Args:
+        num_codes: N; 1 is the plain generator.
+        block: the codes' maps are mixed after this block; a generator that has not grown so far
+            mixes after its last one (published code).
+
+    Raises:
+        ValueError: num_codes or block below 1.
+    """
+
+    num_codes: int
+    block: int = 4
+
+    def __post_init__(self) -> None:
+        if self.num_codes < 1 or self.block < 1:
+            raise ValueError(
+                f"MultiCode: num_codes={self.num_codes}, block={self.block}; both must be 1 or "
+                "more."
+            )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (f"N={self.num_codes}",)
+
+    def check(self, G: Generator) -> None:
+        if G.per_block_styles:
+            raise ValueError(
+                f"MultiCode: {type(G).__name__} feeds styles to every block, so blocks after the "
+                "mix would need one style for several codes. Use model=pggan, or rtil=ilo."
+            )
+        if self.block > G.max_blocks:
+            raise ValueError(
+                f"MultiCode: block={self.block} is past the last of {G.max_blocks} blocks; lower "
+                "rtil.block or raise resolution."
+            )
+
+    def sample(
+        self,
+        G: Generator,
+        batch: int,
+        rng: torch.Generator,
+        style_mixing: float = 0.0,
+        turn: int = 0,
+    ) -> Latents:
+        n = self.num_codes
+        w = G.sample_w(batch * n, rng, style_mixing)
+        # A flat Dirichlet draw is a normalised vector of exponentials.
+        gamma = -torch.log1p(-torch.rand((batch, n), generator=rng, device=rng.device))
+        alpha = (gamma / gamma.sum(1, keepdim=True)).to(w).reshape(-1, 1)
+        return Latents(w, alpha=alpha, counts=(n,) * batch, member=(0,) * batch)
+
+    def synthesize(
+        self, G: Generator, latents: Latents, start: int = 0, state: State = EMPTY
+    ) -> Tensor:
+        """As LatentSpace.synthesize; a restart lies at or after the mix, so start is its block."""
+        if start == 0:
+            block = min(self.block, G.num_blocks)
+            state = G.run(latents.w, stop=block)
+            x = state.x * latents.alpha[:, :, None, None]
+            rgb = None
+            if state.rgb is not None:  # the image of a block that fades in mixes as its map does
+                rgb = _mix(state.rgb * latents.alpha.mean(1)[:, None, None, None], latents.counts)
+            start, state = block, state._replace(x=_mix(x, latents.counts), rgb=rgb)
+        return G.image(G.run(latents.w, start=start, state=state), latents.w)
+
+
+def _mix(x: Tensor, counts: tuple[int, ...]) -> Tensor:
+    """Sums runs of counts[b] consecutive rows: (sum_b N_b, ...) to (B, ...)."""
+    mixed, row = [], 0
+    for n, run in groupby(counts):
+        batch = len(tuple(run))
+        part = x[row : row + n * batch].view(batch, n, *x.shape[1:])
+        mixed.append(part[:, 0] if n == 1 else part.sum(1))
+        row += n * batch
+    return mixed[0] if len(mixed) == 1 else torch.cat(mixed)

@@ -1,0 +1,98 @@
+"""The data term of inversion: how far a candidate's measurements are from those given.
+
+Per image, so a batch gives the results of one image at a time. Priors on latents live with their
+inverter, training losses in `rtil.objectives`.
+"""
+
+from math import prod
+
+from torch import Tensor, nn
+
+from rtil.metrics import LPIPS, LPIPS_MIN_SIZES
+from rtil.operators import ForwardOperator
+
+
+class MeasurementLoss(nn.Module):
+    """mse ||y_hat - y||^2 / m + lpips LPIPS(y_hat, y), at measurement size (paper, A.3 and A.4).
+
+    Differs from the published code, whose images are in [0, 1]: on [-1, 1] the squared error is 4
+    times as large. `loss.mse=0.25` restores its weight relative to LPIPS.
+
+    Args:
+        operator: gives m, the measurement's shape and whether it is an image.
+        mse: weight of the mean squared measurement error.
+        lpips: weight of the perceptual distance.
+        lpips_net: backbone, "alex" or "vgg".
+        lpips_min_ratio: LPIPS is dropped where a smaller share of the measured picture's pixels is
+            observed. For masks; a down-sampled image is observed whole. With over half of them
+            missing LPIPS did not help (appendix A.3).
+        lpips_module: used instead of loading one.
+
+    Raises:
+        ValueError: weights that leave nothing to minimise, or LPIPS on vectors or on images too
+            small for it.
+        FileNotFoundError: LPIPS is used and its backbone is not on disk.
+    """
+
+    def __init__(
+        self,
+        operator: ForwardOperator,
+        mse: float = 1.0,
+        lpips: float = 0.0,
+        lpips_net: str = "alex",
+        lpips_min_ratio: float = 0.0,
+        lpips_module: LPIPS | None = None,
+    ) -> None:
+        super().__init__()
+        name = type(operator).__name__
+        if not (mse >= 0 and lpips >= 0):
+            raise ValueError(
+                f"MeasurementLoss: loss.mse={mse}, loss.lpips={lpips}; weights must be at least 0."
+            )
+        if not 0 <= lpips_min_ratio <= 1:
+            raise ValueError(
+                f"MeasurementLoss: loss.lpips_min_ratio={lpips_min_ratio}; it must be in [0, 1]."
+            )
+        if lpips > 0 and not operator.measures_images:
+            raise ValueError(
+                f"MeasurementLoss: LPIPS compares images; {name} measures a vector of "
+                f"m={operator.num_measurements} numbers; set loss.lpips=0."
+            )
+        self.num_measurements = operator.num_measurements
+        self.mse_weight = mse
+        self.lpips_weight = lpips
+        self.lpips = None
+        observed_share = self.num_measurements / prod(operator.out_shape)
+        if lpips > 0 and observed_share >= lpips_min_ratio:
+            net = lpips_net if lpips_module is None else lpips_module.net
+            height, width = operator.out_shape[1:]
+            # Before the weights are asked for: nobody fetches a file for images it cannot take.
+            if min(height, width) < LPIPS_MIN_SIZES.get(net, 0):
+                sizes = ", ".join(f"{size} for {key}" for key, size in LPIPS_MIN_SIZES.items())
+                raise ValueError(
+                    f"MeasurementLoss: {name} measures images of {height}x{width} pixels, too "
+                    f"small for LPIPS with loss.lpips_net={net}; the smallest side is {sizes}; "
+                    "set loss.lpips=0 or another net."
+                )
+            self.lpips = LPIPS(lpips_net) if lpips_module is None else lpips_module
+        if mse == 0 and self.lpips is None:
+            raise ValueError(
+                f"MeasurementLoss: loss.mse=0 and LPIPS is not used (loss.lpips={lpips}, "
+                f"loss.lpips_min_ratio={lpips_min_ratio}, {observed_share:.3g} of the pixels "
+                "observed): nothing is left to minimise; set loss.mse above 0."
+            )
+
+    def forward(self, y_hat: Tensor, y: Tensor) -> Tensor:
+        """Loss of each image.
+
+        Args:
+            y_hat: (B, *out_shape), measurements of the candidates.
+            y: (B, *out_shape), the given measurements.
+
+        Returns:
+            (B,).
+        """
+        loss = self.mse_weight * (y_hat - y).square().flatten(1).sum(dim=1) / self.num_measurements
+        if self.lpips is not None:
+            loss = loss + self.lpips_weight * self.lpips(y_hat, y)
+        return loss

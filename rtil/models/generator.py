@@ -1,0 +1,158 @@
+"""The contract of every generator: blocks that can be cut, and the state that crosses a cut.
+
+A generator knows nothing about RTIL. Families of latents (rtil.latents) drive it block by block
+through `step`, and training and inversion drive it through the same families. To add a
+generator, write one file with a final subclass and one yaml under configs/model.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class State(NamedTuple):
+    """What crosses the cut after block k's convolutions and before its toRGB.
+
+    x: (B, C_k, H_k, W_k) feature map. rgb: image accumulated by blocks before k, or None.
+    keep_rgb: False leaves the image of blocks up to k out of what follows (published restart).
+    """
+
+    x: Tensor | None
+    rgb: Tensor | None = None
+    keep_rgb: bool = True
+
+
+EMPTY = State(None, None)
+
+
+class StylePrior(NamedTuple):
+    """Gaussian model of the styles: w = lrelu(std * v + mean), v ~ N(0, I).
+
+    mean, std: (w_dim,). slope: of the leaky ReLU; 1 makes the map affine.
+    """
+
+    mean: Tensor
+    std: Tensor
+    slope: float
+
+    def __call__(self, v: Tensor) -> Tensor:
+        """Maps (..., w_dim) to styles of the same shape."""
+        return F.leaky_relu(self.std * v + self.mean, self.slope)
+
+
+class Generator(nn.Module, ABC):
+    """G = image . step_K . ... . step_1 . map, with blocks counted from 1.
+
+    Attributes:
+        z_dim: length of z0.
+        num_blocks: blocks in use now (a growing generator uses its first ones).
+        max_blocks: blocks it has.
+        w_shape: shape of one sample's styles.
+        per_block_styles: whether blocks after the first read the styles.
+        noise_shapes: shape of each noise map, in the order the blocks use them.
+    """
+
+    z_dim: int
+    num_blocks: int
+    max_blocks: int
+    w_shape: tuple[int, ...]
+    per_block_styles: bool
+    noise_shapes: tuple[tuple[int, ...], ...]
+
+    @property
+    @abstractmethod
+    def shapes(self) -> dict[int, tuple[int, int, int]]:
+        """shapes[k] = (C_k, H_k, W_k) of block k's output, k from 1 to num_blocks."""
+
+    @property
+    @abstractmethod
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of the image it draws now."""
+
+    @abstractmethod
+    def map(self, z0: Tensor) -> Tensor:
+        """Maps z0 (B, z_dim) ~ N(0, I) to styles (B, *w_shape)."""
+
+    @abstractmethod
+    def step(self, k: int, state: State, w: Tensor, noise: tuple[Tensor, ...] | None) -> State:
+        """Runs block k's convolutions on the state after block k - 1.
+
+        Args:
+            k: block, from 1.
+            state: after block k - 1; EMPTY for k = 1.
+            w: (B, *w_shape).
+            noise: one map (B, 1, H, W) per entry of noise_shapes; None for the fixed ones.
+        """
+
+    @abstractmethod
+    def image(self, state: State, w: Tensor) -> Tensor:
+        """Turns the state after the last block into an image (B, C, H, W), about [-1, 1]."""
+
+    @abstractmethod
+    def style_prior(self, num_samples: int, rng: torch.Generator) -> StylePrior:
+        """Fits the Gaussian model of the styles that ILO optimises under."""
+
+    @abstractmethod
+    def progress(self, nimg: int) -> None:
+        """Sets the stage of growing that training has reached after nimg images."""
+
+    def run(
+        self,
+        w: Tensor,
+        noise: tuple[Tensor, ...] | None = None,
+        start: int = 0,
+        stop: int | None = None,
+        state: State = EMPTY,
+    ) -> State:
+        """Runs blocks start + 1 .. stop (default: to the last) on the state after block start."""
+        for k in range(start + 1, (stop or self.num_blocks) + 1):
+            state = self.step(k, state, w, noise)
+        return state
+
+    def forward(self, z0: Tensor) -> Tensor:
+        """G^0(z0) with the fixed noise maps: (B, z_dim) to (B, C, H, W)."""
+        w = self.map(z0)
+        return self.image(self.run(w), w)
+
+    def sample_w(self, batch: int, rng: torch.Generator, style_mixing: float = 0.0) -> Tensor:
+        """Draws styles (B, *w_shape) for z0 ~ N(0, I).
+
+        Args:
+            batch: B.
+            rng: on any device; the draws are moved to the weights' device.
+            style_mixing: probability that a sample takes its styles from a uniformly drawn
+                index on from a second z0 (Karras et al. 2019, section 3.1).
+
+        Raises:
+            ValueError: style mixing asked of a generator whose blocks share one style.
+        """
+        w = self.map(self.randn((batch, self.z_dim), rng))
+        if style_mixing == 0.0:
+            return w
+        if not self.per_block_styles:
+            raise ValueError(
+                f"{type(self).__name__}: style_mixing={style_mixing} needs styles per block; "
+                "this generator reads its latent once. Set style_mixing=0."
+            )
+        second = self.map(self.randn((batch, self.z_dim), rng))
+        count = self.w_shape[0]
+        mixed = torch.rand(batch, generator=rng, device=rng.device) < style_mixing
+        index = torch.randint(1, count, (batch,), generator=rng, device=rng.device)
+        cut = torch.where(mixed, index, count).to(w.device)
+        keep = torch.arange(count, device=w.device) < cut[:, None]
+        return torch.where(keep[:, :, None], w, second)
+
+    def sample_noise(self, batch: int, rng: torch.Generator) -> tuple[Tensor, ...]:
+        """Draws every noise map from N(0, I); an empty tuple where the generator has none."""
+        return tuple(self.randn((batch, *shape), rng) for shape in self.noise_shapes)
+
+    def randn(self, shape: tuple[int, ...], rng: torch.Generator) -> Tensor:
+        """Normal draws of the weights' type on their device, from rng's own device."""
+        weight = next(self.parameters())
+        draw = torch.randn(shape, generator=rng, device=rng.device, dtype=torch.float32)
+        return draw.to(weight)

@@ -1,0 +1,127 @@
+"""Layers that more than one network uses: equalised linear maps and convolutions, normalisation.
+
+Weights are drawn from N(0, 1) and scaled when used, so that Adam's step is the same relative
+step for every layer (Karras et al. 2018, section 4.1).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class EqualLinear(nn.Module):
+    """y = W x gain lr / sqrt(in) + lr b (Karras et al. 2018, section 4.1).
+
+    Args:
+        in_features, out_features: sizes.
+        bias_init: value every bias starts from, after scaling.
+        lr: learning-rate multiplier of weight and bias.
+        gain: 1 in StyleGAN2, sqrt(2) in PGGAN.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias_init: float = 0.0,
+        lr: float = 1.0,
+        gain: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(out_features, in_features) / lr)
+        self.bias = nn.Parameter(torch.full((out_features,), bias_init / lr))
+        self.scale, self.lr = gain * lr / math.sqrt(in_features), lr
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (..., in) to (..., out)."""
+        return F.linear(x, self.weight * self.scale, self.bias * self.lr)
+
+
+class EqualConv2d(nn.Module):
+    """Convolution with weights scaled by gain / sqrt(fan_in) (Karras et al. 2018, section 4.1).
+
+    Args:
+        in_channels, out_channels, kernel: sizes.
+        gain: 1 in StyleGAN2, sqrt(2) in PGGAN.
+        stride, padding: as in torch.
+        bias: whether it has one.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: int,
+        gain: float = 1.0,
+        stride: int = 1,
+        padding: int = 0,
+        bias: bool = True,
+    ) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, kernel, kernel))
+        self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
+        self.scale = gain / math.sqrt(in_channels * kernel**2)
+        self.stride, self.padding = stride, padding
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (B, in, H, W) to (B, out, H', W')."""
+        return F.conv2d(x, self.weight * self.scale, self.bias, self.stride, self.padding)
+
+
+def pixel_norm(x: Tensor) -> Tensor:
+    """x / rms over dimension 1 (Karras et al. 2018, section 4.2)."""
+    return x * torch.rsqrt(x.square().mean(1, keepdim=True) + 1e-8)
+
+
+def group_size(batch: int, limit: int | None) -> int:
+    """Largest divisor of `batch` up to `limit` (None: the batch itself)."""
+    if limit is None:
+        return batch
+    return next(g for g in range(min(batch, limit), 0, -1) if batch % g == 0)
+
+
+def minibatch_stddev(x: Tensor, limit: int | None) -> Tensor:
+    """Appends the mean standard deviation within groups of samples (Karras et al. 2018, sec. 3).
+
+    Groups are runs of consecutive samples, so that a batch laid out by family member keeps
+    each member's statistics to itself.
+
+    Args:
+        x: (B, C, H, W).
+        limit: group size; the largest divisor of B up to it is used. None: the whole batch.
+
+    Returns:
+        (B, C + 1, H, W); the last channel is constant within a group.
+    """
+    batch, _, height, width = x.shape
+    group = group_size(batch, limit)
+    groups = x.view(batch // group, group, *x.shape[1:])
+    std = (groups.var(1, unbiased=False) + 1e-8).sqrt().mean((1, 2, 3))
+    std = std.repeat_interleave(group).view(batch, 1, 1, 1).expand(batch, 1, height, width)
+    return torch.cat([x, std], 1)
+
+
+def check_resolution(who: str, resolution: int, channels: dict[int, int]) -> dict[int, int]:
+    """Validates a power-of-two resolution and its channel table, and returns it as {size: width}.
+
+    Raises:
+        ValueError: the resolution is not a power of two from 8 up, or the table lacks a size.
+    """
+    if resolution < 8 or resolution & (resolution - 1):
+        raise ValueError(
+            f"{who}: resolution={resolution} is not a power of two from 8 up; "
+            "use 8, 16, 32, 64, 128, 256, ..."
+        )
+    table = {int(size): int(width) for size, width in channels.items()}
+    sizes = [2**i for i in range(2, resolution.bit_length())]
+    missing = [size for size in sizes if table.get(size, 0) < 1]
+    if missing:
+        raise ValueError(
+            f"{who}: the channel table {table} has no positive width for sizes {missing}; "
+            f"resolution={resolution} needs one for each of {sizes}."
+        )
+    return {size: table[size] for size in sizes}

@@ -1,0 +1,224 @@
+"""PGGAN: progressively grown generator and discriminator (Karras et al. 2018).
+
+The layout is the one of the released mGANprior-RTIL checkpoints. Growing is a function of the
+images seen: `progress(nimg)` sets how many blocks are in use and how far the newest has faded in.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rtil.models.generator import Generator, State, StylePrior
+from rtil.models.layers import (
+    EqualConv2d,
+    EqualLinear,
+    check_resolution,
+    minibatch_stddev,
+    pixel_norm,
+)
+from rtil.ops.bias_act import SQRT2, bias_act
+
+SLOPE = 0.2
+
+
+def growth(nimg: int, phase_nimg: list[int] | None, blocks: int) -> tuple[int, float]:
+    """Blocks in use and fade-in weight alpha of the newest after nimg images.
+
+    Each phase fades its block in linearly over its first half (published code).
+
+    Args:
+        nimg: images seen.
+        phase_nimg: images of each phase, one per block; None: no growing.
+        blocks: blocks there are.
+    """
+    if phase_nimg is None:
+        return blocks, 1.0
+    start = 0
+    for phase, length in enumerate(phase_nimg):
+        if nimg < start + length:
+            alpha = min(1.0, (nimg - start) / (length / 2)) if phase else 1.0
+            return phase + 1, alpha
+        start += length
+    return blocks, 1.0
+
+
+def check_phases(who: str, phase_nimg: list[int] | None, blocks: int) -> list[int] | None:
+    """Validates the phase lengths against the number of blocks.
+
+    Raises:
+        ValueError: not one positive length per block.
+    """
+    if phase_nimg is None:
+        return None
+    phases = [int(n) for n in phase_nimg]
+    if len(phases) != blocks or min(phases) < 1:
+        raise ValueError(
+            f"{who}: phase_nimg={phases} must hold one positive number of images for each of "
+            f"the {blocks} resolutions; null trains at full size from the start."
+        )
+    return phases
+
+
+def _upsample(x: Tensor) -> Tensor:
+    return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+
+
+class ConvBlock(nn.Module):
+    """Two equalised 3x3 convolutions, each with pixel norm and leaky ReLU."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv0 = EqualConv2d(in_channels, out_channels, 3, SQRT2, padding=1)
+        self.conv1 = EqualConv2d(out_channels, out_channels, 3, SQRT2, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for conv in (self.conv0, self.conv1):
+            x = bias_act(pixel_norm(conv(x)), None, SLOPE, 1.0)
+        return x
+
+
+class PGGANGenerator(Generator):
+    """The generator of Karras et al. 2018 (paper, Table 2).
+
+    Args:
+        resolution: final side of the image, a power of two from 8 up.
+        channels: {size: width} for every size from 4 to the resolution.
+        image_channels: 1 or 3.
+        z_dim: length of z0.
+        phase_nimg: images of each growing phase, one per resolution from 4; None: no growing.
+
+    Raises:
+        ValueError: resolution, channel table or phases out of range.
+    """
+
+    per_block_styles = False
+    noise_shapes = ()
+
+    def __init__(
+        self,
+        resolution: int,
+        channels: dict[int, int],
+        image_channels: int = 3,
+        z_dim: int = 512,
+        phase_nimg: list[int] | None = None,
+    ) -> None:
+        super().__init__()
+        self.table = check_resolution("PGGANGenerator", resolution, channels)
+        self.image_channels, self.z_dim, self.w_shape = image_channels, z_dim, (z_dim,)
+        self.max_blocks = self.num_blocks = len(self.table)
+        self.phase_nimg = check_phases("PGGANGenerator", phase_nimg, self.max_blocks)
+        self.alpha = 1.0
+
+        widths = list(self.table.values())
+        self.input = nn.Parameter(torch.randn(z_dim, widths[0], 4, 4))
+        self.input_bias = nn.Parameter(torch.zeros(widths[0]))
+        # The published weight hook takes the fan-in of a transposed convolution from its output.
+        self.input_scale = SQRT2 / math.sqrt(widths[0] * 16)
+        self.blocks = nn.ModuleList(
+            ConvBlock(a, b) for a, b in zip([widths[0], *widths[:-1]], widths)
+        )
+        self.to_rgb = nn.ModuleList(EqualConv2d(c, image_channels, 1, SQRT2) for c in widths)
+
+    @property
+    def shapes(self) -> dict[int, tuple[int, int, int]]:
+        table = list(self.table.items())[: self.num_blocks]
+        return {k: (c, s, s) for k, (s, c) in enumerate(table, start=1)}
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        return (self.image_channels, *self.shapes[self.num_blocks][1:])
+
+    def map(self, z0: Tensor) -> Tensor:
+        """The identity: z0 (B, z_dim) is all the first block reads."""
+        return z0
+
+    def step(
+        self, k: int, state: State, w: Tensor, noise: tuple[Tensor, ...] | None = None
+    ) -> State:
+        if k == 1:
+            x = torch.einsum("bz,zchw->bchw", w, self.input * self.input_scale)
+            x = x + self.input_bias[:, None, None]
+            return State(self.blocks[0](bias_act(pixel_norm(x), None, SLOPE, 1.0)))
+        x = _upsample(state.x)
+        fading = k == self.num_blocks and self.alpha < 1.0
+        rgb = _upsample(self.to_rgb[k - 2](state.x)) if fading else None
+        return State(self.blocks[k - 1](x), rgb)
+
+    def image(self, state: State, w: Tensor) -> Tensor:
+        rgb = self.to_rgb[self.num_blocks - 1](state.x)
+        return rgb if state.rgb is None else torch.lerp(state.rgb, rgb, self.alpha)
+
+    def style_prior(self, num_samples: int, rng: torch.Generator) -> StylePrior:
+        """z0 itself is standard normal: mean 0, standard deviation 1, no activation."""
+        weight = next(self.parameters())
+        zeros = torch.zeros(self.z_dim, device=weight.device, dtype=weight.dtype)
+        return StylePrior(zeros, zeros + 1.0, 1.0)
+
+    def progress(self, nimg: int) -> None:
+        self.num_blocks, self.alpha = growth(nimg, self.phase_nimg, self.max_blocks)
+
+
+class PGGANDiscriminator(nn.Module):
+    """The discriminator of Karras et al. 2018, growing with the generator.
+
+    Args:
+        resolution, channels, image_channels, phase_nimg: as for the generator.
+        stddev_group: group of the minibatch standard deviation; None for the whole batch, as
+            published. Groups of 4 let a batch hold several family members (rtil.latents.mixture).
+    """
+
+    def __init__(
+        self,
+        resolution: int,
+        channels: dict[int, int],
+        image_channels: int = 3,
+        phase_nimg: list[int] | None = None,
+        stddev_group: int | None = 4,
+    ) -> None:
+        super().__init__()
+        table = check_resolution("PGGANDiscriminator", resolution, channels)
+        widths = list(table.values())
+        self.num_blocks = self.max_blocks = len(widths)
+        self.phase_nimg = check_phases("PGGANDiscriminator", phase_nimg, self.max_blocks)
+        self.alpha, self.stddev_group = 1.0, stddev_group
+        self.from_rgb = nn.ModuleList(EqualConv2d(image_channels, c, 1, SQRT2) for c in widths)
+        # blocks[i] reads size 4 * 2^i; block 0 ends in a 4x4 convolution to one pixel.
+        self.blocks = nn.ModuleList([_pair(widths[0] + 1, widths[0], last=True)])
+        for narrow, wide in zip(widths[1:], widths):
+            self.blocks.append(_pair(narrow, wide))
+        self.score = EqualLinear(widths[0], 1, gain=SQRT2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scores images (B, C, H, W) of the current size: (B,), larger for real.
+
+        Differs from Karras et al. 2018: pixel norm after every convolution, as published.
+        """
+        top = self.num_blocks - 1
+        h = self.from_rgb[top](x)
+        for i in range(top, -1, -1):
+            if i == 0:
+                h = minibatch_stddev(h, self.stddev_group)
+            for conv in self.blocks[i]:
+                h = bias_act(pixel_norm(conv(h)), None, SLOPE, 1.0)
+            if i == 0:
+                break
+            h = F.avg_pool2d(h, 2)
+            if i == top and self.alpha < 1.0:
+                h = torch.lerp(self.from_rgb[i - 1](F.avg_pool2d(x, 2)), h, self.alpha)
+        return self.score(h.flatten(1))[:, 0]
+
+    def progress(self, nimg: int) -> None:
+        self.num_blocks, self.alpha = growth(nimg, self.phase_nimg, self.max_blocks)
+
+
+def _pair(in_channels: int, out_channels: int, last: bool = False) -> nn.ModuleList:
+    """Two 3x3 convolutions; the last pair ends in an unpadded 4x4 one."""
+    kernel, padding = (4, 0) if last else (3, 1)
+    return nn.ModuleList([
+        EqualConv2d(in_channels, out_channels, 3, SQRT2, padding=1),
+        EqualConv2d(out_channels, out_channels, kernel, SQRT2, padding=padding),
+    ])

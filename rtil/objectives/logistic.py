@@ -1,0 +1,125 @@
+"""Non-saturating logistic loss with lazy R1 and path-length penalties (Karras et al. 2020)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rtil.latents.space import LatentSpace
+from rtil.models.generator import Generator
+from rtil.objectives.objective import Objective
+from rtil.runtime import all_sum
+
+
+class Logistic(Objective):
+    """D: softplus(-D(x)) + softplus(D(G)); G: softplus(-D(G)) (Goodfellow et al. 2014).
+
+    Args:
+        members: number of family members of each space, in the family's order.
+        r1_weight: gamma of R1, (gamma / 2) |grad D(x)|^2 (Karras et al. 2020, section 2).
+        r1_every: steps between R1 penalties, each scaled by this number.
+        path_weight: weight of (|J^T y| - a)^2 (Karras et al. 2020, eq. 4).
+        path_every: steps between path-length penalties, each scaled by this number.
+        path_batch: samples of a path-length penalty over all processes (published: 2).
+        path_decay: step of the running mean a, of which there is one per member.
+
+    Raises:
+        ValueError: negative weights, or intervals and batch below 1.
+    """
+
+    def __init__(
+        self,
+        members: list[int],
+        r1_weight: float = 10.0,
+        r1_every: int = 16,
+        path_weight: float = 2.0,
+        path_every: int = 4,
+        path_batch: int = 2,
+        path_decay: float = 0.01,
+    ) -> None:
+        super().__init__()
+        if min(r1_weight, path_weight) < 0 or min(r1_every, path_every, path_batch) < 1:
+            raise ValueError(
+                f"Logistic: r1_weight={r1_weight}, path_weight={path_weight} must be 0 or more, "
+                f"r1_every={r1_every}, path_every={path_every}, path_batch={path_batch} 1 or more."
+            )
+        self.r1_weight, self.path_weight = r1_weight, path_weight
+        self.d_every = r1_every if r1_weight else 0
+        self.g_every = path_every if path_weight else 0
+        self.path_batch, self.path_decay = path_batch, path_decay
+        for i, count in enumerate(members):
+            self.register_buffer(f"path_mean_{i}", torch.zeros(count))
+
+    def real(self, scores: Tensor) -> Tensor:
+        return F.softplus(-scores)
+
+    def fake(self, scores: Tensor) -> Tensor:
+        return F.softplus(scores)
+
+    def generator(self, scores: Tensor) -> Tensor:
+        return F.softplus(-scores)
+
+    def pair_penalty(
+        self, D: nn.Module, real: Tensor, fake: Tensor, rng: torch.Generator
+    ) -> Tensor | None:
+        """None: R1 is lazy and reads real images only."""
+        return None
+
+    def d_penalty(self, D: nn.Module, real: Tensor) -> Tensor:
+        """r1_every (gamma / 2) |grad_x D(x)|^2 for each image (B,)."""
+        return self.d_every * self.r1_weight / 2 * gradient_norm2(D, real)
+
+    def g_penalty(
+        self,
+        G: Generator,
+        space: LatentSpace,
+        index: int,
+        world: int,
+        rng: torch.Generator,
+        style_mixing: float,
+        turn: int,
+    ) -> tuple[Tensor, tuple[int, ...]]:
+        """path_every weight (|J_w^T y| - a)^2 for each sample; updates the running means a."""
+        batch = max(1, self.path_batch // world)
+        latents = space.sample(G, batch, rng, style_mixing, turn)
+        y = torch.randn((batch, *G.image_shape), generator=rng, device=rng.device)
+        lengths = path_lengths(G, space, latents, y.to(latents.w))
+
+        mean = getattr(self, f"path_mean_{index}")
+        member = torch.tensor(latents.member, device=mean.device)
+        seen = torch.zeros((2, len(mean)), device=mean.device)
+        seen[0].index_add_(0, member, lengths.detach().to(mean))
+        seen[1].index_add_(0, member, torch.ones_like(member, dtype=seen.dtype))
+        total, count = all_sum(seen)
+        average = total / count.clamp_min(1)
+        mean += torch.where(count > 0, self.path_decay * (average - mean), 0.0)
+        error = lengths - mean[member].to(lengths)
+        return self.g_every * self.path_weight * error.square(), latents.member
+
+
+def gradient_norm2(D: nn.Module, x: Tensor) -> Tensor:
+    """|grad_x D(x)|^2 for each image (B,), differentiable in D's weights."""
+    x = x.detach().requires_grad_(True)
+    (grad,) = torch.autograd.grad(D(x).sum(), x, create_graph=True)
+    return grad.square().sum((1, 2, 3))
+
+
+def path_lengths(G: Generator, space: LatentSpace, latents, y: Tensor) -> Tensor:
+    """|J_w^T y| / sqrt(H W), the mean over layers inside the root (Karras et al. 2020, eq. 4).
+
+    Args:
+        latents: drawn by `space` with gradients enabled.
+        y: image-space directions (B, C, H, W) ~ N(0, I).
+
+    Returns:
+        (B,), differentiable in G's weights.
+    """
+    image = space.synthesize(G, latents)
+    direction = y / math.sqrt(image.shape[2] * image.shape[3])
+    (grad,) = torch.autograd.grad((image * direction).sum(), latents.w, create_graph=True)
+    # w is (B, layers, w_dim) for StyleGAN2 and (B, z_dim) for a generator with one latent.
+    squares = grad.square().sum(-1)
+    return (squares.mean(1) if squares.ndim == 2 else squares).sqrt()

@@ -1,0 +1,162 @@
+"""Run directories: where a run lives, whose it is, and its rows on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import yaml
+from hydra.core.hydra_config import HydraConfig
+
+# Keys that may differ between a run and its continuation without changing what it computes.
+FREE_TRAIN = ("run_dir", "root", "total_nimg", "hardware", "log_every", "checkpoint_every",
+              "samples_every", "keep_checkpoints", "data.path", "data.cache_gb", "scale",
+              "experiment")
+FREE_INVERT = ("run_dir", "root", "generator", "num_images", "inversion_batch", "hardware",
+               "pictures", "experiment", "data.path", "data.cache_gb", "scale", "train_dir")
+GROUPS = ("model", "rtil", "task", "inverter", "data", "scale", "hardware", "tuned", "experiment",
+          "protocol")
+NOT_IN_NAME = ("run_dir", "root", "total_nimg", "log_every", "checkpoint_every", "samples_every",
+               "keep_checkpoints", "seed", "generator", "num_images", "inversion_batch",
+               "pictures", "train_dir", "data.path", "data.cache_gb", "ratio", "factor",
+               "noise_std", "data.trained_on", "yardstick")
+INVERSION_ONLY = ("inverter", "loss", "metrics", "selection", "split", "watch_every")
+
+
+def flatten(tree: Mapping, prefix: str = "") -> dict[str, object]:
+    """{"a": {"b": 1}} to {"a.b": 1}; lists stay values."""
+    flat = {}
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        flat.update(flatten(value, f"{name}.") if isinstance(value, Mapping) else {name: value})
+    return flat
+
+
+def _under(key: str, names: Iterable[str]) -> bool:
+    return any(key == name or key.startswith(f"{name}.") for name in names)
+
+
+def differing_keys(old: Mapping, new: Mapping, free: Iterable[str]) -> list[str]:
+    """Lines "key: old there, new here" for every key outside `free` that differs."""
+    a, b = flatten(old), flatten(new)
+    return [
+        f"{key}: {a.get(key)!r} there, {b.get(key)!r} here"
+        for key in sorted(a.keys() | b.keys())
+        if a.get(key) != b.get(key) and not _under(key, free)
+    ]
+
+
+def claim(run_dir: Path, config: Mapping, free: Iterable[str]) -> bool:
+    """Makes run_dir for this configuration, or checks that it belongs to it.
+
+    Returns:
+        Whether the directory holds an earlier part of the same run.
+
+    Raises:
+        ValueError: it holds a run with other settings; the message names the keys.
+    """
+    path = run_dir / "config.yaml"
+    if path.exists():
+        old = yaml.safe_load(path.read_text())
+        differs = differing_keys(old or {}, config, free)
+        if differs:
+            raise ValueError(
+                f"{run_dir} holds a run with other settings:\n  " + "\n  ".join(differs)
+                + "\nChoose another run_dir=..., or delete that directory."
+            )
+        write_text(path, yaml.safe_dump(dict(config), sort_keys=False))
+        return True
+    run_dir.mkdir(parents=True, exist_ok=True)
+    write_text(path, yaml.safe_dump(dict(config), sort_keys=False))
+    return False
+
+
+def run_label(kind: str, cfg: Mapping, overrides: Iterable[str] | None = None) -> str:
+    """Directory name of a training run: its choices, then the overrides that matter to it.
+
+    Args:
+        kind: "train" or "invert"; an inversion's overrides include those of its training.
+        cfg: resolved configuration.
+        overrides: "key=value" texts; None reads those of the running Hydra job.
+    """
+    if overrides is None:
+        overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else ()
+    data = cfg["data"]
+    if kind == "train":
+        source = data.get("trained_on") or data["name"]
+        if source == data["name"] == "folder" and data.get("path"):
+            source = f"folder-{Path(str(data['path'])).stem}"
+        parts = [cfg["model"]["name"], cfg["rtil"]["name"], source, cfg["scale"]["name"],
+                 f"seed{cfg['seed']}"]
+    else:
+        knob = [f"{k}{cfg[k]}" for k in ("ratio", "factor") if k in cfg]
+        noise = [f"noise{cfg['noise_std']}"] if cfg.get("noise_std") else []
+        parts = [cfg["task"]["name"], *knob, *noise, cfg["inverter"]["name"]]
+        if data.get("trained_on") not in (None, data["name"]):
+            parts.append(data["name"])
+    kept = []
+    for text in overrides:
+        key, _, value = text.lstrip("+~").partition("=")
+        mine = _under(key, INVERSION_ONLY) == (kind == "invert")
+        if key in GROUPS or not mine or _under(key, (*NOT_IN_NAME, "hardware")):
+            continue
+        kept.append(f"{key}={value}".replace("/", "_").replace(" ", ""))
+    suffix = ",".join(sorted(kept))
+    if len(suffix) > 100:
+        suffix = hashlib.sha256(suffix.encode()).hexdigest()[:12]
+    return "-".join(parts) + (f",{suffix}" if suffix else "")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a small file so that a reader sees the old or the new content, never a part."""
+    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    try:
+        temporary.write_text(text)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def append_rows(path: Path, rows: Iterable[Mapping]) -> None:
+    """Appends rows to a JSON-lines file and forces them to disk."""
+    with open(path, "a", encoding="utf-8") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_rows(path: Path) -> list[dict]:
+    """Rows of a JSON-lines file; a last line that was cut off while writing is left out.
+
+    Raises:
+        ValueError: a line before the last is not JSON.
+    """
+    if not path.exists():
+        return []
+    rows, lines = [], path.read_text(encoding="utf-8").splitlines()
+    for number, line in enumerate(lines, start=1):
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            if number < len(lines):
+                raise ValueError(f"{path}, line {number}: not JSON ({error}).") from error
+    return rows
+
+
+def mend(path: Path, keep=lambda row: True) -> list[dict]:
+    """Rewrites a JSON-lines file with the complete rows that `keep` accepts; returns them."""
+    rows = [row for row in read_rows(path) if keep(row)]
+    if path.exists():
+        write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
+    return rows
+
+
+def result_rows(run_dir: Path) -> list[dict]:
+    """Rows of every process that wrote to an inversion's directory, one per image id."""
+    rows = {}
+    for path in sorted(run_dir.glob("results*.jsonl")):
+        rows.update({row["id"]: row for row in read_rows(path)})
+    return list(rows.values())

@@ -1,0 +1,464 @@
+"""Trains a generator and its latent family: `python -m rtil.train model=stylegan2 rtil=ilo`.
+
+The whole GAN loop, top to bottom. It counts in images (nimg), draws every random number of a step
+from (seed, rank, nimg), and continues from its last checkpoint when the same command runs again.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import os
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import hydra
+import torch
+import torch.nn.functional as F
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor, nn
+from torchvision.utils import save_image
+from tqdm import tqdm
+
+from rtil import checkpoint, results
+from rtil.data import ImageData, Prefetch, epoch_indices, load_data, to_float
+from rtil.latents.family import Family
+from rtil.latents.mixture import Mixture
+from rtil.metrics import to_unit
+from rtil.models.generator import Generator
+from rtil.objectives.objective import Objective
+from rtil.runtime import (
+    CONFIGS,
+    Runtime,
+    StopRequest,
+    average_gradients,
+    provenance,
+    seeded,
+    start,
+    stop,
+)
+
+log = logging.getLogger("rtil.train")
+GRID_COLUMNS = 8
+
+
+class State(NamedTuple):
+    """What training changes; everything a checkpoint holds but the counters."""
+
+    G: Generator
+    D: nn.Module
+    G_ema: Generator
+    objective: Objective
+    G_optim: torch.optim.Optimizer
+    D_optim: torch.optim.Optimizer
+
+
+class Terms:
+    """Per-image losses of the steps since the last report, kept on the device until then."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[int, str, tuple[str, ...], Tensor]] = []
+
+    def add(self, step: int, name: str, values: Tensor, members: tuple[str, ...] = ()) -> None:
+        """Notes values (B,) of a term; members[b] names the family member of sample b."""
+        self.seen.append((step, name, members, values.detach()))
+
+    def report(self) -> dict[str, float]:
+        """Mean of each term over the steps seen, and forgets them.
+
+        Raises:
+            RuntimeError: a value is not finite; names the step, the term and the member.
+        """
+        sums: dict[str, list[float]] = {}
+        for step, name, members, values in self.seen:
+            values = values.cpu()
+            for b in torch.nonzero(~values.isfinite()).flatten().tolist():
+                member = f" of member {members[b]}" if members else ""
+                raise RuntimeError(
+                    f"train: the loss term {name}{member} is {values[b]:.3g} at step {step}. The "
+                    "last checkpoint is from before it; lower model.lr or rtil.family.sigma."
+                )
+            sums.setdefault(name, []).append(float(values.mean()))
+        self.seen = []
+        return {name: sum(v) / len(v) for name, v in sums.items()}
+
+
+def train(cfg: DictConfig) -> int | None:
+    """Trains to cfg.total_nimg images, or to a stop signal.
+
+    Returns:
+        The signal that stopped it, or None at the end of training.
+
+    Raises:
+        ValueError, FileNotFoundError, RuntimeError: bad settings, data or directory, before any
+            training; a loss that is not finite, after which the last checkpoint stays.
+    """
+    validate(cfg)
+    rt = start(**cfg.hardware)
+    data = load_data(
+        OmegaConf.to_container(cfg.data, resolve=True),
+        round(cfg.resolution * cfg.crop_scale), "train", cfg.image_channels,
+        min_images=max(_as_list(cfg.batch)),
+    )
+    cfg.image_channels = data.channels
+    config = OmegaConf.to_container(cfg, resolve=True)
+    run_dir = Path(cfg.run_dir or Path(cfg.root) / "train" / results.run_label("train", config))
+    config["run_dir"] = str(run_dir)
+
+    torch.manual_seed(cfg.seed)
+    family = checkpoint.build(config["rtil"]["family"])
+    state = build_state(config, family, rt.device)
+    if rt.rank == 0:
+        results.claim(run_dir, config, results.FREE_TRAIN)
+        record = json.dumps(provenance(rt), indent=1)
+        results.write_text(run_dir / "provenance.json", record)
+    nimg, step = restore(run_dir, state)
+    if nimg >= cfg.total_nimg:
+        log.info("%s is trained already: %d of %d images.", run_dir, nimg, cfg.total_nimg)
+        if rt.rank == 0 and not (run_dir / "generator.pt").exists():
+            save(run_dir, config, state, nimg, step)
+        stop()
+        return None
+    if rt.rank == 0:
+        log.info("Training %s from image %d to %d.", run_dir, nimg, cfg.total_nimg)
+    try:
+        return loop(config, rt, data, family, state, run_dir, nimg, step)
+    finally:
+        stop()
+
+
+def loop(
+    config: dict, rt: Runtime, data: ImageData, family: Family, state: State, run_dir: Path,
+    nimg: int, step: int,
+) -> int | None:
+    """The training loop: discriminator, generator, average, log, checkpoint, until the end."""
+    first, begin, seed, total = nimg, time.perf_counter(), config["seed"], config["total_nimg"]
+    since_nimg, since = nimg, begin
+    terms, decay = Terms(), config["model"]["ema_decay"]
+    board = Board(run_dir, nimg, total) if rt.rank == 0 else None
+
+    def fetch(at: int) -> Tensor:
+        indices = epoch_indices(len(data), seed, at, batch_at(config, state.G, at))
+        return data.batch(indices[rt.rank :: rt.world])
+
+    reals = Prefetch(fetch)
+    with StopRequest() as request:
+        while nimg < total:
+            for network in (state.G, state.D, state.G_ema):
+                network.progress(nimg)
+            batch = batch_at(config, state.G, nimg)
+            rng = seeded(rt.device, seed, "train", rt.rank, nimg)
+            real = reals.get(nimg)
+            reals.schedule(nimg + batch)
+            mirror = config["data"]["mirror"]
+            real = prepare(real.to(rt.device), config["resolution"], state.G, mirror, rng)
+
+            turn = step * rt.world + rt.rank  # rotates the members of a mixture
+            d_step(config, family, state, real, rng, step, turn, terms)
+            g_step(config, family, state, len(real), rng, step, turn, rt.world, terms)
+            with torch.no_grad():
+                for average, p in zip(state.G_ema.parameters(), state.G.parameters()):
+                    average.lerp_(p, 1.0 - decay)
+            nimg, step = nimg + batch, step + 1
+
+            signum, last = request.seen(), nimg >= total
+            due = crossed(nimg, batch, config["checkpoint_every"]) or last or signum
+            if due or step % config["log_every"] == 0:
+                row = terms.report()
+                now = time.perf_counter()
+                row |= {
+                    "images_per_second": (nimg - since_nimg) / (now - since),
+                    "peak_memory_mb": peak_memory_mb(rt.device), "seconds": now - begin,
+                }
+                if board:
+                    board.write(nimg, step, row)
+                since_nimg, since = nimg, now
+            elif board:
+                board.bar.update(batch)
+            if board and (crossed(nimg, batch, config["samples_every"]) or last):
+                grid(family, state.G_ema, seed, nimg, run_dir / f"samples-{nimg:010d}.png")
+            if due and rt.rank == 0:
+                save(run_dir, config, state, nimg, step)
+            if signum:
+                break
+    reals.close()
+    if board:
+        board.close()
+        rate = (nimg - first) / (time.perf_counter() - begin)
+        done = "stopped; the same command goes on" if signum and not last else "done"
+        log.info("%s: %d images at %.1f images/s, %s.", run_dir, nimg, rate, done)
+    return signum if nimg < total else None
+
+
+def d_step(
+    config: dict, family: Family, state: State, real: Tensor, rng: torch.Generator, step: int,
+    turn: int, terms: Terms,
+) -> None:
+    """One step of the discriminator: real images once, then each space's images in turn."""
+    G, D, objective = state.G, state.D, state.objective
+    D.requires_grad_(True)
+    G.requires_grad_(False)
+    state.D_optim.zero_grad(set_to_none=True)
+    loss = objective.real(D(real))
+    terms.add(step, "D/real", loss)
+    loss.mean().backward()
+    for space, weight in zip(*family):
+        with torch.no_grad():
+            latents = space.sample(G, len(real), rng, config["model"]["style_mixing"], turn)
+            fake = space.synthesize(G, latents)
+        members = tuple(space.names[m] for m in latents.member)
+        loss = objective.fake(D(fake))
+        terms.add(step, f"D/fake {space_name(space)}", loss, members)
+        penalty = objective.pair_penalty(D, real, fake, rng)
+        if penalty is not None:
+            terms.add(step, f"D/penalty {space_name(space)}", penalty, members)
+            loss = loss + penalty
+        (weight * loss.mean()).backward()
+    average_gradients(D.parameters())
+    state.D_optim.step()
+
+    if objective.d_every and step % objective.d_every == 0:
+        state.D_optim.zero_grad(set_to_none=True)
+        penalty = objective.d_penalty(D, real)
+        terms.add(step, "D/r1", penalty)
+        penalty.mean().backward()
+        average_gradients(D.parameters())
+        state.D_optim.step()
+
+
+def g_step(
+    config: dict, family: Family, state: State, batch: int, rng: torch.Generator, step: int,
+    turn: int, world: int, terms: Terms,
+) -> None:
+    """One step of the generator, each space's images in turn."""
+    G, D, objective, mixing = state.G, state.D, state.objective, config["model"]["style_mixing"]
+    D.requires_grad_(False)
+    G.requires_grad_(True)
+    state.G_optim.zero_grad(set_to_none=True)
+    for space, weight in zip(*family):
+        latents = space.sample(G, batch, rng, mixing, turn)
+        loss = objective.generator(D(space.synthesize(G, latents)))
+        members = tuple(space.names[m] for m in latents.member)
+        terms.add(step, f"G/loss {space_name(space)}", loss, members)
+        (weight * loss.mean()).backward()
+    average_gradients(G.parameters())
+    state.G_optim.step()
+
+    if objective.g_every and step % objective.g_every == 0:
+        state.G_optim.zero_grad(set_to_none=True)
+        for i, (space, weight) in enumerate(zip(*family)):
+            penalty, member = objective.g_penalty(G, space, i, world, rng, mixing, turn)
+            members = tuple(space.names[m] for m in member)
+            terms.add(step, f"G/path {space_name(space)}", penalty, members)
+            (weight * penalty.mean()).backward()
+        average_gradients(G.parameters())
+        state.G_optim.step()
+
+
+def validate(cfg: DictConfig) -> None:
+    """Checks the settings without data or memory, and fills in the growing schedule.
+
+    Raises:
+        ValueError: settings that cannot be trained, before anything is read or written.
+    """
+    if "generator" not in cfg.model:
+        raise ValueError(
+            f"train: model={cfg.model.name} has no GAN training; the linear model of section 5 "
+            "is solved by python -m rtil.theory. Use model=stylegan2 or model=pggan."
+        )
+    for key in ("total_nimg", "log_every", "checkpoint_every", "samples_every"):
+        if cfg[key] < 1:
+            raise ValueError(f"train: {key}={cfg[key]} must be 1 or more.")
+    probe = copy.deepcopy(cfg)
+    probe.image_channels, probe.model.phase_nimg = cfg.image_channels or 1, None
+    if probe.image_channels not in (1, 3):
+        raise ValueError(f"train: image_channels={cfg.image_channels} must be 1, 3 or null.")
+    config = OmegaConf.to_container(probe, resolve=True)
+    with torch.device("meta"):
+        G = checkpoint.build(config["model"]["generator"])
+        checkpoint.build(config["model"]["discriminator"])
+    for space in checkpoint.build(config["rtil"]["family"]).spaces:
+        space.check(G)
+    batches, world = _as_list(cfg.batch), int(os.environ.get("WORLD_SIZE", 1))
+    if min(batches) < 1 or any(b % world for b in batches):
+        raise ValueError(
+            f"train: batch={cfg.batch} must be positive and divisible by the {world} processes."
+        )
+    if len(batches) not in (1, G.max_blocks):
+        raise ValueError(
+            f"train: batch={batches} must be one number, or one for each of {G.max_blocks} "
+            "growing phases."
+        )
+    if cfg.model.phase_nimg == "grow":
+        full = batches if len(batches) > 1 else batches * G.max_blocks
+        edges = [round(cfg.total_nimg * sum(full[:i]) / sum(full)) for i in range(len(full) + 1)]
+        cfg.model.phase_nimg = [max(1, b - a) for a, b in zip(edges, edges[1:])]
+
+
+def build_state(config: dict, family: Family, device: torch.device) -> State:
+    """Networks, objective and optimisers at the start of training."""
+    model = config["model"]
+    G = checkpoint.build(model["generator"]).to(device)
+    D = checkpoint.build(model["discriminator"]).to(device)
+    objective = checkpoint.build(
+        model["objective"], members=[len(space.names) for space in family.spaces]
+    ).to(device)
+
+    def adam(network: nn.Module, every: int) -> torch.optim.Optimizer:
+        # A lazy penalty adds a step every `every` steps (Karras et al. 2020, App. B).
+        share = every / (every + 1) if every else 1.0
+        betas = tuple(beta**share for beta in model["betas"])
+        return torch.optim.Adam(network.parameters(), model["lr"] * share, betas, fused=True)
+
+    G_ema = copy.deepcopy(G).eval().requires_grad_(False)
+    return State(G, D, G_ema, objective, adam(G, objective.g_every), adam(D, objective.d_every))
+
+
+def prepare(
+    images: Tensor, resolution: int, G: Generator, mirror: bool, rng: torch.Generator
+) -> Tensor:
+    """uint8 images (B, C, S, S) to [-1, 1]: random crop, flip, size of the growing stage."""
+    x = to_float(images)
+    slack = x.shape[2] - resolution
+    if slack:
+        corners = torch.randint(slack + 1, (2, len(x)), generator=rng, device=rng.device)
+        x = torch.stack([
+            image[:, top : top + resolution, left : left + resolution]
+            for image, top, left in zip(x, *corners.tolist())
+        ])
+    if mirror:
+        flip = torch.rand((len(x), 1, 1, 1), generator=rng, device=rng.device) < 0.5
+        x = torch.where(flip.to(x.device), x.flip(3), x)
+    factor = x.shape[2] // G.image_shape[1]
+    return F.avg_pool2d(x, factor) if factor > 1 else x
+
+
+def batch_at(config: dict, G: Generator, nimg: int) -> int:
+    """Images of the step that starts at nimg, over all processes."""
+    batches = _as_list(config["batch"])
+    if len(batches) == 1:
+        return batches[0]
+    edges = torch.tensor(config["model"]["phase_nimg"]).cumsum(0)
+    return batches[min(int((edges <= nimg).sum()), len(batches) - 1)]
+
+
+def save(run_dir: Path, config: dict, state: State, nimg: int, step: int) -> None:
+    """Writes checkpoint and exported generator, then drops checkpoints beyond keep_checkpoints.
+
+    Raises:
+        RuntimeError: a weight is not finite, or the disk is full; older checkpoints stay.
+    """
+    for name, p in (*state.G.named_parameters(), *state.D.named_parameters()):
+        if not bool(p.isfinite().all()):
+            raise RuntimeError(
+                f"train: weight {name} is not finite after step {step}; the last checkpoint is "
+                "from before it. Lower model.lr."
+            )
+    parts = {name: part.state_dict() for name, part in state._asdict().items()}
+    counters = {"config": config, "nimg": nimg, "step": step}
+    exported = {"format": checkpoint.EXPORT, "G_ema": parts["G_ema"], **counters}
+    path = run_dir / f"checkpoint-{nimg:010d}.pt"
+    checkpoint.save({"format": checkpoint.CHECKPOINT, **counters, **parts}, path)
+    checkpoint.save(exported, run_dir / "generator.pt")
+    for old in sorted(run_dir.glob("checkpoint-*.pt"))[: -config["keep_checkpoints"]]:
+        old.unlink()
+
+
+def restore(run_dir: Path, state: State) -> tuple[int, int]:
+    """Loads the newest checkpoint of run_dir into state; returns its (nimg, step), or (0, 0).
+
+    Raises:
+        ValueError: the newest checkpoint cannot be read or does not fit.
+    """
+    path = checkpoint.latest(run_dir)
+    if path is None:
+        return 0, 0
+    content = checkpoint.load(path, (checkpoint.CHECKPOINT,))
+    for name, part in state._asdict().items():
+        if isinstance(part, nn.Module):
+            checkpoint.load_weights(part, content[name], path)
+        else:
+            part.load_state_dict(content[name])
+    return content["nimg"], content["step"]
+
+
+class Board:
+    """Progress bar, log.jsonl and TensorBoard curves of one run."""
+
+    def __init__(self, run_dir: Path, nimg: int, total: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter  # slow to import
+
+        self.path = run_dir / "log.jsonl"
+        results.mend(self.path, keep=lambda row: row["nimg"] <= nimg)
+        self.writer = SummaryWriter(str(run_dir / "tensorboard"), purge_step=nimg)
+        terminal = sys.stderr.isatty()
+        self.bar = tqdm(
+            total=total, initial=nimg, unit="img", dynamic_ncols=terminal,
+            mininterval=0.5 if terminal else 30,
+        )
+
+    def write(self, nimg: int, step: int, row: dict[str, float]) -> None:
+        """Adds one row of means to every record."""
+        results.append_rows(self.path, [{"nimg": nimg, "step": step, **row}])
+        for name, value in row.items():
+            self.writer.add_scalar(name, value, nimg)
+        losses = {n.split(" ")[0]: f"{v:.2f}" for n, v in row.items() if n in ("D/real",)}
+        self.bar.set_postfix(losses, refresh=False)
+        self.bar.update(min(nimg, self.bar.total) - self.bar.n)
+
+    def close(self) -> None:
+        """Flushes and closes."""
+        self.writer.close()
+        self.bar.close()
+
+
+@torch.no_grad()
+def grid(family: Family, G: Generator, seed: int, nimg: int, path: Path) -> None:
+    """Saves samples, one row per family member, on seeds that stay the same (paper, Fig. 9)."""
+    G.progress(nimg)
+    members = [m for s in family.spaces for m in (s.members if isinstance(s, Mixture) else [s])]
+    rows = []
+    for member in members:
+        latents = member.sample(G, GRID_COLUMNS, seeded("cpu", seed, "grid"))
+        rows.append(to_unit(member.synthesize(G, latents)).cpu())
+    images = torch.cat(rows)
+    scale = max(1, 64 // images.shape[2])
+    images = F.interpolate(images, scale_factor=scale, mode="nearest")
+    save_image(images, path, nrow=GRID_COLUMNS)
+
+
+def space_name(space) -> str:
+    """Name of a space in terms and logs."""
+    return space.names[0] if len(space.names) == 1 else "family"
+
+
+def crossed(nimg: int, batch: int, every: int) -> bool:
+    """Whether a multiple of `every` lies in (nimg - batch, nimg]."""
+    return nimg // every > (nimg - batch) // every
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """Peak memory so far: allocated on the GPU, or resident in the process, in MiB."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def _as_list(value: object) -> list[int]:
+    return [int(v) for v in value] if hasattr(value, "__iter__") else [int(value)]
+
+
+@hydra.main(version_base="1.3", config_path=CONFIGS, config_name="train")
+def main(cfg: DictConfig) -> None:
+    """Entry point; exits with 128 + the signal's number when stopped by one."""
+    signum = train(cfg)
+    if signum:
+        sys.exit(128 + signum)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,38 @@
+#!/usr/bin/env python
+"""Pack a folder or zip of images into a zip of resized, centre-cropped PNGs for `data.path`.
+
+    python scripts/prepare_data.py SOURCE OUT.zip --resolution 256
+"""
+
+import argparse
+import sys
+import warnings
+
+from rtil.imagefile import WORKERS, pack
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Pack images into a zip of resized square PNGs.")
+    parser.add_argument("source", help="folder (with its subfolders) or .zip of images")
+    parser.add_argument("out", help="the .zip to write")
+    parser.add_argument("--resolution", type=int, required=True, help="image side in pixels")
+    parser.add_argument("--channels", choices=("auto", "1", "3"), default="auto")
+    parser.add_argument("--limit", type=int, help="take the first N files in sorted order")
+    parser.add_argument("--workers", type=int, default=WORKERS, help="threads")
+    parser.add_argument("--force", action="store_true", help="replace OUT.zip if it exists")
+    return parser.parse_args()
+
+
+def main() -> None:
+    a = parse_arguments()
+    warnings.showwarning = lambda message, *_: print(message, file=sys.stderr)
+    channels = a.channels if a.channels == "auto" else int(a.channels)
+    try:
+        count = pack(a.source, a.out, a.resolution, channels, a.limit, a.workers, a.force)
+    except (OSError, ValueError) as error:
+        sys.exit(f"prepare_data: {error}")
+    print(f"{a.out}: {count} images of {a.resolution}x{a.resolution} pixels")
+
+
+if __name__ == "__main__":
+    main()
