@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rtil.imagefile import UNREADABLE, WORKERS, ImageFiles, decode
+from rtil.imagefile import MAX_NAMED, UNREADABLE, WORKERS, ImageFiles, decode
 
 T = TypeVar("T")
 
@@ -69,7 +69,7 @@ class ImageFolder(ImageData):
         split_seed: of the permutation.
         cache_gb: the split is decoded here, once, if its pixels fit in so many GB (10^9 bytes).
             Otherwise images are decoded at each use, and the next readable one stands in for one
-            that turns out unreadable.
+            that turns out unreadable; the first five such are named.
 
     Raises:
         FileNotFoundError, ValueError: see `ImageFiles`; or the splits do not fit the files.
@@ -97,12 +97,14 @@ class ImageFolder(ImageData):
         self._ids = _unique_ids(self.files.names)
         self.size = size
         self.channels = self.files.channels() if channels == "auto" else channels
-        self._warned: set[int] = set()
+        self._bad: dict[str, Exception] = {}
+        self._num_warned = 0
         self._images: Tensor | None = None
         if len(self._order) * self.channels * size**2 <= cache_gb * 1e9:
             self._decode_all(f"decoding {split} images")
         else:
             self._load(0)  # raises if nothing is readable
+            self._warn()
 
     def __len__(self) -> int:
         return len(self._order)
@@ -118,6 +120,7 @@ class ImageFolder(ImageData):
         # A pool for each batch costs 0.2 ms and leaves no threads that a fork would lose.
         with ThreadPoolExecutor(WORKERS) as pool:
             images = list(pool.map(self._load, indices.tolist()))
+        self._warn()
         shape = (len(images), self.channels, self.size, self.size)
         return torch.from_numpy(np.array(images, np.uint8).reshape(shape))
 
@@ -138,14 +141,20 @@ class ImageFolder(ImageData):
             try:
                 return self._decode(self.files.read(file))
             except UNREADABLE as error:
-                if file not in self._warned:
-                    self._warned.add(file)
-                    warnings.warn(
-                        f"ImageFolder: {self.files.names[file]} of {self.files.path} is "
-                        f"unreadable ({error}); the next readable image stands in for it",
-                        stacklevel=2,
-                    )
-        raise ValueError(f"ImageFolder: all images of {self.files.path} are unreadable")
+                self._bad.setdefault(self.files.names[file], error)
+        raise ValueError(
+            f"ImageFolder: all {len(self)} images of {self.files.path} are unreadable, "
+            f"the first because: {next(iter(self._bad.values()))}"
+        )
+
+    def _warn(self) -> None:
+        for name, error in list(self._bad.items())[self._num_warned : MAX_NAMED]:
+            warnings.warn(
+                f"ImageFolder: cannot read {name} of {self.files.path} ({error}); "
+                "the next readable image stands in for it",
+                stacklevel=3,
+            )
+        self._num_warned = len(self._bad)
 
 
 def split_indices(n: int, split: str, counts: Mapping[str, int | None], seed: int) -> list[int]:
@@ -246,8 +255,8 @@ def load_data(
         grey_or_given = 1 if channels == "auto" else channels
         images: ImageData = Glyphs(resolution, split, length, data["seed"], grey_or_given)
     elif data["source"] == "folder":
-        if not data["path"]:
-            raise ValueError(f"{where}: path is empty; give data.path=DIR or data.path=FILE.zip")
+        if data["path"] in (None, "", "???"):  # the last is OmegaConf's mandatory value
+            raise ValueError(f"{where}: path is not set; give data.path=DIR or data.path=FILE.zip")
         path = Path(data["path"]).expanduser()
         if data.get("origin") and not path.exists():
             raise FileNotFoundError(

@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
 T = TypeVar("T")
@@ -25,6 +25,7 @@ T = TypeVar("T")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff")
 GREY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L")
 WORKERS = min(8, os.cpu_count() or 1)
+MAX_NAMED = 5  # unreadable files named in warnings
 
 # What Pillow and zlib raise for damaged files; Pillow's SyntaxError is a broken PNG chunk.
 UNREADABLE = (
@@ -153,14 +154,18 @@ class ImageFiles:
             pool.shutdown(cancel_futures=True)
         if not bad:
             return
-        message = (
-            f"{len(bad)} of {len(indices)} images of {self.path} are unreadable: "
-            f"{', '.join(name for name, _ in bad[:5])}{', ...' if len(bad) > 5 else ''} "
-            f"(the first: {bad[0][1]})"
-        )
         if len(bad) == len(indices):
-            raise ValueError(f"ImageFiles: {message}; nothing is left")
-        warnings.warn(f"ImageFiles: {message}; skipped", stacklevel=2)
+            raise ValueError(
+                f"ImageFiles: all {len(bad)} images of {self.path} are unreadable, "
+                f"the first, {bad[0][0]}, because: {bad[0][1]}"
+            )
+        named = [f"{name} ({error})" for name, error in bad[:MAX_NAMED]]
+        more = ", ..." if len(bad) > MAX_NAMED else ""
+        warnings.warn(
+            f"ImageFiles: skipped {len(bad)} of {len(indices)} images of {self.path}, "
+            f"unreadable: {', '.join(named)}{more}",
+            stacklevel=2,
+        )
 
 
 def decode(data: bytes, size: int, channels: int) -> np.ndarray:
@@ -174,8 +179,11 @@ def decode(data: bytes, size: int, channels: int) -> np.ndarray:
     Raises:
         One of `UNREADABLE`.
     """
-    with Image.open(io.BytesIO(data)) as file:
-        image = ImageOps.exif_transpose(file)
+    try:
+        with Image.open(io.BytesIO(data)) as file:
+            image = ImageOps.exif_transpose(file)
+    except UnidentifiedImageError:  # its message is a memory address
+        raise ValueError("not an image of a known format") from None
     if image.mode == "F":
         raise ValueError("floating-point pixels have no fixed range; convert them to 8 or 16 bits")
     if image.mode.startswith("I"):  # Pillow clips these at 255 where it should scale
@@ -222,13 +230,15 @@ def pack(
 
     Raises:
         FileExistsError: `out` exists.
-        FileNotFoundError, ValueError: see `ImageFiles`; or `out` is no .zip.
+        FileNotFoundError, ValueError: see `ImageFiles`; or an argument is out of range.
     """
     out = Path(out).expanduser()
     if out.suffix.lower() != ".zip":
         raise ValueError(f"pack: got the output {out}; its name must end in .zip")
     if out.exists() and not force:
         raise FileExistsError(f"pack: {out} exists; choose another name or give --force")
+    if resolution < 1 or (limit is not None and limit < 1):
+        raise ValueError(f"pack: resolution={resolution}, limit={limit}; both must be 1 or more")
     files = ImageFiles(source)
     channels = files.channels() if channels == "auto" else channels
 

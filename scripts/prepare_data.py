@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Pack a folder or zip of images into a zip of resized, centre-cropped PNGs for `data.path`.
 
-    python scripts/prepare_data.py SOURCE OUT.zip --resolution 256
+For example: python scripts/prepare_data.py PHOTOS photos256.zip --resolution 256
 """
 
 import argparse

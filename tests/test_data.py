@@ -7,8 +7,10 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +29,9 @@ from rtil.data import (
     to_uint8,
 )
 from rtil.imagefile import ImageFiles, decode, pack
+
+# Pillow's own, beside ours, for some damaged files.
+pytestmark = pytest.mark.filterwarnings("ignore:Truncated File Read")
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / "configs" / "data").glob("*.yaml"))
@@ -130,7 +135,7 @@ def test_channels_are_grey_only_if_all_images_are(tmp_path, modes, channels):
             image = picture(i, mode=mode)
         image.save(tmp_path / f"{i}.png")
     (tmp_path / "00.png").write_bytes(b"damaged")
-    with pytest.warns(UserWarning, match="00.png"):
+    with pytest.warns(UserWarning, match=r"00\.png"):
         data = ImageFolder(tmp_path, 8)
     assert data.channels == data.batch([0]).shape[1] == channels
 
@@ -139,7 +144,9 @@ def test_channels_convert_on_request(folder):
     grey, colour = ImageFolder(folder, 8, channels=1), ImageFolder(folder, 8, channels=3)
     assert grey.batch([0]).shape == (1, 1, 8, 8) and colour.batch([0]).shape == (1, 3, 8, 8)
     luma = (colour.batch(range(30)) * torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)).sum(1)
-    assert (grey.batch(range(30))[:, 0] - luma).abs().max() < 2
+    error = (grey.batch(range(30))[:, 0] - luma).abs()
+    # Lanczos overshoots, and colours are clipped one by one.
+    assert error.mean() < 0.5 and error.max() < 8
 
 
 # Folders, zips, memory
@@ -180,7 +187,7 @@ def test_names_are_unique_file_names(tmp_path):
     assert "c.d" in names and not any(set(name) & set("/\\ :") for name in names)
 
 
-def test_encrypted_and_checksum_errors_in_a_zip_count_as_unreadable(tmp_path, archive):
+def test_damage_inside_a_zip_counts_as_unreadable(tmp_path, archive):
     raw = bytearray(archive.read_bytes())
     with zipfile.ZipFile(archive) as file:
         entry = next(i for i in file.infolist() if i.filename.endswith("003.bmp"))
@@ -204,7 +211,7 @@ def names(data: ImageData) -> list[str]:
 def test_splits_are_disjoint_cover_the_files_and_depend_on_the_seed_only(folder, archive):
     parts = {name: names(split(folder, name)) for name in ("train", "val", "test")}
     assert [len(part) for part in parts.values()] == [18, 5, 7]
-    assert sorted(sum(parts.values(), [])) == names(split(folder, "all"))
+    assert sorted(chain(*parts.values())) == names(split(folder, "all"))
     assert names(split(archive, "test", cache_gb=0)) == parts["test"]
     assert names(split(folder, "test", num_val=9)) == parts["test"]
     assert names(split(folder, "train", num_train=4)) == parts["train"][:4]
@@ -241,10 +248,7 @@ def test_sample_stream_does_not_depend_on_the_batch_size(chunk):
 
 def test_sample_stream_is_frozen():
     # Resuming an old run with newer libraries must go on with the same images.
-    assert epoch_indices(10, 0, 8, 4).tolist() == FROZEN
-
-
-FROZEN = [0, 0, 0, 0]
+    assert epoch_indices(10, 0, 8, 4).tolist() == [5, 7, 6, 7]
 
 
 # Damaged files
@@ -262,7 +266,7 @@ def test_damaged_files_are_skipped_counted_and_named(folder):
     assert not {"part0_000", "part1_001"} & set(names(data))
 
 
-def test_damaged_file_found_later_is_replaced_by_the_next_and_named_once(folder):
+def test_damage_found_later_is_replaced_by_the_next_image_and_named_once(folder):
     whole = ImageFolder(folder, 8).batch(range(30))
     data = ImageFolder(folder, 8, cache_gb=0)
     corrupt(folder, data.files.names[4], data.files.names[5], data.files.names[29])
@@ -271,9 +275,13 @@ def test_damaged_file_found_later_is_replaced_by_the_next_and_named_once(folder)
     expected = torch.arange(30)
     expected[[4, 5, 29]] = torch.tensor([6, 6, 0])
     assert torch.equal(first, whole[expected])
-    assert len(caught) == 3 and "stands in" in str(caught[0].message)
-    assert data.files.names[4] in "".join(str(w.message) for w in caught)
-    assert torch.equal(data.batch(range(30)), first)  # a warning would fail the test
+    ours = sorted(str(w.message) for w in caught if "stands in" in str(w.message))
+    assert len(ours) == 3
+    for message, index in zip(ours, (4, 5, 29)):
+        assert data.files.names[index] in message
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="ImageFolder")
+        assert torch.equal(data.batch(range(30)), first)
 
 
 @pytest.mark.filterwarnings("error")
@@ -287,9 +295,9 @@ def test_intact_files_cause_no_warning(folder):
 @pytest.mark.parametrize("cache_gb", [0, 1])
 def test_all_files_damaged_is_an_error(folder, cache_gb):
     corrupt(folder, *ImageFiles(folder).names)
-    with pytest.raises(ValueError, match="all 30 images .*unreadable"):
+    with pytest.raises(ValueError, match=r"all 30 images .*unreadable"):
         ImageFolder(folder, 8, cache_gb=cache_gb)
-    with pytest.raises(ValueError, match="30 of 30 images|all images"):
+    with pytest.raises(ValueError, match=r"all 30 images .*unreadable"):
         ImageFolder(folder, 8, channels=1, cache_gb=cache_gb)
 
 
@@ -314,7 +322,7 @@ def test_truncated_zip_is_named(archive):
 @pytest.mark.parametrize(
     "options,words",
     [
-        ({"split": "dev"}, "split='dev'.*train, val, test, all"),
+        ({"split": "dev"}, r"split='dev'.*train, val, test, all"),
         ({"split": "train", "num_val": 20, "num_test": 11}, "num_test=11.*more than the 30"),
         ({"split": "train", "num_train": 29, "num_test": 2}, "num_train=29.*more than the 30"),
         ({"split": "train", "num_test": 30}, "train split is empty.*30 images"),
@@ -344,7 +352,7 @@ def test_every_config_builds_its_splits(path, folder):
     here = {} if path.stem == "glyphs" else {"path": str(folder), "num_val": 5, "num_test": 7}
     data = config(path.stem, **here)
     assert data["name"] == path.stem
-    assert isinstance(data["mirror"], bool) and data["crop_scale"] >= 1
+    assert isinstance(data["mirror"], bool)
     for split_name, count in (("train", None), ("val", data["num_val"])):
         images = load_data(data, 16, split_name, channels=3)
         assert images.batch([0, 1]).shape == (2, 3, 16, 16)
@@ -369,13 +377,20 @@ def test_missing_data_set_names_file_place_and_command(name, tmp_path, monkeypat
     "overrides,error,words",
     [
         ({"source": "web"}, ValueError, "source='web'; allowed are glyphs, folder"),
-        ({"path": ""}, ValueError, r"path is empty.*data\.path="),
+        ({"path": ""}, ValueError, r"path is not set.*data\.path="),
+        ({"path": None}, ValueError, r"path is not set.*data\.path="),
         ({"path": "nowhere.zip"}, FileNotFoundError, "nothing at .*nowhere.zip"),
     ],
 )
 def test_bad_configs_are_named(overrides, error, words):
     with pytest.raises(error, match=words):
         load_data(config("folder", **{"path": "x", **overrides}), 8, "train")
+
+
+def test_path_left_mandatory_is_named():
+    data = OmegaConf.load(ROOT / "configs" / "data" / "folder.yaml")
+    with pytest.raises(ValueError, match=r"path is not set.*data\.path="):
+        load_data(OmegaConf.to_container(data), 8, "train")
 
 
 def test_too_few_images_are_counted(folder):
@@ -406,7 +421,7 @@ def test_prepare_data_round_trip_and_refusals(folder, tmp_path):
     assert result.returncode == 0, result.stderr
     assert "1 of 31" in result.stderr and "part2/002.webp" in result.stderr
     assert "30 images of 16x16" in result.stdout
-    with pytest.warns(UserWarning, match="002.webp"):
+    with pytest.warns(UserWarning, match=r"002\.webp"):
         expected = ImageFolder(folder, 16)
     packed = ImageFolder(out, 16)
     assert torch.equal(packed.batch(range(30)), expected.batch(range(30)))
@@ -434,12 +449,14 @@ def test_failed_pack_leaves_the_old_file_and_no_remains(folder, tmp_path):
     pack(folder, out, 8)
     before = out.read_bytes()
     corrupt(folder, *ImageFiles(folder).names)
-    with pytest.raises(ValueError, match="30 of 30"):
+    with pytest.raises(ValueError, match="all 30 images"):
         pack(folder, out, 8, channels=3, force=True)
     assert out.read_bytes() == before
     assert [path.name for path in tmp_path.glob("out*")] == ["out.zip"]
     with pytest.raises(ValueError, match=r"must end in \.zip"):
         pack(folder, tmp_path / "out.tar", 8)
+    with pytest.raises(ValueError, match="resolution=0"):
+        pack(folder, tmp_path / "new.zip", 0)
 
 
 # Prefetch

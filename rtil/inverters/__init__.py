@@ -1,0 +1,1 @@
+"""Estimates of an image from its measurements. No inverter ever receives the true image."""

@@ -1,0 +1,100 @@
+"""CSGM: the image in the range of G that fits the measurements best (Bora et al. 2017)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rtil.inverters.inverter import Inverter, Loss, Reconstruction, Watch
+from rtil.inverters.minimise import Schedule, Variable, minimise, randn
+from rtil.latents.additive import Additive
+from rtil.latents.space import Latents
+from rtil.models.generator import Generator
+from rtil.operators.operator import ForwardOperator
+
+
+@dataclass(frozen=True)
+class CSGM(Inverter):
+    """min over z0 of the measurement loss + l2 |z0|^2 (paper, eq. 1; Bora et al. 2017, eq. 3).
+
+    Args:
+        steps: Adam updates of each start.
+        lr: their step size.
+        restarts: starts from new draws; each image keeps the one with the lowest loss.
+        l2: weight of |z0|^2.
+        rampup, rampdown: shares of the steps, see Schedule.
+
+    Raises:
+        ValueError: settings out of range.
+    """
+
+    steps: int
+    lr: float = 0.1
+    restarts: int = 2
+    l2: float = 0.0
+    rampup: float = 0.05
+    rampdown: float = 0.75
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.restarts < 1 or self.lr <= 0 or self.l2 < 0:
+            raise ValueError(
+                f"CSGM: steps={self.steps}, restarts={self.restarts} must be 1 or more, "
+                f"lr={self.lr} positive, l2={self.l2} 0 or more."
+            )
+
+    def check(self, G: Generator) -> None:
+        """Any generator has a z0."""
+
+    def invert(
+        self,
+        G: Generator,
+        A: ForwardOperator,
+        y: Tensor,
+        loss: Loss,
+        rngs: Sequence[torch.Generator],
+        watch: Watch | None = None,
+    ) -> Reconstruction:
+        best = None
+        for _ in range(self.restarts):
+            z0 = randn((G.z_dim,), rngs, y)
+            noise = tuple(randn(shape, rngs, y) for shape in G.noise_shapes)
+            member = (0,) * len(y)
+
+            def render(z0=z0, noise=noise, member=member) -> tuple[Tensor, Tensor | None]:
+                latents = Latents(G.map(z0), noise, {}, member=member)
+                penalty = self.l2 * z0.square().sum(1) if self.l2 else None
+                return Additive(0).synthesize(G, latents), penalty
+
+            found = minimise(
+                render, [Variable(z0, self.lr)], A, y, loss, self.steps,
+                Schedule(self.rampup, self.rampdown), watch=watch,
+            )
+            latents = Latents(G.map(z0), noise, {}, member=member)
+            new = Reconstruction(
+                found.best, found.last, found.best_loss, found.last_loss, found.history, latents
+            )
+            best = new if best is None else _better(best, new)
+        return best
+
+
+def _better(a: Reconstruction, b: Reconstruction) -> Reconstruction:
+    """For each image the start that ended with the lower loss; histories are joined."""
+
+    def pick(mine: Tensor, other: Tensor, take: Tensor) -> Tensor:
+        return torch.where(take.view(-1, *[1] * (mine.ndim - 1)), other, mine)
+
+    last = b.last_loss < a.last_loss
+    latents = Latents(
+        pick(a.latents.w, b.latents.w, last),
+        tuple(pick(x, z, last) for x, z in zip(a.latents.noise, b.latents.noise)),
+        {},
+        member=a.latents.member,
+    )
+    best = b.loss < a.loss
+    return Reconstruction(
+        pick(a.image, b.image, best), pick(a.last, b.last, last), pick(a.loss, b.loss, best),
+        pick(a.last_loss, b.last_loss, last), torch.cat([a.history, b.history]), latents,
+    )

@@ -1,0 +1,203 @@
+"""Intermediate Layer Optimization (Daras et al. 2021; paper, section 2.2 and Algorithm 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rtil.inverters.inverter import Inverter, Loss, Reconstruction, Watch
+from rtil.inverters.minimise import Minimum, Schedule, Variable, minimise, norm, randn
+from rtil.latents.additive import Additive
+from rtil.latents.space import Latents
+from rtil.models.generator import EMPTY, Generator, State
+from rtil.operators.operator import ForwardOperator
+from rtil.runtime import seeded
+
+
+@dataclass(frozen=True)
+class ILO(Inverter):
+    """Optimises styles and noise, then block by block the feature map that crosses the cut.
+
+    Stage 0 optimises styles w = lrelu(std v + mean) and noise maps. Stage k >= 1 freezes the
+    output x_k of block k where the last stage left it and optimises z_k, starting from 0, with
+    the styles and noise of later blocks: image = g_k(x_k + z_k). This is the member G^k that
+    training draws, so each stage starts exactly where the one before ended.
+
+    Differs from the published code, with the key that restores it: the image accumulated before
+    the cut is kept (keep_rgb: false drops it).
+
+    Args:
+        steps: Adam updates of each stage; one number stands for depth + 1 equal stages.
+        depth: last block optimised, where steps is one number.
+        lr_style, lr_noise, lr_feature: step size of v, of the noise maps and of z_k; one number,
+            or one per stage (App. A.3: 0.2 for RTIL, 0.1 for vanilla models).
+        feature_relative: lr_feature counts in standard deviations of x_k, image by image.
+        geodesic: weight of the mean squared angle between styles (published code: 0.01).
+        geodesic_stages: leading stages that use it (published code: in effect the first).
+        l1_radius: None, or for each stage from 1 on the radius of the l1 ball that z_k is kept
+            in (Daras et al. 2021, Algorithm 1), as a share of the l1 norm of x_k.
+        noise_maps, noise_maps_per_stage: stage k optimises the first noise_maps +
+            k noise_maps_per_stage maps (published code: 5 and 2).
+        keep_rgb: see above.
+        fit_samples: draws of the Gaussian fit of the mapping network.
+        rampup, rampdown: shares of each stage, see Schedule.
+
+    Raises:
+        ValueError: settings out of range.
+    """
+
+    steps: int | Sequence[int]
+    depth: int = 4
+    lr_style: float | Sequence[float] = 0.2
+    lr_noise: float | Sequence[float] = 0.2
+    lr_feature: float | Sequence[float] = 0.2
+    feature_relative: bool = False
+    geodesic: float = 0.01
+    geodesic_stages: int = 1
+    l1_radius: Sequence[float] | None = None
+    noise_maps: int = 5
+    noise_maps_per_stage: int = 2
+    keep_rgb: bool = True
+    fit_samples: int = 100_000
+    rampup: float = 0.05
+    rampdown: float = 0.75
+
+    def __post_init__(self) -> None:
+        stages = self.stages
+        if not stages or min(stages) < 1 or self.depth < 0:
+            raise ValueError(
+                f"ILO: steps={self.steps}, depth={self.depth}: steps must be 1 or more for each "
+                "stage, depth 0 or more."
+            )
+        for key in ("lr_style", "lr_noise", "lr_feature"):
+            rates = _per_stage(getattr(self, key), len(stages))
+            if len(rates) != len(stages) or min(rates) < 0:
+                raise ValueError(
+                    f"ILO: {key}={getattr(self, key)} must be one number, or one for each of "
+                    f"the {len(stages)} stages, none negative."
+                )
+        radii = self.l1_radius
+        if radii is not None and (len(radii) != len(stages) - 1 or min(radii, default=1) <= 0):
+            raise ValueError(
+                f"ILO: l1_radius={list(radii)} must hold one positive number for each of the "
+                f"{len(stages) - 1} stages after the first."
+            )
+        if self.fit_samples < 2:
+            raise ValueError(f"ILO: fit_samples={self.fit_samples} must be 2 or more.")
+
+    @property
+    def stages(self) -> tuple[int, ...]:
+        """Steps of each stage."""
+        if isinstance(self.steps, int):
+            return (self.steps,) * (self.depth + 1)
+        return tuple(int(n) for n in self.steps)
+
+    def check(self, G: Generator) -> None:
+        if len(self.stages) - 1 > G.num_blocks:
+            raise ValueError(
+                f"ILO: {len(self.stages)} stages reach block {len(self.stages) - 1}, the "
+                f"generator has {G.num_blocks}; shorten inverter.steps."
+            )
+
+    def invert(
+        self,
+        G: Generator,
+        A: ForwardOperator,
+        y: Tensor,
+        loss: Loss,
+        rngs: Sequence[torch.Generator],
+        watch: Watch | None = None,
+    ) -> Reconstruction:
+        prior = G.style_prior(self.fit_samples, seeded("cpu", "style prior"))
+        v = randn(G.w_shape, rngs, y)
+        noise = tuple(randn(shape, rngs, y) for shape in G.noise_shapes)
+        radii = norm(v, 1), [norm(n, 3) for n in noise]
+        z, state, minima = None, EMPTY, []
+        for k, steps in enumerate(self.stages):
+            scale = 1.0
+            if k:
+                state = self._advance(G, k, prior(v), noise, state, z)
+                z = torch.zeros_like(state.x)
+                if self.feature_relative:
+                    scale = state.x.std((1, 2, 3), keepdim=True)
+            found = self._stage(
+                G, A, y, loss, watch, k, steps, prior, v, noise, radii, state, z, scale
+            )
+            z = None if z is None else z * scale
+            minima.append(found)
+        k = len(self.stages) - 1
+        latents = Latents(prior(v), noise, {k: z} if k else {}, member=(0,) * len(y))
+        return _join(minima, latents)
+
+    def _stage(
+        self, G, A, y, loss, watch, k, steps, prior, v, noise, radii, state, z, scale
+    ) -> Minimum:
+        """Stage k: free variables, penalty, and one call of the optimisation loop."""
+        rate = {
+            key: _per_stage(getattr(self, f"lr_{key}"), len(self.stages))[k]
+            for key in ("style", "noise", "feature")
+        }
+        variables = [Variable(v, rate["style"], radii[0], 1)]
+        used = self.noise_maps + k * self.noise_maps_per_stage
+        for value, radius in list(zip(noise, radii[1]))[:used]:
+            variables.append(Variable(value, rate["noise"], radius, 3))
+        if k:
+            l1 = None
+            if self.l1_radius is not None:
+                l1 = self.l1_radius[k - 1] * (state.x / scale).abs().sum((1, 2, 3))
+            variables.append(Variable(z, rate["feature"], l1=l1))
+        angles = self.geodesic and k < self.geodesic_stages and v.ndim == 3
+        start = state if self.keep_rgb or k == G.num_blocks else state._replace(keep_rgb=False)
+
+        def render() -> tuple[Tensor, Tensor | None]:
+            add = {k: z * scale} if k else {}
+            latents = Latents(prior(v), noise, add, member=(0,) * len(v))
+            penalty = self.geodesic * geodesic_cross(v) if angles else None
+            return Additive(k).synthesize(G, latents, k, start), penalty
+
+        schedule = Schedule(self.rampup, self.rampdown)
+        return minimise(render, variables, A, y, loss, steps, schedule, watch=watch)
+
+    @torch.no_grad()
+    def _advance(
+        self, G: Generator, k: int, w: Tensor, noise: tuple[Tensor, ...], state: State,
+        z: Tensor | None,
+    ) -> State:
+        """State after block k, from the state after block k - 1 and its z."""
+        if z is not None:
+            state = state._replace(x=state.x + z, keep_rgb=self.keep_rgb)
+        return G.step(k, state, w, noise or None)
+
+
+def geodesic_cross(v: Tensor) -> Tensor:
+    """Mean over pairs of layers of the squared angle between styles (published code).
+
+    Args:
+        v: (B, layers, w_dim).
+
+    Returns:
+        (B,): w_dim / 8 times the mean of angle^2.
+    """
+    a, b = v[:, :, None], v[:, None]
+    minus = ((a - b).square().sum(-1) + 1e-9).sqrt()
+    plus = ((a + b).square().sum(-1) + 1e-9).sqrt()
+    angle = 2 * torch.atan2(minus, plus)
+    return angle.square().mean((1, 2)) * v.shape[-1] / 8
+
+
+def _per_stage(value: float | Sequence[float], stages: int) -> list[float]:
+    return [float(value)] * stages if isinstance(value, (int, float)) else [float(x) for x in value]
+
+
+def _join(minima: list[Minimum], latents: Latents) -> Reconstruction:
+    """Best iterate of all stages for each image, and the last of the last stage."""
+    best, best_loss = minima[0].best, minima[0].best_loss
+    for found in minima[1:]:
+        better = found.best_loss < best_loss
+        best = torch.where(better.view(-1, 1, 1, 1), found.best, best)
+        best_loss = torch.where(better, found.best_loss, best_loss)
+    history = torch.cat([found.history for found in minima])
+    return Reconstruction(best, minima[-1].last, best_loss, minima[-1].last_loss, history, latents)

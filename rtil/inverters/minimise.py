@@ -1,0 +1,169 @@
+"""The only optimisation loop of inversion: schedule, best iterate per image, projections."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from rtil.inverters.inverter import Loss, Watch
+from rtil.operators.operator import ForwardOperator
+
+
+@dataclass(frozen=True)
+class Variable:
+    """A free variable of the inversion.
+
+    value: (B, ...) leaf, changed in place. lr: step size at the top of the schedule.
+    radius: None, or the Euclidean norm over the last `ball_dims` dimensions that every step
+        projects back to; shape of value with those dimensions kept as 1.
+    l1: None, or (B,) radius of the l1 ball that each image's value is projected onto.
+    """
+
+    value: Tensor
+    lr: float
+    radius: Tensor | None = None
+    ball_dims: int = 1
+    l1: Tensor | None = None
+
+    def project(self) -> None:
+        """Puts the value back onto its sphere or into its ball."""
+        if self.radius is not None:
+            self.value.mul_(self.radius / norm(self.value, self.ball_dims).clamp_min(1e-12))
+        if self.l1 is not None:
+            self.value.copy_(project_l1(self.value, self.l1))
+
+
+class Schedule(NamedTuple):
+    """Ramp of the step size: linear up, then cosine down to zero (published code).
+
+    up: share of the steps until it is at the top. down: share over which it falls.
+    """
+
+    up: float = 0.05
+    down: float = 0.75
+
+    def __call__(self, t: float) -> float:
+        """Factor in [0, 1] at the share t in [0, 1] of the steps."""
+        fall = 1.0 if self.down == 0 else min(1.0, (1.0 - t) / self.down)
+        rise = 1.0 if self.up == 0 else min(1.0, t / self.up)
+        return rise * (0.5 - 0.5 * math.cos(math.pi * fall))
+
+
+CONSTANT = Schedule(0.0, 0.0)
+
+
+class Minimum(NamedTuple):
+    """best, last: images. best_loss, last_loss: (B,). history: (steps + 1, B) on the CPU."""
+
+    best: Tensor
+    last: Tensor
+    best_loss: Tensor
+    last_loss: Tensor
+    history: Tensor
+
+
+def minimise(
+    render: Callable[[], tuple[Tensor, Tensor | None]],
+    variables: Sequence[Variable],
+    A: ForwardOperator,
+    y: Tensor,
+    loss: Loss,
+    steps: int,
+    schedule: Schedule,
+    optimiser: str = "adam",
+    watch: Watch | None = None,
+) -> Minimum:
+    """Minimises loss(A x, y) + penalty over the variables, for each image of a batch by itself.
+
+    The losses are summed over the batch and the updates act entry by entry, so each image goes
+    the way it would go alone.
+
+    Args:
+        render: draws images (B, C, H, W) and a penalty (B,) or None from the variables' values.
+        variables: what is optimised; values end at the last iterate.
+        A, y, loss, watch: as in Inverter.invert.
+        steps: updates; steps + 1 iterates are evaluated.
+        schedule: factor on every step size.
+        optimiser: "adam" or "sgd" (no momentum).
+
+    Raises:
+        RuntimeError: a loss that is not finite; names the step and the images of the batch.
+    """
+    values = [v.value.requires_grad_(True) for v in variables]
+    groups = [{"params": [v.value], "lr": v.lr} for v in variables]
+    kind = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}[optimiser]
+    optim = kind(groups, lr=0.0)
+    best = best_loss = None
+    history = []
+    for step in range(steps + 1):
+        with torch.set_grad_enabled(step < steps):
+            image, penalty = render()
+            data = loss(A(image), y)
+            total = data.sum() if penalty is None else (data + penalty).sum()
+        with torch.no_grad():
+            data, seen = data.detach(), image.detach()
+            history.append(data)
+            if watch is not None:
+                watch(seen)
+            if best is None:
+                best, best_loss = seen.clone(), data
+            else:
+                better = data < best_loss
+                best = torch.where(better.view(-1, 1, 1, 1), seen, best)
+                best_loss = torch.where(better, data, best_loss)
+        if step == steps:
+            break
+        for value, grad in zip(values, torch.autograd.grad(total, values, allow_unused=True)):
+            value.grad = grad
+        factor = schedule(step / steps)
+        for group, variable in zip(optim.param_groups, variables):
+            group["lr"] = variable.lr * factor
+        optim.step()
+        with torch.no_grad():
+            for variable in variables:
+                variable.project()
+    for value in values:
+        value.requires_grad_(False)
+        value.grad = None
+    record = torch.stack(history).cpu()
+    bad = torch.nonzero(~record.isfinite())
+    if len(bad):
+        images = sorted({int(b) for s, b in bad if s == bad[0, 0]})
+        raise RuntimeError(
+            f"inversion: the measurement loss is not finite from step {int(bad[0, 0])} on, images "
+            f"{images} of the batch. Lower the inverter's step sizes."
+        )
+    return Minimum(best, image.detach(), best_loss, data, record)
+
+
+def norm(x: Tensor, dims: int) -> Tensor:
+    """Euclidean norm over the last `dims` dimensions, kept as 1."""
+    return torch.linalg.vector_norm(x, dim=tuple(range(-dims, 0)), keepdim=True)
+
+
+def project_l1(x: Tensor, radius: Tensor) -> Tensor:
+    """Nearest point of the l1 ball for each image (Duchi et al. 2008, Fig. 1).
+
+    Args:
+        x: (B, ...). radius: (B,), positive.
+    """
+    flat = x.flatten(1)
+    size = flat.abs()
+    ordered = size.sort(1, descending=True).values
+    excess = ordered.cumsum(1) - radius[:, None]
+    count = torch.arange(1, flat.shape[1] + 1, device=x.device)
+    last = ((ordered * count > excess) * count).amax(1, keepdim=True).clamp_min(1)
+    threshold = (excess.gather(1, last - 1) / last).clamp_min(0)
+    inside = size.sum(1, keepdim=True) <= radius[:, None]
+    shrunk = flat.sign() * (size - threshold).clamp_min(0)
+    return torch.where(inside, flat, shrunk).view_as(x)
+
+
+def randn(shape: Sequence[int], rngs: Sequence[torch.Generator], like: Tensor) -> Tensor:
+    """Standard normal draws (B, *shape), each image's from its own CPU generator."""
+    return torch.stack([torch.randn(tuple(shape), generator=rng) for rng in rngs]).to(like)
