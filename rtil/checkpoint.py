@@ -19,14 +19,14 @@ from torch import nn
 from rtil.models.generator import Generator
 
 CHECKPOINT, EXPORT = "rtil-checkpoint-1", "rtil-generator-1"
-TRUSTED = ("rtil.models.", "rtil.latents.", "rtil.objectives.")
+TRUSTED = ("rtil.models.", "rtil.latents.", "rtil.objectives.", "rtil.inverters.")
 
 
 def build(node: Mapping, **extra: object) -> object:
     """Builds the rtil class that node["_target_"] names from the node's other keys.
 
-    Nested mappings with a `_target_` are built first. Only classes of rtil.models, rtil.latents
-    and rtil.objectives are built, so a configuration read from a file cannot call anything else.
+    Nested mappings with a `_target_` are built first. Only what lives in the packages of TRUSTED
+    is built, so a configuration read from a file cannot call anything else.
 
     Raises:
         ValueError: no `_target_`, or one outside rtil.

@@ -9,7 +9,7 @@ import platform
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy
 import torch
 import torch.distributed as dist
+from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 
 PACKAGE = Path(__file__).resolve().parent
@@ -85,6 +86,26 @@ def _keep_large_blocks() -> None:
         m_trim_threshold, m_mmap_max = -1, -4  # names of malloc.h
         libc.mallopt(m_mmap_max, 0)
         libc.mallopt(m_trim_threshold, -1)
+
+
+def entry(work: Callable[[], int | None]) -> None:
+    """Runs an entry point: a bad setting ends it with its message and code 1, not a traceback.
+
+    Args:
+        work: returns the number of the signal that stopped it, or None.
+    """
+    try:
+        signum = work()
+    except KeyboardInterrupt:
+        signum = signal.SIGINT
+    except (ValueError, TypeError, RuntimeError, OSError, OmegaConfBaseException) as error:
+        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+            raise
+        text = f"error: {error}\n(set HYDRA_FULL_ERROR=1 for the traceback)"
+        print(text, file=sys.stderr, flush=True)
+        signum = 1 - 128
+    if signum:
+        sys.exit(128 + signum)
 
 
 def seeded(device: torch.device | str, *parts: object) -> torch.Generator:

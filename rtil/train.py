@@ -13,6 +13,7 @@ import os
 import resource
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,6 +37,7 @@ from rtil.runtime import (
     Runtime,
     StopRequest,
     average_gradients,
+    entry,
     provenance,
     seeded,
     start,
@@ -142,7 +144,7 @@ def loop(
     board = Board(run_dir, nimg, total) if rt.rank == 0 else None
 
     def fetch(at: int) -> Tensor:
-        indices = epoch_indices(len(data), seed, at, batch_at(config, state.G, at))
+        indices = epoch_indices(len(data), seed, at, batch_at(config, at))
         return data.batch(indices[rt.rank :: rt.world])
 
     reals = Prefetch(fetch)
@@ -150,7 +152,7 @@ def loop(
         while nimg < total:
             for network in (state.G, state.D, state.G_ema):
                 network.progress(nimg)
-            batch = batch_at(config, state.G, nimg)
+            batch = batch_at(config, nimg)
             rng = seeded(rt.device, seed, "train", rt.rank, nimg)
             real = reals.get(nimg)
             reals.schedule(nimg + batch)
@@ -296,7 +298,7 @@ def validate(cfg: DictConfig) -> None:
     if cfg.model.phase_nimg == "grow":
         full = batches if len(batches) > 1 else batches * G.max_blocks
         edges = [round(cfg.total_nimg * sum(full[:i]) / sum(full)) for i in range(len(full) + 1)]
-        cfg.model.phase_nimg = [max(1, b - a) for a, b in zip(edges, edges[1:])]
+        cfg.model.phase_nimg = [max(1, b - a) for a, b in pairwise(edges)]
 
 
 def build_state(config: dict, family: Family, device: torch.device) -> State:
@@ -337,7 +339,7 @@ def prepare(
     return F.avg_pool2d(x, factor) if factor > 1 else x
 
 
-def batch_at(config: dict, G: Generator, nimg: int) -> int:
+def batch_at(config: dict, nimg: int) -> int:
     """Images of the step that starts at nimg, over all processes."""
     batches = _as_list(config["batch"])
     if len(batches) == 1:
@@ -455,9 +457,7 @@ def _as_list(value: object) -> list[int]:
 @hydra.main(version_base="1.3", config_path=CONFIGS, config_name="train")
 def main(cfg: DictConfig) -> None:
     """Entry point; exits with 128 + the signal's number when stopped by one."""
-    signum = train(cfg)
-    if signum:
-        sys.exit(128 + signum)
+    entry(lambda: train(cfg))
 
 
 if __name__ == "__main__":

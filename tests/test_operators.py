@@ -9,6 +9,7 @@ import yaml
 
 from rtil.operators import (
     Circulant,
+    Dense,
     Downsample,
     Mask,
     PartialCirculant,
@@ -33,6 +34,7 @@ FACTORIES = {
     "downsample 3x32x64 by 16": lambda seed: Downsample((3, 32, 64), 16),
     "downsample 1x8x16 by 8": lambda seed: Downsample((1, 8, 16), 8),
     "downsample 2x5x5 by 5": lambda seed: Downsample((2, 5, 5), 5),
+    "dense 3x4x5": lambda seed: Dense((3, 4, 5), random_tensor((7, 60), seed).float()),
 }
 
 
@@ -344,6 +346,12 @@ def test_circulant_arrays_of_wrong_length_are_an_error():
     for indices in (kept + 190, torch.tensor([1, 1]), kept[:0], torch.tensor([-1])):
         with pytest.raises(ValueError, match=r"distinct positions in \[0, 192\)"):
             Circulant((3, 8, 8), ones, ones, indices)
+
+
+@pytest.mark.parametrize("shape", [(7, 59), (60,), (0, 60)])
+def test_bad_dense_matrix_is_an_error(shape):
+    with pytest.raises(ValueError, match=r"images of shape \(3, 4, 5\) need \(m, 60\)"):
+        Dense((3, 4, 5), torch.zeros(shape))
 
 
 def test_bad_masks_are_an_error():

@@ -35,6 +35,8 @@ class ILO(Inverter):
         lr_style, lr_noise, lr_feature: step size of v, of the noise maps and of z_k; one number,
             or one per stage (App. A.3: 0.2 for RTIL, 0.1 for vanilla models).
         feature_relative: lr_feature counts in standard deviations of x_k, image by image.
+        sphere: project styles and noise maps back to their initial norm after every step
+            (published code).
         geodesic: weight of the mean squared angle between styles (published code: 0.01).
         geodesic_stages: leading stages that use it (published code: in effect the first).
         l1_radius: None, or for each stage from 1 on the radius of the l1 ball that z_k is kept
@@ -42,6 +44,8 @@ class ILO(Inverter):
         noise_maps, noise_maps_per_stage: stage k optimises the first noise_maps +
             k noise_maps_per_stage maps (published code: 5 and 2).
         keep_rgb: see above.
+        sphere: project styles and noise back to their initial norm after each step (published
+            code).
         fit_samples: draws of the Gaussian fit of the mapping network.
         rampup, rampdown: shares of each stage, see Schedule.
 
@@ -55,12 +59,14 @@ class ILO(Inverter):
     lr_noise: float | Sequence[float] = 0.2
     lr_feature: float | Sequence[float] = 0.2
     feature_relative: bool = False
+    sphere: bool = True
     geodesic: float = 0.01
     geodesic_stages: int = 1
     l1_radius: Sequence[float] | None = None
     noise_maps: int = 5
     noise_maps_per_stage: int = 2
     keep_rgb: bool = True
+    sphere: bool = True
     fit_samples: int = 100_000
     rampup: float = 0.05
     rampdown: float = 0.75
@@ -114,7 +120,11 @@ class ILO(Inverter):
         prior = G.style_prior(self.fit_samples, seeded("cpu", "style prior"))
         v = randn(G.w_shape, rngs, y)
         noise = tuple(randn(shape, rngs, y) for shape in G.noise_shapes)
-        radii = norm(v, 1), [norm(n, 3) for n in noise]
+        radii = None, [None] * len(noise)
+        if self.sphere:
+            radii = None, [None] * len(noise)
+        if self.sphere:
+            radii = norm(v, 1), [norm(n, 3) for n in noise]
         z, state, minima = None, EMPTY, []
         for k, steps in enumerate(self.stages):
             scale = 1.0
@@ -189,7 +199,8 @@ def geodesic_cross(v: Tensor) -> Tensor:
 
 
 def _per_stage(value: float | Sequence[float], stages: int) -> list[float]:
-    return [float(value)] * stages if isinstance(value, (int, float)) else [float(x) for x in value]
+    one = isinstance(value, (int, float))
+    return [float(value)] * stages if one else [float(x) for x in value]
 
 
 def _join(minima: list[Minimum], latents: Latents) -> Reconstruction:

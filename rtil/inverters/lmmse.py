@@ -29,7 +29,7 @@ class GaussianPrior:
 
     def __init__(self, images: Tensor) -> None:
         if len(images) < 2:
-            raise ValueError(f"GaussianPrior: {len(images)} training images; 2 or more are needed.")
+            raise ValueError(f"GaussianPrior: {len(images)} training images; it needs 2 or more.")
         self.shape = tuple(images.shape[1:])
         self.num_images = len(images)
         x = images.flatten(1).double()

@@ -3,12 +3,14 @@
 from collections.abc import Mapping, Sequence
 
 from rtil.operators.circulant import Circulant, PartialCirculant
+from rtil.operators.dense import Dense
 from rtil.operators.downsample import Downsample
 from rtil.operators.mask import Mask, RandomInpainting
 from rtil.operators.operator import ForwardOperator
 
 __all__ = [
     "Circulant",
+    "Dense",
     "Downsample",
     "ForwardOperator",
     "Mask",
