@@ -8,8 +8,8 @@ run code, and only classes of rtil are built from its configuration.
 from __future__ import annotations
 
 import os
-import pickle
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -32,10 +32,16 @@ def build(node: Mapping, **extra: object) -> object:
         ValueError: no `_target_`, or one outside rtil.
     """
     target = str(node.get("_target_"))
-    if not target.startswith(TRUSTED):
+    found = None
+    if target.startswith(TRUSTED):
+        with suppress(ImportError, ValueError):
+            found = get_object(target)
+    # A module also reaches what it imports, so the object must be at home where it was found.
+    home = f"{getattr(found, '__module__', '')}.{getattr(found, '__qualname__', '')}"
+    if home != target:
         raise ValueError(
-            f"configuration: _target_={target!r} is not a class of {', '.join(TRUSTED)}; "
-            "files may only name those."
+            f"configuration: _target_={target!r} is not a class or function of "
+            f"{', '.join(TRUSTED)}; files may only name those."
         )
 
     def value(v: object) -> object:
@@ -43,7 +49,7 @@ def build(node: Mapping, **extra: object) -> object:
             return build(v)
         return [value(x) for x in v] if isinstance(v, (list, tuple)) else v
 
-    return get_object(target)(**{k: value(v) for k, v in node.items() if k != "_target_"}, **extra)
+    return found(**{k: value(v) for k, v in node.items() if k != "_target_"}, **extra)
 
 
 def save(content: dict, path: Path) -> None:
@@ -80,9 +86,10 @@ def load(path: str | Path, formats: tuple[str, ...] = (CHECKPOINT, EXPORT)) -> d
         raise FileNotFoundError(f"no checkpoint at {path}.")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, ValueError, pickle.UnpicklingError) as error:
+    except Exception as error:  # the unpickler raises whatever the bytes lead it to
+        reason = (str(error).splitlines() or [""])[0]
         raise ValueError(
-            f"{path} cannot be read as a checkpoint ({str(error).splitlines()[0]}); it is "
+            f"{path} cannot be read as a checkpoint ({type(error).__name__}: {reason}); it is "
             "truncated, not a checkpoint, or would run code. Copy it again or choose another."
         ) from error
     found = content.get("format") if isinstance(content, dict) else type(content).__name__

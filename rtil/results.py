@@ -22,8 +22,10 @@ GROUPS = ("model", "rtil", "task", "inverter", "data", "scale", "hardware", "tun
 NOT_IN_NAME = ("run_dir", "root", "total_nimg", "log_every", "checkpoint_every", "samples_every",
                "keep_checkpoints", "seed", "generator", "num_images", "inversion_batch",
                "pictures", "train_dir", "data.path", "data.cache_gb", "ratio", "factor",
-               "noise_std", "data.trained_on", "yardstick")
-INVERSION_ONLY = ("inverter", "loss", "metrics", "selection", "split", "watch_every")
+               "noise_std", "data.trained_on", "yardstick", "scale.num_images",
+               "scale.inversion_batch")
+INVERSION_ONLY = ("task", "inverter", "loss", "metrics", "selection", "split", "watch_every",
+                  "scale.ilo", "scale.csgm", "scale.mgan")
 
 
 def flatten(tree: Mapping, prefix: str = "") -> dict[str, object]:

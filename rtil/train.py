@@ -10,9 +10,8 @@ import copy
 import json
 import logging
 import os
-import resource
-import sys
 import time
+from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -22,15 +21,12 @@ import torch
 import torch.nn.functional as F
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
-from torchvision.utils import save_image
-from tqdm import tqdm
 
 from rtil import checkpoint, results
 from rtil.data import ImageData, Prefetch, epoch_indices, load_data, to_float
 from rtil.latents.family import Family
-from rtil.latents.mixture import Mixture
-from rtil.metrics import to_unit
 from rtil.models.generator import Generator
+from rtil.monitor import Board, Terms, grid, peak_memory_mb
 from rtil.objectives.objective import Objective
 from rtil.runtime import (
     CONFIGS,
@@ -45,7 +41,6 @@ from rtil.runtime import (
 )
 
 log = logging.getLogger("rtil.train")
-GRID_COLUMNS = 8
 
 
 class State(NamedTuple):
@@ -57,36 +52,6 @@ class State(NamedTuple):
     objective: Objective
     G_optim: torch.optim.Optimizer
     D_optim: torch.optim.Optimizer
-
-
-class Terms:
-    """Per-image losses of the steps since the last report, kept on the device until then."""
-
-    def __init__(self) -> None:
-        self.seen: list[tuple[int, str, tuple[str, ...], Tensor]] = []
-
-    def add(self, step: int, name: str, values: Tensor, members: tuple[str, ...] = ()) -> None:
-        """Notes values (B,) of a term; members[b] names the family member of sample b."""
-        self.seen.append((step, name, members, values.detach()))
-
-    def report(self) -> dict[str, float]:
-        """Mean of each term over the steps seen, and forgets them.
-
-        Raises:
-            RuntimeError: a value is not finite; names the step, the term and the member.
-        """
-        sums: dict[str, list[float]] = {}
-        for step, name, members, values in self.seen:
-            values = values.cpu()
-            for b in torch.nonzero(~values.isfinite()).flatten().tolist():
-                member = f" of member {members[b]}" if members else ""
-                raise RuntimeError(
-                    f"train: the loss term {name}{member} is {values[b]:.3g} at step {step}. The "
-                    "last checkpoint is from before it; lower model.lr or rtil.family.sigma."
-                )
-            sums.setdefault(name, []).append(float(values.mean()))
-        self.seen = []
-        return {name: sum(v) / len(v) for name, v in sums.items()}
 
 
 def train(cfg: DictConfig) -> int | None:
@@ -107,7 +72,7 @@ def train(cfg: DictConfig) -> int | None:
         min_images=max(_as_list(cfg.batch)),
     )
     cfg.image_channels = data.channels
-    config = OmegaConf.to_container(cfg, resolve=True)
+    config = {**OmegaConf.to_container(cfg, resolve=True), "images_found": len(data)}
     run_dir = Path(cfg.run_dir or Path(cfg.root) / "train" / results.run_label("train", config))
     config["run_dir"] = str(run_dir)
 
@@ -147,8 +112,7 @@ def loop(
         indices = epoch_indices(len(data), seed, at, batch_at(config, at))
         return data.batch(indices[rt.rank :: rt.world])
 
-    reals = Prefetch(fetch)
-    with StopRequest() as request:
+    with StopRequest() as request, closing(Prefetch(fetch)) as reals:
         while nimg < total:
             for network in (state.G, state.D, state.G_ema):
                 network.progress(nimg)
@@ -162,9 +126,7 @@ def loop(
             turn = step * rt.world + rt.rank  # rotates the members of a mixture
             d_step(config, family, state, real, rng, step, turn, terms)
             g_step(config, family, state, len(real), rng, step, turn, rt.world, terms)
-            with torch.no_grad():
-                for average, p in zip(state.G_ema.parameters(), state.G.parameters()):
-                    average.lerp_(p, 1.0 - decay)
+            follow(state.G_ema, state.G, decay)
             nimg, step = nimg + batch, step + 1
 
             signum, last = request.seen(), nimg >= total
@@ -179,15 +141,14 @@ def loop(
                 if board:
                     board.write(nimg, step, row)
                 since_nimg, since = nimg, now
-            elif board:
-                board.bar.update(batch)
+            if board:
+                board.advance(nimg)
             if board and (crossed(nimg, batch, config["samples_every"]) or last):
                 grid(family, state.G_ema, seed, nimg, run_dir / f"samples-{nimg:010d}.png")
             if due and rt.rank == 0:
                 save(run_dir, config, state, nimg, step)
             if signum:
                 break
-    reals.close()
     if board:
         board.close()
         rate = (nimg - first) / (time.perf_counter() - begin)
@@ -259,6 +220,13 @@ def g_step(
             (weight * penalty.mean()).backward()
         average_gradients(G.parameters())
         state.G_optim.step()
+
+
+@torch.no_grad()
+def follow(average: nn.Module, network: nn.Module, decay: float) -> None:
+    """Moves the averaged weights: average <- decay average + (1 - decay) weights."""
+    for a, p in zip(average.parameters(), network.parameters()):
+        a.lerp_(p, 1.0 - decay)
 
 
 def validate(cfg: DictConfig) -> None:
@@ -388,51 +356,6 @@ def restore(run_dir: Path, state: State) -> tuple[int, int]:
     return content["nimg"], content["step"]
 
 
-class Board:
-    """Progress bar, log.jsonl and TensorBoard curves of one run."""
-
-    def __init__(self, run_dir: Path, nimg: int, total: int) -> None:
-        from torch.utils.tensorboard import SummaryWriter  # slow to import
-
-        self.path = run_dir / "log.jsonl"
-        results.mend(self.path, keep=lambda row: row["nimg"] <= nimg)
-        self.writer = SummaryWriter(str(run_dir / "tensorboard"), purge_step=nimg)
-        terminal = sys.stderr.isatty()
-        self.bar = tqdm(
-            total=total, initial=nimg, unit="img", dynamic_ncols=terminal,
-            mininterval=0.5 if terminal else 30,
-        )
-
-    def write(self, nimg: int, step: int, row: dict[str, float]) -> None:
-        """Adds one row of means to every record."""
-        results.append_rows(self.path, [{"nimg": nimg, "step": step, **row}])
-        for name, value in row.items():
-            self.writer.add_scalar(name, value, nimg)
-        losses = {n.split(" ")[0]: f"{v:.2f}" for n, v in row.items() if n in ("D/real",)}
-        self.bar.set_postfix(losses, refresh=False)
-        self.bar.update(min(nimg, self.bar.total) - self.bar.n)
-
-    def close(self) -> None:
-        """Flushes and closes."""
-        self.writer.close()
-        self.bar.close()
-
-
-@torch.no_grad()
-def grid(family: Family, G: Generator, seed: int, nimg: int, path: Path) -> None:
-    """Saves samples, one row per family member, on seeds that stay the same (paper, Fig. 9)."""
-    G.progress(nimg)
-    members = [m for s in family.spaces for m in (s.members if isinstance(s, Mixture) else [s])]
-    rows = []
-    for member in members:
-        latents = member.sample(G, GRID_COLUMNS, seeded("cpu", seed, "grid"))
-        rows.append(to_unit(member.synthesize(G, latents)).cpu())
-    images = torch.cat(rows)
-    scale = max(1, 64 // images.shape[2])
-    images = F.interpolate(images, scale_factor=scale, mode="nearest")
-    save_image(images, path, nrow=GRID_COLUMNS)
-
-
 def space_name(space) -> str:
     """Name of a space in terms and logs."""
     return space.names[0] if len(space.names) == 1 else "family"
@@ -441,13 +364,6 @@ def space_name(space) -> str:
 def crossed(nimg: int, batch: int, every: int) -> bool:
     """Whether a multiple of `every` lies in (nimg - batch, nimg]."""
     return nimg // every > (nimg - batch) // every
-
-
-def peak_memory_mb(device: torch.device) -> float:
-    """Peak memory so far: allocated on the GPU, or resident in the process, in MiB."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def _as_list(value: object) -> list[int]:

@@ -44,8 +44,6 @@ class ILO(Inverter):
         noise_maps, noise_maps_per_stage: stage k optimises the first noise_maps +
             k noise_maps_per_stage maps (published code: 5 and 2).
         keep_rgb: see above.
-        sphere: project styles and noise back to their initial norm after each step (published
-            code).
         fit_samples: draws of the Gaussian fit of the mapping network.
         rampup, rampdown: shares of each stage, see Schedule.
 
@@ -66,7 +64,6 @@ class ILO(Inverter):
     noise_maps: int = 5
     noise_maps_per_stage: int = 2
     keep_rgb: bool = True
-    sphere: bool = True
     fit_samples: int = 100_000
     rampup: float = 0.05
     rampdown: float = 0.75
@@ -121,8 +118,6 @@ class ILO(Inverter):
         v = randn(G.w_shape, rngs, y)
         noise = tuple(randn(shape, rngs, y) for shape in G.noise_shapes)
         radii = None, [None] * len(noise)
-        if self.sphere:
-            radii = None, [None] * len(noise)
         if self.sphere:
             radii = norm(v, 1), [norm(n, 3) for n in noise]
         z, state, minima = None, EMPTY, []

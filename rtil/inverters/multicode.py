@@ -74,7 +74,9 @@ class MGANPrior(Inverter):
         channels = G.shapes[min(self.block, G.num_blocks)][0]
         codes = randn((self.num_codes, G.z_dim), rngs, y)
         if self.alpha_init == "dirichlet":
-            weights = [-torch.log1p(-torch.rand(self.num_codes, generator=rng)) for rng in rngs]
+            draws = [torch.rand(self.num_codes, generator=rng) for rng in rngs]
+            # A uniform float32 can be 0, and one code would divide 0 by 0.
+            weights = [-torch.log1p(-u.clamp_min(2.0**-25)) for u in draws]
             alpha = torch.stack([w / w.sum() for w in weights]).to(y)
             alpha = alpha[:, :, None].repeat(1, 1, channels)
         else:

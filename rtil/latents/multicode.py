@@ -61,8 +61,10 @@ class MultiCode(LatentSpace):
     ) -> Latents:
         n = self.num_codes
         w = G.sample_w(batch * n, rng, style_mixing)
-        # A flat Dirichlet draw is a normalised vector of exponentials.
-        gamma = -torch.log1p(-torch.rand((batch, n), generator=rng, device=rng.device))
+        # A flat Dirichlet draw is a normalised vector of exponentials; a uniform float32 is 0 once
+        # in 2^24 draws, and N = 1 would divide 0 by 0.
+        uniform = torch.rand((batch, n), generator=rng, device=rng.device)
+        gamma = -torch.log1p(-uniform.clamp_min(2.0**-25))
         alpha = (gamma / gamma.sum(1, keepdim=True)).to(w).reshape(-1, 1)
         return Latents(w, alpha=alpha, counts=(n,) * batch, member=(0,) * batch)
 

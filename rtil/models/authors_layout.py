@@ -99,7 +99,7 @@ def pggan_generator(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def pggan_discriminator(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Published PGGAN discriminator entries under our names; theirs count from the largest size."""
+    """Published PGGAN discriminator entries under our names; theirs count from the largest."""
     last = max(int(m[1]) for name in state if (m := re.match(r"from_rgb\.(\d+)", name)))
     rules = [(r"linear\.linear\.weight_orig", "score.weight"),
              (r"linear\.linear\.bias", "score.bias")]

@@ -84,13 +84,16 @@ class Logistic(Objective):
     ) -> tuple[Tensor, tuple[int, ...]]:
         """path_every weight (|J_w^T y| - a)^2 for each sample; updates the running means a."""
         batch = max(1, self.path_batch // world)
+        # Penalties are counted, not steps: where g_every divides a mixture's rotation, every
+        # penalty would meet the same member.
+        turn = turn // world // self.g_every * world + turn % world
         latents = space.sample(G, batch, rng, style_mixing, turn)
         y = torch.randn((batch, *G.image_shape), generator=rng, device=rng.device)
         lengths = path_lengths(G, space, latents, y.to(latents.w))
 
         mean = getattr(self, f"path_mean_{index}")
         member = torch.tensor(latents.member, device=mean.device)
-        seen = torch.zeros((2, len(mean)), device=mean.device)
+        seen = mean.new_zeros(2, len(mean))
         seen[0].index_add_(0, member, lengths.detach().to(mean))
         seen[1].index_add_(0, member, torch.ones_like(member, dtype=seen.dtype))
         total, count = all_sum(seen)
@@ -115,11 +118,17 @@ def path_lengths(G: Generator, space: LatentSpace, latents, y: Tensor) -> Tensor
         y: image-space directions (B, C, H, W) ~ N(0, I).
 
     Returns:
-        (B,), differentiable in G's weights.
+        (B,), differentiable in G's weights; over all codes of a sample where it has several.
     """
+    if not latents.w.requires_grad:  # w is z0 itself
+        latents = latents._replace(w=latents.w.detach().requires_grad_(True))
     image = space.synthesize(G, latents)
     direction = y / math.sqrt(image.shape[2] * image.shape[3])
     (grad,) = torch.autograd.grad((image * direction).sum(), latents.w, create_graph=True)
     # w is (B, layers, w_dim) for StyleGAN2 and (B, z_dim) for a generator with one latent.
     squares = grad.square().sum(-1)
-    return (squares.mean(1) if squares.ndim == 2 else squares).sqrt()
+    if squares.ndim == 2:
+        squares = squares.mean(1)
+    if latents.counts is not None:
+        squares = torch.stack([part.sum() for part in squares.split(latents.counts)])
+    return squares.sqrt()

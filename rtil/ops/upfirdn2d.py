@@ -71,8 +71,7 @@ def _one_axis(
     before, after = padding
     if up == 1:
         if before < 0 or after < 0 or before != after:
-            pad = (0, 0, before, after) if column else (before, after, 0, 0)
-            x, before = F.pad(x, pad), 0
+            x, before = _pad(x, before, after, axis), 0
         stride, pad = ((down, 1), (before, 0)) if column else ((1, down), (0, before))
         return F.conv2d(x, kernel.flip(axis), stride=stride, padding=pad, groups=channels)
     # The full transposed convolution has up * (n - 1) + K rows and starts K - 1 rows before
@@ -86,8 +85,16 @@ def _one_axis(
     else:
         stride = (up, 1) if column else (1, up)
         x = F.conv_transpose2d(x, kernel, stride=stride, groups=channels)
-        crop = (-start, want - length + start)
-        x = F.pad(x, (0, 0, *crop) if column else (*crop, 0, 0))
+        x = _pad(x, -start, want - length + start, axis)
     if down == 1:
         return x
     return x[:, :, ::down] if column else x[:, :, :, ::down]
+
+
+def _pad(x: Tensor, before: int, after: int, axis: int) -> Tensor:
+    """Adds zeros at both ends of an axis; negative numbers crop."""
+    # Zeros first: one side may crop more than x has, as far as the other side's zeros reach.
+    for ends in ((max(0, before), max(0, after)), (min(0, before), min(0, after))):
+        if ends != (0, 0):
+            x = F.pad(x, (0, 0, *ends) if axis == 2 else (*ends, 0, 0))
+    return x

@@ -1,0 +1,81 @@
+"""Small seeded networks that many tests share; every weight, bias and noise strength is non-zero."""
+
+import pytest
+import torch
+
+from rtil.models.linear import LinearGenerator
+from rtil.models.pggan import PGGANDiscriminator, PGGANGenerator
+from rtil.models.stylegan2 import StyleGAN2Discriminator, StyleGAN2Generator
+
+CHANNELS = {4: 6, 8: 5, 16: 4, 32: 3, 64: 2}
+
+
+def randomise(network, seed):
+    """Draws every parameter anew: those that start at zero would hide what they multiply."""
+    rng = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, p in network.named_parameters():
+            scale = 100.0 if name.startswith("mapping") else 1.0
+            p.copy_(scale * torch.randn(p.shape, generator=rng))
+        for name, buffer in network.named_buffers():
+            if name.startswith("noise_"):
+                buffer.copy_(torch.randn(buffer.shape, generator=rng))
+    return network.double().requires_grad_(True)
+
+
+@pytest.fixture(scope="session")
+def stylegan2():
+    """Factory of StyleGAN2 generators, float64."""
+
+    def make(resolution=16, image_channels=1, seed=0, channels=None):
+        channels = CHANNELS if channels is None else channels
+        G = StyleGAN2Generator(resolution, channels, image_channels, z_dim=8, num_mapping=2)
+        return randomise(G, seed)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def pggan():
+    """Factory of PGGAN generators, float64."""
+
+    def make(resolution=16, image_channels=1, seed=0, channels=None, phase_nimg=None):
+        channels = CHANNELS if channels is None else channels
+        G = PGGANGenerator(resolution, channels, image_channels, z_dim=8, phase_nimg=phase_nimg)
+        return randomise(G, seed)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def linear():
+    """Factory of linear generators (section 5) with n0 = 3, n1 = 6 and 1x4x5 images, float64."""
+
+    def make(seed=0):
+        rng = torch.Generator().manual_seed(seed)
+        w0 = torch.randn(6, 3, generator=rng, dtype=torch.float64)
+        return LinearGenerator(w0, torch.randn(20, 6, generator=rng, dtype=w0.dtype), (1, 4, 5))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def discriminator():
+    """Factory of discriminators of either kind, float64."""
+
+    def make(kind, resolution=16, image_channels=1, seed=0, **settings):
+        network = {"stylegan2": StyleGAN2Discriminator, "pggan": PGGANDiscriminator}[kind]
+        return randomise(network(resolution, CHANNELS, image_channels, **settings), seed)
+
+    return make
+
+
+@pytest.fixture(params=["stylegan2", "pggan"])
+def generator(request):
+    """Each GAN generator in turn, four blocks, 3x32x32."""
+    return request.getfixturevalue(request.param)(32, image_channels=3)
+
+
+@pytest.fixture
+def rng():
+    return torch.Generator().manual_seed(7)
