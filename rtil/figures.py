@@ -1,7 +1,6 @@
 """Tables, curves, mosaics of images and HTML of the report, from the records that it computes.
 
-Nothing here sorts runs or computes a statistic. A new kind of picture is one function that writes
-a PNG and one line of `rtil.report.report`.
+Nothing here sorts runs or computes a statistic. A new picture is one function that writes a PNG.
 """
 
 from __future__ import annotations
@@ -39,24 +38,22 @@ ERROR_RANGE = 0.5  # of |x_hat - x| on [0, 1] images; larger errors are drawn al
 SMALL = 128        # pixels; the page enlarges smaller images without smoothing
 CAPTIONS = {
     "Settings": "",
-    "Figures": "PSNR of the reported iterate against the measurements, mean over n images with its "
-    "95 % confidence interval; dashed: the linear estimate, a yardstick without generator. Points "
-    "of one measurement are drawn side by side.",
+    "Figures": "PSNR of the reported iterate, mean over n images with its 95 % interval; dashed: "
+    "the linear estimate, which uses no generator. Points of one measurement stand side by side.",
     "Tables": "PSNR and SSIM are those of the iterate with the lowest measurement loss (of the "
     "last one with selection=last); no inverter sees the true image. The oracle PSNR is that of "
-    "the best iterate as judged by the true image, which no user has: it is not a result. LMMSE is "
-    "the linear estimate from training images: a method below it gains nothing by its generator. "
-    "± is the half-width of the 95 % confidence interval over n images (Student t), Δ the mean "
-    "difference to the baseline over the n images that both have; blue: interval above 0, orange: "
-    "below. With several seeds, each image is averaged over them first. The intervals do not "
-    "cover what another training would change.",
-    "Samples": "One row for each generator and member of its family, the same seeds in all rows "
-    "(paper, Fig. 9). G^k adds Gaussian maps after blocks 1 to k with the sigma that the RTIL "
-    "generator was trained with; N mixes as many codes.",
-    "Reconstructions": "The first images, not chosen. Above each: the PSNR of the reported iterate "
-    "of the first seed.",
-    "Gallery": "The first images, of the first seed; under each its PSNR and the gain over the "
-    "baseline. Error maps: mean of |reconstruction - original| over channels on [0, 1] images, "
+    "the best iterate as judged by the true image, which no user has: it is not a result. LMMSE "
+    "is the linear estimate from training images: below it, a generator gains nothing. ± is the "
+    "half-width of the 95 % confidence interval over n images (Student t), Δ the mean difference "
+    "to the baseline over the n images that both have; blue: interval above 0, orange: below. "
+    "With several seeds, each image is averaged over them first. The intervals do not cover "
+    "what another training would change.",
+    "Samples": "One row for each generator and member, the same seeds in all rows (paper, Fig. 9)."
+    " G^k adds Gaussian maps after blocks 1 to k with the sigma of the RTIL generator's training;"
+    " N mixes as many codes.",
+    "Reconstructions": "The first images, not chosen, of the first seed, with their PSNR.",
+    "Gallery": "The first images, of the first seed, with their PSNR (and gain over the "
+    "baseline). Error maps: mean over channels of |reconstruction - original| on [0, 1] images, "
     "black at 0, light from 0.5 on.",
 }
 
@@ -99,8 +96,9 @@ def table(rows: Iterable[Mapping], baseline: str) -> list[dict[str, str]]:
         "LMMSE SSIM": text(row, "lmmse_ssim", 3), "last PSNR [dB]": text(row, "last_psnr_db"),
         "oracle PSNR [dB]": text(row, "oracle_psnr_db"),
     } for row in rows]
-    kept = [key for key in lines[0] if key != "LPIPS" or any(x[key] != "–" for x in lines)]
-    return [{key: line[key] for key in kept} for line in lines]
+    if all(line["LPIPS"] == "–" for line in lines):
+        lines = [{key: text for key, text in line.items() if key != "LPIPS"} for line in lines]
+    return lines
 
 
 def table_text(name: str, rows: Sequence[Mapping], baseline: str) -> str:
@@ -131,12 +129,7 @@ def remarks(rows: Iterable[Mapping]) -> list[tuple[str, str]]:
 
 
 def curves(rows: Sequence[Mapping], path: Path) -> None:
-    """Draws PSNR against the knob, one line for each entry and noise level.
-
-    Args:
-        rows: records of one task, inverter, data, scale and model.
-        path: PNG file.
-    """
+    """Draws PSNR against the knob, a line for each entry and noise level of a series' records."""
     rows = [row for row in rows if "n" in row]
     knob, unit = rows[0]["knob"], 100 if rows[0]["knob"] == "ratio" else 1
     ticks = sorted({row["value"] * unit for row in rows})
@@ -149,21 +142,19 @@ def curves(rows: Sequence[Mapping], path: Path) -> None:
         pad = 0.08 * (ticks[-1] - ticks[0]) or 0.2 * abs(ticks[0]) or 1.0
         span = (ticks[0] - pad, ticks[-1] + pad)
 
-    lines: dict[str, list] = {}
-    for key in ("psnr_db", "lmmse_psnr_db"):
+    lines: dict[str, dict[float, tuple]] = {}
+    for key, name in (("psnr_db", None), ("lmmse_psnr_db", "LMMSE, no generator")):
         for row in rows:
-            noise = row["measurement"].partition(",")[2]
-            label = (row["label"] if key == "psnr_db" else "LMMSE, no generator") + noise
-            line = lines.setdefault(label, [])
-            # The estimate without generator is every arm's; the first one's is drawn.
-            if row[key] and row["value"] * unit not in [x for x, *_ in line]:
-                line.append((row["value"] * unit, row[key]["mean"], row[key]["ci95"]))
-    for i, (label, line) in enumerate((label, line) for label, line in lines.items() if line):
+            if row[key]:  # the estimate without generator is every arm's: the first one's is drawn
+                noise = row["measurement"].partition(",")[2]
+                line = lines.setdefault((name or row["label"]) + noise, {})
+                line.setdefault(row["value"] * unit, (row[key]["mean"], row[key]["ci95"]))
+    for i, (label, line) in enumerate(lines.items()):
         look = {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)]}
         shift = 0.008 * (i - len(lines) / 2 + 1)  # sideways, to keep error bars at one x apart
         if label.startswith("LMMSE"):
             look, shift = {"color": GREY, "marker": ".", "linestyle": "--"}, 0.0
-        x, means, halves = np.array(line, dtype=float).T
+        x, (means, halves) = np.array([*line]), np.array([*line.values()]).T
         x = x * (span[1] / span[0]) ** shift if knob == "ratio" else x + shift * np.ptp(span)
         ax.errorbar(x, means, halves, label=label, capsize=4, linewidth=1.8, **look)
     ax.set_xlim(*span)
@@ -176,8 +167,8 @@ def curves(rows: Sequence[Mapping], path: Path) -> None:
     ax.grid(True, color="#dddddd", linewidth=0.8)
     ax.spines[["top", "right"]].set_visible(False)
     ax.legend(fontsize=11)
-    counts = sorted({row["n"] for row in rows})
-    count = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
+    counts = [row["n"] for row in rows]
+    count = " to ".join(map(str, sorted({min(counts), max(counts)})))
     name = ", ".join(rows[0][key] for key in ("task", "inverter", "data", "scale", "model"))
     ax.set_title(f"{name}; n = {count} images", fontsize=13)
     fig.savefig(path)
@@ -190,8 +181,8 @@ def mosaic(rows: Sequence[ImageRow], path: Path, side: float = 1.05) -> None:
     left = 0.3 + 0.088 * max(len(row.label.replace("$", "")) for row in rows)  # inches
     size = (left + side * width + 0.1, side * height + 0.2)
     fig = Figure(figsize=size, dpi=DPI)
-    ax = fig.add_axes((left / size[0], 0.1 / size[1], side * width / size[0],
-                       side * height / size[1]))
+    w, h = side * width / size[0], side * height / size[1]
+    ax = fig.add_axes((left / size[0], 0.1 / size[1], w, h))
     y = 0.0
     for row, head in zip(rows, heads):
         y += head
@@ -219,7 +210,7 @@ def sample_rows(
     Args:
         generators: {label: (G, configuration of its training)}.
         num_images: samples of each member.
-        notes: gets a line for each member that a generator cannot be driven by.
+        notes: gets a line for each member that cannot drive a generator.
     """
     rows = []
     spaces = members(config["rtil"]["family"] for _, config in generators.values())
@@ -281,7 +272,7 @@ def picture(shown: Sequence[Shown], name: str, suffix: str) -> np.ndarray | None
 
 
 def decibel(shown: Sequence[Shown], name: str, key: str) -> str:
-    """The first entry's value of an image as text, "" where there is none."""
+    """The first value that an entry has for an image, as text."""
     values = [s.rows[name].get(key) for s in shown if name in s.rows]
     return next((f"{value:.2f} dB" for value in values if value is not None), "")
 
@@ -366,7 +357,8 @@ def settings(runs: Iterable, notes: Iterable[str]) -> str:
     """Remarks, and the folder, size, generator and settings of every run."""
     text = "<ul>" + "".join(f"<li>{escape(note)}</li>" for note in notes) + "</ul>"
     for run in runs:
-        lines = escape("\n".join(f"{key}: {value}" for key, value in run.config.items()))
+        lines = [f"{key}: {value}" for key, value in run.config.items() if key != "data.origin"]
+        lines = escape("\n".join(lines))
         summary = f"{escape(str(run.path))}, {len(run.rows)} images"
         text += f"<details><summary>{summary}</summary><pre>{lines}</pre></details>"
     return text
@@ -376,7 +368,7 @@ def page(title: str, sections: Mapping[str, str]) -> str:
     """The whole page: a table of contents and one section of HTML for each heading."""
     links = " · ".join(f'<a href="#{name}">{name}</a>' for name in sections)
     body = "".join(
-        f'<section id="{name}"><h2>{name}</h2><p>{CAPTIONS[name]}</p>{html or "<p>None.</p>"}</section>'
+        f'<section id="{name}"><h2>{name}</h2><p>{CAPTIONS[name]}</p>{html or "None."}</section>'
         for name, html in sections.items())
     return (f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}'
             f"</title><style>{CSS}</style></head><body><h1>{escape(title)}</h1><nav>{links}</nav>"
@@ -384,7 +376,7 @@ def page(title: str, sections: Mapping[str, str]) -> str:
 
 
 CSS = """
-body { font: 16px/1.5 system-ui, sans-serif; color: #1c1e21; background: #f4f5f7; margin: 2rem 4%; }
+body { font: 16px/1.5 sans-serif; color: #1c1e21; background: #f4f5f7; margin: 2rem 4%; }
 section { background: #fff; border: 1px solid #e1e4e8; border-radius: 8px; margin: 1.2rem 0;
   padding: 1.2rem 1.4rem; } h1, h2, h3 { line-height: 1.2; margin: .2rem 0 .8rem; }
 h3 { font-size: 1rem; margin-top: 1.6rem; } a, summary { color: #0b5cad; cursor: pointer; }
@@ -393,13 +385,11 @@ figcaption, p, li { color: #4b5159; max-width: 64rem; font-size: .92rem; }
 table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .32rem .6rem; text-align: left; border-bottom: 1px solid #e6e8eb; }
 thead th { background: #f0f2f5; vertical-align: bottom; } td { white-space: nowrap; }
-.better td { background: #e6f1fa; } .worse td { background: #fdeee2; }
-.missing td { color: #8a9099; font-style: italic; }
+.better td { background: #e6f1fa; } .worse td { background: #fdeee2; } .missing { color: #8a9099; }
 pre { background: #f6f8fa; padding: .7rem .9rem; overflow-x: auto; font-size: .83rem; }
 .gallery td { text-align: center; vertical-align: top; padding: .3rem; font-size: .8rem; }
 .gallery img { width: 128px; } .gallery .small { width: 96px; image-rendering: pixelated; }
-button { font: inherit; font-size: .85rem; margin: 0 .4rem .3rem 0; border: 1px solid #c4c9d0;
-  border-radius: 5px; background: #fff; cursor: pointer; } .on { background: #d6e8f7; }
+button { margin: 0 .4rem .3rem 0; cursor: pointer; } .on { background: #d6e8f7; }
 """
 
 JS = """

@@ -71,6 +71,8 @@ def invert(cfg: DictConfig, overrides: Sequence[str] | None = None) -> Path:
         config["task"], G.image_shape, config["seed"], config.get("ratio"), config.get("factor")
     )
     loss = MeasurementLoss(A, **config["loss"]).to(rt.device)
+    if config["loss"]["lpips"] and loss.lpips is None:
+        log.warning("LPIPS is left out of the loss: loss.lpips_min_ratio is not reached.")
     lpips = load_lpips(config["metrics"], G.image_shape)
     data = load_data(
         config["data"], G.image_shape[1], config["split"], G.image_shape[0], config["num_images"]

@@ -88,8 +88,8 @@ class Cell(NamedTuple):
     """A case, its entries (baseline first) and the arms that were not run."""
 
     case: Case
-    entries: tuple[Entry, ...]
-    missing: tuple[str, ...]
+    entries: list[Entry]
+    missing: list[str]
 
 
 def collect(root: Path) -> tuple[list[Run], list[str]]:
@@ -104,9 +104,8 @@ def collect(root: Path) -> tuple[list[Run], list[str]]:
     notes = [f"{run.path} has no rows yet." for run in runs if not run.rows]
     runs = [run for run in runs if run.rows]
     if not runs:
-        make = "".join(
-            f"\n    python -m rtil.{part} rtil={arm} root={root}"
-            for part in ("train", "invert") for arm in ("vanilla", "ilo"))
+        make = "".join(f"\n    python -m rtil.{part} rtil={arm} root={root}"
+                       for part in ("train", "invert") for arm in ("vanilla", "ilo"))
         raise FileNotFoundError(
             f"report: no inversion with results below {root / 'invert'}. Make some:{make}")
     return runs, notes
@@ -136,16 +135,16 @@ def case_of(run: Run) -> Case:
         data = f"folder-{Path(str(config['data.path'])).stem}"
     knob = next((key for key in ("ratio", "factor") if key in config), "noise_std")
     noise = float(config.get("noise_std") or 0.0)
-    task, inverter, scale, model = (
-        str(config[f"{group}.name"]) for group in ("task", "inverter", "scale", "model"))
+    names = (str(config[f"{group}.name"]) for group in ("task", "inverter", "scale", "model"))
+    task, inverter, scale, model = names
     return Case(task, inverter, data, scale, model, knob, noise, float(config.get(knob) or 0.0))
 
 
 def arrange(runs: Iterable[Run], baseline: str) -> list[Cell]:
     """Sorts runs into cells and entries, and names the arms that a cell lacks.
 
-    A cell lacks the baseline, and every arm that was run with another knob of its series; with
-    the baseline alone in a series, it lacks the family that its inverter was proposed with.
+    It lacks the baseline, every arm run elsewhere in its series, and where a series has the
+    baseline alone, the family that the inverter was proposed with.
     """
     series: dict[tuple, list[Run]] = {}
     for run in runs:
@@ -161,16 +160,13 @@ def arrange(runs: Iterable[Run], baseline: str) -> list[Cell]:
             partner = "mgan" if inverter == "mgan" else "ilo"
             arms |= {baseline} if arms != {baseline} else {partner}
         order = sorted(arms, key=lambda arm: (arm != baseline, arm))
-        keys = {arm: distinguishing([r for (_, a), r in places.items() if a == arm])
-                for arm in order}
+        keys = {a: distinguishing([r for (_, b), r in places.items() if a == b]) for a in order}
         shared = {key for found in keys.values() for key in found if not key.startswith("rtil.")}
         for case in dict.fromkeys(case for case, _ in places):
-            entries = [
-                e for arm in order
-                for e in entries_of(arm, places.get((case, arm), ()), {*keys[arm], *shared})
-            ]
+            entries = [e for arm in order for e in entries_of(
+                arm, places.get((case, arm), ()), {*keys[arm], *shared})]
             missing = [arm for arm in order if (case, arm) not in places]
-            cells.append(Cell(case, tuple(entries), tuple(missing)))
+            cells.append(Cell(case, entries, missing))
     return sorted(cells, key=lambda cell: cell.case)
 
 
@@ -196,9 +192,8 @@ def entries_of(arm: str, runs: Sequence[Run], keys: Iterable[str]) -> list[Entry
             continue
         digests = [str(run.config.get("generator_sha256"))[:8] for run in group]
         for run, digest in zip(group, digests):
-            extra = {"generator_sha256": digest}
-            if digests.count(digest) > 1:
-                extra["run_dir"] = str(run.path)
+            extra = {"run_dir": str(run.path)} if digests.count(digest) > 1 else {}
+            extra["generator_sha256"] = digest
             entries.append(Entry(arm, dict(settings) | extra, (run,)))
     return entries
 
@@ -226,7 +221,7 @@ def difference(a: Mapping[str, float], b: Mapping[str, float]) -> dict | None:
     common = [name for name in a if name in b]
     if not common:
         return None
-    # Two infinite PSNRs are equal, but their difference is not a number.
+    # Two infinite PSNRs are equal, though their difference is not a number.
     pairs = [(a[name], b[name]) if a[name] != b[name] else (0.0, 0.0) for name in common]
     mean, half_width = paired_ci(*zip(*pairs))
     return {"mean": mean, "ci95": half_width, "n": len(common)}
@@ -298,11 +293,12 @@ def commands(run: Run, entry: Entry) -> tuple[str, str]:
         **train, "data": config["data.name"], **path, "task": case.task, case.knob: case.value,
         "noise_std": case.noise_std, "inverter": case.inverter, **kept,
     }
-    lines = []
-    for part, choices in (("train", train), ("invert", invert)):
+
+    def line(part: str, choices: Mapping[str, object]) -> str:
         texts = [shlex.quote(f"{key}={_text(value)}") for key, value in choices.items()]
-        lines.append(" ".join([f"python -m rtil.{part}", *texts]))
-    return tuple(lines)
+        return " ".join([f"python -m rtil.{part}", *texts])
+
+    return line("train", train), line("invert", invert)
 
 
 def generators(cells: Iterable[Cell], root: Path, notes: list[str]) -> dict[str, dict]:
@@ -317,9 +313,9 @@ def generators(cells: Iterable[Cell], root: Path, notes: list[str]) -> dict[str,
         if (arm, digest) in seen or case.inverter in WITHOUT_GENERATOR:
             continue
         seen.add((arm, digest))
-        default = root / "train" / run.path.parent.name / "generator.pt"
-        path, source = Path(config.get("generator") or default), config.get("data.trained_on")
-        source = case.data if source in (None, config["data.name"]) else source
+        path = config.get("generator") or root / "train" / run.path.parent.name / "generator.pt"
+        path, source = Path(path), config.get("data.trained_on", config["data.name"])
+        source = case.data if source == config["data.name"] else source
         try:
             if hashlib.sha256(path.read_bytes()).hexdigest() != digest:
                 raise ValueError(f"{path} has changed since the inversion.")
@@ -332,28 +328,25 @@ def generators(cells: Iterable[Cell], root: Path, notes: list[str]) -> dict[str,
 
 def pictured(cell: Cell, baseline: str) -> list[figures.Shown]:
     """What is shown of each entry: the run of its first seed, beside that of its baseline."""
-    bases = [reference(cell, entry, baseline) for entry in cell.entries]
     return [
         figures.Shown(e.label, e.runs[0].path / "images", e.runs[0].rows, b and b.runs[0].rows)
-        for e, b in zip(cell.entries, bases)
+        for e in cell.entries for b in [reference(cell, e, baseline)]
     ]
 
 
 def report(cfg: DictConfig) -> Path:
     """Writes tables, figures and report.html, prints the table; returns the page's path.
 
-    Raises:
-        ValueError, FileNotFoundError: see `collect`; nothing is written then.
+    Raises what `collect` raises, and has written nothing then.
     """
     root, baseline = Path(cfg.root), cfg.baseline
     out = Path(cfg.out or root / "report")
     runs, notes = collect(root)
     cells = arrange(runs, baseline)
     tables = [records(cell, baseline) for cell in cells]
-    arms = {run.config["rtil.name"]: None for run in runs}
+    arms = sorted({run.config["rtil.name"] for run in runs})
     if baseline not in arms:
-        notes.append(f"No run has rtil={baseline}, so no difference is shown. Choose baseline= "
-                     f"among the arms found: {', '.join(arms)}.")
+        notes.append(f"No run has rtil={baseline}: choose baseline= among {', '.join(arms)}.")
     out.mkdir(parents=True, exist_ok=True)
     html, text = dict.fromkeys(figures.CAPTIONS, ""), f"# Inversions below {root}\n"
 
@@ -372,7 +365,8 @@ def report(cfg: DictConfig) -> Path:
         rows = figures.sample_rows(found, cfg.columns, notes)
         add("Samples", name, "samples", figures.mosaic, rows)
     for cell in cells:
-        name, shown = ", ".join([*cell.case.series, cell.case.measurement]), pictured(cell, baseline)
+        name = ", ".join([*cell.case.series, cell.case.measurement])
+        shown = pictured(cell, baseline)
         ids = sorted(set().union(*(s.rows for s in shown)))
         ids.sort(key=lambda i: sum(i not in s.rows for s in shown))  # those of every entry first
         rows = figures.image_rows(shown, ids[: cfg.columns])
@@ -380,8 +374,9 @@ def report(cfg: DictConfig) -> Path:
             add("Reconstructions", name, "grid", figures.mosaic, rows)
             html["Gallery"] += figures.gallery(name, shown, ids[: cfg.gallery])
     html["Settings"] = figures.settings(runs, notes)
-    values = json.loads(json.dumps(sum(tables, [])), parse_constant=lambda _: None)  # no NaN
-    results.write_text(out / "table.json", json.dumps(values, indent=1) + "\n")
+    values = json.loads(json.dumps(tables), parse_constant=lambda _: None)  # JSON has no NaN
+    flat = [row for rows in values for row in rows]
+    results.write_text(out / "table.json", json.dumps(flat, indent=1) + "\n")
     results.write_text(out / "table.md", text + "".join(f"\n{note}\n" for note in notes))
     results.write_text(out / "report.html", figures.page(f"Inversions below {root}", html))
     print(f"{text}\nPage: {out / 'report.html'}")

@@ -1,8 +1,9 @@
 """Section 5 of the paper, closed form against simulation: `python -m rtil.theory`.
 
 The true signal is x = W1* (W0* z0 + z1). The closed forms are Lemmas 5.1, 5.2 and B.1
-(rtil.models.linear). The simulation knows none of them: it learns W1 from samples, and inverts with
-the ILO that inverts a GAN. It writes <out>/theory.jsonl and <out>/theory.png and prints a table.
+(rtil.models.linear). The simulation knows none of them: it learns W1 from samples, and inverts
+with the ILO that inverts a GAN. It writes <out>/theory.jsonl and <out>/theory.png and prints a
+table. (5) needs n1 <= m; (4) holds for any m, as vanilla estimates lie in the range of W1* W0*.
 """
 
 from __future__ import annotations

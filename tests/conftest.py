@@ -1,4 +1,4 @@
-"""Small seeded networks that many tests share; every weight, bias and noise strength is non-zero."""
+"""Small seeded networks that many tests share; no weight, bias or noise strength is zero."""
 
 import pytest
 import torch

@@ -135,7 +135,9 @@ def test_truncated_file_is_an_error_that_names_it(tmp_path, share):
             read(path)
 
 
-@pytest.mark.parametrize("garbage", [b"hello\n", b"\x80\x02}q\x00.", b"PK\x03\x04 zip?", bytes(99)])
+@pytest.mark.parametrize(
+    "garbage", [b"hello\n", b"\x80\x02}q\x00.", b"PK\x03\x04 zip?", bytes(99)]
+)
 def test_other_files_are_an_error(tmp_path, garbage):
     path = tmp_path / "a.pt"
     path.write_bytes(garbage)
@@ -143,6 +145,7 @@ def test_other_files_are_an_error(tmp_path, garbage):
         checkpoint.load(path)
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 def test_random_bytes_are_an_error(tmp_path):
     path, rng = tmp_path / "a.pt", random.Random(0)
     for _ in range(300):
@@ -159,7 +162,9 @@ class Payload:
         return os.mkdir, (str(self.target),)
 
 
-@pytest.mark.parametrize("write", [torch.save, lambda x, path: path.write_bytes(pickle.dumps(x, 2))])
+@pytest.mark.parametrize(
+    "write", [torch.save, lambda x, path: path.write_bytes(pickle.dumps(x, 2))]
+)
 def test_code_in_a_file_does_not_run(tmp_path, write):
     path, sentinel = tmp_path / "a.pt", tmp_path / "ran"
     write({"format": checkpoint.EXPORT, "config": Payload(sentinel)}, path)

@@ -238,7 +238,8 @@ def test_weights_of_zero_switch_the_lazy_penalties_off():
 
 @pytest.mark.parametrize(
     "settings",
-    [{"r1_weight": -1}, {"path_weight": -1}, {"r1_every": 0}, {"path_every": 0}, {"path_batch": 0}],
+    [{"r1_weight": -1}, {"path_weight": -1}, {"r1_every": 0}, {"path_every": 0},
+     {"path_batch": 0}],
 )
 def test_bad_logistic_settings_are_an_error(settings):
     (key, value), = settings.items()
