@@ -1,6 +1,6 @@
-"""Tables, curves, mosaics of images and HTML of the report, from the records that it computes.
+"""Tables, curves, mosaics of images and HTML of the report: no sorting of runs, no statistics.
 
-Nothing here sorts runs or computes a statistic. A new picture is one function that writes a PNG.
+To add a picture, write a function that writes a PNG and call it in `rtil.report.report`.
 """
 
 from __future__ import annotations
@@ -31,30 +31,27 @@ from rtil.runtime import seeded
 
 # Distinguishable with every common colour blindness (Okabe and Ito 2008), yellow left out.
 COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
-MARKERS = "osD^vPX"
-GREY = "#666666"
-DPI = 144
+MARKERS, GREY, DPI = "osD^vPX", "#666666", 144
 ERROR_RANGE = 0.5  # of |x_hat - x| on [0, 1] images; larger errors are drawn alike
 SMALL = 128        # pixels; the page enlarges smaller images without smoothing
+READING = (
+    "PSNR and SSIM (psnr_db, ssim) are those of the iterate with the lowest measurement loss, or "
+    "with selection=last of the last one; no inverter sees the true image. Oracle PSNR is that of "
+    "the best iterate as judged by the true image, which no user has: it is not a result. LMMSE "
+    "is the linear estimate from training images, a yardstick without generator. ± is the "
+    "half-width of the 95 % confidence interval over n images (Student t), Δ the mean difference "
+    "to the baseline over the n images that both have. With several seeds each image is averaged "
+    "over them first. The intervals do not cover what another training would change.")
 CAPTIONS = {
-    "Settings": "",
+    "Settings": "Every run: its folder, images and configuration.",
     "Figures": "PSNR of the reported iterate, mean over n images with its 95 % interval; dashed: "
     "the linear estimate, which uses no generator. Points of one measurement stand side by side.",
-    "Tables": "PSNR and SSIM are those of the iterate with the lowest measurement loss (of the "
-    "last one with selection=last); no inverter sees the true image. The oracle PSNR is that of "
-    "the best iterate as judged by the true image, which no user has: it is not a result. LMMSE "
-    "is the linear estimate from training images: below it, a generator gains nothing. ± is the "
-    "half-width of the 95 % confidence interval over n images (Student t), Δ the mean difference "
-    "to the baseline over the n images that both have; blue: interval above 0, orange: below. "
-    "With several seeds, each image is averaged over them first. The intervals do not cover "
-    "what another training would change.",
-    "Samples": "One row for each generator and member, the same seeds in all rows (paper, Fig. 9)."
-    " G^k adds Gaussian maps after blocks 1 to k with the sigma of the RTIL generator's training;"
-    " N mixes as many codes.",
+    "Tables": READING + " Rows in blue gain, rows in orange lose: their interval excludes 0.",
+    "Samples": "One row for each generator (of the first seed) and member, the same seeds in all "
+    "(paper, Fig. 9). G^k: Gaussian maps of the RTIL family's σ after blocks 1 to k; N: codes.",
     "Reconstructions": "The first images, not chosen, of the first seed, with their PSNR.",
-    "Gallery": "The first images, of the first seed, with their PSNR (and gain over the "
-    "baseline). Error maps: mean over channels of |reconstruction - original| on [0, 1] images, "
-    "black at 0, light from 0.5 on.",
+    "Gallery": "The first images, of the first seed, with PSNR (gain over the baseline). Error: "
+    "|reconstruction - original|, mean over channels, black at 0, light from 0.5 of white on.",
 }
 
 
@@ -96,9 +93,8 @@ def table(rows: Iterable[Mapping], baseline: str) -> list[dict[str, str]]:
         "LMMSE SSIM": text(row, "lmmse_ssim", 3), "last PSNR [dB]": text(row, "last_psnr_db"),
         "oracle PSNR [dB]": text(row, "oracle_psnr_db"),
     } for row in rows]
-    if all(line["LPIPS"] == "–" for line in lines):
-        lines = [{key: text for key, text in line.items() if key != "LPIPS"} for line in lines]
-    return lines
+    empty = "LPIPS" if all(line["LPIPS"] == "–" for line in lines) else None
+    return [{key: t for key, t in line.items() if key != empty} for line in lines]
 
 
 def table_text(name: str, rows: Sequence[Mapping], baseline: str) -> str:
@@ -116,38 +112,38 @@ def table_text(name: str, rows: Sequence[Mapping], baseline: str) -> str:
 
 def remarks(rows: Iterable[Mapping]) -> list[tuple[str, str]]:
     """What the table of these records lacks or must be read with: (text, commands)."""
-    found = []
+    lacking, differing = [], {}
     for row in rows:
         where, commands = f"{row['label']} at {row['measurement']}", "\n".join(row["commands"])
         if commands:
-            lacks = "No LMMSE for" if "n" in row else "Missing:"
-            found.append((f"{lacks} {where}; these commands fill it:", commands))
+            lacking.append((
+                f"LMMSE of {where} is missing. Delete {', '.join(row['runs'])}, then run:"
+                if "n" in row else f"Missing: {where}. These commands fill it:", commands))
         if row.get("differs"):
-            text = "; ".join(row["differs"]).replace(" there,", f" in {row['baseline']},")
-            found.append((f"Settings of {where} differ from its baseline's: {text}.", ""))
-    return found
+            text = "; ".join(row["differs"]).replace(" there,", " in the baseline,")
+            differing.setdefault((row["label"], text), []).append(row["measurement"])
+    return lacking + [
+        (f"Settings of {label} differ from its baseline's at {'; '.join(where)}: {text}.", "")
+        for (label, text), where in differing.items()
+    ]
 
 
-def curves(rows: Sequence[Mapping], path: Path) -> None:
+def curves(name: str, rows: Sequence[Mapping], path: Path) -> None:
     """Draws PSNR against the knob, a line for each entry and noise level of a series' records."""
     rows = [row for row in rows if "n" in row]
     knob, unit = rows[0]["knob"], 100 if rows[0]["knob"] == "ratio" else 1
     ticks = sorted({row["value"] * unit for row in rows})
     fig = Figure(figsize=(8.4, 5.2), dpi=DPI, layout="constrained")
     ax = fig.subplots()
-    if knob == "ratio":
-        ax.set_xscale("log")
-        span = (ticks[0] / 1.35, ticks[-1] * 1.35)
-    else:
-        pad = 0.08 * (ticks[-1] - ticks[0]) or 0.2 * abs(ticks[0]) or 1.0
-        span = (ticks[0] - pad, ticks[-1] + pad)
-
+    span = 1.35**2 * ticks[-1] / ticks[0] if knob != "noise_std" else 1.0
+    if span > 1:
+        ax.set(xscale="log", xlim=(ticks[0] / 1.35, ticks[-1] * 1.35))
     lines: dict[str, dict[float, tuple]] = {}
-    for key, name in (("psnr_db", None), ("lmmse_psnr_db", "LMMSE, no generator")):
+    for key, other in (("psnr_db", None), ("lmmse_psnr_db", "LMMSE, no generator")):
         for row in rows:
             if row[key]:  # the estimate without generator is every arm's: the first one's is drawn
-                noise = row["measurement"].partition(",")[2]
-                line = lines.setdefault((name or row["label"]) + noise, {})
+                noise = "".join(row["measurement"].partition(",")[1:])
+                line = lines.setdefault((other or row["label"]) + noise, {})
                 line.setdefault(row["value"] * unit, (row[key]["mean"], row[key]["ci95"]))
     for i, (label, line) in enumerate(lines.items()):
         look = {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)]}
@@ -155,9 +151,7 @@ def curves(rows: Sequence[Mapping], path: Path) -> None:
         if label.startswith("LMMSE"):
             look, shift = {"color": GREY, "marker": ".", "linestyle": "--"}, 0.0
         x, (means, halves) = np.array([*line]), np.array([*line.values()]).T
-        x = x * (span[1] / span[0]) ** shift if knob == "ratio" else x + shift * np.ptp(span)
-        ax.errorbar(x, means, halves, label=label, capsize=4, linewidth=1.8, **look)
-    ax.set_xlim(*span)
+        ax.errorbar(x * span**shift, means, halves, label=label, capsize=4, linewidth=1.8, **look)
     ax.xaxis.set_minor_locator(NullLocator())
     ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     ax.tick_params(labelsize=12)
@@ -165,11 +159,9 @@ def curves(rows: Sequence[Mapping], path: Path) -> None:
         knob, "standard deviation of the noise [of the [0, 1] image]"), fontsize=13)
     ax.set_ylabel("PSNR [dB], mean and 95 % interval", fontsize=13)
     ax.grid(True, color="#dddddd", linewidth=0.8)
-    ax.spines[["top", "right"]].set_visible(False)
     ax.legend(fontsize=11)
-    counts = [row["n"] for row in rows]
-    count = " to ".join(map(str, sorted({min(counts), max(counts)})))
-    name = ", ".join(rows[0][key] for key in ("task", "inverter", "data", "scale", "model"))
+    counts = sorted({row["n"] for row in rows})
+    count = str(counts[0]) + (f" to {counts[-1]}" if counts[1:] else "")
     ax.set_title(f"{name}; n = {count} images", fontsize=13)
     fig.savefig(path)
 
@@ -207,10 +199,7 @@ def sample_rows(
 ) -> list[ImageRow]:
     """Samples of every generator from every member, on the same seeds (paper, Fig. 9).
 
-    Args:
-        generators: {label: (G, configuration of its training)}.
-        num_images: samples of each member.
-        notes: gets a line for each member that cannot drive a generator.
+    generators is {label: (G, configuration)}; a member that cannot drive one is noted, not drawn.
     """
     rows = []
     spaces = members(config["rtil"]["family"] for _, config in generators.values())
@@ -222,9 +211,10 @@ def sample_rows(
                 notes.append(f"No samples of {label} from {space.names[0]}: {error}")
                 continue
             latents = space.sample(G, num_images, seeded("cpu", 0, "report samples"))
-            images = to_unit(space.synthesize(G, latents)).permute(0, 2, 3, 1)
-            images = [*images.expand(-1, -1, -1, 3).numpy()]
-            rows.append(ImageRow(f"{label}  ${space.names[0]}$", images, [""] * num_images))
+            images = to_unit(space.synthesize(G, latents)).expand(-1, 3, -1, -1)
+            sigma = isinstance(space, Additive) and space.depth and f", σ = {space.sigma:g}"
+            name = f"{label}  ${space.names[0]}${sigma or ''}"
+            rows.append(ImageRow(name, [*images.permute(0, 2, 3, 1).numpy()], [""] * num_images))
     return rows
 
 
@@ -273,7 +263,7 @@ def picture(shown: Sequence[Shown], name: str, suffix: str) -> np.ndarray | None
 
 def decibel(shown: Sequence[Shown], name: str, key: str) -> str:
     """The first value that an entry has for an image, as text."""
-    values = [s.rows[name].get(key) for s in shown if name in s.rows]
+    values = (s.rows.get(name, {}).get(key) for s in shown)
     return next((f"{value:.2f} dB" for value in values if value is not None), "")
 
 
@@ -305,11 +295,11 @@ def gallery(title: str, shown: Sequence[Shown], names: Sequence[str]) -> str:
                 text += f" ({gain:+.2f})" if both else ""
                 keys.append(gain)
             cells += [cell(image, text), cell(error_map(image, original))]
-        data = " ".join(f"{key:.6g}" for key in keys)
-        body += f'<tr data-keys="{data}"><th>{escape(name)}</th>{"".join(cells)}</tr>'
+        body += f'<tr data-keys="{" ".join(f"{key:.6g}" for key in keys)}">'
+        body += f"<th>{escape(name)}</th>{''.join(cells)}</tr>"
     labels = [text for s in shown for text in (s.label, f"|error| of {s.label}")]
-    return (f'<h3>{escape(title)}</h3><div class="gallery"><p>{buttons}</p>'
-            + grid_html(["image", "original", "measurement", "LMMSE", *labels], body) + "</div>")
+    html = grid_html(["image", "original", "measurement", "LMMSE", *labels], body)
+    return f'<h3>{escape(title)}</h3><div class="gallery"><p>{buttons}</p>{html}</div>'
 
 
 def cell(image: np.ndarray | None, caption: str = "") -> str:
@@ -328,9 +318,9 @@ def uri(png: bytes) -> str:
 
 def grid_html(head: Iterable[str], body: str) -> str:
     """A table with these headings that scrolls sideways where it is too wide."""
-    head = "".join(f"<th>{escape(text)}</th>" for text in head)
-    head = f"<thead><tr>{head}</tr></thead>"
-    return f'<div class="wide"><table>{head}<tbody>{body}</tbody></table></div>'
+    cells = "".join(f"<th>{escape(text)}</th>" for text in head)
+    table = f"<table><thead><tr>{cells}</tr></thead><tbody>{body}</tbody></table>"
+    return f'<div class="wide">{table}</div>'
 
 
 def table_html(name: str, rows: Sequence[Mapping], baseline: str) -> str:
@@ -342,9 +332,10 @@ def table_html(name: str, rows: Sequence[Mapping], baseline: str) -> str:
             look = "better" if gain["mean"] > 0 else "worse"
         cells = "".join(f"<td>{escape(text)}</td>" for text in line.values())
         body += f'<tr class="{look}">{cells}</tr>'
-    notes = (f"<p>{escape(text)}</p>" + (f"<pre>{escape(commands)}</pre>" if commands else "")
-             for text, commands in remarks(rows))
-    return f"<h3>{escape(name)}</h3>" + grid_html(lines[0], body) + "".join(notes)
+    html = f"<h3>{escape(name)}</h3>" + grid_html(lines[0], body)
+    for text, commands in remarks(rows):
+        html += paragraphs([text]) + (f"<pre>{escape(commands)}</pre>" if commands else "")
+    return html
 
 
 def figure(path: Path, caption: str) -> str:
@@ -353,14 +344,18 @@ def figure(path: Path, caption: str) -> str:
     return f"<figure>{image}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
-def settings(runs: Iterable, notes: Iterable[str]) -> str:
-    """Remarks, and the folder, size, generator and settings of every run."""
-    text = "<ul>" + "".join(f"<li>{escape(note)}</li>" for note in notes) + "</ul>"
+def paragraphs(lines: Iterable[str]) -> str:
+    """Remarks."""
+    return "".join(f"<p>{escape(line)}</p>" for line in lines)
+
+
+def settings(runs: Iterable) -> str:
+    """The folder, size and configuration of every run."""
+    text = ""
     for run in runs:
         lines = [f"{key}: {value}" for key, value in run.config.items() if key != "data.origin"]
-        lines = escape("\n".join(lines))
-        summary = f"{escape(str(run.path))}, {len(run.rows)} images"
-        text += f"<details><summary>{summary}</summary><pre>{lines}</pre></details>"
+        text += (f"<details><summary>{escape(str(run.path))}, {len(run.rows)} images</summary>"
+                 f"<pre>{escape(chr(10).join(lines))}</pre></details>")
     return text
 
 
@@ -380,13 +375,13 @@ body { font: 16px/1.5 sans-serif; color: #1c1e21; background: #f4f5f7; margin: 2
 section { background: #fff; border: 1px solid #e1e4e8; border-radius: 8px; margin: 1.2rem 0;
   padding: 1.2rem 1.4rem; } h1, h2, h3 { line-height: 1.2; margin: .2rem 0 .8rem; }
 h3 { font-size: 1rem; margin-top: 1.6rem; } a, summary { color: #0b5cad; cursor: pointer; }
-figure { margin: .8rem 0 1.6rem; } figure img { max-width: 100%; } .wide { overflow-x: auto; }
-figcaption, p, li { color: #4b5159; max-width: 64rem; font-size: .92rem; }
+figure { margin: 0 0 1.6rem; } figure img { max-width: min(100%, 60rem); }
+figcaption, p { color: #4b5159; max-width: 64rem; font-size: .92rem; }
 table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .32rem .6rem; text-align: left; border-bottom: 1px solid #e6e8eb; }
+th, td { padding: .3rem .6rem; text-align: left; border-bottom: 1px solid #e6e8eb; }
 thead th { background: #f0f2f5; vertical-align: bottom; } td { white-space: nowrap; }
 .better td { background: #e6f1fa; } .worse td { background: #fdeee2; } .missing { color: #8a9099; }
-pre { background: #f6f8fa; padding: .7rem .9rem; overflow-x: auto; font-size: .83rem; }
+.wide, pre { overflow-x: auto; } pre { background: #f6f8fa; padding: .8rem; font-size: .83rem; }
 .gallery td { text-align: center; vertical-align: top; padding: .3rem; font-size: .8rem; }
 .gallery img { width: 128px; } .gallery .small { width: 96px; image-rendering: pixelated; }
 button { margin: 0 .4rem .3rem 0; cursor: pointer; } .on { background: #d6e8f7; }
@@ -397,8 +392,8 @@ document.querySelectorAll(".gallery").forEach(gallery => {
   const body = gallery.querySelector("tbody"), buttons = gallery.querySelectorAll("button");
   buttons.forEach(button => button.addEventListener("click", () => {
     const value = row => Number(row.dataset.keys.split(" ")[button.dataset.key]);
-    const order = (a, b) => isNaN(value(a)) - isNaN(value(b))
-      || button.dataset.sign * (value(a) - value(b));
+    const order = (a, b) =>  // images without gain come last
+      isNaN(value(a)) - isNaN(value(b)) || button.dataset.sign * (value(a) - value(b));
     [...body.rows].sort(order).forEach(row => body.append(row));
     buttons.forEach(other => other.classList.toggle("on", other === button));
   }));

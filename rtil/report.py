@@ -13,6 +13,7 @@ import json
 import math
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,7 +33,7 @@ NEEDED = (*(f"{g}.name" for g in ("model", "rtil", "data", "scale", "task", "inv
 # Keys that the cell or the arm stands for, or that leave two runs comparable.
 SAME = (*results.FREE_INVERT, "seed", "generator_sha256", "yardstick", "metrics.lpips",
         "data.origin", "rtil.name", "ratio", "factor", "noise_std")
-NOT_COPIED = {*results.GROUPS, *results.NOT_IN_NAME} - {"num_images"}
+NOT_COPIED = {*results.GROUPS, *results.NOT_IN_NAME, "generator_sha256"} - {"num_images"}
 TRAINING = ("model", "rtil", "data", "resolution", "image_channels")
 WITHOUT_GENERATOR = ("lmmse", "tv")  # inverters whose result is the same for every arm
 
@@ -70,10 +71,7 @@ class Case(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """One arm of a cell under one choice of settings: a run for each seed.
-
-    settings holds the keys that tell it from the other entries of its arm.
-    """
+    """One arm of a cell under one choice of settings (those that tell it apart): a run a seed."""
 
     arm: str
     settings: dict[str, str]
@@ -96,8 +94,7 @@ def collect(root: Path) -> tuple[list[Run], list[str]]:
     """Reads every inversion below <root>/invert; the notes name those without rows.
 
     Raises:
-        FileNotFoundError: there is none with rows.
-        ValueError: a directory whose configuration or rows cannot be read.
+        FileNotFoundError: none has rows. ValueError: one cannot be read.
     """
     paths = sorted((root / "invert").rglob("config.yaml"))
     runs = [read_run(p.parent) for p in paths if any(p.parent.glob("results*.jsonl"))]
@@ -135,8 +132,8 @@ def case_of(run: Run) -> Case:
         data = f"folder-{Path(str(config['data.path'])).stem}"
     knob = next((key for key in ("ratio", "factor") if key in config), "noise_std")
     noise = float(config.get("noise_std") or 0.0)
-    names = (str(config[f"{group}.name"]) for group in ("task", "inverter", "scale", "model"))
-    task, inverter, scale, model = names
+    task, inverter, scale, model = (
+        str(config[f"{group}.name"]) for group in ("task", "inverter", "scale", "model"))
     return Case(task, inverter, data, scale, model, knob, noise, float(config.get(knob) or 0.0))
 
 
@@ -193,8 +190,8 @@ def entries_of(arm: str, runs: Sequence[Run], keys: Iterable[str]) -> list[Entry
         digests = [str(run.config.get("generator_sha256"))[:8] for run in group]
         for run, digest in zip(group, digests):
             extra = {"run_dir": str(run.path)} if digests.count(digest) > 1 else {}
-            extra["generator_sha256"] = digest
-            entries.append(Entry(arm, dict(settings) | extra, (run,)))
+            told = {**dict(settings), "generator_sha256": digest, **extra}
+            entries.append(Entry(arm, told, (run,)))
     return entries
 
 
@@ -240,7 +237,7 @@ def reference(cell: Cell, entry: Entry, baseline: str) -> Entry | None:
 def records(cell: Cell, baseline: str) -> list[dict]:
     """Every number of the cell, ready for JSON: one record for each entry and missing arm.
 
-    A missing arm has no "n", and its commands run it; an entry's commands add the yardstick.
+    A missing arm has no "n"; its commands run it. An entry's commands add the yardstick.
     """
     found, common = [], {**cell.case._asdict(), "measurement": cell.case.measurement}
     for entry in cell.entries:
@@ -253,9 +250,8 @@ def records(cell: Cell, baseline: str) -> list[dict]:
             "baseline": base and base.label, "runs": [str(run.path) for run in entry.runs],
             "differs": [], "commands": [],
         }
-        for metric in ("psnr_db", "ssim"):
-            other = per_image(base, metric) if base else {}
-            row[f"gain_{metric}"] = difference(values[metric], other)
+        for key in ("psnr_db", "ssim"):
+            row[f"gain_{key}"] = difference(values[key], per_image(base, key) if base else {})
         if base:
             configs = base.runs[0].config, entry.runs[0].config
             row["differs"] = results.differing_keys(*configs, (*SAME, "rtil"))
@@ -290,8 +286,9 @@ def commands(run: Run, entry: Entry) -> tuple[str, str]:
         **{key: value for key, value in kept.items() if key.partition(".")[0] in TRAINING},
     }
     invert = {
-        **train, "data": config["data.name"], **path, "task": case.task, case.knob: case.value,
-        "noise_std": case.noise_std, "inverter": case.inverter, **kept,
+        **train, "data": config["data.name"], **path, "task": case.task,
+        case.knob: config.get(case.knob, 0.0), "noise_std": case.noise_std,
+        "inverter": case.inverter, **kept,
     }
 
     def line(part: str, choices: Mapping[str, object]) -> str:
@@ -322,7 +319,7 @@ def generators(cells: Iterable[Cell], root: Path, notes: list[str]) -> dict[str,
             group = found.setdefault(", ".join([source, case.scale, case.model]), {})
             group[f"{arm} {digest[:8]}" if arm in group else arm] = checkpoint.load_generator(path)
         except (OSError, TypeError, ValueError) as error:
-            notes.append(f"No samples of {arm} (generator of {run.path}): {error}")
+            notes.append(f"No samples of {arm} as inverted in {run.path}: {error}")
     return found
 
 
@@ -335,20 +332,17 @@ def pictured(cell: Cell, baseline: str) -> list[figures.Shown]:
 
 
 def report(cfg: DictConfig) -> Path:
-    """Writes tables, figures and report.html, prints the table; returns the page's path.
-
-    Raises what `collect` raises, and has written nothing then.
-    """
+    """Writes tables, figures and the page, whose path it returns; raises as `collect` does."""
     root, baseline = Path(cfg.root), cfg.baseline
     out = Path(cfg.out or root / "report")
     runs, notes = collect(root)
     cells = arrange(runs, baseline)
     tables = [records(cell, baseline) for cell in cells]
-    arms = sorted({run.config["rtil.name"] for run in runs})
-    if baseline not in arms:
+    if baseline not in (arms := sorted({run.config["rtil.name"] for run in runs})):
         notes.append(f"No run has rtil={baseline}: choose baseline= among {', '.join(arms)}.")
     out.mkdir(parents=True, exist_ok=True)
-    html, text = dict.fromkeys(figures.CAPTIONS, ""), f"# Inversions below {root}\n"
+    title = f"Inversions below {root}"
+    html, text = dict.fromkeys(figures.CAPTIONS, ""), f"# {title}\n\n{figures.READING}\n"
 
     def add(section: str, name: str, kind: str, draw: Callable, *content: object) -> None:
         path = out / f"{kind}-{name.replace(', ', '-').replace(' ', '')}.png"
@@ -358,12 +352,15 @@ def report(cfg: DictConfig) -> Path:
     for series in dict.fromkeys(cell.case.series for cell in cells):
         name = ", ".join(series)
         rows = [r for cell, t in zip(cells, tables) for r in t if cell.case.series == series]
-        add("Figures", name, "psnr", figures.curves, rows)
+        add("Figures", name, "psnr", figures.curves, name, rows)
         html["Tables"] += figures.table_html(name, rows, baseline)
         text += figures.table_text(name, rows, baseline)
-    for name, found in generators(cells, root, notes).items():
-        rows = figures.sample_rows(found, cfg.columns, notes)
-        add("Samples", name, "samples", figures.mosaic, rows)
+    gaps: list[str] = []
+    for name, found in generators(cells, root, gaps).items():
+        rows = figures.sample_rows(found, cfg.columns, gaps)
+        if rows:
+            add("Samples", name, "samples", figures.mosaic, rows)
+    html["Samples"] += figures.paragraphs(gaps)
     for cell in cells:
         name = ", ".join([*cell.case.series, cell.case.measurement])
         shown = pictured(cell, baseline)
@@ -373,12 +370,12 @@ def report(cfg: DictConfig) -> Path:
         if rows:
             add("Reconstructions", name, "grid", figures.mosaic, rows)
             html["Gallery"] += figures.gallery(name, shown, ids[: cfg.gallery])
-    html["Settings"] = figures.settings(runs, notes)
-    values = json.loads(json.dumps(tables), parse_constant=lambda _: None)  # JSON has no NaN
-    flat = [row for rows in values for row in rows]
-    results.write_text(out / "table.json", json.dumps(flat, indent=1) + "\n")
-    results.write_text(out / "table.md", text + "".join(f"\n{note}\n" for note in notes))
-    results.write_text(out / "report.html", figures.page(f"Inversions below {root}", html))
+    html["Settings"] = figures.paragraphs(notes) + figures.settings(runs)
+    values = json.loads(json.dumps([*chain(*tables)]), parse_constant=lambda _: None)  # no NaN
+    results.write_text(out / "table.json", json.dumps(values, indent=1) + "\n")
+    text += "".join(f"\n{note}\n" for note in notes)
+    results.write_text(out / "table.md", text)
+    results.write_text(out / "report.html", figures.page(title, html))
     print(f"{text}\nPage: {out / 'report.html'}")
     return out / "report.html"
 

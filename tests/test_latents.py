@@ -235,18 +235,19 @@ def test_mixture_draws_each_part_from_its_member(pggan):
 )
 @pytest.mark.parametrize(("batch", "group"), [(16, 4), (6, 4), (8, 8), (5, None)])
 def test_members_rotate_in_proportion_to_the_weights(weights, cycle, batch, group):
-    """Exactly over one cycle of the rotation, and groups never mix members."""
+    """Within a group after every draw, exactly over a cycle; groups never mix members."""
     space = Mixture(ADDITIVE, weights, group)
     assert len(space.rotation) == cycle
-    counts = torch.zeros(4)
+    shares = torch.tensor(weights or [1.0] * 4)
+    shares, counts = shares / shares.sum(), torch.zeros(4)
     for turn in range(cycle):
         member = space.assignment(batch, turn)
         size = next(n for n in range(min(batch, group or batch), 0, -1) if batch % n == 0)
         groups = [member[i : i + size] for i in range(0, batch, size)]
         assert len(member) == batch and all(len(set(g)) == 1 for g in groups)
-        counts += torch.bincount(torch.tensor(member), minlength=4)
-    shares = torch.tensor(weights or [1.0] * 4)
-    torch.testing.assert_close(counts / (cycle * batch), shares / shares.sum())
+        counts += torch.bincount(torch.tensor(member), minlength=4) / size
+        assert (counts - shares * (turn + 1) * len(groups)).abs().max() < 1
+    torch.testing.assert_close(counts, shares * cycle * len(groups))
 
 
 def test_rotation_of_weights_without_a_short_cycle_is_close():

@@ -142,7 +142,7 @@ class Generator(nn.Module, ABC):
         second = self.map(self.randn((batch, self.z_dim), rng))
         count = self.w_shape[0]
         mixed = torch.rand(batch, generator=rng, device=rng.device) < style_mixing
-        index = torch.randint(0, count, (batch,), generator=rng, device=rng.device)
+        index = torch.randint(1, count, (batch,), generator=rng, device=rng.device)
         cut = torch.where(mixed, index, count).to(w.device)
         keep = torch.arange(count, device=w.device) < cut[:, None]
         return torch.where(keep[:, :, None], w, second)
