@@ -20,8 +20,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 from PIL import Image
 
-from rtil import checkpoint
 from rtil.latents.additive import Additive
+from rtil.latents.family import Family
 from rtil.latents.mixture import Mixture
 from rtil.latents.multicode import MultiCode
 from rtil.latents.space import LatentSpace
@@ -195,14 +195,14 @@ def mosaic(rows: Sequence[ImageRow], path: Path, side: float = 1.05) -> None:
 
 @torch.no_grad()
 def sample_rows(
-    generators: Mapping[str, tuple[Generator, dict]], num_images: int, notes: list[str]
+    generators: Mapping[str, tuple[Generator, Family]], num_images: int, notes: list[str]
 ) -> list[ImageRow]:
     """Samples of every generator from every member, on the same seeds (paper, Fig. 9).
 
-    generators is {label: (G, configuration)}; a member that cannot drive one is noted, not drawn.
+    generators is {label: (G, its family)}; a member that cannot drive one is noted, not drawn.
     """
     rows = []
-    spaces = members(config["rtil"]["family"] for _, config in generators.values())
+    spaces = members(family for _, family in generators.values())
     for label, (G, _) in generators.items():
         for space in spaces:
             try:
@@ -218,14 +218,14 @@ def sample_rows(
     return rows
 
 
-def members(families: Iterable[Mapping]) -> list[LatentSpace]:
+def members(families: Iterable[Family]) -> list[LatentSpace]:
     """G^0 .. G^K of the additive families with their sigma, and N of the multi-code ones.
 
     N = 1 is the plain generator too, so G^0 alone adds nothing beside it.
     """
     additive, codes = {Additive(0)}, set()
     for family in families:
-        for space in checkpoint.build(family).spaces:
+        for space in family.spaces:
             for m in space.members if isinstance(space, Mixture) else (space,):
                 if isinstance(m, MultiCode):
                     codes.add(m)
@@ -372,9 +372,8 @@ def page(title: str, sections: Mapping[str, str]) -> str:
 
 CSS = """
 body { font: 16px/1.5 sans-serif; color: #1c1e21; background: #f4f5f7; margin: 2rem 4%; }
-section { background: #fff; border: 1px solid #e1e4e8; border-radius: 8px; margin: 1.2rem 0;
-  padding: 1.2rem 1.4rem; } h1, h2, h3 { line-height: 1.2; margin: .2rem 0 .8rem; }
-h3 { font-size: 1rem; margin-top: 1.6rem; } a, summary { color: #0b5cad; cursor: pointer; }
+section { background: #fff; border-radius: 8px; margin: 1.2rem 0; padding: 1.2rem 1.4rem; }
+h1, h2, h3 { margin: .2rem 0 .8rem; } h3 { font-size: 1rem; margin-top: 1.6rem; }
 figure { margin: 0 0 1.6rem; } figure img { max-width: min(100%, 60rem); }
 figcaption, p { color: #4b5159; max-width: 64rem; font-size: .92rem; }
 table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; }
@@ -384,7 +383,7 @@ thead th { background: #f0f2f5; vertical-align: bottom; } td { white-space: nowr
 .wide, pre { overflow-x: auto; } pre { background: #f6f8fa; padding: .8rem; font-size: .83rem; }
 .gallery td { text-align: center; vertical-align: top; padding: .3rem; font-size: .8rem; }
 .gallery img { width: 128px; } .gallery .small { width: 96px; image-rendering: pixelated; }
-button { margin: 0 .4rem .3rem 0; cursor: pointer; } .on { background: #d6e8f7; }
+button { margin: 0 .4rem .3rem 0; } .on { background: #d6e8f7; } a, summary { color: #0b5cad; }
 """
 
 JS = """

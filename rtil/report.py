@@ -235,10 +235,7 @@ def reference(cell: Cell, entry: Entry, baseline: str) -> Entry | None:
 
 
 def records(cell: Cell, baseline: str) -> list[dict]:
-    """Every number of the cell, ready for JSON: one record for each entry and missing arm.
-
-    A missing arm has no "n"; its commands run it. An entry's commands add the yardstick.
-    """
+    """Every number of the cell, a record for each entry and, without "n", for each missing arm."""
     found, common = [], {**cell.case._asdict(), "measurement": cell.case.measurement}
     for entry in cell.entries:
         values = {metric: per_image(entry, metric) for metric in METRICS}
@@ -255,14 +252,14 @@ def records(cell: Cell, baseline: str) -> list[dict]:
         if base:
             configs = base.runs[0].config, entry.runs[0].config
             row["differs"] = results.differing_keys(*configs, (*SAME, "rtil"))
-        if not row["lmmse_psnr_db"]:
+        if not row["lmmse_psnr_db"]:  # what fills the yardstick in
             lines = [commands(run, entry)[1] for run in entry.runs]
             row["commands"] = [f"{line} yardstick.use=true" for line in lines]
         found.append(row)
     for arm in cell.missing:
         pairs = [commands(run, e._replace(arm=arm)) for e in cell.entries for run in e.runs]
-        lines = list(dict.fromkeys(line for pair in pairs for line in pair))
-        found.append({**common, "arm": arm, "label": arm, "commands": lines})
+        lines = dict.fromkeys(chain(*pairs))
+        found.append({**common, "arm": arm, "label": arm, "commands": [*lines]})
     return found
 
 
@@ -299,7 +296,7 @@ def commands(run: Run, entry: Entry) -> tuple[str, str]:
 
 
 def generators(cells: Iterable[Cell], root: Path, notes: list[str]) -> dict[str, dict]:
-    """{"data, scale, model": {arm: (G, its configuration)}} of the generators that were inverted.
+    """{"data, scale, model": {arm: (G, its family)}} of the generators that were inverted.
 
     Of several seeds the first one's is taken; `notes` gets a line for each file that is gone.
     """
@@ -316,9 +313,11 @@ def generators(cells: Iterable[Cell], root: Path, notes: list[str]) -> dict[str,
         try:
             if hashlib.sha256(path.read_bytes()).hexdigest() != digest:
                 raise ValueError(f"{path} has changed since the inversion.")
+            G, trained = checkpoint.load_generator(path)
+            family = checkpoint.build(trained["rtil"]["family"])
             group = found.setdefault(", ".join([source, case.scale, case.model]), {})
-            group[f"{arm} {digest[:8]}" if arm in group else arm] = checkpoint.load_generator(path)
-        except (OSError, TypeError, ValueError) as error:
+            group[f"{arm} {digest[:8]}" if arm in group else arm] = G, family
+        except (KeyError, OSError, TypeError, ValueError) as error:
             notes.append(f"No samples of {arm} as inverted in {run.path}: {error}")
     return found
 
@@ -342,7 +341,8 @@ def report(cfg: DictConfig) -> Path:
         notes.append(f"No run has rtil={baseline}: choose baseline= among {', '.join(arms)}.")
     out.mkdir(parents=True, exist_ok=True)
     title = f"Inversions below {root}"
-    html, text = dict.fromkeys(figures.CAPTIONS, ""), f"# {title}\n\n{figures.READING}\n"
+    html = dict.fromkeys(figures.CAPTIONS, "")
+    text = "\n\n".join([f"# {title}", figures.READING, *notes]) + "\n"
 
     def add(section: str, name: str, kind: str, draw: Callable, *content: object) -> None:
         path = out / f"{kind}-{name.replace(', ', '-').replace(' ', '')}.png"
@@ -373,7 +373,6 @@ def report(cfg: DictConfig) -> Path:
     html["Settings"] = figures.paragraphs(notes) + figures.settings(runs)
     values = json.loads(json.dumps([*chain(*tables)]), parse_constant=lambda _: None)  # no NaN
     results.write_text(out / "table.json", json.dumps(values, indent=1) + "\n")
-    text += "".join(f"\n{note}\n" for note in notes)
     results.write_text(out / "table.md", text)
     results.write_text(out / "report.html", figures.page(title, html))
     print(f"{text}\nPage: {out / 'report.html'}")

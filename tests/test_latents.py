@@ -217,13 +217,14 @@ def test_one_batch_of_a_mixture_equals_its_members_one_by_one(request, rng, kind
 
 
 def test_mixture_draws_each_part_from_its_member(pggan):
-    """The same stream through the members themselves, and members lie together."""
+    """Styles in one draw, the rest from each member in turn, and members lie together."""
     G = pggan(16)
     space = Mixture(CODES, group=2)
     latents = space.sample(G, 6, seeded("cpu", 1))
     rng = seeded("cpu", 1)
-    parts = [member.sample(G, 2, rng) for member in CODES]
-    expected = merge(parts)
+    styles = G.sample_w(sum(2 * member.num_codes for member in CODES), rng)
+    split = styles.split([2 * member.num_codes for member in CODES])
+    expected = merge([member.extend(G, w, rng) for member, w in zip(CODES, split)])
     assert torch.equal(latents.w, expected.w) and torch.equal(latents.alpha, expected.alpha)
     assert latents.counts == (1, 1, 3, 3, 5, 5)
     assert latents.member == (0, 0, 1, 1, 2, 2)

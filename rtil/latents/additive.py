@@ -37,6 +37,8 @@ class Additive(LatentSpace):
                 f"Additive: depth={self.depth}, sigma={self.sigma}; both must be 0 or more."
             )
 
+    num_codes = 1
+
     @property
     def names(self) -> tuple[str, ...]:
         return (f"G^{self.depth}",)
@@ -56,9 +58,12 @@ class Additive(LatentSpace):
         style_mixing: float = 0.0,
         turn: int = 0,
     ) -> Latents:
-        w = G.sample_w(batch, rng, style_mixing)
+        return self.extend(G, G.sample_w(batch, rng, style_mixing), rng)
+
+    def extend(self, G: Generator, w: Tensor, rng: torch.Generator) -> Latents:
+        """Draws what joins styles w (B, *w_shape): noise maps and injected maps."""
+        batch, depth = len(w), min(self.depth, G.num_blocks)
         noise = G.sample_noise(batch, rng)
-        depth = min(self.depth, G.num_blocks)
         add = {k: self.sigma * G.randn((batch, *G.shapes[k]), rng) for k in range(1, depth + 1)}
         return Latents(w, noise, add, member=(0,) * batch)
 

@@ -97,12 +97,14 @@ class Mixture(LatentSpace):
         turn: int = 0,
     ) -> Latents:
         member = self.assignment(batch, turn)
+        counts = [member.count(m) * space.num_codes for m, space in enumerate(self.members)]
+        styles = G.sample_w(sum(counts), rng, style_mixing)
         parts = [
-            space.sample(G, member.count(m), rng, style_mixing)
-            for m, space in enumerate(self.members)
-            if m in member
+            space.extend(G, w, rng)
+            for space, w in zip(self.members, styles.split(counts))
+            if len(w)
         ]
-        return merge(parts)._replace(member=member)
+        return merge(parts)._replace(w=styles, member=member)
 
     def synthesize(
         self, G: Generator, latents: Latents, start: int = 0, state: State = EMPTY

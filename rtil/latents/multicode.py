@@ -59,8 +59,12 @@ class MultiCode(LatentSpace):
         style_mixing: float = 0.0,
         turn: int = 0,
     ) -> Latents:
+        return self.extend(G, G.sample_w(batch * self.num_codes, rng, style_mixing), rng)
+
+    def extend(self, G: Generator, w: Tensor, rng: torch.Generator) -> Latents:
+        """Draws the weights of codes w (B N, *w_shape), N consecutive ones a sample."""
         n = self.num_codes
-        w = G.sample_w(batch * n, rng, style_mixing)
+        batch = len(w) // n
         # A flat Dirichlet draw is a normalised vector of exponentials; a uniform float32 is 0 once
         # in 2^24 draws, and N = 1 would divide 0 by 0.
         uniform = torch.rand((batch, n), generator=rng, device=rng.device)
