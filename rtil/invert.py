@@ -64,9 +64,9 @@ def invert(cfg: DictConfig, overrides: Sequence[str] | None = None) -> Path:
         overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else ()
     check_settings(cfg)
     rt = start(**cfg.hardware)
-    G, digest, trained_on = load(cfg, overrides)
+    path, digest, G, trained_on = load(cfg, overrides)
     config = OmegaConf.to_container(cfg, resolve=True)
-    config["generator_sha256"] = digest
+    config |= {"generator": str(path), "generator_sha256": digest}
     A = build_operator(
         config["task"], G.image_shape, config["seed"], config.get("ratio"), config.get("factor")
     )
@@ -211,20 +211,20 @@ def check_settings(cfg: DictConfig) -> None:
         )
 
 
-def load(cfg: DictConfig, overrides: Sequence[str]) -> tuple[Generator, str, dict]:
+def load(cfg: DictConfig, overrides: Sequence[str]) -> tuple[Path, str, Generator, dict]:
     """Loads the generator that cfg asks for, and completes cfg with what it brings along.
 
     With an explicit `generator`, groups that the user did not name are taken from the file.
 
     Returns:
-        The generator, the SHA-256 of its file, and the `data` group it was trained with.
+        The file, its SHA-256, the generator, and the `data` group it was trained with.
 
     Raises:
         FileNotFoundError: not trained yet; the message holds the command that trains it.
         ValueError: the file holds another model or family than asked for; names the keys.
     """
-    path = cfg.generator
-    if not path:
+    path = Path(cfg.generator or "")
+    if not cfg.generator:
         config = OmegaConf.to_container(cfg, resolve=True)
         label = results.run_label("train", config, overrides)
         path = Path(cfg.root) / "train" / label / "generator.pt"
@@ -257,7 +257,7 @@ def load(cfg: DictConfig, overrides: Sequence[str]) -> tuple[Generator, str, dic
         )
     if G.num_blocks < G.max_blocks:
         log.warning("%s is still growing: it draws %d pixels a side.", path, G.image_shape[1])
-    return G, hashlib.sha256(Path(path).read_bytes()).hexdigest(), trained["data"]
+    return path, hashlib.sha256(path.read_bytes()).hexdigest(), G, trained["data"]
 
 
 def training_command(overrides: Sequence[str]) -> str:

@@ -200,9 +200,9 @@ def test_a_generator_that_is_not_trained_yet_prints_the_command(root, tmp_path):
 
 def test_a_generator_of_another_model_or_family_is_refused_by_key(root):
     path = root / "train" / "stylegan2-vanilla-glyphs-tiny-seed0" / "generator.pt"
-    with pytest.raises(ValueError, match="rtil.name: 'vanilla' there, 'ilo' here"):
+    with pytest.raises(ValueError, match=r"rtil\.name: 'vanilla' there, 'ilo' here"):
         run(root, f"generator={path}", "rtil=ilo")
-    with pytest.raises(ValueError, match="model.name: 'stylegan2' there, 'pggan' here"):
+    with pytest.raises(ValueError, match=r"model\.name: 'stylegan2' there, 'pggan' here"):
         run(root, f"generator={path}", "model=pggan", "rtil=vanilla")
 
 

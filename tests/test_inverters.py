@@ -1,6 +1,7 @@
 """Laws of every inverter: one at a time equals a batch, the loss falls, the best is no worse."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -131,7 +132,7 @@ def test_each_ilo_stage_starts_where_the_last_one_ended():
     A, y, loss, _ = problem(2)
     found = ILO(steps=[8, 5, 5, 5], fit_samples=200).invert(G, A, y, loss, rngs("ab"))
     stages = found.history.split([9, 6, 6, 6])
-    for before, after in zip(stages, stages[1:]):
+    for before, after in pairwise(stages):
         torch.testing.assert_close(after[0], before[-1], rtol=1e-9, atol=0)
 
 
@@ -188,10 +189,11 @@ def test_relative_feature_steps_do_not_depend_on_the_features_scale():
     images = []
     for c in (1.0, 7.0):
         G = pggan()
-        G.image, image = (lambda s, w, i=G.image, c=c: i(s._replace(x=s.x / c), w)), G.image
-        G.step, step = (
-            lambda k, s, w, n=None, f=G.step, c=c: _scaled(f(k, _unscaled(s, c), w, n), c)
-        ), G.step
+        image, step = G.image, G.step
+        G.image = lambda s, w, c=c, image=image: image(_unscaled(s, c), w)
+        G.step = lambda k, s, w, n=None, c=c, step=step: _scaled(
+            step(k, _unscaled(s, c), w, n), c
+        )
         found = ILO(steps=[4, 6], feature_relative=True).invert(G, A, y, loss, rngs("ab"))
         images.append(found.image)
     torch.testing.assert_close(*images, rtol=0, atol=1e-5)
