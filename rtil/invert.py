@@ -96,7 +96,8 @@ def invert(cfg: DictConfig, overrides: Sequence[str] | None = None) -> Path:
             results.mend(path)
     all_sum(torch.zeros(1, device=rt.device))  # every process waits for the directory
     try:
-        G, A, method = G.to(rt.device), A.to(rt.device), inverter or yardstick
+        G = G.to(rt.device, memory_format=rt.layout)
+        A, method = A.to(rt.device), inverter or yardstick
         loop(config, rt, G, A, loss, method, yardstick, lpips, data, run_dir)
         all_sum(torch.zeros(1, device=rt.device))
     finally:

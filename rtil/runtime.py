@@ -27,20 +27,24 @@ CONFIGS = next(
 
 
 class Runtime(NamedTuple):
-    """device, rank of this process and number of processes."""
+    """Device, rank of this process, number of processes, and layout of feature maps."""
 
     device: torch.device
     rank: int
     world: int
+    layout: torch.memory_format
 
 
-def start(device: str = "auto", threads: int | None = None, tf32: bool = True) -> Runtime:
+def start(
+    device: str = "auto", threads: int | None = None, tf32: bool = True, channels_last: bool = True
+) -> Runtime:
     """Chooses the device, sets the thread count and joins the ranks that torchrun started.
 
     Args:
         device: auto, cpu or cuda.
         threads: CPU threads per process; None divides the cores among the processes.
         tf32: lets GPUs that have it multiply float32 matrices in TF32.
+        channels_last: networks keep feature maps with channels innermost.
 
     Raises:
         ValueError: an unknown device.
@@ -66,7 +70,9 @@ def start(device: str = "auto", threads: int | None = None, tf32: bool = True) -
         torch.backends.cudnn.allow_tf32 = tf32
     if world > 1 and not dist.is_initialized():
         dist.init_process_group("nccl" if cuda else "gloo", timeout=timedelta(minutes=30))
-    return Runtime(torch.device("cuda", local) if cuda else torch.device("cpu"), rank, world)
+    place = torch.device("cuda", local) if cuda else torch.device("cpu")
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    return Runtime(place, rank, world, layout)
 
 
 def stop() -> None:

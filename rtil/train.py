@@ -78,7 +78,7 @@ def train(cfg: DictConfig) -> int | None:
 
     torch.manual_seed(cfg.seed)
     family = checkpoint.build(config["rtil"]["family"])
-    state = build_state(config, family, rt.device)
+    state = build_state(config, family, rt)
     if rt.rank == 0:
         results.claim(run_dir, config, results.FREE_TRAIN)
         record = json.dumps(provenance(rt), indent=1)
@@ -269,14 +269,14 @@ def validate(cfg: DictConfig) -> None:
         cfg.model.phase_nimg = [max(1, b - a) for a, b in pairwise(edges)]
 
 
-def build_state(config: dict, family: Family, device: torch.device) -> State:
+def build_state(config: dict, family: Family, rt: Runtime) -> State:
     """Networks, objective and optimisers at the start of training."""
     model = config["model"]
-    G = checkpoint.build(model["generator"]).to(device)
-    D = checkpoint.build(model["discriminator"]).to(device)
+    G = checkpoint.build(model["generator"]).to(rt.device, memory_format=rt.layout)
+    D = checkpoint.build(model["discriminator"]).to(rt.device, memory_format=rt.layout)
     objective = checkpoint.build(
         model["objective"], members=[len(space.names) for space in family.spaces]
-    ).to(device)
+    ).to(rt.device)
 
     def adam(network: nn.Module, every: int) -> torch.optim.Optimizer:
         # A lazy penalty adds a step every `every` steps (Karras et al. 2020, App. B).

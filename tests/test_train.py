@@ -18,7 +18,7 @@ from PIL import Image
 from rtil import checkpoint, train
 from rtil.latents.additive import Additive
 from rtil.monitor import Terms
-from rtil.runtime import CONFIGS
+from rtil.runtime import CONFIGS, start
 
 TINY = ("scale=tiny", "hardware=cpu", "hardware.threads=1", "data.num_train=64")
 ARMS = [("stylegan2", "vanilla"), ("stylegan2", "ilo"), ("stylegan2", "ilo_mixture"),
@@ -107,7 +107,7 @@ def test_adam_has_the_lazy_regularisation_correction():
     train.validate(cfg)
     cfg.image_channels = 1
     whole = OmegaConf.to_container(cfg, resolve=True)
-    state = train.build_state(whole, checkpoint.build(whole["rtil"]["family"]), "cpu")
+    state = train.build_state(whole, checkpoint.build(whole["rtil"]["family"]), start("cpu", 1))
     for optim, every in ((state.G_optim, 4), (state.D_optim, 16)):
         share = every / (every + 1)
         group = optim.param_groups[0]
