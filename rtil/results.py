@@ -16,16 +16,17 @@ FREE_TRAIN = ("run_dir", "root", "total_nimg", "hardware", "log_every", "checkpo
               "samples_every", "keep_checkpoints", "data.path", "data.cache_gb", "scale",
               "experiment")
 FREE_INVERT = ("run_dir", "root", "generator", "num_images", "inversion_batch", "hardware",
-               "pictures", "experiment", "data.path", "data.cache_gb", "scale", "train_dir")
+               "pictures", "experiment", "data.path", "data.cache_gb", "scale")
 GROUPS = ("model", "rtil", "task", "inverter", "data", "scale", "hardware", "tuned", "experiment",
           "protocol")
-NOT_IN_NAME = ("run_dir", "root", "total_nimg", "log_every", "checkpoint_every", "samples_every",
-               "keep_checkpoints", "seed", "generator", "num_images", "inversion_batch",
-               "pictures", "train_dir", "data.path", "data.cache_gb", "ratio", "factor",
-               "noise_std", "data.trained_on", "yardstick", "scale.num_images",
+# Overrides that a run's directory is named after, and those among them that it is not.
+IN_NAME = {
+    "train": ("model", "rtil", "data", "scale", "resolution", "image_channels"),
+    "invert": ("task", "inverter", "loss", "metrics", "selection", "split", "scale.ilo",
+               "scale.csgm", "scale.mgan", "scale.lpips"),
+}
+NOT_IN_NAME = ("data.path", "data.cache_gb", "data.trained_on", "scale.num_images",
                "scale.inversion_batch")
-INVERSION_ONLY = ("task", "inverter", "loss", "metrics", "selection", "split", "watch_every",
-                  "scale.ilo", "scale.csgm", "scale.mgan")
 
 
 def flatten(tree: Mapping, prefix: str = "") -> dict[str, object]:
@@ -77,7 +78,11 @@ def claim(run_dir: Path, config: Mapping, free: Iterable[str]) -> bool:
 
 
 def run_label(kind: str, cfg: Mapping, overrides: Iterable[str] | None = None) -> str:
-    """Directory name of a training run: its choices, then the overrides that matter to it.
+    """Directory name of a run: its choices, then the overrides that matter to it.
+
+    Training and inversion share every key that a training run is named after, so an inversion
+    finds the generator trained with the same choices. Other keys (batch, ...) are compared by
+    `claim`.
 
     Args:
         kind: "train" or "invert"; an inversion's overrides include those of its training.
@@ -102,10 +107,10 @@ def run_label(kind: str, cfg: Mapping, overrides: Iterable[str] | None = None) -
     kept = []
     for text in overrides:
         key, _, value = text.lstrip("+~").partition("=")
-        mine = _under(key, INVERSION_ONLY) == (kind == "invert")
-        if key in GROUPS or not mine or _under(key, (*NOT_IN_NAME, "hardware")):
-            continue
-        kept.append(f"{key}={value}".replace("/", "_").replace(" ", ""))
+        own = _under(key, IN_NAME[kind]) and not _under(key, NOT_IN_NAME)
+        other = kind == "train" and _under(key, IN_NAME["invert"])
+        if own and not other and key not in GROUPS:
+            kept.append(f"{key}={value}".replace("/", "_").replace(" ", ""))
     suffix = ",".join(sorted(kept))
     if len(suffix) > 100:
         suffix = hashlib.sha256(suffix.encode()).hexdigest()[:12]

@@ -1,0 +1,48 @@
+"""The commands of the README as a user types them, at tiny size, from another directory."""
+
+import os
+import subprocess
+import sys
+
+TINY = ["scale=tiny", "hardware=cpu", "hardware.threads=1"]
+
+
+def command(cwd, *arguments):
+    return subprocess.run(
+        [sys.executable, "-m", *arguments], cwd=cwd, capture_output=True, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=120,
+    )
+
+
+def test_train_then_invert_then_report(tmp_path):
+    for rtil in ("vanilla", "ilo"):
+        done = command(tmp_path, "rtil.train", "model=stylegan2", f"rtil={rtil}", *TINY)
+        assert done.returncode == 0, done.stderr
+    done = command(tmp_path, "rtil.invert", "-m", "task=cs", "ratio=0.05,0.5", *TINY,
+                   "rtil=vanilla,ilo", "yardstick.num_train=50")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("oracle PSNR (picked by the true image)") == 4
+    done = command(tmp_path, "rtil.report")
+    assert done.returncode == 0, done.stderr
+    assert "ratio 0.05" in done.stdout and "ratio 0.5" in done.stdout
+    page = (tmp_path / "runs" / "report" / "report.html").read_text()
+    assert "vanilla" in page and "ilo" in page and "No samples" not in page
+    assert {p.name for p in tmp_path.iterdir()} == {"runs"}  # no stray files
+
+
+def test_theory_prints_both_lemmas_and_draws_the_figure(tmp_path):
+    done = command(tmp_path, "rtil.theory", "model.n0=2", "model.n1=4", "model.nd=12",
+                   "ratios=[0.5]", "num_train=[100]", "steps=50", "num_signals=4")
+    assert done.returncode == 0, done.stderr
+    assert "bound (4)" in done.stdout
+    assert (tmp_path / "runs" / "theory" / "theory.png").stat().st_size > 1000
+
+
+def test_an_error_is_one_message_and_not_a_traceback(tmp_path):
+    done = command(tmp_path, "rtil.invert", "ratio=1.4", *TINY)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: invert: ratio=1.4 must be in (0, 1]")
+    assert "Traceback" not in done.stderr
+    done = command(tmp_path, "rtil.train", "learning_rate=1", *TINY)
+    assert done.returncode == 1 and "learning_rate" in done.stderr
+    assert not list(tmp_path.iterdir())
