@@ -19,7 +19,6 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
-from torchvision.utils import save_image
 from tqdm import tqdm
 
 from rtil import checkpoint, metrics, results
@@ -181,6 +180,8 @@ def draw(
     found: Reconstruction, linear: Reconstruction | None, selection: str,
 ) -> None:
     """Writes <id>.png (reconstruction) and its original, measurement and yardstick."""
+    from torchvision.utils import save_image  # slow to import
+
     folder.mkdir(exist_ok=True)
     pictures = {
         "": found.last if selection == "last" else found.image,
@@ -237,11 +238,7 @@ def load(cfg: DictConfig, overrides: Sequence[str]) -> tuple[Path, str, Generato
     G, trained = checkpoint.load_generator(path)
     named = {text.lstrip("+~").split("=")[0].split(".")[0] for text in overrides}
     if cfg.generator:
-        OmegaConf.set_struct(cfg, False)
-        for group in ADOPTED:
-            if group not in named:
-                cfg[group] = trained[group]
-        OmegaConf.set_struct(cfg, True)
+        adopt(cfg, trained, named, overrides)
     cfg.image_channels = trained["image_channels"]
     cfg.model.phase_nimg = trained["model"]["phase_nimg"]
     asked = OmegaConf.to_container(cfg, resolve=True)
@@ -259,6 +256,27 @@ def load(cfg: DictConfig, overrides: Sequence[str]) -> tuple[Path, str, Generato
     if G.num_blocks < G.max_blocks:
         log.warning("%s is still growing: it draws %d pixels a side.", path, G.image_shape[1])
     return path, hashlib.sha256(path.read_bytes()).hexdigest(), G, trained["data"]
+
+
+def adopt(cfg: DictConfig, trained: dict, named: set[str], overrides: Sequence[str]) -> None:
+    """Takes the groups that the user did not name from the generator's own configuration.
+
+    With another family than composed come its tuned settings, where the user gave none.
+    """
+    composed, given = cfg.rtil.name, {text.lstrip("+~").split("=")[0] for text in overrides}
+    OmegaConf.set_struct(cfg, False)
+    for group in ADOPTED:
+        if group not in named:
+            cfg[group] = trained[group]
+    name = f"{cfg.inverter.name}_{cfg.rtil.name}_{cfg.task.name}.yaml"
+    path = Path(CONFIGS) / "tuned" / name
+    if cfg.rtil.name != composed and "tuned" not in named and path.exists():
+        log.info("The generator is of rtil=%s: using tuned/%s.", cfg.rtil.name, name)
+        overlay = OmegaConf.to_container(OmegaConf.load(path))
+        for key, value in results.flatten(overlay).items():
+            if key not in given:
+                OmegaConf.update(cfg, key, value)
+    OmegaConf.set_struct(cfg, True)
 
 
 def training_command(overrides: Sequence[str]) -> str:

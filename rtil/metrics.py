@@ -2,7 +2,8 @@
 
 PSNR and SSIM take images in [0, 1], LPIPS in [-1, 1]. What inversion minimises lives in
 `rtil.losses`. To add a metric, write a function (x_hat, x) -> (B,) here and call it where
-`rtil.invert` scores.
+`rtil.invert` scores. torchmetrics, torchvision, lpips and scipy take longer to import than torch
+itself, so the functions that use them import them.
 """
 
 import pickle
@@ -10,19 +11,12 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-import lpips
 import numpy as np
 import torch
-import torchvision
-from scipy import stats
 from torch import Tensor, nn
-from torchmetrics.functional.image import structural_similarity_index_measure
 
 SSIM_PAD = 5  # half of the 11-pixel window (Wang et al. 2004)
-LPIPS_BACKBONES = {
-    "alex": torchvision.models.AlexNet_Weights.IMAGENET1K_V1,
-    "vgg": torchvision.models.VGG16_Weights.IMAGENET1K_V1,
-}
+LPIPS_BACKBONES = {"alex": "AlexNet_Weights", "vgg": "VGG16_Weights"}  # of torchvision.models
 # Smallest side for which every pooling before the last feature has an output.
 LPIPS_MIN_SIZES = {"alex": 31, "vgg": 16}
 
@@ -66,6 +60,8 @@ def ssim(x_hat: Tensor, x: Tensor) -> Tensor:
             f"ssim: images of {height}x{width} pixels have no neighbourhood; "
             "sides must be at least 2 pixels."
         )
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
     # torchmetrics derives the padding from sigma as int(3.5 sigma + 0.5); 0.3 pad gives pad.
     return structural_similarity_index_measure(
         x_hat, x, sigma=0.3 * pad, data_range=1.0, reduction="none"
@@ -108,7 +104,11 @@ class LPIPS(nn.Module):
             raise ValueError(f"LPIPS: net={net!r}; it must be one of {allowed}.")
         self.net = net
         self.min_size = LPIPS_MIN_SIZES[net]
-        weights = load_backbone(LPIPS_BACKBONES[net].url)
+        import lpips
+        import torchvision
+
+        known = getattr(torchvision.models, LPIPS_BACKBONES[net])
+        weights = load_backbone(known.IMAGENET1K_V1.url)
         with warnings.catch_warnings():
             # lpips calls torchvision with an argument that torchvision calls deprecated.
             warnings.filterwarnings("ignore", category=UserWarning, module="torchvision")
@@ -204,6 +204,8 @@ def mean_ci(
     mean = float(values.mean())
     if values.size < 2 or not np.isfinite(values).all():
         return mean, float("nan")
+    from scipy import stats
+
     half_width = stats.t.ppf((1 + confidence) / 2, values.size - 1) * stats.sem(values)
     return mean, float(half_width)
 

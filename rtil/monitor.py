@@ -9,7 +9,6 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.utils import save_image
 from tqdm import tqdm
 
 from rtil import results
@@ -94,6 +93,8 @@ class Board:
 @torch.no_grad()
 def grid(family: Family, G: Generator, seed: int, nimg: int, path: Path) -> None:
     """Saves samples, one row per family member, on seeds that stay the same (paper, Fig. 9)."""
+    from torchvision.utils import save_image  # slow to import
+
     G.progress(nimg)
     members = [m for s in family.spaces for m in (s.members if isinstance(s, Mixture) else [s])]
     rows = []

@@ -161,7 +161,7 @@ def test_an_explicit_generator_brings_its_model_family_scale_and_data_along(root
     with initialize_config_dir(CONFIGS, version_base="1.3"):
         cfg = compose("invert", overrides)
     run_dir = invert.invert(cfg, overrides)
-    saved = invert.results.yaml.safe_load((run_dir / "config.yaml").read_text())
+    saved = results.yaml.safe_load((run_dir / "config.yaml").read_text())
     assert saved["model"]["name"] == "pggan" and saved["rtil"]["name"] == "mgan"
     assert saved["scale"]["name"] == "tiny" and saved["inverter"]["steps"] == 4
     newest = checkpoint.latest(path.parent)
@@ -169,6 +169,18 @@ def test_an_explicit_generator_brings_its_model_family_scale_and_data_along(root
     H, _ = checkpoint.load_generator(path)
     z = torch.randn(2, 16)
     assert torch.equal(G(z), H(z)) and config["rtil"]["name"] == "mgan"
+
+
+def test_an_explicit_generator_brings_the_tuned_settings_of_its_family(root, tmp_path):
+    path = root / "train" / "stylegan2-vanilla-glyphs-tiny-seed0" / "generator.pt"
+    for given, rates in (([], (0.1, 0.1)), (["inverter.lr_style=0.3"], (0.3, 0.1))):
+        overrides = ["hardware=cpu", f"generator={path}", "num_images=1", "task=sr", "factor=2",
+                     f"run_dir={tmp_path / str(len(given))}", "yardstick.use=false", *given]
+        with initialize_config_dir(CONFIGS, version_base="1.3"):
+            cfg = compose("invert", overrides)
+        saved = results.yaml.safe_load((invert.invert(cfg, overrides) / "config.yaml").read_text())
+        assert (saved["inverter"]["lr_style"], saved["inverter"]["lr_feature"]) == rates
+        assert saved["loss"]["lpips"] == saved["scale"]["lpips"]["ilo_vanilla"]
 
 
 @pytest.mark.parametrize(("overrides", "words"), [
