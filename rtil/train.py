@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import time
+from collections.abc import Sequence
 from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
@@ -54,8 +55,13 @@ class State(NamedTuple):
     D_optim: torch.optim.Optimizer
 
 
-def train(cfg: DictConfig) -> int | None:
+def train(cfg: DictConfig, overrides: Sequence[str] | None = None) -> int | None:
     """Trains to cfg.total_nimg images, or to a stop signal.
+
+    Args:
+        cfg: composed from train.yaml.
+        overrides: "key=value" texts given by the user, which name the directory; None reads those
+            of the Hydra job.
 
     Returns:
         The signal that stopped it, or None at the end of training.
@@ -73,7 +79,8 @@ def train(cfg: DictConfig) -> int | None:
     )
     cfg.image_channels = data.channels
     config = {**OmegaConf.to_container(cfg, resolve=True), "images_found": len(data)}
-    run_dir = Path(cfg.run_dir or Path(cfg.root) / "train" / results.run_label("train", config))
+    label = results.run_label("train", config, overrides)
+    run_dir = Path(cfg.run_dir or Path(cfg.root) / "train" / label)
     config["run_dir"] = str(run_dir)
 
     torch.manual_seed(cfg.seed)
