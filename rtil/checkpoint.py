@@ -87,10 +87,10 @@ def load(path: str | Path, formats: tuple[str, ...] = (CHECKPOINT, EXPORT)) -> d
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the unpickler raises whatever the bytes lead it to
-        reason = (str(error).splitlines() or [""])[0]
+        # torch's own text is left out: it advises to load the file without protection.
         raise ValueError(
-            f"{path} cannot be read as a checkpoint ({type(error).__name__}: {reason}); it is "
-            "truncated, not a checkpoint, or would run code. Copy it again or choose another."
+            f"{path} cannot be read as a checkpoint ({type(error).__name__}): it is truncated, "
+            "no checkpoint, or would run code. Copy it again or choose another."
         ) from error
     found = content.get("format") if isinstance(content, dict) else type(content).__name__
     if found not in formats:

@@ -29,7 +29,17 @@ from rtil.losses import MeasurementLoss
 from rtil.metrics import to_unit
 from rtil.models.generator import Generator
 from rtil.operators import ForwardOperator, build_operator
-from rtil.runtime import CONFIGS, Runtime, all_sum, entry, provenance, seeded, start, stop
+from rtil.runtime import (
+    CONFIGS,
+    Runtime,
+    all_sum,
+    check_numbers,
+    entry,
+    provenance,
+    seeded,
+    start,
+    stop,
+)
 
 log = logging.getLogger("rtil.invert")
 ADOPTED = ("model", "rtil", "scale", "data")  # groups that an explicit generator brings along
@@ -196,15 +206,12 @@ def draw(
 
 def check_settings(cfg: DictConfig) -> None:
     """Raises ValueError for settings that no generator or data could fit."""
-    for key in ("num_images", "inversion_batch"):
-        if cfg[key] < 1:
-            raise ValueError(f"invert: {key}={cfg[key]} must be 1 or more.")
+    lowest = {"num_images": 1, "inversion_batch": 1, "seed": 0, "factor": 1, "noise_std": 0.0}
+    check_numbers("invert", cfg, {**lowest, "ratio": 0.0})
     if cfg.split not in ("val", "test"):
         raise ValueError(f"invert: split={cfg.split} must be test or val: held-out images only.")
     if cfg.selection not in ("best", "last"):
         raise ValueError(f"invert: selection={cfg.selection} must be best or last.")
-    if not cfg.noise_std >= 0:
-        raise ValueError(f"invert: noise_std={cfg.noise_std} must be 0 or more.")
     if "ratio" in cfg and not 0 < cfg.ratio <= 1:
         raise ValueError(f"invert: ratio={cfg.ratio} must be in (0, 1]: it is m/n.")
     if "generator" not in cfg.model:

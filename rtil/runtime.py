@@ -9,7 +9,7 @@ import platform
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import NamedTuple
@@ -112,6 +112,27 @@ def entry(work: Callable[[], int | None]) -> None:
         signum = 1 - 128
     if signum:
         sys.exit(128 + signum)
+
+
+def check_numbers(who: str, settings: Mapping, lowest: Mapping[str, float]) -> None:
+    """Checks settings that are numbers, before anything is read or computed.
+
+    Args:
+        who: entry point, for the message.
+        settings: key to value; keys that it lacks are passed over.
+        lowest: smallest value allowed of each key; a whole number asks for whole numbers.
+
+    Raises:
+        ValueError: not a number, or too small.
+    """
+    for key, low in lowest.items():
+        found = settings.get(key, low)
+        many = isinstance(found, Sequence) and not isinstance(found, str)
+        kinds = int if isinstance(low, int) else (int, float)
+        for value in found if many else [found]:
+            if not isinstance(value, kinds) or isinstance(value, bool) or not value >= low:
+                kind = "a whole number" if isinstance(low, int) else "a number"
+                raise ValueError(f"{who}: {key}={value} must be {kind} from {low} up.")
 
 
 def seeded(device: torch.device | str, *parts: object) -> torch.Generator:

@@ -34,6 +34,7 @@ from rtil.runtime import (
     Runtime,
     StopRequest,
     average_gradients,
+    check_numbers,
     entry,
     provenance,
     seeded,
@@ -247,9 +248,9 @@ def validate(cfg: DictConfig) -> None:
             f"train: model={cfg.model.name} has no GAN training; the linear model of section 5 "
             "is solved by python -m rtil.theory. Use model=stylegan2 or model=pggan."
         )
-    for key in ("total_nimg", "log_every", "checkpoint_every", "samples_every"):
-        if cfg[key] < 1:
-            raise ValueError(f"train: {key}={cfg[key]} must be 1 or more.")
+    counts = ("total_nimg", "batch", "log_every", "checkpoint_every", "samples_every",
+              "keep_checkpoints", "resolution")
+    check_numbers("train", cfg, {"seed": 0, "crop_scale": 1.0, **dict.fromkeys(counts, 1)})
     probe = copy.deepcopy(cfg)
     probe.image_channels, probe.model.phase_nimg = cfg.image_channels or 1, None
     if probe.image_channels not in (1, 3):
@@ -261,10 +262,8 @@ def validate(cfg: DictConfig) -> None:
     for space in checkpoint.build(config["rtil"]["family"]).spaces:
         space.check(G)
     batches, world = _as_list(cfg.batch), int(os.environ.get("WORLD_SIZE", 1))
-    if min(batches) < 1 or any(b % world for b in batches):
-        raise ValueError(
-            f"train: batch={cfg.batch} must be positive and divisible by the {world} processes."
-        )
+    if any(b % world for b in batches):
+        raise ValueError(f"train: batch={cfg.batch} must be divisible by the {world} processes.")
     if len(batches) not in (1, G.max_blocks):
         raise ValueError(
             f"train: batch={batches} must be one number, or one for each of {G.max_blocks} "

@@ -189,6 +189,8 @@ def test_an_explicit_generator_brings_the_tuned_settings_of_its_family(root, tmp
     (("task=sr", "factor=3"), "factor=3"),
     (("task=sr", "factor=64"), "factor=64"),
     (("noise_std=-1",), "noise_std"),
+    (("ratio=half",), "ratio=half must be a number"),
+    (("num_images=2.5",), "num_images=2.5 must be a whole number"),
     (("num_images=0",), "num_images=0"),
     (("num_images=1001",), "1001"),
     (("split=train",), "held-out"),
