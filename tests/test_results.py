@@ -107,7 +107,8 @@ def test_label_is_a_function_of_the_choices_alone():
 @pytest.mark.parametrize(
     "overrides",
     [["rtil=ilo"], ["data=glyphs", "scale=demo"], ["hardware=cpu"], ["hardware.threads=2"],
-     ["total_nimg=5"], ["batch=4"], ["run_dir=x"], ["+experiment=sigma"], ["seed=0"], ["data.path=/a/b"]],
+     ["total_nimg=5"], ["batch=4"], ["run_dir=x"],
+     ["+experiment=sigma"], ["seed=0"], ["data.path=/a/b"]],
 )
 def test_choices_that_are_in_the_name_or_change_no_result_add_nothing(overrides):
     assert label("train", *overrides) == label("train")
@@ -142,7 +143,9 @@ def test_overrides_of_an_inversion_name_it_and_not_its_training(override):
     assert label("train", override) == label("train")
 
 
-@pytest.mark.parametrize("override", ["model.lr=1", "rtil.family.sigma=2", "resolution=64", "~data.x"])
+@pytest.mark.parametrize(
+    "override", ["model.lr=1", "rtil.family.sigma=2", "resolution=64", "~data.x"]
+)
 def test_overrides_of_a_training_name_it_and_not_its_inversions(override):
     assert label("train", override) != label("train")
     assert label("invert", override) == label("invert")
