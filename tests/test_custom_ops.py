@@ -68,7 +68,8 @@ def test_upfirdn2d_op_differentiates_twice(taps, up, down, padding, flip, channe
     def call(x):
         return torch.ops.rtil.upfirdn2d(x, f, up, down, padding, 1.3, flip)
 
-    assert gradcheck(call, (x,)) and gradgradcheck(call, (x,))
+    # Linear in x: random directions say as much as all of them.
+    assert gradcheck(call, (x,), fast_mode=True) and gradgradcheck(call, (x,), fast_mode=True)
     y = call(x)
     assert y.is_contiguous(memory_format=torch.channels_last) == channels_last
     # <A x, y> = <x, A^T y>
@@ -81,8 +82,12 @@ def test_upfirdn2d_op_differentiates_twice(taps, up, down, padding, flip, channe
 def test_reference_differentiates_twice_by_image_and_filter(taps, up, down, padding, flip):
     x, f = draw(1, 1, 3, 4), draw(*taps, seed=1)
     axes = ufd.Axes(up, down, padding)
-    assert gradcheck(lambda x, f: ufd.reference(x, f, axes, 1.3, flip), (x, f))
-    assert gradgradcheck(lambda x, f: ufd.reference(x, f, axes, 1.3, flip), (x, f))
+
+    def call(x, f):
+        return ufd.reference(x, f, axes, 1.3, flip)
+
+    assert gradcheck(call, (x, f), fast_mode=True)
+    assert gradgradcheck(call, (x, f), fast_mode=True)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

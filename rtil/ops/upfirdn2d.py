@@ -135,6 +135,11 @@ def reference(x: Tensor, f: Tensor, axes: Axes, gain: float, flip: bool) -> Tens
     (uy, ux), (dy, dx), padding = axes
     if f.ndim == 2:
         return _filter(x, f * gain, *axes)
+    blur = (uy, ux, dy, dx) == (1, 1, 1, 1) and f.shape[0] <= 4
+    if blur and x.device.type == "cpu" and _layout(x) == torch.contiguous_format:
+        # 16 products in one pass take 0.7 to 0.9 of the time of 4 in each of two; with channels
+        # innermost it is two passes that take 0.4 to 0.7 (scripts/check_ops.py --cpu).
+        return _filter(x, gain * f.outer(f), *axes)
     x = _filter(x, (f * gain)[:, None], (uy, 1), (dy, 1), (*padding[:2], 0, 0))
     return _filter(x, f[None], (1, ux), (1, dx), (0, 0, *padding[2:]))
 
