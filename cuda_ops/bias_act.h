@@ -66,11 +66,11 @@ RTIL_FN void bias_act_thread(const BiasAct<T>& p, int64_t thread, int64_t thread
     for (int64_t i = thread * size; i < p.n; i += threads * size) {
         Place<Index> at(Index(i), p);
         if (wide && i + size <= p.n) {
-            Pack<T> x = *reinterpret_cast<const Pack<T>*>(p.x + i), y = x;
-            if (p.y) y = *reinterpret_cast<const Pack<T>*>(p.y + i);
+            Pack<T> x = load16(p.x + i), y = x;
+            if (p.y) y = load16(p.y + i);
             RTIL_UNROLL for (int k = 0; k < size; ++k, at.step(p))
                 x.v[k] = bias_act_one(p, x.v[k], at.channel, y.v[k]);
-            *reinterpret_cast<Pack<T>*>(p.out + i) = x;
+            store16(p.out + i, x);
         } else {
             for (int64_t k = i; k < i + size && k < p.n; ++k, at.step(p))
                 p.out[k] = bias_act_one(p, p.x[k], at.channel, p.y ? p.y[k] : p.x[k]);

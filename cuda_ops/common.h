@@ -26,6 +26,19 @@ template <typename T> struct alignas(16) Pack {
     T v[size];
 };
 
+#ifndef RTIL_ACCESS
+#define RTIL_ACCESS(address)  // the host test notes every 16-byte access here
+#endif
+
+template <typename T> RTIL_FN Pack<T> load16(const T* from) {
+    RTIL_ACCESS(from);
+    return *reinterpret_cast<const Pack<T>*>(from);
+}
+template <typename T> RTIL_FN void store16(T* to, const Pack<T>& v) {
+    RTIL_ACCESS(to);
+    *reinterpret_cast<Pack<T>*>(to) = v;
+}
+
 RTIL_FN bool aligned16(const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; }
 
 RTIL_FN int floor_div(int a, int b) { return a >= 0 ? a / b : -((-a + b - 1) / b); }

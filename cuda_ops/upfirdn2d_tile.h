@@ -99,8 +99,7 @@ template <typename T, int UP, int DOWN, bool LAST> struct Tile {
             const T* from = base + iy * p.stride_y + ix * p.stride_x + (LAST ? c : 0);
             const bool whole = wide && ix >= 0 && ix < p.x_axis.in && a.c + c < p.channels;
             if (inside && whole) {
-                const Pack<T> v = *reinterpret_cast<const Pack<T>*>(from);
-                widen_to(v, to);
+                widen_to(load16(from), to);
             } else {
                 for (int j = 0; j < size; ++j) {
                     const bool there = LAST ? ix >= 0 && ix < p.x_axis.in && a.c + c + j < p.channels
@@ -116,7 +115,7 @@ template <typename T, int UP, int DOWN, bool LAST> struct Tile {
         Pack<float> four;
         for (int j = 0; j < size; j += 4) {
             for (int l = 0; l < 4; ++l) four.v[l] = widen(from.v[j + l]);
-            *reinterpret_cast<Pack<float>*>(to + j) = four;
+            store16(to + j, four);
         }
     }
 
@@ -171,12 +170,12 @@ template <typename T, int UP, int DOWN, bool LAST> struct Tile {
         if constexpr (LAST) {
             constexpr int count = inputs_under(UP, DOWN, 4);
             RTIL_UNROLL for (int i = 0; i < count; ++i) {
-                const auto four = *reinterpret_cast<const Pack<float>*>(from + i * channels);
+                const Pack<float> four = load16(from + i * channels);
                 for (int l = 0; l < 4; ++l) v[l][i] = four.v[l];
             }
         } else if constexpr (size * DOWN / UP % 4 == 0) {
             RTIL_UNROLL for (int i = 0; i < COUNT; i += 4) {
-                const auto four = *reinterpret_cast<const Pack<float>*>(from + i);
+                const Pack<float> four = load16(from + i);
                 for (int l = 0; l < 4; ++l) v[0][i + l] = four.v[l];
             }
         } else {
@@ -197,7 +196,7 @@ template <typename T, int UP, int DOWN, bool LAST> struct Tile {
             Pack<T> pack;
             RTIL_UNROLL for (int s = 0; s < size; ++s) pack.v[s] = narrow<T>(v[j * size + s]);
             if (wide && fit >= size) {
-                *reinterpret_cast<Pack<T>*>(to) = pack;
+                store16(to, pack);
             } else {
                 RTIL_UNROLL for (int s = 0; s < size; ++s)
                     if (s < fit) to[s] = pack.v[s];

@@ -1,7 +1,13 @@
 // The kernels' code built for the host: runs every block and thread of a launch in turn, phase by
 // phase, so that what is tested is what the GPU executes, barriers replaced by order.
+#include <cstdint>
 #include <cstring>
 #include <memory>
+
+// 16-byte accesses, and those of them that a GPU would refuse.
+static int64_t accesses, misaligned;
+#define RTIL_ACCESS(address) \
+    (++accesses, misaligned += reinterpret_cast<uintptr_t>(address) % 16 != 0)
 
 #include "bias_act.h"
 #include "upfirdn2d_tile.h"
@@ -102,8 +108,5 @@ extern "C" int host_upfirdn2d_tile(int dtype, const void* x, const void* f, void
     return (dtype == 0 ? tile<float> : tile<Brain>)(x, f, out, sizes, gain, force);
 }
 
-extern "C" void host_span(const int64_t* s, int64_t o, int64_t* out) {
-    const rtil::Axis a{int(s[0]), int(s[1]), int(s[2]), int(s[3]), int(s[4]), int(s[5]), int(s[6])};
-    const rtil::Span at = rtil::span(a, int(o));
-    out[0] = at.first, out[1] = at.last, out[2] = at.m;
-}
+extern "C" int64_t host_accesses() { return accesses; }
+extern "C" int64_t host_misaligned() { return misaligned; }

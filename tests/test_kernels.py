@@ -32,7 +32,16 @@ def host(tmp_path_factory):
     lib.host_bias_act.argtypes = [ctypes.c_int, *[pointer] * 4, *[size] * 3, *[number] * 3, size]
     lib.host_upfirdn2d.argtypes = [ctypes.c_int, *[pointer] * 4, number]
     lib.host_upfirdn2d_tile.argtypes = [ctypes.c_int, *[pointer] * 4, number, ctypes.c_int]
+    lib.host_accesses.restype = lib.host_misaligned.restype = size
     return lib
+
+
+@pytest.fixture(autouse=True)
+def only_aligned_accesses(request):
+    """The host forgives a 16-byte access at an odd address; a GPU does not."""
+    yield
+    if "host" in request.fixturenames:
+        assert request.getfixturevalue("host").host_misaligned() == 0
 
 
 def one_axis(x, w, up, down, before, after, axis):
@@ -60,6 +69,12 @@ def strided(x, kind):
         big = torch.zeros(B, C + 1, H + 2, W + 3, dtype=x.dtype)
         big[:, 1:, 1:-1, 1:-2] = x
         return big[:, 1:, 1:-1, 1:-2]
+    if kind in ("shifted", "apart"):  # rows of whole accesses; only the start, or planes, are odd
+        B, C, H, W = x.shape
+        row, start = W + -W % 8, int(kind == "shifted")
+        plane = H * row + int(kind == "apart")
+        big = torch.zeros(B * C * plane + start, dtype=x.dtype)
+        return big.as_strided(x.shape, (C * plane, plane, row, 1), start).copy_(x)
     return x
 
 
@@ -122,7 +137,7 @@ def test_general_kernel_is_scipy_upfirdn_along_each_axis(host, kind, dtype):
 
 
 @pytest.mark.parametrize(("up", "down"), [(1, 1), (2, 1), (1, 2)])
-@pytest.mark.parametrize("kind", ["dense", "last", "view"])
+@pytest.mark.parametrize("kind", ["dense", "last", "view", "shifted", "apart"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_tiled_kernels_are_scipy_upfirdn_along_each_axis(host, up, down, kind, dtype):
     rng = np.random.default_rng(2)
@@ -167,16 +182,22 @@ def test_launcher_tiles_the_cases_of_stylegan2(host, up, down, taps, shape, last
 
 
 def run_bias_act(host, x, b, y, dim_inner, act, threads, offset=0):
-    """Calls the host build on memory that starts `offset` numbers after an aligned address."""
+    """Calls the host build on x, y and an output, each so far behind an aligned address."""
     n = x.numel()
 
-    def placed(t):
-        memory = torch.full((n + 32,), torch.nan, dtype=x.dtype)
+    offsets = (offset, offset // 2, offset // 3)
+
+    def placed(t, offset):
+        # Finite around the inputs: what is computed from it must not land in the output's guard.
+        outside = 1.0 if t is x or t is y else torch.nan
+        memory = torch.full((n + 32,), outside, dtype=x.dtype)
         memory[16 + offset : 16 + offset + n] = t.flatten()
         return memory
 
-    memory = [placed(t) for t in (x, x if y is None else y, torch.full_like(x, torch.nan))]
-    at = [m[16 + offset :].data_ptr() for m in memory]
+    given = (x, x if y is None else y, torch.full_like(x, torch.nan))
+    memory = [placed(*pair) for pair in zip(given, offsets)]
+    at = [m[16 + o :].data_ptr() for m, o in zip(memory, offsets)]
+    offset = offsets[2]
     inner, count = dim_inner
     host.host_bias_act(CODES[x.dtype], at[0], None if b is None else b.data_ptr(),
                        None if y is None else at[1], at[2], n, inner, count, *act, threads)
@@ -219,9 +240,10 @@ def test_bias_act_kernel_is_autograd_in_value_gradient_and_second_gradient(host)
 def test_bias_act_kernel_in_half_knows_what_was_clamped(host):
     """A bound that a half cannot hold: y is the rounded bound, and must still count as clamped."""
     x = torch.linspace(-1, 1, 101).bfloat16()
-    act = 0.2, 1.0, 0.1
+    act, before = (0.2, 1.0, 0.1), host.host_accesses()
     y = run_bias_act(host, x, None, None, (1, 1), act, 3)
     g = run_bias_act(host, torch.ones_like(x), None, y, (1, 1), act, 3)
+    assert host.host_accesses() - before == 2 * 12 + 3 * 12  # whole accesses of 8 in 101
     inside = (x < 0.099) & (x > -0.49)
     torch.testing.assert_close(g[~inside & (x.abs() > 0.51)].float().sum(), torch.tensor(0.0))
     assert (g[x > 0.11] == 0).all() and (g[inside] != 0).all()
