@@ -42,7 +42,7 @@ template <int UP> struct Start {
 template <typename T, int UP, int DOWN, bool LAST> struct Tile {
     static constexpr int size = Pack<T>::size;  // numbers in one access
     static constexpr int channels = LAST ? 16 : 1;
-    static constexpr int height = LAST ? (DOWN == 2 ? 8 : 16) : (DOWN == 2 ? 16 : 32);
+    static constexpr int height = LAST ? (UP == 2 ? 16 : 8) : (DOWN == 2 ? 16 : 32);
     static constexpr int width = LAST ? (DOWN == 2 ? 8 : 16) : 64;
     static constexpr int run = 4;  // rows a thread filters at once; even, so all runs share a phase
     static constexpr int rows = inputs_under(UP, DOWN, height);
