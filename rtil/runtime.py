@@ -20,6 +20,8 @@ import torch.distributed as dist
 from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 
+from rtil import ops as operators
+
 PACKAGE = Path(__file__).resolve().parent
 CONFIGS = next(
     (str(d) for d in (PACKAGE / "configs", PACKAGE.parent / "configs") if d.is_dir()), None
@@ -36,7 +38,11 @@ class Runtime(NamedTuple):
 
 
 def start(
-    device: str = "auto", threads: int | None = None, tf32: bool = True, channels_last: bool = True
+    device: str = "auto",
+    threads: int | None = None,
+    tf32: bool = True,
+    channels_last: bool = True,
+    ops: str = "auto",
 ) -> Runtime:
     """Chooses the device, sets the thread count and joins the ranks that torchrun started.
 
@@ -45,10 +51,11 @@ def start(
         threads: CPU threads per process; None divides the cores among the processes.
         tf32: lets GPUs that have it multiply float32 matrices in TF32.
         channels_last: networks keep feature maps with channels innermost.
+        ops: implementation of bias_act and upfirdn2d: auto, cuda or reference.
 
     Raises:
-        ValueError: an unknown device.
-        RuntimeError: cuda asked for where there is none.
+        ValueError: an unknown device or implementation.
+        RuntimeError: cuda asked for where there is none, or kernels where they cannot be built.
     """
     if device not in ("auto", "cpu", "cuda"):
         raise ValueError(f"hardware.device={device!r} must be auto, cpu or cuda.")
@@ -68,6 +75,12 @@ def start(
         torch.cuda.set_device(local)
         torch.backends.cuda.matmul.allow_tf32 = tf32
         torch.backends.cudnn.allow_tf32 = tf32
+    operators.set_impl(ops)
+    if ops == "cuda":
+        found = operators.used(torch.device("cuda", local) if cuda else torch.device("cpu"))
+        if found != "cuda":
+            where = "on a GPU" if cuda else "on the CPU"
+            raise RuntimeError(f"hardware.ops=cuda, but {where} rtil has: {found}; use auto.")
     if world > 1 and not dist.is_initialized():
         dist.init_process_group("nccl" if cuda else "gloo", timeout=timedelta(minutes=30))
     place = torch.device("cuda", local) if cuda else torch.device("cpu")
@@ -219,5 +232,5 @@ def provenance(runtime: Runtime) -> dict[str, object]:
         "device_type": runtime.device.type,
         "threads": torch.get_num_threads(),
         "processes": runtime.world,
-        "ops": "reference",
+        "ops": operators.used(runtime.device),
     }

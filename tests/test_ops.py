@@ -81,8 +81,8 @@ def test_upfirdn2d_refuses_what_leaves_no_pixels():
         upfirdn2d(x, f, padding=(-1, 0))
     with pytest.raises(ValueError, match=r"x must be \(B, C, H, W\) and f \(K,\)"):
         upfirdn2d(x[0], f)
-    with pytest.raises(ValueError, match=r"f of shape \(4, 4\)"):
-        upfirdn2d(x, f.outer(f))
+    with pytest.raises(ValueError, match=r"f of shape \(1, 4, 4\).* f \(K,\) or \(K_y, K_x\)"):
+        upfirdn2d(x, f.outer(f)[None])
 
 
 @pytest.mark.parametrize("dim", [1, 0, -1, 3])

@@ -214,9 +214,11 @@ def test_two_processes_end_with_identical_weights(tmp_path):
     (("data=folder", "data.path=nowhere"), "nowhere"),
     (("data.num_train=4",), "4 images"),
     (("hardware.device=tpu",), "tpu"),
+    (("hardware.ops=fast",), "impl='fast' must be one of auto, cuda, reference"),
+    (("hardware.ops=cuda",), "hardware.ops=cuda, but on the CPU"),
 ])
 def test_bad_settings_are_refused_before_a_directory_is_made(tmp_path, overrides, words):
-    with pytest.raises((ValueError, FileNotFoundError), match=words):
+    with pytest.raises((ValueError, FileNotFoundError, RuntimeError), match=words):
         train.train(config("root=" + str(tmp_path), *overrides))
     assert not list(tmp_path.iterdir())
 

@@ -86,7 +86,7 @@ class ToRGB(nn.Module):
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         """Maps x (B, in, H, W) and styles (B, w_dim) to (B, image_channels, H, W)."""
-        return self.conv(x, w) + self.bias[:, None, None]
+        return bias_act(self.conv(x, w), self.bias, slope=1.0, gain=1.0)
 
 
 class Block(nn.Module):
