@@ -59,9 +59,8 @@ def upfirdn2d(
     Args:
         x: (B, C, H, W), floating point.
         f: (K,) taps of a separable filter, or (K_y, K_x). Each axis is convolved with f (in the
-            sense of scipy.signal.upfirdn, so f is flipped against a correlation). Used in x's
-            precision, float32 at least in the kernels, which hold it constant: where f needs a
-            gradient, impl=auto takes the reference.
+            sense of scipy.signal.upfirdn, so f is flipped against a correlation). The kernels
+            hold it constant: where f needs a gradient, impl=auto takes the reference.
         up: zero-insertion factor; row i goes to row up * i of up * H rows. A pair is (y, x).
         down: keeps every down-th row and column. A pair is (y, x).
         padding: zeros (before, after) on each axis once the zeros are inserted; negative crops.
@@ -86,8 +85,7 @@ def upfirdn2d(
     if not (x.is_floating_point() and f.is_floating_point()) or x.device != f.device:
         raise TypeError(
             f"upfirdn2d: x of shape {tuple(x.shape)} is {x.dtype} on {x.device}, f of shape "
-            f"{tuple(f.shape)} is {f.dtype} on {f.device}; both must be floating point on one "
-            "device."
+            f"{tuple(f.shape)} is {f.dtype} on {f.device}; both must be floats on one device."
         )
     axes = Axes(_pair("up", up), _pair("down", down), _four(padding))
     out = axes.out(x.shape[2:], (f.shape[0], f.shape[-1]))
