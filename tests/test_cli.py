@@ -10,7 +10,7 @@ TINY = ["scale=tiny", "hardware=cpu", "hardware.threads=1"]
 def command(cwd, *arguments):
     return subprocess.run(
         [sys.executable, "-m", *arguments], cwd=cwd, capture_output=True, text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=120,
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=300,
     )
 
 

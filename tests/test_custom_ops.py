@@ -241,8 +241,12 @@ def test_bad_input_is_named_with_its_shapes():
 
 def test_impl_cuda_refuses_a_learnt_filter(through_ops):
     x, f = torch.zeros(1, 3, 4, 4), fir().requires_grad_()
-    with pytest.raises(ValueError, match=r"f of shape \(4,\) needs a gradient, which impl='cuda'"):
+    words = r"f of shape \(4,\) needs a gradient, which impl='cuda'"
+    with pytest.raises(ValueError, match=words):
         upfirdn2d(x, f, impl="cuda")
+    ops.set_impl("cuda")  # put back by the fixture
+    with pytest.raises(ValueError, match=words):
+        upfirdn2d(x, f)
 
 
 def test_impl_cuda_refuses_cpu_tensors():

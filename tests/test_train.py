@@ -159,7 +159,7 @@ def test_a_signal_writes_a_checkpoint_and_the_same_command_goes_on(tmp_path, kin
     while process.poll() is None and not (log.exists() and log.stat().st_size):
         time.sleep(0.1)
     process.send_signal(kind)
-    output = process.communicate(timeout=60)[0]
+    output = process.communicate(timeout=300)[0]
     assert process.returncode == 128 + kind, output
     stopped = checkpoint.load(checkpoint.latest(tmp_path / "run"))["nimg"]
     assert 0 < stopped < 4000
@@ -190,7 +190,7 @@ def test_two_processes_end_with_identical_weights(tmp_path):
         str(Path(__file__).parent), str(tmp_path / "rank"), "rtil=ilo_mixture",
         f"run_dir={tmp_path / 'run'}", "total_nimg=64",
     )
-    output = process.communicate(timeout=120)[0]
+    output = process.communicate(timeout=300)[0]
     assert process.returncode == 0, output
     a, b = (torch.load(tmp_path / f"rank{r}", weights_only=True) for r in (0, 1))
     assert_equal_trees(a, b)

@@ -38,6 +38,11 @@ def set_impl(impl: str) -> None:
     _default = impl
 
 
+def chosen(impl: str | None) -> str:
+    """The implementation a call asks for: its own `impl`, or the default of set_impl."""
+    return _default if impl is None else impl
+
+
 def used(device: torch.device) -> str:
     """What computes the operators on a device: "cuda", or "reference" and why if by fallback.
 
@@ -60,7 +65,7 @@ def kernels_serve(impl: str | None, device_type: str, index: int, op: str) -> bo
         RuntimeError: impl=cuda where the kernels cannot be built or loaded.
     """
     global _warned
-    impl = _default if impl is None else impl
+    impl = chosen(impl)
     if impl not in IMPLS:
         raise ValueError(f"{op}: impl={impl!r} must be one of {', '.join(IMPLS)}.")
     if impl == "reference" or (impl == "auto" and device_type != "cuda"):

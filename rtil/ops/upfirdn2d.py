@@ -98,7 +98,7 @@ def upfirdn2d(
     if kernels.kernels_serve(impl, x.device.type, x.device.index or 0, "upfirdn2d"):
         if not (f.requires_grad and torch.is_grad_enabled()):
             return upfirdn2d_op(x, f, *axes, gain, flip)
-        if impl == "cuda":
+        if kernels.chosen(impl) == "cuda":
             raise ValueError(
                 f"upfirdn2d: f of shape {tuple(f.shape)} needs a gradient, which impl='cuda' does "
                 "not compute; use impl='auto' or 'reference'."
