@@ -122,7 +122,7 @@ def entry(work: Callable[[], int | None]) -> None:
             raise
         text = f"error: {error}\n(set HYDRA_FULL_ERROR=1 for the traceback)"
         print(text, file=sys.stderr, flush=True)
-        signum = 1 - 128
+        sys.exit(1)
     if signum:
         sys.exit(128 + signum)
 

@@ -374,3 +374,16 @@ def test_mgan_starts_from_the_dirichlet_draw_repeated_over_channels():
         by_hand.append(G.image(G.run(codes[b, :1], start=2, state=EMPTY._replace(x=x)), None))
     torch.testing.assert_close(start[0], torch.cat(by_hand), rtol=1e-6, atol=1e-7)
     assert isinstance(found.latents, Latents) and found.latents.counts == (4, 4)
+
+
+def test_styles_are_fitted_once_for_all_batches_and_anew_for_other_weights():
+    G, (A, y, loss, _) = stylegan2(), problem(1)
+    fits, fit = [], G.style_prior
+    G.style_prior = lambda *args: fits.append(1) or fit(*args)
+    inverter = ILO(steps=[1], fit_samples=50)
+    for _ in range(2):
+        inverter.invert(G, A, y, loss, rngs("a"))
+    assert len(fits) == 1
+    G.mapping[0].weight.mul_(2)
+    inverter.invert(G, A, y, loss, rngs("a"))
+    assert len(fits) == 2

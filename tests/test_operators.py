@@ -406,3 +406,16 @@ def test_build_operator_refuses_what_it_cannot_use():
         build_operator({"name": "sr"}, (1, 8, 8), 0, factor="four")
     with pytest.raises(ValueError, match=r"task=sr .* has no ratio; got ratio=0.5, remove it"):
         build_operator({"name": "sr"}, (1, 8, 8), 0, ratio=0.5, factor=2)
+
+
+def test_circulant_follows_a_filter_that_is_loaded_replaced_or_changed_in_place():
+    """The kept spectrum must not outlive the filter it was computed from."""
+    a, b = (PartialCirculant((1, 4, 4), 0.5, seed).double() for seed in (1, 2))
+    x = torch.rand((1, 1, 4, 4), generator=torch.Generator().manual_seed(0)).double()
+    before = a(x)
+    a.load_state_dict(b.state_dict())
+    assert torch.equal(a(x), b(x)) and not torch.equal(a(x), before)
+    a.filter.mul_(2)
+    torch.testing.assert_close(a(x), 2 * b(x))
+    a.filter = 3 * b.filter
+    torch.testing.assert_close(a(x), 3 * b(x))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ from rtil.inverters.inverter import Inverter, Loss, Reconstruction, Watch
 from rtil.inverters.minimise import Minimum, Schedule, Variable, minimise, norm, randn
 from rtil.latents.additive import Additive
 from rtil.latents.space import Latents
-from rtil.models.generator import EMPTY, Generator, State
+from rtil.models.generator import EMPTY, Generator, State, StylePrior
 from rtil.operators.operator import ForwardOperator
 from rtil.runtime import seeded
 
@@ -114,7 +115,9 @@ class ILO(Inverter):
         rngs: Sequence[torch.Generator],
         watch: Watch | None = None,
     ) -> Reconstruction:
-        prior = G.style_prior(self.fit_samples, seeded("cpu", "style prior"))
+        weights = next(G.parameters())
+        key = (weights.dtype, weights.device, sum(p._version for p in G.parameters()))
+        prior = fit_styles(G, self.fit_samples, key)
         v = randn(G.w_shape, rngs, y)
         noise = tuple(randn(shape, rngs, y) for shape in G.noise_shapes)
         radii = None, [None] * len(noise)
@@ -175,6 +178,16 @@ class ILO(Inverter):
         if z is not None:
             state = state._replace(x=state.x + z, keep_rgb=self.keep_rgb)
         return G.step(k, state, w, noise or None)
+
+
+@lru_cache(maxsize=1)
+def fit_styles(G: Generator, num_samples: int, key: tuple) -> StylePrior:
+    """G.style_prior on its own fixed draws, fitted once for all batches of a run.
+
+    Args:
+        key: type, device and version of the weights; a change fits anew.
+    """
+    return G.style_prior(num_samples, seeded("cpu", "style prior"))
 
 
 def geodesic_cross(v: Tensor) -> Tensor:

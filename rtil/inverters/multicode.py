@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rtil.inverters.inverter import Inverter, Loss, Reconstruction, Watch
 from rtil.inverters.minimise import Schedule, Variable, minimise, randn
-from rtil.latents.multicode import MultiCode
+from rtil.latents.multicode import MultiCode, flat_dirichlet
 from rtil.latents.space import Latents
 from rtil.models.generator import Generator
 from rtil.operators.operator import ForwardOperator
@@ -74,10 +74,8 @@ class MGANPrior(Inverter):
         channels = G.shapes[min(self.block, G.num_blocks)][0]
         codes = randn((self.num_codes, G.z_dim), rngs, y)
         if self.alpha_init == "dirichlet":
-            draws = [torch.rand(self.num_codes, generator=rng) for rng in rngs]
-            # A uniform float32 can be 0, and one code would divide 0 by 0.
-            weights = [-torch.log1p(-u.clamp_min(2.0**-25)) for u in draws]
-            alpha = torch.stack([w / w.sum() for w in weights]).to(y)
+            draws = [flat_dirichlet((self.num_codes,), rng) for rng in rngs]
+            alpha = torch.stack(draws).to(y)
             alpha = alpha[:, :, None].repeat(1, 1, channels)
         else:
             alpha = torch.full_like(codes[:, :, :1], self.alpha_init).repeat(1, 1, channels)

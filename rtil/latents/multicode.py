@@ -65,11 +65,7 @@ class MultiCode(LatentSpace):
         """Draws the weights of codes w (B N, *w_shape), N consecutive ones a sample."""
         n = self.num_codes
         batch = len(w) // n
-        # A flat Dirichlet draw is a normalised vector of exponentials; a uniform float32 is 0 once
-        # in 2^24 draws, and N = 1 would divide 0 by 0.
-        uniform = torch.rand((batch, n), generator=rng, device=rng.device)
-        gamma = -torch.log1p(-uniform.clamp_min(2.0**-25))
-        alpha = (gamma / gamma.sum(1, keepdim=True)).to(w).reshape(-1, 1)
+        alpha = flat_dirichlet((batch, n), rng).to(w).reshape(-1, 1)
         return Latents(w, alpha=alpha, counts=(n,) * batch, member=(0,) * batch)
 
     def synthesize(
@@ -85,6 +81,17 @@ class MultiCode(LatentSpace):
                 rgb = _mix(state.rgb * latents.alpha.mean(1)[:, None, None, None], latents.counts)
             start, state = block, state._replace(x=_mix(x, latents.counts), rgb=rgb)
         return G.image(G.run(latents.w, start=start, state=state), latents.w)
+
+
+def flat_dirichlet(shape: tuple[int, ...], rng: torch.Generator) -> Tensor:
+    """Draws alpha' ~ Dir_N(1) along the last dimension, of size N (paper, section 3.2).
+
+    A flat Dirichlet draw is a normalised vector of exponentials. A uniform float32 is 0 once in
+    2^24 draws, where N = 1 would divide 0 by 0, so it is kept away from 0.
+    """
+    uniform = torch.rand(shape, generator=rng, device=rng.device)
+    gamma = -torch.log1p(-uniform.clamp_min(2.0**-25))
+    return gamma / gamma.sum(-1, keepdim=True)
 
 
 def _mix(x: Tensor, counts: tuple[int, ...]) -> Tensor:

@@ -14,8 +14,7 @@ from rtil.operators.operator import ForwardOperator
 class Circulant(ForwardOperator):
     """y = R (h * (s . x)): signs s, circular convolution with h, restriction R to some entries.
 
-    The spectrum of h is computed at each call: one FFT beside the two of each image, and after
-    `.double()` it is exact, where a stored one would keep its float32 rounding.
+    The spectrum of h is computed once and again after `.double()`, a move or `load_state_dict`.
 
     Args:
         in_shape: (C, H, W) of the image; n = C H W.
@@ -45,20 +44,27 @@ class Circulant(ForwardOperator):
         self.register_buffer("filter", filter)
         self.register_buffer("signs", signs)
         self.register_buffer("indices", indices)
+        self._spectrum: tuple[Tensor, int, Tensor] | None = None
+
+    def spectrum(self) -> Tensor:
+        """rfft of the filter, kept until the filter is moved, converted or loaded anew."""
+        kept, h = self._spectrum, self.filter
+        if kept is None or kept[0] is not h or kept[1] != h._version:
+            self._spectrum = kept = (h, h._version, rfft(h))
+        return kept[2]
 
     def forward(self, x: Tensor) -> Tensor:
         """y = (h * (s . x))[indices], shape (B, m)."""
         self.check_input(x)
-        spectrum = rfft(self.filter)
-        convolved = irfft(rfft(x.flatten(1) * self.signs) * spectrum, n=len(self.signs))
+        product = rfft(x.flatten(1) * self.signs) * self.spectrum()
+        convolved = irfft(product, n=len(self.signs))
         return convolved.index_select(1, self.indices)
 
     def adjoint(self, y: Tensor) -> Tensor:
         """A^T y = s . correlation of h with R^T y, shape (B, C, H, W)."""
         self.check_measurement(y)
-        spectrum = rfft(self.filter)
         scattered = y.new_zeros(len(y), len(self.signs)).index_copy(1, self.indices, y)
-        correlated = irfft(rfft(scattered) * spectrum.conj(), n=len(self.signs))
+        correlated = irfft(rfft(scattered) * self.spectrum().conj(), n=len(self.signs))
         return (correlated * self.signs).unflatten(1, self.in_shape)
 
 
