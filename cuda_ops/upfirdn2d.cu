@@ -10,18 +10,15 @@ __global__ void __launch_bounds__(THREADS) upfirdn_kernel(Upfirdn<T> p) {
                              int64_t(gridDim.x) * THREADS);
 }
 
+struct Barrier {
+    __device__ void operator()() const { __syncthreads(); }
+};
+
 template <typename T, int UP, int DOWN, bool LAST>
 __global__ void __launch_bounds__(THREADS) tile_kernel(Upfirdn<T> p, bool load, bool store) {
     using Here = Tile<T, UP, DOWN, LAST>;
     __shared__ Here tile;
-    for (int64_t i = blockIdx.x, count = Here::tiles(p); i < count; i += gridDim.x) {
-        const auto at = Here::at(p, i);
-        tile.load(p, at, threadIdx.x, THREADS, load);
-        __syncthreads();
-        tile.vertical(p, at, threadIdx.x, THREADS);
-        __syncthreads();
-        tile.horizontal(p, at, threadIdx.x, THREADS, store);
-    }
+    tile_thread(tile, p, load, store, blockIdx.x, gridDim.x, threadIdx.x, THREADS, Barrier());
 }
 
 template <typename T, int UP, int DOWN, bool LAST>

@@ -1,7 +1,7 @@
 // Tiled upfirdn2d for 4 separable taps and up 2, down 2 or neither: the three phases of a block.
 // A block copies the input under its output tile to shared memory, filters the columns into a
 // second buffer, then the rows, and stores. Between phases all threads meet at a barrier; the host
-// test calls the same phases thread by thread.
+// tests run the same phases thread by thread, and the same block in threads of the system.
 #pragma once
 
 #include "upfirdn2d.h"
@@ -216,6 +216,21 @@ template <typename T, int UP, int DOWN, bool LAST> struct Tile {
         return (LAST ? p.channels : p.x_axis.out) % size == 0 && aligned16(p.out);
     }
 };
+
+// All that one thread of block `block` of `blocks` does; `sync` is the barrier of its block. None is
+// needed after the rows: the next load writes `in`, which nobody reads past the second barrier.
+template <typename Here, typename T, typename Sync>
+RTIL_FN void tile_thread(Here& tile, const Upfirdn<T>& p, bool load, bool store, int64_t block,
+                         int64_t blocks, int thread, int threads, Sync sync) {
+    for (int64_t i = block, count = Here::tiles(p); i < count; i += blocks) {
+        const auto at = Here::at(p, i);
+        tile.load(p, at, thread, threads, load);
+        sync();
+        tile.vertical(p, at, thread, threads);
+        sync();
+        tile.horizontal(p, at, thread, threads, store);
+    }
+}
 
 // Whether the tiled kernel computes this case; it wants channels or rows long enough to fill it.
 template <typename T> RTIL_FN bool tiled(const Upfirdn<T>& p) {

@@ -42,7 +42,7 @@ def start(
     threads: int | None = None,
     tf32: bool = True,
     channels_last: bool = True,
-    ops: str = "reference",
+    ops: str = "auto",
 ) -> Runtime:
     """Chooses the device, sets the thread count and joins the ranks that torchrun started.
 

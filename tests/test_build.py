@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from rtil import ops
-from rtil.ops import build, kernels
+from rtil.ops import bias_act, build, kernels, selfcheck
 from rtil.ops.build import LIBRARY, BuildError
 
 # Counts its compilations in a file, waits as long as SLOW says, writes its output in two halves.
@@ -229,6 +229,68 @@ def test_library_that_does_not_load_is_a_reason_too(fake, monkeypatch):
     monkeypatch.setattr(build, "arch_of", lambda index: "sm_90")
     with pytest.raises(RuntimeError, match=r"impl='cuda', but .*(ELF|too short)"):
         kernels.kernels_serve("cuda", "cuda", 0, "bias_act")
+
+
+@pytest.fixture
+def checked(fake, monkeypatch):
+    """A GPU that is none, and a check that runs the given program; counts its runs."""
+    runs = []
+
+    def answer(program):
+        def command(library, index):
+            runs.append(library)
+            return [sys.executable, "-c", program]
+
+        monkeypatch.setattr(selfcheck, "command", command)
+
+    monkeypatch.setattr(build, "arch_of", lambda index: "sm_90")
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: "GPU/one 1")
+    monkeypatch.setattr(kernels, "_declare", lambda library: library)
+    monkeypatch.setattr(kernels.ctypes, "CDLL", lambda path: path)
+    return answer, runs
+
+
+def test_kernels_serve_once_their_check_has_passed_and_it_runs_once(checked, monkeypatch):
+    answer, runs = checked
+    answer("print('all well')")
+    assert kernels.kernels_serve("cuda", "cuda", 0, "bias_act")
+    monkeypatch.setattr(kernels, "_libraries", {})  # another process
+    assert kernels.kernels_serve("auto", "cuda", 0, "bias_act") and len(runs) == 1
+    assert ops.used(torch.device("cuda", 0)) == "cuda"
+    monkeypatch.setattr(kernels, "_libraries", {})
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: "another GPU")
+    assert kernels.kernels_serve("auto", "cuda", 0, "bias_act") and len(runs) == 2
+
+
+@pytest.mark.parametrize(
+    ("program", "says"),
+    [("print('value off'); raise SystemExit(1)", r"\(exit 1\), so.*value off"),
+     ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", r"\(exit -11\)"),
+     ("import time; time.sleep(60)", "no answer in 0.5 s")],
+)
+def test_kernels_that_fail_their_check_are_never_used(checked, monkeypatch, program, says):
+    answer, runs = checked
+    answer(program)
+    monkeypatch.setattr(selfcheck, "TIME_LIMIT_SECONDS", 0.5 if "time" in program else 60)
+    with pytest.warns(UserWarning, match=f"(?s)their check on GPU/one 1.*{says}"):
+        assert not kernels.kernels_serve("auto", "cuda", 0, "bias_act")
+    with pytest.raises(RuntimeError, match="impl='cuda', but the kernels were built but did not"):
+        kernels.kernels_serve("cuda", "cuda", 0, "bias_act")
+    assert len(runs) == 1 and not list(runs[0].parent.glob("passed-*"))
+    monkeypatch.setattr(kernels, "_libraries", {})
+    with pytest.raises(RuntimeError, match="did not pass"):
+        kernels.kernels_serve("cuda", "cuda", 0, "bias_act")
+    assert len(runs) == 2
+
+
+def test_check_passes_on_right_operators_and_names_what_differs(capsys, monkeypatch):
+    monkeypatch.setattr(selfcheck, "CASES_AT_FIRST_USE", 8)
+    assert selfcheck.main(["-", "0"]) == 0
+    assert "0 failed" in capsys.readouterr().out
+    right = bias_act._slope_at
+    monkeypatch.setattr(bias_act, "_slope_at", lambda *given: right(*given) * 1.001)
+    assert selfcheck.main(["-", "0"]) == 1
+    assert re.search(r"gradient bias_act \[.*relative error", capsys.readouterr().out)
 
 
 def test_set_impl_refuses_an_unknown_name():

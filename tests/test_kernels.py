@@ -257,10 +257,27 @@ def test_bias_act_kernel_propagates_nan_and_infinity(host):
     torch.testing.assert_close(y, torch.tensor([torch.nan, 3.0, -3.0, 0.0]), equal_nan=True)
 
 
-@pytest.mark.parametrize("arch", ["sm_75", pytest.param("sm_90", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("arch", ["sm_75", "sm_90"])
 def test_kernels_compile(arch, tmp_path, monkeypatch):
     if build.find_nvcc() is None:
         pytest.skip("nvcc is not here, so the .cu files are not compiled")
     monkeypatch.setenv("RTIL_CACHE", str(tmp_path))
     library = ctypes.CDLL(str(build.build(arch)))
     assert library.rtil_bias_act and library.rtil_upfirdn2d and library.rtil_error
+
+
+def test_threads_of_a_tile_meet_only_across_barriers(tmp_path):
+    """ThreadSanitizer on the block that the kernel runs; without its barriers it must object."""
+    if build.find_compiler() is None:
+        pytest.skip("no C++ compiler here, so the kernels are not checked for races")
+    program = str(tmp_path / "race")
+    command = [build.find_compiler(), "-O1", "-std=c++17", "-fsanitize=thread", f"-I{SOURCES}",
+               str(HERE / "race_ops.cpp"), "-o", program, "-lpthread"]
+    if subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("the C++ compiler has no ThreadSanitizer, so races are not looked for")
+    without = subprocess.run([program, "nobarrier"], capture_output=True, text=True)
+    if "FATAL: ThreadSanitizer" in without.stderr:
+        pytest.skip("ThreadSanitizer does not run on this system, so races are not looked for")
+    assert "WARNING: ThreadSanitizer: data race" in without.stderr
+    done = subprocess.run([program], capture_output=True, text=True)
+    assert done.returncode == 0 and "WARNING" not in done.stderr, done.stderr[-3000:]

@@ -2,7 +2,7 @@
 
 impl is one of
     auto       CUDA tensors: the kernels, or the reference after one warning where they cannot be
-               built. CPU tensors: the reference.
+               built or do not pass their check (rtil.ops.selfcheck). CPU tensors: the reference.
     cuda       the kernels; what prevents them is an error.
     reference  plain PyTorch everywhere.
 """
@@ -13,6 +13,7 @@ import ctypes
 import threading
 import warnings
 from ctypes import c_double, c_int, c_int64, c_void_p
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -20,7 +21,7 @@ from torch import Tensor
 IMPLS = ("auto", "cuda", "reference")
 DTYPES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}  # cuda_common.h
 
-_default = "reference"  # until scripts/check_ops.py has passed on a GPU
+_default = "auto"
 _guard = threading.Lock()
 _libraries: dict[int, ctypes.CDLL | RuntimeError] = {}
 _warned = False
@@ -46,7 +47,7 @@ def chosen(impl: str | None) -> str:
 def used(device: torch.device) -> str:
     """What computes the operators on a device: "cuda", or "reference" and why if by fallback.
 
-    Note: builds the kernels on a CUDA device if that has not happened yet.
+    Note: builds and checks the kernels of a CUDA device if that has not happened yet.
     """
     if _default == "reference" or device.type != "cuda":
         return "reference"
@@ -62,7 +63,7 @@ def kernels_serve(impl: str | None, device_type: str, index: int, op: str) -> bo
 
     Raises:
         ValueError: an unknown impl, or impl=cuda for a tensor elsewhere.
-        RuntimeError: impl=cuda where the kernels cannot be built or loaded.
+        RuntimeError: impl=cuda where the kernels cannot be built or loaded, or fail their check.
     """
     global _warned
     impl = chosen(impl)
@@ -93,12 +94,22 @@ def _library(index: int) -> ctypes.CDLL | RuntimeError:
         if index not in _libraries:
             # Imported late: nothing of the build is needed where no CUDA tensor is met.
             from rtil.ops.build import BuildError, arch_of, build
+            from rtil.ops.selfcheck import accepted
 
             try:
-                _libraries[index] = _declare(ctypes.CDLL(str(build(arch_of(index)))))
+                path = build(arch_of(index))
+                library = _declare(ctypes.CDLL(str(path)))
+                accepted(path, index)
+                _libraries[index] = library
             except (BuildError, OSError) as error:
                 _libraries[index] = RuntimeError(str(error))
         return _libraries[index]
+
+
+def use_library(index: int, path: str | Path) -> None:
+    """Makes a library the kernels of one GPU, unchecked: for what checks it."""
+    with _guard:
+        _libraries[index] = _declare(ctypes.CDLL(str(path)))
 
 
 def _declare(library: ctypes.CDLL) -> ctypes.CDLL:
