@@ -144,7 +144,8 @@ def test_modulated_convolution_is_karras_equations_1_to_3(stylegan2):
         weight = conv.scale * conv.weight * style[b][None, :, None, None]
         weight = weight / (weight.square().sum((1, 2, 3), keepdim=True) + 1e-8).sqrt()
         expected = F.conv2d(x[b : b + 1], weight, padding=1)
-        torch.testing.assert_close(conv(x, w)[b : b + 1], expected)
+        y, d = conv(x, w)
+        torch.testing.assert_close((y * d[:, :, None, None])[b : b + 1], expected)
 
 
 def test_noise_maps_default_to_the_fixed_ones_and_matter(stylegan2):

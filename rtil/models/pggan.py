@@ -18,9 +18,9 @@ from rtil.models.layers import (
     EqualLinear,
     check_resolution,
     minibatch_stddev,
-    pixel_norm,
 )
-from rtil.ops.bias_act import SQRT2, bias_act
+from rtil.ops.bias_act import SQRT2
+from rtil.ops.norm_act import norm_act
 
 SLOPE = 0.2
 
@@ -77,7 +77,7 @@ class ConvBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         for conv in (self.conv0, self.conv1):
-            x = bias_act(pixel_norm(conv(x)), None, SLOPE, 1.0)
+            x = norm_act(conv(x), SLOPE)
         return x
 
 
@@ -142,7 +142,7 @@ class PGGANGenerator(Generator):
         if k == 1:
             x = torch.einsum("bz,zchw->bchw", w, self.input * self.input_scale)
             x = x + self.input_bias[:, None, None]
-            return State(self.blocks[0](bias_act(pixel_norm(x), None, SLOPE, 1.0)))
+            return State(self.blocks[0](norm_act(x, SLOPE)))
         x = _upsample(state.x)
         fading = k == self.num_blocks and self.alpha < 1.0
         rgb = _upsample(self.to_rgb[k - 2](state.x)) if fading else None
@@ -203,7 +203,7 @@ class PGGANDiscriminator(nn.Module):
             if i == 0:
                 h = minibatch_stddev(h, self.stddev_group)
             for conv in self.blocks[i]:
-                h = bias_act(pixel_norm(conv(h)), None, SLOPE, 1.0)
+                h = norm_act(conv(h), SLOPE)
             if i == 0:
                 break
             h = F.avg_pool2d(h, 2)

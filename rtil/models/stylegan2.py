@@ -22,6 +22,7 @@ from rtil.models.layers import (
     pixel_norm,
 )
 from rtil.ops.bias_act import SQRT2, bias_act
+from rtil.ops.styled_act import modulate, styled_act
 from rtil.ops.upfirdn2d import fir, upfirdn2d
 
 SLOPE = 0.2
@@ -46,19 +47,23 @@ class ModulatedConv2d(nn.Module):
         if up:
             self.register_buffer("fir", fir(), persistent=False)
 
-    def forward(self, x: Tensor, w: Tensor) -> Tensor:
-        """Maps x (B, in, H, W) and styles w (B, w_dim) to (B, out, H', W')."""
+    def forward(self, x: Tensor, w: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Maps x (B, in, H, W) and styles w (B, w_dim) to y / d and d.
+
+        Returns:
+            (B, out, H', W') before it is scaled, and d (B, out), None without demodulation.
+        """
         style, weight = self.style(w), self.weight * self.scale
-        x = x * style[:, :, None, None]
+        x = modulate(x, style)
         if self.up:
             x = F.conv_transpose2d(x, weight.transpose(0, 1), stride=2)
             x = upfirdn2d(x, self.fir, padding=(1, 1), gain=4.0)
         else:
             x = F.conv2d(x, weight, padding=self.padding)
-        if self.demod:
-            norm = F.linear(style.square(), weight.square().sum((2, 3)))
-            x = x * torch.rsqrt(norm + 1e-8)[:, :, None, None]
-        return x
+        if not self.demod:
+            return x, None
+        norm = F.linear(style.square(), weight.square().sum((2, 3)))
+        return x, torch.rsqrt(norm + 1e-8)
 
 
 class StyledConv(nn.Module):
@@ -72,8 +77,8 @@ class StyledConv(nn.Module):
 
     def forward(self, x: Tensor, w: Tensor, noise: Tensor) -> Tensor:
         """Maps x (B, in, H, W), styles (B, w_dim), noise (B or 1, 1, H', W')."""
-        x = self.conv(x, w) + noise * self.noise_strength
-        return bias_act(x, self.bias, SLOPE, SQRT2)
+        x, d = self.conv(x, w)
+        return styled_act(x, d, noise, self.noise_strength, self.bias, SLOPE, SQRT2)
 
 
 class ToRGB(nn.Module):
@@ -86,7 +91,8 @@ class ToRGB(nn.Module):
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         """Maps x (B, in, H, W) and styles (B, w_dim) to (B, image_channels, H, W)."""
-        return bias_act(self.conv(x, w), self.bias, slope=1.0, gain=1.0)
+        x, _ = self.conv(x, w)
+        return bias_act(x, self.bias, slope=1.0, gain=1.0)
 
 
 class Block(nn.Module):

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rtil.ops import kernels
+from rtil.ops import cpu, kernels
 
 SQRT2 = math.sqrt(2.0)
 
@@ -65,6 +65,8 @@ def bias_act(
         )
     if kernels.kernels_serve(impl, x.device.type, x.device.index or 0, "bias_act"):
         return bias_act_op(x, b, slope, gain, dim, -1.0 if clamp is None else clamp)
+    if dim % x.ndim == 1 and clamp is None and cpu.serves(x, impl):
+        return _on_cpu((slope, gain), x, b)
     return reference(x, b, slope, gain, dim, clamp)
 
 
@@ -184,6 +186,27 @@ def _(dy, y, slope, gain, dim, clamp, bias):
 @bias_act_grad_grad_op.register_fake
 def _(ddx, ddb, y, slope, gain, dim, clamp):
     return torch.empty_like(ddx, memory_format=_layout(y))
+
+
+def _cpu_value(settings: tuple, x: Tensor, b: Tensor | None) -> Tensor:
+    y = cpu.empty(x)
+    cpu.call("styled", x, None, None, 1, 0.0, b, *settings, y, *cpu.sizes(x))
+    return y
+
+
+def _cpu_gradient(settings: tuple, wanted, dy: Tensor, y: Tensor, x: None, b) -> list:
+    dx, db = cpu.empty(y), torch.empty_like(b) if wanted[1] else None
+    cpu.call("styled_grad", dy, y, None, None, *settings, dx, None, None, db, *cpu.sizes(y))
+    return [dx, db]
+
+
+def _cpu_formula(settings: tuple, wanted, dy: Tensor, y: Tensor, x: None, b) -> list:
+    dx = dy * _slope_at(y, *settings, -1.0)
+    others = [d for d in range(dx.ndim) if d != 1]
+    return [dx, dx.sum(others) if wanted[1] else None]
+
+
+_on_cpu = cpu.differentiable(_cpu_value, _cpu_gradient, _cpu_formula, kept=(False, True))
 
 
 def _keep_output(ctx, inputs, output):

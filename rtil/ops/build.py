@@ -1,4 +1,4 @@
-"""Builds the CUDA kernels of cuda_ops/ on first use, with nvcc and ninja.
+"""Builds the kernels of cuda_ops/ on first use: for GPUs with nvcc, for CPUs with a C++ compiler.
 
 Lives here: where a build is kept, who may write it, and what is said when it fails. Loading and
 launching live in rtil.ops.kernels. A build is one shared library in its own directory, named after
@@ -20,7 +20,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,8 +31,14 @@ SOURCES = next(
     (d for d in (PACKAGE / "cuda_ops", PACKAGE.parent / "cuda_ops") if d.is_dir()), None
 )
 UNITS = ("bias_act", "upfirdn2d")
+CPU_UNIT = "cpu_ops"
 LIBRARY = "librtil_ops.so"
 TOOLKIT = "https://developer.nvidia.com/cuda-downloads"
+NO_COMPILER = (
+    "no C++ compiler: CXX={!r} and g++ are not on PATH; install g++ (Debian, Ubuntu: apt install "
+    "g++; conda: conda install gxx) or set CXX."
+)
+NO_NINJA = "ninja is not on PATH; install it with `pip install ninja`."
 
 
 class BuildError(RuntimeError):
@@ -96,12 +102,9 @@ def find_tools(archs: tuple[str, ...]) -> Tools:
             f"CUDA toolkit {cuda.split('.')[0]}.x ({TOOLKIT}) or set CUDA_HOME to it."
         )
     if compiler is None:
-        raise BuildError(
-            f"no C++ compiler: CXX={os.environ.get('CXX')!r} and g++ are not on PATH; install "
-            "g++ (Debian, Ubuntu: apt install g++; conda: conda install gxx) or set CXX."
-        )
+        raise BuildError(NO_COMPILER.format(os.environ.get("CXX")))
     if ninja is None:
-        raise BuildError("ninja is not on PATH; install it with `pip install ninja`.")
+        raise BuildError(NO_NINJA)
     text = _run([nvcc, "--version"])
     match = re.search(r"release (\d+)\.(\d+)", text)
     if match is None:
@@ -123,13 +126,13 @@ def find_tools(archs: tuple[str, ...]) -> Tools:
     return Tools(nvcc, compiler, ninja, f"{match[1]}.{match[2]}")
 
 
-def digest() -> str:
-    """Sixteen hexadecimal digits of the sources' contents."""
+def digest(suffixes: tuple[str, ...] = (".cu", ".h")) -> str:
+    """Sixteen hexadecimal digits of the contents of the sources with these suffixes."""
     if SOURCES is None:
         raise BuildError(f"the kernel sources are not beside {PACKAGE}; reinstall rtil.")
     h = hashlib.sha256()
     for path in sorted(SOURCES.iterdir()):
-        if path.suffix in (".cu", ".h"):
+        if path.suffix in suffixes:
             h.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return h.hexdigest()[:16]
 
@@ -147,19 +150,59 @@ def build(arch: str) -> Path:
         BuildError: it cannot be built; the message says why and what to install.
     """
     name = f"ops-{digest()}-torch{torch.__version__}-{platform.machine()}-{arch}"
-    root = cache()
     if find_nvcc() is None:
-        done = sorted(root.glob(f"{name}-nvcc*/{LIBRARY}"))
+        done = sorted(cache().glob(f"{name}-nvcc*/{LIBRARY}"))
         if done:
             return done[-1]
     tools = find_tools((arch,))
-    home = root / f"{name}-nvcc{tools.release}"
+    return _built(f"{name}-nvcc{tools.release}", tools.ninja, lambda: _ninja_file(tools, arch))
+
+
+def build_cpu() -> Path:
+    """Returns the library of the CPU's kernels, building it if no earlier build fits.
+
+    It is compiled for the very processor it is built on, so that is part of its key.
+
+    Raises:
+        BuildError: it cannot be built; the message says why and what to install.
+    """
+    if platform.system() != "Linux":
+        raise BuildError("the kernels are built on Linux only; use impl=reference.")
+    compiler, ninja = find_compiler(), find_ninja()
+    if compiler is None:
+        raise BuildError(NO_COMPILER.format(os.environ.get("CXX")))
+    if ninja is None:
+        raise BuildError(NO_NINJA)
+    version = _run([compiler, "-dumpfullversion", "-dumpversion"]).strip()
+    key = hashlib.sha256(f"{compiler} {version} {_processor()}".encode()).hexdigest()[:12]
+    name = f"ops-{digest(('.cpp',))}-cpu-{platform.machine()}-{key}"
+    quoted = f"'{compiler}'".replace("$", "$$")
+    # OpenMP's functions are torch's own: a second runtime's threads would compete with them.
+    text = f"""rule build
+  command = {quoted} -O3 -march=native -std=c++17 -fopenmp -fPIC -fvisibility=hidden -c $in -o $
+      {CPU_UNIT}.o && {quoted} -shared {CPU_UNIT}.o -o $out
+build {LIBRARY}: build {_escaped(SOURCES / f"{CPU_UNIT}.cpp")}
+"""
+    return _built(name, ninja, lambda: text)
+
+
+def _processor() -> str:
+    """What the compiler's -march=native depends on."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    wanted = ("model name", "flags", "Features", "CPU part")
+    return "\n".join(sorted({line for line in lines if line.startswith(wanted)}))
+
+
+def _built(name: str, ninja: str, text: Callable[[], str]) -> Path:
+    """The library of the build called `name`, made by ninja from `text` if it is not there."""
+    root = cache()
+    home = root / name
     if not (home / LIBRARY).exists():
         try:
             root.mkdir(parents=True, exist_ok=True)
             with _lock(root / f"{home.name}.lock"):
                 if not (home / LIBRARY).exists():
-                    _build_into(home, tools, arch)
+                    _build_into(home, ninja, text())
         except OSError as error:
             raise BuildError(
                 f"cannot write the build under {root}: {error}; set RTIL_CACHE to a directory "
@@ -180,7 +223,7 @@ def _lock(path: Path) -> Iterator[None]:
         yield
 
 
-def _build_into(home: Path, tools: Tools, arch: str) -> None:
+def _build_into(home: Path, ninja: str, text: str) -> None:
     """Compiles into a temporary directory beside `home` and renames it; needs the lock."""
     # What carries this name was left by a builder that was killed: the lock is ours.
     for stale in home.parent.glob(f"{home.name}.tmp*"):
@@ -188,8 +231,8 @@ def _build_into(home: Path, tools: Tools, arch: str) -> None:
     shutil.rmtree(home, ignore_errors=True)
     place = Path(tempfile.mkdtemp(prefix=f"{home.name}.tmp", dir=home.parent))
     try:
-        (place / "build.ninja").write_text(_ninja_file(tools, arch))
-        _run([tools.ninja, "-C", str(place)])
+        (place / "build.ninja").write_text(text)
+        _run([ninja, "-C", str(place)])
         # For whoever shares the cache: mkdtemp lets only its owner in.
         place.chmod(0o755)
         place.rename(home)
@@ -199,10 +242,6 @@ def _build_into(home: Path, tools: Tools, arch: str) -> None:
 
 def _ninja_file(tools: Tools, arch: str) -> str:
     """The build as ninja reads it: one object per .cu file, one library."""
-
-    def escaped(path: str | Path) -> str:
-        return re.sub(r"([$ :])", r"$\1", str(path))
-
     code = arch.removeprefix("sm_")
     quoted = [f"'{part}'" for part in (tools.nvcc, tools.compiler)]
     nvcc, compiler = (part.replace("$", "$$") for part in quoted)
@@ -213,9 +252,14 @@ def _ninja_file(tools: Tools, arch: str) -> str:
         f"rule link\n  command = {nvcc} $flags -shared $in -o $out",
     ]
     for unit in UNITS:
-        lines.append(f"build {unit}.o: compile {escaped(SOURCES / f'{unit}.cu')}")
+        lines.append(f"build {unit}.o: compile {_escaped(SOURCES / f'{unit}.cu')}")
     lines.append(f"build {LIBRARY}: link {' '.join(f'{unit}.o' for unit in UNITS)}")
     return "\n".join(lines) + "\n"
+
+
+def _escaped(path: str | Path) -> str:
+    """A path as ninja reads it."""
+    return re.sub(r"([$ :])", r"$\1", str(path))
 
 
 def _run(command: list[str]) -> str:
@@ -263,16 +307,15 @@ def main(argv: list[str] | None = None) -> int:
     if archs is None:
         archs = sorted({arch_of(i) for i in range(torch.cuda.device_count())})
     print("\n".join(diagnosis()))
-    if not archs:
-        print("nothing to build: no GPU here; name architectures with --arch, e.g. --arch sm_90")
-        return 1
     failed = 0
-    for arch in archs:
+    for target in ("CPU", *archs):
         try:
-            print(f"{arch}: {build(arch)}")
+            print(f"{target}: {build_cpu() if target == 'CPU' else build(target)}")
         except BuildError as error:
             failed = 1
-            print(f"{arch}: FAILED: {error}")
+            print(f"{target}: FAILED: {error}")
+    if not archs:
+        print("no GPU here; name architectures with --arch to build for others: --arch sm_90")
     return failed
 
 

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rtil.ops import kernels
+from rtil.ops import cpu, kernels
 
 BINOMIAL = (1.0, 3.0, 3.0, 1.0)  # the filter of StyleGAN2 (Karras et al. 2020, App. B)
 LARGEST = 2**31 - 1  # of an axis, before and after up-sampling: kernels count those in 32 bits
@@ -103,6 +103,10 @@ def upfirdn2d(
                 f"upfirdn2d: f of shape {tuple(f.shape)} needs a gradient, which impl='cuda' does "
                 "not compute; use impl='auto' or 'reference'."
             )
+    square = f.ndim == 1 and axes.up[0] == axes.up[1] and axes.down[0] == axes.down[1]
+    constant = not (f.requires_grad and torch.is_grad_enabled())
+    if square and constant and cpu.serves(x, impl):
+        return OnCPU.apply(x, f, *axes, gain, flip)
     return reference(x, f, axes, gain, flip)
 
 
@@ -250,14 +254,43 @@ def _backward(ctx, dy):
     if ctx.needs_input_grad[1]:
         raise RuntimeError("rtil::upfirdn2d holds its filter constant; call rtil.ops.upfirdn2d.")
     up, down, padding, gain, flip = ctx.settings
-    adjoint = []
-    for i, taps in enumerate((f.shape[0], f.shape[-1])):
-        before = taps - 1 - padding[2 * i]
-        # What makes the adjoint's output exactly as long as the input.
-        after = up[i] * (ctx.sizes[0][i] - 1) + taps - down[i] * ctx.sizes[1][i] - before
-        adjoint += [before, after]
+    adjoint = _adjoint(up, down, padding, (f.shape[0], f.shape[-1]), *ctx.sizes)
     dx = upfirdn2d_op(dy, f, down, up, adjoint, gain, not flip)
     return dx, None, None, None, None, None, None
 
 
 upfirdn2d_op.register_autograd(_backward, setup_context=_setup)
+
+
+def _adjoint(up, down, padding, taps, size, size_out) -> list[int]:
+    """The padding that makes upfirdn2d with up and down exchanged the adjoint."""
+    adjoint = []
+    for i in (0, 1):
+        before = taps[i] - 1 - padding[2 * i]
+        # What makes the adjoint's output exactly as long as the input.
+        after = up[i] * (size[i] - 1) + taps[i] - down[i] * size_out[i] - before
+        adjoint += [before, after]
+    return adjoint
+
+
+class OnCPU(torch.autograd.Function):
+    """upfirdn2d by the CPU's kernel: f separable and constant, both axes alike."""
+
+    @staticmethod
+    def forward(ctx, x, f, up, down, padding, gain, flip):
+        ctx.settings = f, up, down, padding, gain, flip
+        axes, x = Axes(up, down, padding), cpu.dense(x)
+        rows, columns = axes.out(x.shape[2:], (len(f), len(f)))
+        out = torch.empty((*x.shape[:2], rows, columns), memory_format=torch.channels_last)
+        ctx.sizes = x.shape[2:], (rows, columns)
+        window = (f if flip else f.flip(0)).float().contiguous()
+        cpu.call("upfirdn2d", x, window, len(f), up[0], down[0], padding[0], padding[2], gain, out,
+                 len(x), *x.shape[2:], rows, columns, x.shape[1])
+        return out
+
+    @staticmethod
+    def backward(ctx, dy):
+        f, up, down, padding, gain, flip = ctx.settings
+        adjoint = _adjoint(up, down, padding, (len(f), len(f)), *ctx.sizes)
+        dx = OnCPU.apply(dy, f, down, up, tuple(adjoint), gain, not flip)
+        return dx, None, None, None, None, None, None

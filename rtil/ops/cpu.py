@@ -1,0 +1,166 @@
+"""The CPU's kernels: loading them, and giving a kernel its first and second gradient.
+
+Lives here: what rtil.ops.kernels is for GPUs. The kernels (cuda_ops/cpu_ops.cpp) take float32
+feature maps with channels innermost; anything else takes the PyTorch form. Results differ from
+that form by rounding only, and depend neither on the number of threads nor on the batch.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import warnings
+from collections.abc import Callable, Sequence
+from ctypes import c_float, c_int64, c_void_p
+from functools import cache
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+from torch.autograd import forward_ad as fwAD
+
+from rtil.ops import kernels
+
+SIGNATURES = {
+    "styled": "pppnfpffpnnn",
+    "styled_grad": "ppppffppppnnn",
+    "norm_act": "pffpnn",
+    "norm_act_grad": "ppffpnn",
+    "upfirdn2d": "ppnnnnnfpnnnnnn",
+}
+TYPES = {"p": c_void_p, "n": c_int64, "f": c_float}
+
+
+@cache
+def library() -> ctypes.CDLL | RuntimeError:
+    """The loaded kernels, or why there are none; one warning in that case."""
+    # Imported late: nothing of the build is needed where only GPUs compute.
+    from rtil.ops.build import BuildError, build_cpu
+
+    try:
+        found = ctypes.CDLL(str(build_cpu()))
+        for name, letters in SIGNATURES.items():
+            function = getattr(found, f"rtil_cpu_{name}")
+            function.argtypes, function.restype = [TYPES[letter] for letter in letters], None
+        return found
+    except (BuildError, OSError) as error:
+        warnings.warn(
+            f"rtil.ops: using the slower PyTorch form between convolutions: {error}\n"
+            "`python -m rtil.ops.build` prints a diagnosis; hardware.ops=reference silences this.",
+            stacklevel=2,
+        )
+        return RuntimeError(str(error))
+
+
+def serves(x: Tensor, impl: str | None = None) -> bool:
+    """Whether the kernels compute on x: float32, (B, C) or channels innermost."""
+    if x.device.type != "cpu" or x.dtype != torch.float32 or kernels.chosen(impl) != "auto":
+        return False
+    dense = x.ndim == 2 and x.is_contiguous()
+    if not dense and (x.ndim != 4 or not x.is_contiguous(memory_format=torch.channels_last)):
+        return False
+    if torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu") or x.numel() == 0:
+        return False
+    # Transforms of torch.func and forward-mode differentiation see through PyTorch's own only.
+    if torch._C._functorch.peek_interpreter_stack() is not None or fwAD._current_level >= 0:
+        return False
+    return not isinstance(library(), RuntimeError)
+
+
+def call(name: str, *arguments: object) -> None:
+    """Calls a kernel; tensors go by address, None as a null pointer."""
+    raw = [a.data_ptr() if isinstance(a, Tensor) else a for a in arguments]
+    getattr(library(), f"rtil_cpu_{name}")(*raw)
+
+
+def dense(x: Tensor) -> Tensor:
+    """x in the memory order of the kernels."""
+    return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x.contiguous()
+
+
+def empty(x: Tensor) -> Tensor:
+    """A tensor of x's shape in the memory order of the kernels."""
+    layout = torch.channels_last if x.ndim == 4 else torch.contiguous_format
+    return torch.empty_like(x, memory_format=layout)
+
+
+def sizes(x: Tensor) -> tuple[int, int, int]:
+    """(batch, pixels, channels)."""
+    return x.shape[0], x[0, 0].numel(), x.shape[1]
+
+
+def differentiable(
+    value: Callable[..., Tensor],
+    gradient: Callable[..., Sequence[Tensor | None]],
+    formula: Callable[..., Sequence[Tensor | None]],
+    kept: Sequence[bool] | None = None,
+) -> Callable[..., Tensor]:
+    """Makes a kernel a function that can be differentiated twice.
+
+    Args:
+        value: (settings, *inputs) -> y; inputs are tensors or None.
+        gradient: (settings, wanted, dy, y, *inputs) -> the gradient of each input, None where
+            wanted[i] is false: the kernel.
+        formula: the same in plain PyTorch, correct as a function of dy and the inputs for y held
+            constant; it is what a second gradient differentiates.
+        kept: inputs that gradients need; the others arrive there as None. None: all.
+
+    Returns:
+        (settings, *inputs) -> y.
+    """
+
+    class Value(Function):
+        @staticmethod
+        def forward(ctx, settings, *inputs):
+            y = value(settings, *inputs)
+            ctx.settings = settings
+            if kept is not None:
+                inputs = [t if keep else None for t, keep in zip(inputs, kept)]
+            ctx.save_for_backward(y, *inputs)
+            return y
+
+        @staticmethod
+        def backward(ctx, dy):
+            wanted = ctx.needs_input_grad[1:]
+            if torch.is_grad_enabled():
+                return None, *Gradient.apply(ctx.settings, wanted, dy, *ctx.saved_tensors)
+            return None, *gradient(ctx.settings, wanted, dense(dy), *ctx.saved_tensors)
+
+    class Gradient(Function):
+        @staticmethod
+        def forward(ctx, settings, wanted, dy, y, *inputs):
+            ctx.given = settings, wanted
+            ctx.set_materialize_grads(False)
+            ctx.save_for_backward(dy, y, *inputs)
+            return tuple(gradient(settings, wanted, dense(dy), y, *inputs))
+
+        @staticmethod
+        @torch.autograd.function.once_differentiable
+        def backward(ctx, *seconds):
+            settings, wanted = ctx.given
+            dy, y, *inputs = ctx.saved_tensors
+            # dy and the inputs; y is a constant of the formula.
+            asked = (ctx.needs_input_grad[2], *ctx.needs_input_grad[4:])
+            with torch.enable_grad():
+                leaves = [
+                    t if t is None else t.detach().requires_grad_(need)
+                    for t, need in zip((dy, *inputs), asked)
+                ]
+                first = formula(settings, wanted, leaves[0], y, *leaves[1:])
+                pairs = [
+                    (g, dd) for g, dd in zip(first, seconds) if dd is not None and g is not None
+                ]
+                pairs = [(g, dd) for g, dd in pairs if g.requires_grad]
+            found = iter(())
+            if pairs:
+                grads, ups = zip(*pairs)
+                leaf = [t for t, need in zip(leaves, asked) if need]
+                found = iter(torch.autograd.grad(grads, leaf, ups, allow_unused=True))
+            d_dy, *rest = (next(found, None) if need else None for need in asked)
+            return None, None, d_dy, None, *rest
+
+    def apply(settings: tuple, *inputs: Tensor | None) -> Tensor:
+        if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in inputs):
+            return Value.apply(settings, *inputs)
+        return value(settings, *inputs)
+
+    return apply

@@ -1,0 +1,54 @@
+"""Pixel norm and leaky ReLU in one call (Karras et al. 2018, section 4.2).
+
+    y = lrelu(x r),  r = (mean over channels of x^2 + eps)^(-1/2)
+    dx = r g - x r^3 mean(g x),  g = dy lrelu'(x)
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from rtil.ops import cpu
+
+EPS = 1e-8
+
+
+def norm_act(x: Tensor, slope: float = 0.2) -> Tensor:
+    """Computes lrelu(x / rms(x)) with the rms over dimension 1, differentiable twice.
+
+    Args:
+        x: (B, C, H, W).
+        slope: of the leaky ReLU, >= 0.
+
+    Returns:
+        (B, C, H, W).
+    """
+    if cpu.serves(x):
+        return _fused((slope, EPS), x)
+    return F.leaky_relu(x * torch.rsqrt(x.square().mean(1, keepdim=True) + EPS), slope)
+
+
+def _value(settings: tuple, x: Tensor) -> Tensor:
+    y = cpu.empty(x)
+    batch, pixels, channels = cpu.sizes(x)
+    cpu.call("norm_act", x, *settings, y, batch * pixels, channels)
+    return y
+
+
+def _gradient(settings: tuple, wanted, dy: Tensor, y: Tensor, x: Tensor) -> list:
+    dx = cpu.empty(x)
+    batch, pixels, channels = cpu.sizes(x)
+    cpu.call("norm_act_grad", dy, x, *settings, dx, batch * pixels, channels)
+    return [dx]
+
+
+def _formula(settings: tuple, wanted, dy: Tensor, y: Tensor, x: Tensor) -> list:
+    slope, eps = settings
+    r = torch.rsqrt(x.square().mean(1, keepdim=True) + eps)
+    g = dy * torch.where(y > 0, 1.0, slope).to(dy)
+    return [r * g - x * r.pow(3) * (g * x).mean(1, keepdim=True)]
+
+
+_fused = cpu.differentiable(_value, _gradient, _formula)

@@ -1,0 +1,111 @@
+"""What follows a modulated convolution, in one call, and the modulation itself.
+
+    y = gain lrelu(d x + strength noise + b)        (Karras et al. 2020, Fig. 2c)
+    x' = s x                                        (their eq. 1, on activations)
+
+d and s scale the channels of each image. On the CPU both are one pass over memory, as are their
+gradients (rtil.ops.cpu); elsewhere the last step is bias_act.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from rtil.ops import cpu
+from rtil.ops.bias_act import SQRT2, bias_act
+
+
+def styled_act(
+    x: Tensor,
+    d: Tensor | None,
+    noise: Tensor,
+    strength: Tensor,
+    b: Tensor,
+    slope: float = 0.2,
+    gain: float = SQRT2,
+) -> Tensor:
+    """Computes gain lrelu(d x + strength noise + b), differentiable twice.
+
+    Args:
+        x: (B, C, H, W).
+        d: (B, C) factor on every channel (demodulation), or None for 1.
+        noise: (B or 1, 1, H, W).
+        strength: () factor on the noise.
+        b: (C,).
+        slope: of the leaky ReLU, >= 0.
+        gain: factor on the output, > 0.
+
+    Returns:
+        (B, C, H, W).
+    """
+    if cpu.serves(x):
+        return _styled((slope, gain), x, d, noise, strength, b)
+    if d is not None:
+        x = x * d[:, :, None, None]
+    return bias_act(x + noise * strength, b, slope, gain)
+
+
+def modulate(x: Tensor, s: Tensor) -> Tensor:
+    """Scales every channel of x (B or 1, C, H, W) by s (B, C), differentiable twice."""
+    if cpu.serves(x) and len(x) == len(s):
+        return _modulate((), x, s)
+    return x * s[:, :, None, None]
+
+
+def _styled_value(settings: tuple, x: Tensor, d, noise, strength, b) -> Tensor:
+    y, noise = cpu.empty(x), noise.contiguous()
+    d = None if d is None else d.contiguous()
+    cpu.call("styled", x, d, noise, len(noise), float(strength), b, *settings, y, *cpu.sizes(x))
+    return y
+
+
+def _styled_gradient(settings: tuple, wanted, dy, y, x, d, noise, strength, b) -> list:
+    to_x, to_d, to_noise, to_strength, to_b = wanted
+    dx = cpu.empty(x) if to_x else None
+    dd = torch.empty_like(d) if to_d else None
+    d = None if d is None else d.contiguous()
+    total = x.new_empty(len(x), 1, *x.shape[2:]) if to_noise or to_strength else None
+    db = torch.empty_like(b) if to_b else None
+    cpu.call("styled_grad", dy, y, x, d, *settings, dx, dd, total, db, *cpu.sizes(x))
+    return [dx, dd, *_noise(total, noise, strength, to_noise, to_strength), db]
+
+
+def _styled_formula(settings: tuple, wanted, dy, y, x, d, noise, strength, b) -> list:
+    to_x, to_d, to_noise, to_strength, to_b = wanted
+    slope, gain = settings
+    g = dy * torch.where(y > 0, gain, gain * slope).to(dy)
+    dx = g if d is None else g * d[:, :, None, None]
+    dd = (g * x).sum((2, 3)) if to_d else None
+    total = g.sum(1, keepdim=True)
+    db = g.sum((0, 2, 3)) if to_b else None
+    return [dx if to_x else None, dd, *_noise(total, noise, strength, to_noise, to_strength), db]
+
+
+def _noise(total: Tensor | None, noise: Tensor, strength: Tensor, to_noise, to_strength) -> list:
+    """Gradients of noise and strength; total (B, 1, H, W) is the gradient of their product."""
+    each = total * strength if to_noise else None
+    if to_noise and len(noise) == 1:
+        each = each.sum(0, keepdim=True)
+    return [each, (total * noise).sum() if to_strength else None]
+
+
+def _modulate_value(settings: tuple, x: Tensor, s: Tensor) -> Tensor:
+    return x * s[:, :, None, None]
+
+
+def _modulate_gradient(settings: tuple, wanted, dy, y, x, s) -> list:
+    to_x, to_s = wanted
+    dx = cpu.empty(x) if to_x else None
+    ds = s.new_empty(s.shape) if to_s else None
+    cpu.call("styled_grad", dy, None, x, s.contiguous(), 1.0, 1.0, dx, ds, None, None,
+             *cpu.sizes(x))
+    return [dx, ds]
+
+
+def _modulate_formula(settings: tuple, wanted, dy, y, x, s) -> list:
+    return [dy * s[:, :, None, None], (dy * x).sum((2, 3))]
+
+
+_styled = cpu.differentiable(_styled_value, _styled_gradient, _styled_formula)
+_modulate = cpu.differentiable(_modulate_value, _modulate_gradient, _modulate_formula)
