@@ -25,6 +25,44 @@ void add_up(const float* partial, float* sum, int64_t batch, int64_t count, int6
     }
 }
 
+// sum_k w_k from_k[i] for i < size, up to four terms in one pass.
+struct Sum {
+    const float* from[4];
+    float w[4];
+    int held = 0;
+    bool begun = false;
+
+    void add(float weight, const float* term, float* to, int64_t size) {
+        if (held == 4) flush(to, size);
+        w[held] = weight, from[held++] = term;
+    }
+    void finish(float* to, int64_t size) {
+        if (held || !begun) flush(to, size);
+    }
+
+  private:
+    void flush(float* to, int64_t size) {
+        const float *a = from[0], *b = from[1], *c = from[2], *d = from[3];
+        if (!begun && held < 1) {
+            std::fill(to, to + size, 0.0f);
+        } else if (held == 4 && !begun) {
+#pragma omp simd
+            for (int64_t i = 0; i < size; ++i)
+                to[i] = w[0] * a[i] + w[1] * b[i] + w[2] * c[i] + w[3] * d[i];
+        } else if (held == 2 && !begun) {
+#pragma omp simd
+            for (int64_t i = 0; i < size; ++i) to[i] = w[0] * a[i] + w[1] * b[i];
+        } else {
+            if (!begun) std::fill(to, to + size, 0.0f);
+            for (int k = 0; k < held; ++k) {
+#pragma omp simd
+                for (int64_t i = 0; i < size; ++i) to[i] += w[k] * from[k][i];
+            }
+        }
+        held = 0, begun = true;
+    }
+};
+
 }  // namespace
 
 // y = gain * lrelu(x * d + strength * noise + b). d (B, C), noise (maps, H W) with maps 1 or B, and
@@ -141,6 +179,36 @@ RTIL_EXPORT void rtil_cpu_norm_act_grad(const float* dy, const float* x, float s
     }
 }
 
+// The gradients of sum(v dx) in dy and x, with s = lrelu'(x), m = mean(g x), n = mean(v x):
+//     s (r v - x r^3 n)   and   x (3 r^5 n m - r^3 mean(v g)) - r^3 (m v + n g).
+RTIL_EXPORT void rtil_cpu_norm_act_second(const float* dy, const float* x, const float* v,
+                                          float slope, float eps, float* d_dy, float* d_x,
+                                          int64_t pixels, int64_t C) {
+#pragma omp parallel for schedule(static) if (pixels * C > WORTH)
+    for (int64_t p = 0; p < pixels; ++p) {
+        const float *from = x + p * C, *grad = dy + p * C, *along = v + p * C;
+        float square = 0.0f, m = 0.0f, n = 0.0f, both = 0.0f;
+#pragma omp simd reduction(+ : square, m, n, both)
+        for (int64_t c = 0; c < C; ++c) {
+            const float g = grad[c] * (from[c] > 0.0f ? 1.0f : slope);
+            square += from[c] * from[c];
+            m += g * from[c];
+            n += along[c] * from[c];
+            both += along[c] * g;
+        }
+        const float r = 1.0f / std::sqrt(square / C + eps), cube = r * r * r;
+        m /= C, n /= C, both /= C;
+        const float on_x = 3.0f * cube * r * r * n * m - cube * both;
+        float *to_dy = d_dy + p * C, *to_x = d_x + p * C;
+#pragma omp simd
+        for (int64_t c = 0; c < C; ++c) {
+            const float s = from[c] > 0.0f ? 1.0f : slope;
+            to_dy[c] = s * (r * along[c] - from[c] * cube * n);
+            to_x[c] = from[c] * on_x - cube * (m * along[c] + n * s * grad[c]);
+        }
+    }
+}
+
 // upfirdn2d with the separable filter w (taps,) in the order of the window (see upfirdn2d.h), the
 // same up and down on both axes: a row of the output is a sum of rows, then of shifted pixels.
 RTIL_EXPORT void rtil_cpu_upfirdn2d(const float* x, const float* w, int64_t taps, int64_t up,
@@ -158,35 +226,29 @@ RTIL_EXPORT void rtil_cpu_upfirdn2d(const float* x, const float* w, int64_t taps
 #pragma omp for schedule(static)
         for (int64_t t = 0; t < batch * rows_out; ++t) {
             const int64_t image = t / rows_out, base = t % rows_out * down - before_y;
-            std::fill(inside, inside + columns * C, 0.0f);
+            Sum sum;
             for (int64_t m = 0; m < taps; ++m) {
                 const int64_t at = base + m;
                 if (at < 0 || at % up || at / up >= rows) continue;
-                const float* row = x + (image * rows + at / up) * columns * C;
-                const float tap = w[m] * gain;
-#pragma omp simd
-                for (int64_t i = 0; i < columns * C; ++i) inside[i] += tap * row[i];
+                sum.add(w[m] * gain, x + (image * rows + at / up) * columns * C, inside, columns * C);
             }
+            sum.finish(inside, columns * C);
             float* to = y + t * columns_out * C;
             if (up == 1 && down == 1) {
                 // Every window starts one pixel on: the row is a sum of shifted rows.
-                const float* from = inside - before_x * C;
-                std::fill(to, to + columns_out * C, 0.0f);
-                for (int64_t m = 0; m < taps; ++m, from += C) {
-#pragma omp simd
-                    for (int64_t i = 0; i < columns_out * C; ++i) to[i] += w[m] * from[i];
-                }
+                Sum shifted;
+                for (int64_t m = 0; m < taps; ++m)
+                    shifted.add(w[m], inside + (m - before_x) * C, to, columns_out * C);
+                shifted.finish(to, columns_out * C);
                 continue;
             }
             for (int64_t o = 0; o < columns_out; ++o, to += C) {
-                std::fill(to, to + C, 0.0f);
                 const int64_t start = o * down - before_x;
                 const int64_t skip = ((-start) % up + up) % up;  // window's start to first sample
-                for (int64_t m = skip; m < taps; m += up) {
-                    const float* from = inside + (start + m) / up * C;
-#pragma omp simd
-                    for (int64_t c = 0; c < C; ++c) to[c] += w[m] * from[c];
-                }
+                Sum pixel;
+                for (int64_t m = skip; m < taps; m += up)
+                    pixel.add(w[m], inside + (start + m) / up * C, to, C);
+                pixel.finish(to, C);
             }
         }
     }

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rtil.ops.conv2d import conv2d
+
 
 class EqualLinear(nn.Module):
     """y = W x gain lr / sqrt(in) + lr b (Karras et al. 2018, section 4.1).
@@ -69,7 +71,7 @@ class EqualConv2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B, in, H, W) to (B, out, H', W')."""
-        return F.conv2d(x, self.weight * self.scale, self.bias, self.stride, self.padding)
+        return conv2d(x, self.weight * self.scale, self.bias, self.stride, self.padding)
 
 
 def pixel_norm(x: Tensor) -> Tensor:

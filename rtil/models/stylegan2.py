@@ -22,6 +22,7 @@ from rtil.models.layers import (
     pixel_norm,
 )
 from rtil.ops.bias_act import SQRT2, bias_act
+from rtil.ops.conv2d import conv2d, conv_transpose2d
 from rtil.ops.styled_act import modulate, styled_act
 from rtil.ops.upfirdn2d import fir, upfirdn2d
 
@@ -56,10 +57,10 @@ class ModulatedConv2d(nn.Module):
         style, weight = self.style(w), self.weight * self.scale
         x = modulate(x, style)
         if self.up:
-            x = F.conv_transpose2d(x, weight.transpose(0, 1), stride=2)
+            x = conv_transpose2d(x, weight.transpose(0, 1), stride=2)
             x = upfirdn2d(x, self.fir, padding=(1, 1), gain=4.0)
         else:
-            x = F.conv2d(x, weight, padding=self.padding)
+            x = conv2d(x, weight, padding=self.padding)
         if not self.demod:
             return x, None
         norm = F.linear(style.square(), weight.square().sum((2, 3)))
@@ -232,7 +233,9 @@ class ConvLayer(nn.Module):
         activate: bool = True,
     ) -> None:
         super().__init__()
-        stride, padding = (2, 0) if down else (1, kernel // 2)
+        # A 1x1 convolution reads what stride 2 keeps and nothing else: decimate before it.
+        self.decimate = 2 if down and kernel == 1 else 1
+        stride, padding = (2 // self.decimate, 0) if down else (1, kernel // 2)
         self.conv = EqualConv2d(
             in_channels, out_channels, kernel, stride=stride, padding=padding, bias=False
         )
@@ -244,7 +247,7 @@ class ConvLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.blur is not None:
-            x = upfirdn2d(x, self.fir, padding=self.blur)
+            x = upfirdn2d(x, self.fir, down=self.decimate, padding=self.blur)
         x = self.conv(x)
         return x if self.bias is None else bias_act(x, self.bias, SLOPE, SQRT2)
 

@@ -25,6 +25,7 @@ SIGNATURES = {
     "styled_grad": "ppppffppppnnn",
     "norm_act": "pffpnn",
     "norm_act_grad": "ppffpnn",
+    "norm_act_second": "pppffppnn",
     "upfirdn2d": "ppnnnnnfpnnnnnn",
 }
 TYPES = {"p": c_void_p, "n": c_int64, "f": c_float}
@@ -93,6 +94,7 @@ def differentiable(
     gradient: Callable[..., Sequence[Tensor | None]],
     formula: Callable[..., Sequence[Tensor | None]],
     kept: Sequence[bool] | None = None,
+    second: Callable[..., Sequence[Tensor | None]] | None = None,
 ) -> Callable[..., Tensor]:
     """Makes a kernel a function that can be differentiated twice.
 
@@ -103,6 +105,8 @@ def differentiable(
         formula: the same in plain PyTorch, correct as a function of dy and the inputs for y held
             constant; it is what a second gradient differentiates.
         kept: inputs that gradients need; the others arrive there as None. None: all.
+        second: (settings, dy, y, *inputs, *cotangents of the gradients) -> gradients of dy and of
+            the inputs, by a kernel; None differentiates the formula.
 
     Returns:
         (settings, *inputs) -> y.
@@ -138,6 +142,10 @@ def differentiable(
         def backward(ctx, *seconds):
             settings, wanted = ctx.given
             dy, y, *inputs = ctx.saved_tensors
+            if second is not None:
+                seconds = [v if v is None else dense(v) for v in seconds]
+                d_dy, *rest = second(settings, dense(dy), y, *inputs, *seconds)
+                return None, None, d_dy, None, *rest
             # dy and the inputs; y is a constant of the formula.
             asked = (ctx.needs_input_grad[2], *ctx.needs_input_grad[4:])
             with torch.enable_grad():

@@ -51,4 +51,11 @@ def _formula(settings: tuple, wanted, dy: Tensor, y: Tensor, x: Tensor) -> list:
     return [r * g - x * r.pow(3) * (g * x).mean(1, keepdim=True)]
 
 
-_fused = cpu.differentiable(_value, _gradient, _formula)
+def _second(settings: tuple, dy: Tensor, y: Tensor, x: Tensor, v: Tensor) -> list:
+    d_dy, d_x = cpu.empty(x), cpu.empty(x)
+    batch, pixels, channels = cpu.sizes(x)
+    cpu.call("norm_act_second", dy, x, v, *settings, d_dy, d_x, batch * pixels, channels)
+    return [d_dy, d_x]
+
+
+_fused = cpu.differentiable(_value, _gradient, _formula, second=_second)
