@@ -13,6 +13,7 @@ from rtil.inverters.minimise import Schedule, Variable, minimise, randn
 from rtil.latents.additive import Additive
 from rtil.latents.space import Latents
 from rtil.models.generator import Generator
+from rtil.models.layers import frozen
 from rtil.operators.operator import ForwardOperator
 
 
@@ -48,6 +49,7 @@ class CSGM(Inverter):
     def check(self, G: Generator) -> None:
         """Any generator has a z0."""
 
+    @frozen()
     def invert(
         self,
         G: Generator,

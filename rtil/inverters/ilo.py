@@ -14,6 +14,7 @@ from rtil.inverters.minimise import Minimum, Schedule, Variable, minimise, norm,
 from rtil.latents.additive import Additive
 from rtil.latents.space import Latents
 from rtil.models.generator import EMPTY, Generator, State, StylePrior
+from rtil.models.layers import frozen
 from rtil.operators.operator import ForwardOperator
 from rtil.runtime import seeded
 
@@ -106,6 +107,7 @@ class ILO(Inverter):
                 f"generator has {G.num_blocks}; shorten inverter.steps."
             )
 
+    @frozen()
     def invert(
         self,
         G: Generator,

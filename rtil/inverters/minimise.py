@@ -97,7 +97,7 @@ def minimise(
     values = [v.value.requires_grad_(True) for v in variables]
     groups = [{"params": [v.value], "lr": v.lr} for v in variables]
     kind = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}[optimiser]
-    optim = kind(groups, lr=0.0)
+    optim = kind(groups, lr=0.0, fused=True)
     best = best_loss = None
     history = []
     for step in range(steps + 1):

@@ -13,6 +13,7 @@ from rtil.inverters.minimise import Schedule, Variable, minimise, randn
 from rtil.latents.multicode import MultiCode, flat_dirichlet
 from rtil.latents.space import Latents
 from rtil.models.generator import Generator
+from rtil.models.layers import frozen
 from rtil.operators.operator import ForwardOperator
 
 
@@ -61,6 +62,7 @@ class MGANPrior(Inverter):
     def check(self, G: Generator) -> None:
         MultiCode(self.num_codes, self.block).check(G)
 
+    @frozen()
     def invert(
         self,
         G: Generator,

@@ -7,12 +7,46 @@ step for every layer (Karras et al. 2018, section 4.1).
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rtil.ops.conv2d import conv2d
+
+_kept: dict[tuple[int, str], tuple[Tensor, Tensor]] | None = None
+
+
+@contextmanager
+def frozen() -> Iterator[None]:
+    """Within, what layers derive from weights that need no gradient is computed once.
+
+    For loops that run a generator many times with the same weights, as inversion does. A weight
+    must not change within, and must not be replaced.
+    """
+    global _kept
+    before, _kept = _kept, {} if _kept is None else _kept
+    try:
+        yield
+    finally:
+        _kept = before
+
+
+def derived(weight: Tensor, what: str, compute: Callable[[], Tensor]) -> Tensor:
+    """compute(), which depends on `weight` alone; kept within `frozen` for a constant weight.
+
+    Args:
+        what: name of the derived quantity.
+    """
+    if _kept is None or weight.requires_grad:
+        return compute()
+    key = (id(weight), what)
+    if key not in _kept:
+        # The weight is held as well, so that its id stays its own.
+        _kept[key] = (weight, compute())
+    return _kept[key][1]
 
 
 class EqualLinear(nn.Module):
@@ -40,7 +74,9 @@ class EqualLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (..., in) to (..., out)."""
-        return F.linear(x, self.weight * self.scale, self.bias * self.lr)
+        weight = derived(self.weight, "scaled", lambda: self.weight * self.scale)
+        bias = derived(self.bias, "scaled", lambda: self.bias * self.lr)
+        return F.linear(x, weight, bias)
 
 
 class EqualConv2d(nn.Module):
@@ -71,7 +107,8 @@ class EqualConv2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B, in, H, W) to (B, out, H', W')."""
-        return conv2d(x, self.weight * self.scale, self.bias, self.stride, self.padding)
+        weight = derived(self.weight, "scaled", lambda: self.weight * self.scale)
+        return conv2d(x, weight, self.bias, self.stride, self.padding)
 
 
 def pixel_norm(x: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from rtil.models.layers import (
     EqualConv2d,
     EqualLinear,
     check_resolution,
+    derived,
     minibatch_stddev,
 )
 from rtil.ops.bias_act import SQRT2
@@ -140,7 +141,8 @@ class PGGANGenerator(Generator):
         self, k: int, state: State, w: Tensor, noise: tuple[Tensor, ...] | None = None
     ) -> State:
         if k == 1:
-            x = torch.einsum("bz,zchw->bchw", w, self.input * self.input_scale)
+            first = derived(self.input, "scaled", lambda: self.input * self.input_scale)
+            x = torch.einsum("bz,zchw->bchw", w, first)
             x = x + self.input_bias[:, None, None]
             return State(self.blocks[0](norm_act(x, SLOPE)))
         x = _upsample(state.x)

@@ -18,6 +18,7 @@ from rtil.models.layers import (
     EqualConv2d,
     EqualLinear,
     check_resolution,
+    derived,
     minibatch_stddev,
     pixel_norm,
 )
@@ -54,7 +55,8 @@ class ModulatedConv2d(nn.Module):
         Returns:
             (B, out, H', W') before it is scaled, and d (B, out), None without demodulation.
         """
-        style, weight = self.style(w), self.weight * self.scale
+        style = self.style(w)
+        weight = derived(self.weight, "scaled", lambda: self.weight * self.scale)
         x = modulate(x, style)
         if self.up:
             x = conv_transpose2d(x, weight.transpose(0, 1), stride=2)
@@ -63,7 +65,8 @@ class ModulatedConv2d(nn.Module):
             x = conv2d(x, weight, padding=self.padding)
         if not self.demod:
             return x, None
-        norm = F.linear(style.square(), weight.square().sum((2, 3)))
+        squares = derived(self.weight, "squares", lambda: weight.square().sum((2, 3)))
+        norm = F.linear(style.square(), squares)
         return x, torch.rsqrt(norm + 1e-8)
 
 
