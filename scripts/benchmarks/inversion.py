@@ -1,0 +1,237 @@
+"""Rows of inversion: steps of ILO and mGANprior against the straightforward form.
+
+Whole inversions of a few steps a stage run through `Inverter.invert`; its `watch`, called with
+every iterate, takes the time, so a step is what a user gets: images, measurement, gradient, update
+and projections. The first steps of each stage are left out. Stages are weighted by the steps that
+the scale gives them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from statistics import median
+
+import torch
+from baseline import inversion as straightforward
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from benchmarks import flops
+from benchmarks.record import Row
+from benchmarks.setting import SCALES, Setting, config, generator, images, twin
+from benchmarks.timing import Peak, alternate, ratio_of, synchronise
+from rtil.inverters.ilo import ILO
+from rtil.inverters.multicode import MGANPrior
+from rtil.losses import MeasurementLoss
+from rtil.operators import build_operator
+from rtil.runtime import CONFIGS, seeded
+
+BATCHES = (1, 4, 12)
+RATIO = 0.1  # m/n of compressed sensing
+SKIP, STEPS = 1, {True: 3, False: 4}  # steps left out and run, a stage; by `quick`
+
+
+class Stopwatch:
+    """A `watch` that times the steps between iterates SKIP and last of every stage.
+
+    Args:
+        stages: steps of each stage; every stage shows one iterate more.
+        device: waited for at either end.
+    """
+
+    def __init__(self, stages: Sequence[int], device: torch.device) -> None:
+        self.stages, self.device, self.seen = list(stages), device, 0
+        self.marks: dict[int, float] = {}
+        first = 0
+        self.ends = []
+        for steps in self.stages:
+            self.ends.append((first + SKIP, first + steps))
+            first += steps + 1
+        self.total = first
+
+    def __call__(self, image: torch.Tensor) -> None:
+        if any(self.seen in ends for ends in self.ends):
+            synchronise(self.device)
+            self.marks[self.seen] = time.perf_counter()
+        self.seen += 1
+
+    def seconds(self) -> list[float]:
+        """Seconds a step of each stage.
+
+        Raises:
+            RuntimeError: another number of iterates was shown than the stages have.
+        """
+        if self.seen != self.total:
+            raise RuntimeError(
+                f"Stopwatch: {self.seen} iterates were shown, {self.stages} steps a stage have "
+                f"{self.total}; their times cannot be told apart."
+            )
+        return [(self.marks[b] - self.marks[a]) / (b - a) for a, b in self.ends]
+
+
+def inverter_settings(size: int, name: str) -> dict:
+    """The `inverter` group of invert.yaml at the scale of this size."""
+    with initialize_config_dir(CONFIGS, version_base="1.3"):
+        cfg = compose("invert", [f"scale={SCALES[size]}", f"inverter={name}", "image_channels=3"])
+    found = OmegaConf.to_container(cfg, resolve=True)["inverter"]
+    return {key: value for key, value in found.items() if key not in ("name", "_target_")}
+
+
+def measurement(size: int, setting: Setting):
+    """Operator, loss and true images (12, 3, S, S) of compressed sensing."""
+    A = build_operator({"name": "cs", "scale": "unit"}, (3, size, size), 0, RATIO, None)
+    A = A.to(setting.rt.device)
+    loss = MeasurementLoss(A, mse=0.25).to(setting.rt.device)
+    x = images(max(BATCHES), size, setting.rt.device).float() / 127.5 - 1.0
+    return A, loss, x
+
+
+def ours(inverter, G, A, loss, x, stages: Sequence[int], r: int) -> list[float]:
+    """Seconds a step and stage of a batch through rtil."""
+    watch = Stopwatch(stages, x.device)
+    rngs = [seeded("cpu", "bench", b) for b in range(len(x))]
+    inverter.invert(G, A, A(x), loss, rngs, watch=watch)
+    return watch.seconds()
+
+
+def theirs_ilo(g, A, x, prior, shapes, stages: Sequence[int], r: int) -> list[float]:
+    """Seconds a step and stage of one image by the straightforward form."""
+    watch = Stopwatch(stages, x.device)
+    rng = seeded("cpu", "bench", 0)
+    v = torch.randn((1, *shapes[0]), generator=rng).to(x.device)
+    noise = [torch.randn((1, *shape), generator=rng).to(x.device) for shape in shapes[1]]
+    circulant = straightforward.Circulant(A.filter, A.signs, A.indices)
+    straightforward.ilo(g, circulant, x, prior, v, noise, stages, watch)
+    return watch.seconds()
+
+
+def theirs_mgan(g, A, x, channels: int, codes: int, block: int, steps: int, r: int) -> list[float]:
+    """Seconds a step of one image, one code at a time."""
+    watch = Stopwatch([steps], x.device)
+    rng = seeded("cpu", "bench", 0)
+    z = torch.randn((codes, g.z_dim), generator=rng).to(x.device)
+    alpha = torch.full((codes, channels), 1.0 / codes, device=x.device)
+    straightforward.mgan(g, A, A(x), z, alpha, block, steps, watch)
+    return watch.seconds()
+
+
+def executed(case: Callable[[int], object], steps: int) -> float:
+    """Operations of a mean step of a short inversion (PyTorch's counter); warms up as well."""
+    return flops.counted(lambda: case(0)) / steps
+
+
+def ilo_units(setting: Setting) -> list[tuple[str, Callable[[], list[Row]]]]:
+    """ILO at every size."""
+    return [(f"ILO {size}", partial(measure_ilo, setting, size)) for size in setting.sizes]
+
+
+def mgan_units(setting: Setting) -> list[tuple[str, Callable[[], list[Row]]]]:
+    """mGANprior at every size."""
+    return [(f"mGANprior {size}", partial(measure_mgan, setting, size)) for size in setting.sizes]
+
+
+def measure_ilo(setting: Setting, size: int) -> list[Row]:
+    """ILO at every batch against one image of the straightforward form."""
+    cfg, settings = config("stylegan2", "vanilla", size), inverter_settings(size, "ilo")
+    schedule, n = list(settings["steps"]), STEPS[setting.quick]
+    stages = [n] * len(schedule)
+    inverter = ILO(**{**settings, "steps": stages, "fit_samples": 1000})
+    G = generator(cfg, setting.rt)
+    g = twin(G, cfg, "generator")
+    A, loss, x = measurement(size, setting)
+    prior = G.style_prior(1000, seeded("cpu", "bench"))
+    slow = partial(theirs_ilo, g, A, x[:1], (prior.mean, prior.std),
+                   (G.w_shape, G.noise_shapes), stages)
+    batches = BATCHES[:2] if setting.quick else BATCHES
+    cases = {"sgemm": Peak(setting.rt.device), "straightforward": slow}
+    for b in batches:
+        cases[f"batch {b}"] = partial(ours, inverter, G, A, loss, x[:b], stages)
+    counts = {name: executed(cases[name], sum(stages))
+              for name in ("straightforward", "batch 1")}
+    for name in [f"batch {b}" for b in batches[1:]]:
+        cases[name](0)
+    found = alternate(cases, setting.repeats, setting.say)
+    rate, layers = found.pop("sgemm"), flops.stylegan2(cfg["model"])
+
+    def mean(values: Sequence[float]) -> float:
+        return sum(n * value for n, value in zip(schedule, values)) / sum(schedule)
+
+    times = {name: [mean(stage) for stage in rounds] for name, rounds in found.items()}
+    first = {name: [stage[0] for stage in rounds] for name, rounds in found.items()}
+    where, rows = f"{size}x{size}", []
+    base = {"seconds": times["straightforward"], "stage_seconds": found["straightforward"],
+            "flops_executed": counts["straightforward"], "schedule": schedule}
+    for b in batches:
+        name, step = f"batch {b}", [flops.ilo_step(layers, b, k) for k in range(len(schedule))]
+        cost = {"flops_needed": mean([c.flops for c in step]),
+                "bytes_needed": mean([c.bytes for c in step])}
+        details = {
+            **cost, "seconds": times[name], "stage_seconds": found[name],
+            "image_steps_per_second": b / median(times[name]), "straightforward": base,
+        }
+        if b == 1:
+            details["flops_executed"] = counts["batch 1"]
+        reach = {1: ">= 4", 12: ">= 4.5"}.get(b)
+        for title, seconds, goal in (("all stages", times, reach), ("stage 0", first, None)):
+            per_image = [b * t for t in seconds["straightforward"]]
+            rows.append(Row(
+                "ilo", f"ILO image-steps/s, {where}, batch {b}, {title}", "straightforward",
+                ratio_of(per_image, seconds[name]), goal, details=details,
+            ))
+        reached = [cost["flops_needed"] / t for t in times[name]]
+        rows.append(Row(
+            "ilo", f"fraction of peak, ILO step, {where}, batch {b}", "sgemm",
+            ratio_of(reached, rate), ">= 0.6", unit="of peak",
+            details={**details, "sgemm_flops_per_second": rate},
+        ))
+    one = mean([flops.ilo_step(layers, 1, k).flops for k in range(len(schedule))])
+    rows.append(Row(
+        "ilo", f"fraction of peak, ILO step, {where}, straightforward", "sgemm",
+        ratio_of([one / t for t in times["straightforward"]], rate), unit="of peak",
+        details={**base, "flops_needed": one},
+    ))
+    return rows
+
+
+def measure_mgan(setting: Setting, size: int) -> list[Row]:
+    """mGANprior at batch 1 and at the scale's batch against one code after the other."""
+    cfg, settings = config("pggan", "vanilla", size), inverter_settings(size, "mgan")
+    codes, block, n = settings["num_codes"], settings["block"], STEPS[setting.quick]
+    if not setting.quick:
+        codes = 20
+    inverter = MGANPrior(**{**settings, "steps": n, "num_codes": codes})
+    G = generator(cfg, setting.rt)
+    g = twin(G, cfg, "generator").requires_grad_(False)
+    A, loss, x = measurement(size, setting)
+    channels = G.shapes[block][0]
+    slow = partial(theirs_mgan, g, A, x[:1], channels, codes, block, n)
+    cases = {"sgemm": Peak(setting.rt.device), "straightforward": slow}
+    for b in BATCHES[:2]:
+        cases[f"batch {b}"] = partial(ours, inverter, G, A, loss, x[:b], [n])
+    counts = {name: executed(cases[name], n) for name in ("straightforward", "batch 1", "batch 4")}
+    found = alternate(cases, setting.repeats, setting.say)
+    rate, layers = found.pop("sgemm"), flops.pggan(cfg["model"])
+    times = {name: [stage[0] for stage in rounds] for name, rounds in found.items()}
+    rows = []
+    for b in BATCHES[:2]:
+        name, cost = f"batch {b}", flops.mgan_step(layers, b, codes, block)
+        details = {
+            "flops_needed": cost.flops, "bytes_needed": cost.bytes, "seconds": times[name],
+            "flops_executed": counts[name], "image_steps_per_second": b / median(times[name]),
+            "straightforward": {"seconds": times["straightforward"],
+                                "flops_executed": counts["straightforward"]},
+        }
+        title = f"{size}x{size}, N = {codes}, batch {b}"
+        per_image = [b * t for t in times["straightforward"]]
+        rows.append(Row(
+            "mgan", f"mGANprior image-steps/s, {title}", "one pass per code, batch 1",
+            ratio_of(per_image, times[name]), ">= 2", details=details,
+        ))
+        rows.append(Row(
+            "mgan", f"fraction of peak, mGANprior step, {title}", "sgemm",
+            ratio_of([cost.flops / t for t in times[name]], rate), unit="of peak",
+            details={**details, "sgemm_flops_per_second": rate},
+        ))
+    return rows
