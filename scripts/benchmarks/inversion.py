@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 from statistics import median
 
 import torch
@@ -30,45 +32,49 @@ from rtil.runtime import CONFIGS, seeded
 
 BATCHES = (1, 4, 12)
 RATIO = 0.1  # m/n of compressed sensing
-SKIP, STEPS = 1, {True: 3, False: 4}  # steps left out and run, a stage; by `quick`
+SKIP, FEWEST, MOST, LONG = 1, 4, 40, 0.4  # steps left out; steps a stage; seconds of a stage
 
 
 class Stopwatch:
-    """A `watch` that times the steps between iterates SKIP and last of every stage.
+    """A `watch` that times the steps of every stage, but for the first SKIP.
 
     Args:
         stages: steps of each stage; every stage shows one iterate more.
-        device: waited for at either end.
+        device: a GPU is waited for at either end of what is timed, and in between runs ahead.
     """
 
     def __init__(self, stages: Sequence[int], device: torch.device) -> None:
-        self.stages, self.device, self.seen = list(stages), device, 0
-        self.marks: dict[int, float] = {}
-        first = 0
-        self.ends = []
-        for steps in self.stages:
-            self.ends.append((first + SKIP, first + steps))
-            first += steps + 1
-        self.total = first
+        self.stages, self.device, self.marks = list(stages), device, []
+        ends = [sum(self.stages[: i + 1]) + i for i in range(len(self.stages))]
+        self.spans = [(end - steps + SKIP, end) for end, steps in zip(ends, self.stages)]
 
     def __call__(self, image: torch.Tensor) -> None:
-        if any(self.seen in ends for ends in self.ends):
+        if any(len(self.marks) in span for span in self.spans):
             synchronise(self.device)
-            self.marks[self.seen] = time.perf_counter()
-        self.seen += 1
+        self.marks.append(time.perf_counter())
 
     def seconds(self) -> list[float]:
-        """Seconds a step of each stage.
+        """Seconds a step of each stage: the median step, on a GPU the mean.
 
         Raises:
             RuntimeError: another number of iterates was shown than the stages have.
         """
-        if self.seen != self.total:
+        total = sum(self.stages) + len(self.stages)
+        if len(self.marks) != total:
             raise RuntimeError(
-                f"Stopwatch: {self.seen} iterates were shown, {self.stages} steps a stage have "
-                f"{self.total}; their times cannot be told apart."
+                f"Stopwatch: {len(self.marks)} iterates were shown, {self.stages} steps a stage "
+                f"have {total}; their times cannot be told apart."
             )
-        return [(self.marks[b] - self.marks[a]) / (b - a) for a, b in self.ends]
+        if self.device.type == "cuda":
+            return [(self.marks[b] - self.marks[a]) / (b - a) for a, b in self.spans]
+        return [
+            median(y - x for x, y in pairwise(self.marks[a : b + 1])) for a, b in self.spans
+        ]
+
+
+def enough(seconds: float, quick: bool) -> int:
+    """Steps a stage that last about LONG seconds."""
+    return FEWEST if quick else min(MOST, max(FEWEST, round(LONG / seconds)))
 
 
 def inverter_settings(size: int, name: str) -> dict:
@@ -90,6 +96,7 @@ def measurement(size: int, setting: Setting):
 
 def ours(inverter, G, A, loss, x, stages: Sequence[int], r: int) -> list[float]:
     """Seconds a step and stage of a batch through rtil."""
+    inverter = replace(inverter, steps=stages if isinstance(inverter, ILO) else stages[0])
     watch = Stopwatch(stages, x.device)
     rngs = [seeded("cpu", "bench", b) for b in range(len(x))]
     inverter.invert(G, A, A(x), loss, rngs, watch=watch)
@@ -107,19 +114,37 @@ def theirs_ilo(g, A, x, prior, shapes, stages: Sequence[int], r: int) -> list[fl
     return watch.seconds()
 
 
-def theirs_mgan(g, A, x, channels: int, codes: int, block: int, steps: int, r: int) -> list[float]:
+def theirs_mgan(
+    g, A, x, channels: int, codes: int, block: int, stages: Sequence[int], r: int
+) -> list[float]:
     """Seconds a step of one image, one code at a time."""
-    watch = Stopwatch([steps], x.device)
+    watch = Stopwatch(stages, x.device)
     rng = seeded("cpu", "bench", 0)
     z = torch.randn((codes, g.z_dim), generator=rng).to(x.device)
     alpha = torch.full((codes, channels), 1.0 / codes, device=x.device)
-    straightforward.mgan(g, A, A(x), z, alpha, block, steps, watch)
+    straightforward.mgan(g, A, A(x), z, alpha, block, stages[0], watch)
     return watch.seconds()
 
 
-def executed(case: Callable[[int], object], steps: int) -> float:
-    """Operations of a mean step of a short inversion (PyTorch's counter); warms up as well."""
-    return flops.counted(lambda: case(0)) / steps
+def prepared(cases: dict[str, Callable], stages: int, quick: bool) -> tuple[int, dict]:
+    """Warms up every case; returns the steps a stage to time, and executed operations a step.
+
+    Operations are counted where one image is inverted, as the difference that one step more
+    makes, so that what runs once an inversion does not count.
+
+    Args:
+        cases: name to a function of the steps of each stage.
+        stages: how many stages there are.
+    """
+    counts = {}
+    for name, case in cases.items():
+        case([2] * stages, 0)
+        if name in ("straightforward", "batch 1"):
+            two, three = (
+                flops.counted(lambda case=case, n=n: case([n] * stages, 0)) for n in (2, 3)
+            )
+            counts[name] = (three - two) / stages
+    return enough(min(cases["batch 1"]([2] * stages, 0)), quick), counts
 
 
 def ilo_units(setting: Setting) -> list[tuple[str, Callable[[], list[Row]]]]:
@@ -135,24 +160,21 @@ def mgan_units(setting: Setting) -> list[tuple[str, Callable[[], list[Row]]]]:
 def measure_ilo(setting: Setting, size: int) -> list[Row]:
     """ILO at every batch against one image of the straightforward form."""
     cfg, settings = config("stylegan2", "vanilla", size), inverter_settings(size, "ilo")
-    schedule, n = list(settings["steps"]), STEPS[setting.quick]
-    stages = [n] * len(schedule)
-    inverter = ILO(**{**settings, "steps": stages, "fit_samples": 1000})
+    schedule = list(settings["steps"])
+    inverter = ILO(**{**settings, "fit_samples": 1000})
     G = generator(cfg, setting.rt)
     g = twin(G, cfg, "generator")
     A, loss, x = measurement(size, setting)
     prior = G.style_prior(1000, seeded("cpu", "bench"))
     slow = partial(theirs_ilo, g, A, x[:1], (prior.mean, prior.std),
-                   (G.w_shape, G.noise_shapes), stages)
+                   (G.w_shape, G.noise_shapes))
     batches = BATCHES[:2] if setting.quick else BATCHES
-    cases = {"sgemm": Peak(setting.rt.device), "straightforward": slow}
+    cases = {"straightforward": slow}
     for b in batches:
-        cases[f"batch {b}"] = partial(ours, inverter, G, A, loss, x[:b], stages)
-    counts = {name: executed(cases[name], sum(stages))
-              for name in ("straightforward", "batch 1")}
-    for name in [f"batch {b}" for b in batches[1:]]:
-        cases[name](0)
-    found = alternate(cases, setting.repeats, setting.say)
+        cases[f"batch {b}"] = partial(ours, inverter, G, A, loss, x[:b])
+    n, counts = prepared(cases, len(schedule), setting.quick)
+    cases = {name: partial(case, [n] * len(schedule)) for name, case in cases.items()}
+    found = alternate({"sgemm": Peak(setting.rt.device), **cases}, setting.repeats, setting.say)
     rate, layers = found.pop("sgemm"), flops.stylegan2(cfg["model"])
 
     def mean(values: Sequence[float]) -> float:
@@ -162,17 +184,17 @@ def measure_ilo(setting: Setting, size: int) -> list[Row]:
     first = {name: [stage[0] for stage in rounds] for name, rounds in found.items()}
     where, rows = f"{size}x{size}", []
     base = {"seconds": times["straightforward"], "stage_seconds": found["straightforward"],
-            "flops_executed": counts["straightforward"], "schedule": schedule}
+            "flops_executed_mean_of_stages": counts["straightforward"], "schedule": schedule}
     for b in batches:
         name, step = f"batch {b}", [flops.ilo_step(layers, b, k) for k in range(len(schedule))]
         cost = {"flops_needed": mean([c.flops for c in step]),
                 "bytes_needed": mean([c.bytes for c in step])}
         details = {
-            **cost, "seconds": times[name], "stage_seconds": found[name],
+            **cost, "flops_needed_by_stage": [c.flops for c in step],
+            "flops_executed_mean_of_stages": counts.get(name), "seconds": times[name],
+            "stage_seconds": found[name],
             "image_steps_per_second": b / median(times[name]), "straightforward": base,
         }
-        if b == 1:
-            details["flops_executed"] = counts["batch 1"]
         reach = {1: ">= 4", 12: ">= 4.5"}.get(b)
         for title, seconds, goal in (("all stages", times, reach), ("stage 0", first, None)):
             per_image = [b * t for t in seconds["straightforward"]]
@@ -198,20 +220,19 @@ def measure_ilo(setting: Setting, size: int) -> list[Row]:
 def measure_mgan(setting: Setting, size: int) -> list[Row]:
     """mGANprior at batch 1 and at the scale's batch against one code after the other."""
     cfg, settings = config("pggan", "vanilla", size), inverter_settings(size, "mgan")
-    codes, block, n = settings["num_codes"], settings["block"], STEPS[setting.quick]
-    if not setting.quick:
-        codes = 20
-    inverter = MGANPrior(**{**settings, "steps": n, "num_codes": codes})
+    codes, block = settings["num_codes"] if setting.quick else 20, settings["block"]
+    inverter = MGANPrior(**{**settings, "num_codes": codes})
     G = generator(cfg, setting.rt)
     g = twin(G, cfg, "generator").requires_grad_(False)
     A, loss, x = measurement(size, setting)
     channels = G.shapes[block][0]
-    slow = partial(theirs_mgan, g, A, x[:1], channels, codes, block, n)
-    cases = {"sgemm": Peak(setting.rt.device), "straightforward": slow}
+    slow = partial(theirs_mgan, g, A, x[:1], channels, codes, block)
+    cases = {"straightforward": slow}
     for b in BATCHES[:2]:
-        cases[f"batch {b}"] = partial(ours, inverter, G, A, loss, x[:b], [n])
-    counts = {name: executed(cases[name], n) for name in ("straightforward", "batch 1", "batch 4")}
-    found = alternate(cases, setting.repeats, setting.say)
+        cases[f"batch {b}"] = partial(ours, inverter, G, A, loss, x[:b])
+    n, counts = prepared(cases, 1, setting.quick)
+    cases = {name: partial(case, [n]) for name, case in cases.items()}
+    found = alternate({"sgemm": Peak(setting.rt.device), **cases}, setting.repeats, setting.say)
     rate, layers = found.pop("sgemm"), flops.pggan(cfg["model"])
     times = {name: [stage[0] for stage in rounds] for name, rounds in found.items()}
     rows = []
@@ -219,7 +240,7 @@ def measure_mgan(setting: Setting, size: int) -> list[Row]:
         name, cost = f"batch {b}", flops.mgan_step(layers, b, codes, block)
         details = {
             "flops_needed": cost.flops, "bytes_needed": cost.bytes, "seconds": times[name],
-            "flops_executed": counts[name], "image_steps_per_second": b / median(times[name]),
+            "flops_executed": counts.get(name), "image_steps_per_second": b / median(times[name]),
             "straightforward": {"seconds": times["straightforward"],
                                 "flops_executed": counts["straightforward"]},
         }

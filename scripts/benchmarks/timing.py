@@ -76,33 +76,24 @@ class Peak:
 
     Attributes:
         size: side of the square matrices.
-        flops: operations of one product, 2 size^3.
     """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        best = {size: self._rate(size) for size in SGEMM_SIZES[device.type]}
+        best = {size: self.rate(size) for size in SGEMM_SIZES[device.type]}
         self.size = max(best, key=best.get)
-        self.flops = 2.0 * self.size**3
-        self.a, self.b = (torch.randn(self.size, self.size, device=device) for _ in range(2))
 
-    def _rate(self, size: int) -> float:
+    def rate(self, size: int) -> float:
+        """Operations per second at one size: the best of five runs of about 0.1 s."""
         a, b = (torch.randn(size, size, device=self.device) for _ in range(2))
-        calls = max(1, round(2e10 / (2 * size**3)))
-        times = []
-        for _ in range(4):
-            work = [a] * calls
-            times.append(seconds_of(lambda work=work, b=b: [x @ b for x in work], self.device))
+        work = {"cpu": 2e10, "cuda": 4e12}[self.device.type]
+        calls = max(1, round(work / (2 * size**3)))
+        times = [seconds_of(lambda: [a @ b for _ in range(calls)], self.device) for _ in range(6)]
         return calls * 2 * size**3 / min(times[1:])
 
     def __call__(self, r: int) -> float:
-        """Operations per second: the best of a few products."""
-        calls = 20 if self.device.type == "cuda" else 1
-        times = [
-            seconds_of(lambda: [self.a @ self.b for _ in range(calls)], self.device)
-            for _ in range(5)
-        ]
-        return calls * self.flops / min(times[1:])
+        """Operations per second at the fastest size."""
+        return self.rate(self.size)
 
 
 def bare_convolution(device: torch.device, small: bool) -> Callable[[int], float]:
