@@ -17,10 +17,10 @@ import traceback
 from pathlib import Path
 
 import torch
-from benchmarks import inversion, training
+from benchmarks import gpu, inversion, memory, startup, training
 from benchmarks.record import Record, Row
 from benchmarks.setting import SCALES, Setting
-from benchmarks.timing import Peak, alternate, bare_convolution, ratio_of
+from benchmarks.timing import Others, Peak, alternate, bare_convolution, ratio_of
 
 from rtil.runtime import provenance, start
 
@@ -43,13 +43,16 @@ def peak_units(setting: Setting):
 
 
 GROUPS = {"peak": peak_units, "train": training.units, "ilo": inversion.ilo_units,
-          "mgan": inversion.mgan_units}
+          "mgan": inversion.mgan_units, "memory": memory.units, "start": startup.units,
+          "gpu": gpu.units}
+BUSY = 0.05  # share of the machine in other hands from which figures are doubtful
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rows", nargs="+", choices=GROUPS, default=list(GROUPS))
+    parser.add_argument("--rows", nargs="+", choices=GROUPS, default=None,
+                        help="groups of rows; all of them, on a CPU all but gpu")
     parser.add_argument("--sizes", nargs="+", type=int, choices=SCALES, default=None)
     parser.add_argument("--batch", nargs="+", default=[], metavar="SIZE=N",
                         help="images per training step at a size, e.g. 256=3")
@@ -83,16 +86,26 @@ def run(groups: dict, setting: Setting, record: Record) -> int:
     for group, units in groups.items():
         for name, measure in units(setting):
             print(f"{name} ...", flush=True)
-            try:
-                rows = measure()
-            except Exception as error:  # the rows that remain must not be lost with this one
-                traceback.print_exc()
-                text = f"{type(error).__name__}: {error}"
-                rows, failed = [Row(group, name, "", None, error=text)], failed + 1
+            with Others() as others:
+                rows = attempt(group, name, measure)
+            if others.share is not None and others.share > BUSY:
+                print(f"  other processes took {others.share:.0%} of the machine: the figures "
+                      "are doubtful", flush=True)
+            failed += any(row.error is not None for row in rows)
             for row in rows:
+                row.details["others_share"] = others.share
                 record.add(row)
                 print("  " + " | ".join(cell for cell in row.line() if cell), flush=True)
     return failed
+
+
+def attempt(group: str, name: str, measure) -> list[Row]:
+    """The unit's rows, or one failed row: those that remain must not be lost with it."""
+    try:
+        return measure()
+    except Exception as error:
+        traceback.print_exc()
+        return [Row(group, name, "", None, error=f"{type(error).__name__}: {error}")]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -101,7 +114,8 @@ def main(arguments: list[str] | None = None) -> int:
     rt = start(args.device, args.threads)
     setting = Setting(rt, args.sizes, args.repeats, args.quick, args.batch)
     record = Record(args.out, environment(setting))
-    groups = {name: GROUPS[name] for name in GROUPS if name in args.rows}
+    chosen = args.rows or [g for g in GROUPS if g != "gpu" or rt.device.type == "cuda"]
+    groups = {name: units for name, units in GROUPS.items() if name in chosen}
     failed = run(groups, setting, record)
     print()
     print(f"{record.environment['device']}, {torch.get_num_threads()} threads, torch "

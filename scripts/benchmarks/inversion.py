@@ -157,14 +157,33 @@ def mgan_units(setting: Setting) -> list[tuple[str, Callable[[], list[Row]]]]:
     return [(f"mGANprior {size}", partial(measure_mgan, setting, size)) for size in setting.sizes]
 
 
+def parts(setting: Setting, size: int):
+    """ILO, generator, operator, loss and true images of this size."""
+    G = generator(config("stylegan2", "vanilla", size), setting.rt)
+    inverter = ILO(**{**inverter_settings(size, "ilo"), "fit_samples": 1000})
+    return inverter, G, *measurement(size, setting)
+
+
+def short(setting: Setting, name: str, size: int, batch: int, codes: int) -> None:
+    """A short inversion of a batch by ILO or mGANprior, for what it leaves behind."""
+    if name == "ilo":
+        inverter, G, A, loss, x = parts(setting, size)
+        stages = [2, 2]
+    else:
+        settings = {**inverter_settings(size, "mgan"), "num_codes": codes}
+        inverter, stages = MGANPrior(**settings), [2]
+        G = generator(config("pggan", "vanilla", size), setting.rt)
+        A, loss, x = measurement(size, setting)
+    repeated = x[torch.arange(batch, device=x.device) % len(x)]
+    ours(inverter, G, A, loss, repeated, stages, 0)
+
+
 def measure_ilo(setting: Setting, size: int) -> list[Row]:
     """ILO at every batch against one image of the straightforward form."""
-    cfg, settings = config("stylegan2", "vanilla", size), inverter_settings(size, "ilo")
-    schedule = list(settings["steps"])
-    inverter = ILO(**{**settings, "fit_samples": 1000})
-    G = generator(cfg, setting.rt)
+    cfg = config("stylegan2", "vanilla", size)
+    schedule = list(inverter_settings(size, "ilo")["steps"])
+    inverter, G, A, loss, x = parts(setting, size)
     g = twin(G, cfg, "generator")
-    A, loss, x = measurement(size, setting)
     prior = G.style_prior(1000, seeded("cpu", "bench"))
     slow = partial(theirs_ilo, g, A, x[:1], (prior.mean, prior.std),
                    (G.w_shape, G.noise_shapes))

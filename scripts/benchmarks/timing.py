@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
@@ -109,3 +111,28 @@ def bare_convolution(device: torch.device, small: bool) -> Callable[[int], float
         return flops / min(times[2:])
 
     return case
+
+
+class Others:
+    """Share of the machine that other processes took while a block ran (Linux; else None)."""
+
+    STAT = Path("/proc/stat")
+
+    def __enter__(self) -> Others:
+        self.share = None
+        self.before = self._used()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.before is not None:
+            busy, total, mine = (b - a for a, b in zip(self.before, self._used()))
+            self.share = max(0.0, busy - mine) / total if total else 0.0
+
+    def _used(self) -> tuple[float, float, float] | None:
+        """Seconds of all processors busy, of all processors, and of this process's family."""
+        if not self.STAT.exists():
+            return None
+        ticks = [int(n) for n in self.STAT.read_text().split("\n", 1)[0].split()[1:9]]
+        hertz, mine = os.sysconf("SC_CLK_TCK"), os.times()
+        total = sum(ticks) / hertz
+        return total - (ticks[3] + ticks[4]) / hertz, total, sum(mine[:4])
