@@ -1,7 +1,8 @@
 """Rows of memory: growth of the peak with images and with family members.
 
-Every point is the peak of a fresh process above what its imports hold (benchmarks.probe). Along the batch the peaks should lie
-on a line, whose slope is stated; along the members they should stay where one member has them.
+Every point is the peak of a fresh process above what its imports hold (benchmarks.probe). Along
+the batch the peaks should lie on a line, whose slope is stated; along the members they should stay
+where one member has them.
 """
 
 from __future__ import annotations
