@@ -1,0 +1,277 @@
+"""Rows of inversion: steps of ILO and mGANprior against the straightforward form.
+
+Whole inversions of a few steps a stage run through `Inverter.invert`; its `watch`, called with
+every iterate, takes the time, so a step is what a user gets: images, measurement, gradient, update
+and projections. The first steps of each stage are left out. Stages are weighted by the steps that
+the scale gives them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import pairwise
+from statistics import median
+
+import torch
+from baseline import inversion as straightforward
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from benchmarks import flops
+from benchmarks.record import Row
+from benchmarks.setting import SCALES, Setting, config, generator, images, twin
+from benchmarks.timing import Peak, alternate, ratio_of, synchronise
+from rtil.inverters.ilo import ILO
+from rtil.inverters.multicode import MGANPrior
+from rtil.losses import MeasurementLoss
+from rtil.operators import build_operator
+from rtil.runtime import CONFIGS, seeded
+
+BATCHES = (1, 4, 12)
+RATIO = 0.1  # m/n of compressed sensing
+SKIP, FEWEST, MOST, LONG = 1, 4, 40, 0.4  # steps left out; steps a stage; seconds of a stage
+
+
+class Stopwatch:
+    """A `watch` that times the steps of every stage, but for the first SKIP.
+
+    Args:
+        stages: steps of each stage; every stage shows one iterate more.
+        device: a GPU is waited for at either end of what is timed, and in between runs ahead.
+    """
+
+    def __init__(self, stages: Sequence[int], device: torch.device) -> None:
+        self.stages, self.device, self.marks = list(stages), device, []
+        ends = [sum(self.stages[: i + 1]) + i for i in range(len(self.stages))]
+        self.spans = [(end - steps + SKIP, end) for end, steps in zip(ends, self.stages)]
+
+    def __call__(self, image: torch.Tensor) -> None:
+        if any(len(self.marks) in span for span in self.spans):
+            synchronise(self.device)
+        self.marks.append(time.perf_counter())
+
+    def seconds(self) -> list[float]:
+        """Seconds a step of each stage: the median step, on a GPU the mean.
+
+        Raises:
+            RuntimeError: another number of iterates was shown than the stages have.
+        """
+        total = sum(self.stages) + len(self.stages)
+        if len(self.marks) != total:
+            raise RuntimeError(
+                f"Stopwatch: {len(self.marks)} iterates were shown, {self.stages} steps a stage "
+                f"have {total}; their times cannot be told apart."
+            )
+        if self.device.type == "cuda":
+            return [(self.marks[b] - self.marks[a]) / (b - a) for a, b in self.spans]
+        return [
+            median(y - x for x, y in pairwise(self.marks[a : b + 1])) for a, b in self.spans
+        ]
+
+
+def enough(seconds: float, quick: bool) -> int:
+    """Steps a stage that last about LONG seconds."""
+    return FEWEST if quick else min(MOST, max(FEWEST, round(LONG / seconds)))
+
+
+def inverter_settings(size: int, name: str) -> dict:
+    """The `inverter` group of invert.yaml at the scale of this size."""
+    with initialize_config_dir(CONFIGS, version_base="1.3"):
+        cfg = compose("invert", [f"scale={SCALES[size]}", f"inverter={name}", "image_channels=3"])
+    found = OmegaConf.to_container(cfg, resolve=True)["inverter"]
+    return {key: value for key, value in found.items() if key not in ("name", "_target_")}
+
+
+def measurement(size: int, setting: Setting):
+    """Operator, loss and true images (12, 3, S, S) of compressed sensing."""
+    A = build_operator({"name": "cs", "scale": "unit"}, (3, size, size), 0, RATIO, None)
+    A = A.to(setting.rt.device)
+    loss = MeasurementLoss(A, mse=0.25).to(setting.rt.device)
+    x = images(max(BATCHES), size, setting.rt.device).float() / 127.5 - 1.0
+    return A, loss, x
+
+
+def ours(inverter, G, A, loss, x, stages: Sequence[int], r: int) -> list[float]:
+    """Seconds a step and stage of a batch through rtil."""
+    inverter = replace(inverter, steps=stages if isinstance(inverter, ILO) else stages[0])
+    watch = Stopwatch(stages, x.device)
+    rngs = [seeded("cpu", "bench", b) for b in range(len(x))]
+    inverter.invert(G, A, A(x), loss, rngs, watch=watch)
+    return watch.seconds()
+
+
+def theirs_ilo(g, A, x, prior, shapes, stages: Sequence[int], r: int) -> list[float]:
+    """Seconds a step and stage of one image by the straightforward form."""
+    watch = Stopwatch(stages, x.device)
+    rng = seeded("cpu", "bench", 0)
+    v = torch.randn((1, *shapes[0]), generator=rng).to(x.device)
+    noise = [torch.randn((1, *shape), generator=rng).to(x.device) for shape in shapes[1]]
+    circulant = straightforward.Circulant(A.filter, A.signs, A.indices)
+    straightforward.ilo(g, circulant, x, prior, v, noise, stages, watch)
+    return watch.seconds()
+
+
+def theirs_mgan(
+    g, A, x, channels: int, codes: int, block: int, stages: Sequence[int], r: int
+) -> list[float]:
+    """Seconds a step of one image, one code at a time."""
+    watch = Stopwatch(stages, x.device)
+    rng = seeded("cpu", "bench", 0)
+    z = torch.randn((codes, g.z_dim), generator=rng).to(x.device)
+    alpha = torch.full((codes, channels), 1.0 / codes, device=x.device)
+    straightforward.mgan(g, A, A(x), z, alpha, block, stages[0], watch)
+    return watch.seconds()
+
+
+def prepared(cases: dict[str, Callable], stages: int, quick: bool) -> tuple[int, dict]:
+    """Warms up every case; returns the steps a stage to time, and executed operations a step.
+
+    Operations are counted where one image is inverted, as the difference that one step more
+    makes, so that what runs once an inversion does not count.
+
+    Args:
+        cases: name to a function of the steps of each stage.
+        stages: how many stages there are.
+    """
+    counts = {}
+    for name, case in cases.items():
+        case([2] * stages, 0)
+        if name in ("straightforward", "batch 1"):
+            two, three = (
+                flops.counted(lambda case=case, n=n: case([n] * stages, 0)) for n in (2, 3)
+            )
+            counts[name] = (three - two) / stages
+    return enough(min(cases["batch 1"]([2] * stages, 0)), quick), counts
+
+
+def ilo_units(setting: Setting) -> list[tuple[str, Callable[[], list[Row]]]]:
+    """ILO at every size."""
+    return [(f"ILO {size}", partial(measure_ilo, setting, size)) for size in setting.sizes]
+
+
+def mgan_units(setting: Setting) -> list[tuple[str, Callable[[], list[Row]]]]:
+    """mGANprior at every size."""
+    return [(f"mGANprior {size}", partial(measure_mgan, setting, size)) for size in setting.sizes]
+
+
+def parts(setting: Setting, size: int):
+    """ILO, generator, operator, loss and true images of this size."""
+    G = generator(config("stylegan2", "vanilla", size), setting.rt)
+    inverter = ILO(**{**inverter_settings(size, "ilo"), "fit_samples": 1000})
+    return inverter, G, *measurement(size, setting)
+
+
+def short(setting: Setting, name: str, size: int, batch: int, codes: int) -> None:
+    """A short inversion of a batch by ILO or mGANprior, for what it leaves behind."""
+    if name == "ilo":
+        inverter, G, A, loss, x = parts(setting, size)
+        stages = [2, 2]
+    else:
+        settings = {**inverter_settings(size, "mgan"), "num_codes": codes}
+        inverter, stages = MGANPrior(**settings), [2]
+        G = generator(config("pggan", "vanilla", size), setting.rt)
+        A, loss, x = measurement(size, setting)
+    repeated = x[torch.arange(batch, device=x.device) % len(x)]
+    ours(inverter, G, A, loss, repeated, stages, 0)
+
+
+def measure_ilo(setting: Setting, size: int) -> list[Row]:
+    """ILO at every batch against one image of the straightforward form."""
+    cfg = config("stylegan2", "vanilla", size)
+    schedule = list(inverter_settings(size, "ilo")["steps"])
+    inverter, G, A, loss, x = parts(setting, size)
+    g = twin(G, cfg, "generator")
+    prior = G.style_prior(1000, seeded("cpu", "bench"))
+    slow = partial(theirs_ilo, g, A, x[:1], (prior.mean, prior.std),
+                   (G.w_shape, G.noise_shapes))
+    batches = BATCHES[:2] if setting.quick else BATCHES
+    cases = {"straightforward": slow}
+    for b in batches:
+        cases[f"batch {b}"] = partial(ours, inverter, G, A, loss, x[:b])
+    n, counts = prepared(cases, len(schedule), setting.quick)
+    cases = {name: partial(case, [n] * len(schedule)) for name, case in cases.items()}
+    found = alternate({"sgemm": Peak(setting.rt.device), **cases}, setting.repeats, setting.say)
+    rate, layers = found.pop("sgemm"), flops.stylegan2(cfg["model"])
+
+    def mean(values: Sequence[float]) -> float:
+        return sum(n * value for n, value in zip(schedule, values)) / sum(schedule)
+
+    times = {name: [mean(stage) for stage in rounds] for name, rounds in found.items()}
+    first = {name: [stage[0] for stage in rounds] for name, rounds in found.items()}
+    where, rows = f"{size}x{size}", []
+    base = {"seconds": times["straightforward"], "stage_seconds": found["straightforward"],
+            "flops_executed_mean_of_stages": counts["straightforward"], "schedule": schedule}
+    for b in batches:
+        name, step = f"batch {b}", [flops.ilo_step(layers, b, k) for k in range(len(schedule))]
+        cost = {"flops_needed": mean([c.flops for c in step]),
+                "bytes_needed": mean([c.bytes for c in step])}
+        details = {
+            **cost, "flops_needed_by_stage": [c.flops for c in step],
+            "flops_executed_mean_of_stages": counts.get(name), "seconds": times[name],
+            "stage_seconds": found[name],
+            "image_steps_per_second": b / median(times[name]), "straightforward": base,
+        }
+        reach = {1: ">= 4", 12: ">= 4.5"}.get(b)
+        for title, seconds, goal in (("all stages", times, reach), ("stage 0", first, None)):
+            per_image = [b * t for t in seconds["straightforward"]]
+            rows.append(Row(
+                "ilo", f"ILO image-steps/s, {where}, batch {b}, {title}", "straightforward",
+                ratio_of(per_image, seconds[name]), goal, details=details,
+            ))
+        reached = [cost["flops_needed"] / t for t in times[name]]
+        rows.append(Row(
+            "ilo", f"fraction of peak, ILO step, {where}, batch {b}", "sgemm",
+            ratio_of(reached, rate), ">= 0.6", unit="of peak",
+            details={**details, "sgemm_flops_per_second": rate},
+        ))
+    one = mean([flops.ilo_step(layers, 1, k).flops for k in range(len(schedule))])
+    rows.append(Row(
+        "ilo", f"fraction of peak, ILO step, {where}, straightforward", "sgemm",
+        ratio_of([one / t for t in times["straightforward"]], rate), unit="of peak",
+        details={**base, "flops_needed": one},
+    ))
+    return rows
+
+
+def measure_mgan(setting: Setting, size: int) -> list[Row]:
+    """mGANprior at batch 1 and at the scale's batch against one code after the other."""
+    cfg, settings = config("pggan", "vanilla", size), inverter_settings(size, "mgan")
+    codes, block = settings["num_codes"] if setting.quick else 20, settings["block"]
+    inverter = MGANPrior(**{**settings, "num_codes": codes})
+    G = generator(cfg, setting.rt)
+    g = twin(G, cfg, "generator").requires_grad_(False)
+    A, loss, x = measurement(size, setting)
+    channels = G.shapes[block][0]
+    slow = partial(theirs_mgan, g, A, x[:1], channels, codes, block)
+    cases = {"straightforward": slow}
+    for b in BATCHES[:2]:
+        cases[f"batch {b}"] = partial(ours, inverter, G, A, loss, x[:b])
+    n, counts = prepared(cases, 1, setting.quick)
+    cases = {name: partial(case, [n]) for name, case in cases.items()}
+    found = alternate({"sgemm": Peak(setting.rt.device), **cases}, setting.repeats, setting.say)
+    rate, layers = found.pop("sgemm"), flops.pggan(cfg["model"])
+    times = {name: [stage[0] for stage in rounds] for name, rounds in found.items()}
+    rows = []
+    for b in BATCHES[:2]:
+        name, cost = f"batch {b}", flops.mgan_step(layers, b, codes, block)
+        details = {
+            "flops_needed": cost.flops, "bytes_needed": cost.bytes, "seconds": times[name],
+            "flops_executed": counts.get(name), "image_steps_per_second": b / median(times[name]),
+            "straightforward": {"seconds": times["straightforward"],
+                                "flops_executed": counts["straightforward"]},
+        }
+        title = f"{size}x{size}, N = {codes}, batch {b}"
+        per_image = [b * t for t in times["straightforward"]]
+        rows.append(Row(
+            "mgan", f"mGANprior image-steps/s, {title}", "one pass per code, batch 1",
+            ratio_of(per_image, times[name]), ">= 2", details=details,
+        ))
+        rows.append(Row(
+            "mgan", f"fraction of peak, mGANprior step, {title}", "sgemm",
+            ratio_of([cost.flops / t for t in times[name]], rate), unit="of peak",
+            details={**details, "sgemm_flops_per_second": rate},
+        ))
+    return rows

@@ -1,0 +1,80 @@
+"""Networks, families and batches that the rows are measured with, from rtil's configurations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from baseline import pggan, stylegan2
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+from torch import Tensor, nn
+
+from rtil import checkpoint
+from rtil.runtime import CONFIGS, Runtime
+
+SCALES = {16: "tiny", 32: "demo", 64: "faces64", 256: "paper"}
+TITLES = {"stylegan2": "StyleGAN2", "pggan": "PGGAN"}
+FAMILIES = {"stylegan2": ("ilo", "ilo_mixture"), "pggan": ("mgan", "mgan_mixture")}
+
+
+@dataclass
+class Setting:
+    """What the command line chose.
+
+    rt: device, threads. sizes: sides of the images. repeats: rounds. quick: rehearsal.
+    batch: size to images per training step, where it is not the configuration's.
+    """
+
+    rt: Runtime
+    sizes: tuple[int, ...]
+    repeats: int
+    quick: bool = False
+    batch: dict[int, int] = field(default_factory=dict)
+
+    def say(self, text: str) -> None:
+        """One line per finished measurement."""
+        print(f"  {text}", flush=True)
+
+
+def config(model: str, family: str, size: int, *overrides: str) -> dict:
+    """train.yaml for the scale of this size: colour, no growing."""
+    chosen = [f"model={model}", f"rtil={family}", f"scale={SCALES[size]}", "image_channels=3"]
+    chosen += ["model.phase_nimg=null", *overrides]
+    with initialize_config_dir(CONFIGS, version_base="1.3"):
+        cfg = compose("train", chosen)
+    found = OmegaConf.to_container(cfg, resolve=True)
+    if isinstance(found["batch"], list):  # one per growing phase: the last is the full size's
+        found["batch"] = found["batch"][-1]
+    return found
+
+
+def generator(cfg: dict, rt: Runtime) -> nn.Module:
+    """rtil's generator as an inverter gets it: seeded, frozen, on the device."""
+    torch.manual_seed(0)
+    G = checkpoint.build(cfg["model"]["generator"])
+    return G.eval().requires_grad_(False).to(rt.device, memory_format=rt.layout)
+
+
+def twin(network: nn.Module, cfg: dict, part: str) -> nn.Module:
+    """The baseline's network on rtil's weights, in the layout of a straightforward program.
+
+    Args:
+        network: rtil's.
+        cfg: configuration it was built from.
+        part: "generator" or "discriminator".
+    """
+    left_out = ("_target_", "phase_nimg")
+    arguments = {k: v for k, v in cfg["model"][part].items() if k not in left_out}
+    module = {"stylegan2": stylegan2, "pggan": pggan}[cfg["model"]["name"]]
+    kind = getattr(module, f"{TITLES[cfg['model']['name']]}{part.title()}")
+    copy = kind(**arguments)
+    copy.load_state_dict({k: v.contiguous() for k, v in network.state_dict().items()})
+    return copy.to(next(network.parameters()).device)
+
+
+def images(batch: int, size: int, device: torch.device) -> Tensor:
+    """uint8 images (B, 3, S, S) of noise, as a data set gives them."""
+    rng = torch.Generator().manual_seed(1)
+    shape = (batch, 3, size, size)
+    return torch.randint(0, 256, shape, generator=rng, dtype=torch.uint8).to(device)

@@ -1,0 +1,237 @@
+"""Rows of training: the family against vanilla, and rtil against the straightforward form.
+
+A step is the preparation of the real batch, the discriminator's step, the generator's, and the
+averaged weights'. Lazy penalties enter with their share: plain + (with penalty - plain) / every
+for either network is the exact mean over a period. A mixture's step is the mean over one rotation
+where its members cost differently (numbers of codes).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from statistics import median
+
+import torch
+from baseline.training import PGGANTraining, StyleGAN2Training
+
+from benchmarks import flops
+from benchmarks.record import Row
+from benchmarks.setting import FAMILIES, TITLES, Setting, config, images, twin
+from benchmarks.timing import Peak, alternate, ratio_of, seconds_of
+from rtil import checkpoint, train
+from rtil.monitor import Terms
+from rtil.runtime import seeded
+
+Clock = Callable[[Callable[[], object]], float]
+COUNTED_AT_ONE = 128  # images from this side on: families are counted with a batch of 1 on CPUs
+
+
+class Ours:
+    """rtil's training of one family, a step in its parts."""
+
+    def __init__(self, cfg: dict, setting: Setting) -> None:
+        torch.manual_seed(0)
+        self.cfg, self.device = cfg, setting.rt.device
+        self.family = checkpoint.build(cfg["rtil"]["family"])
+        self.state = train.build_state(cfg, self.family, setting.rt)
+        objective = self.state.objective
+        self.every = {"r1": objective.d_every, "path": objective.g_every}
+        names = self.family.spaces[0].names
+        self.passes = len(self.family.spaces)
+        self.turns = 1 if cfg["model"]["name"] == "stylegan2" else len(names)
+
+    def prepare(self, raw: torch.Tensor) -> torch.Tensor:
+        mirror, rng = self.cfg["data"]["mirror"], seeded(self.device, "bench")
+        return train.prepare(raw, self.cfg["resolution"], self.state.G, mirror, rng)
+
+    def d_step(self, real: torch.Tensor, step: int, turn: int) -> None:
+        rng = seeded(self.device, "bench", turn)
+        train.d_step(self.cfg, self.family, self.state, real, rng, step, turn, Terms())
+
+    def g_step(self, batch: int, step: int, turn: int) -> None:
+        rng = seeded(self.device, "bench", turn)
+        train.g_step(self.cfg, self.family, self.state, batch, rng, step, turn, 1, Terms())
+
+    def follow(self) -> None:
+        train.follow(self.state.G_ema, self.state.G, self.cfg["model"]["ema_decay"])
+
+
+class Theirs:
+    """The straightforward training of the same family on rtil's weights."""
+
+    turns = 1
+
+    def __init__(self, cfg: dict, setting: Setting) -> None:
+        ours = Ours(cfg, setting)
+        model, family = cfg["model"], cfg["rtil"]["family"]
+        kind = {"stylegan2": StyleGAN2Training, "pggan": PGGANTraining}[model["name"]]
+        # Vanilla PGGAN is the member with one code.
+        members = family["codes"] if "codes" in family else family["depths"]
+        members = [1] if members == [0] and model["name"] == "pggan" else members
+        self.steps = kind(
+            twin(ours.state.G, cfg, "generator"), twin(ours.state.D, cfg, "discriminator"), model,
+            members, family.get("block", 1),
+        )
+        self.every, self.device, self.passes = ours.every, setting.rt.device, len(members)
+        self.mirror = cfg["data"]["mirror"]
+
+    def prepare(self, raw: torch.Tensor) -> torch.Tensor:
+        real = raw.float() / 127.5 - 1.0
+        if self.mirror:
+            flip = torch.rand(len(real), 1, 1, 1, device=real.device) < 0.5
+            real = torch.where(flip, real.flip(3), real)
+        return real
+
+    def d_step(self, real: torch.Tensor, step: int, turn: int) -> None:
+        self.steps.d_step(real, seeded(self.device, "bench", turn), step)
+
+    def g_step(self, batch: int, step: int, turn: int) -> None:
+        self.steps.g_step(batch, seeded(self.device, "bench", turn), step)
+
+    def follow(self) -> None:
+        self.steps.follow()
+
+
+def mean_step(steps: Ours | Theirs, raw: torch.Tensor, clock: Clock, r: int) -> dict[str, float]:
+    """Parts of a mean step: what clock gives for each, penalties by their share.
+
+    Args:
+        raw: uint8 images (B, 3, S, S).
+        clock: measures a call, in seconds or operations.
+        r: round; a mixture's first turn.
+    """
+    parts = {"prepare": clock(lambda: steps.prepare(raw))}
+    real = steps.prepare(raw)
+    turns = range(r, r + steps.turns)
+    d = [clock(partial(steps.d_step, real, 1, turn)) for turn in turns]
+    g = [clock(partial(steps.g_step, len(real), 1, turn)) for turn in turns]
+    parts |= {"d": sum(d) / len(d), "g": sum(g) / len(g)}
+    if steps.every["r1"]:
+        both = clock(lambda: steps.d_step(real, 0, r))
+        parts["r1"] = (both - parts["d"]) / steps.every["r1"]
+    if steps.every["path"]:
+        both = clock(lambda: steps.g_step(len(real), 0, r))
+        parts["path"] = (both - parts["g"]) / steps.every["path"]
+    parts["average"] = clock(steps.follow)
+    return parts
+
+
+def executed(steps: Ours | Theirs, raw: torch.Tensor) -> float:
+    """Operations of a mean step; the steps run, so this warms up as well.
+
+    Note: a published family at 256x256 takes minutes on a CPU, so one image is run and scaled;
+        the path penalty has a batch of its own.
+    """
+    few = raw
+    if steps.passes > 1 and raw.shape[2] >= COUNTED_AT_ONE and not raw.is_cuda:
+        few = raw[:1]
+    parts = mean_step(steps, few, flops.counted, 0)
+    path = parts.pop("path", 0.0)
+    return sum(parts.values()) * len(raw) / len(few) + path
+
+
+def needed(model: dict, family: dict | None, batch: int, mixture: bool) -> flops.Cost:
+    """Operations and bytes that a step's result needs; family None for vanilla."""
+    if model["name"] == "stylegan2":
+        members = 1 if family is None or mixture else len(family["depths"])
+        return flops.stylegan2_step(flops.stylegan2(model), batch, members, model["objective"])
+    layers = flops.pggan(model)
+    if family is None:
+        return flops.pggan_step(layers, batch, [1], 1)
+    count = flops.pggan_mixture_step if mixture else flops.pggan_step
+    return count(layers, batch, family["codes"], family["block"])
+
+
+def units(setting: Setting) -> list[tuple[str, Callable[[], list[Row]]]]:
+    """One unit per model and size."""
+    return [
+        (f"training {TITLES[model]} {size}", partial(measure, setting, model, size))
+        for size in setting.sizes
+        for model in ("stylegan2", "pggan")
+    ]
+
+
+def measure(setting: Setting, model: str, size: int) -> list[Row]:
+    """Every row of one model and size, from one alternation of all its variants."""
+    published, mixture = FAMILIES[model]
+    cfgs = {f: config(model, f, size) for f in ("vanilla", mixture, published)}
+    batch = setting.batch.get(size, cfgs["vanilla"]["batch"])
+    raw = images(batch, size, setting.rt.device)
+    family = cfgs[published]["rtil"]["family"]
+    kinds = {
+        "vanilla": (Ours, "vanilla", None, False),
+        "mixture": (Ours, mixture, family, True),
+        "straightforward vanilla": (Theirs, "vanilla", None, False),
+        "family": (Ours, published, family, False),
+        "straightforward family": (Theirs, published, family, False),
+    }
+    peak = Peak(setting.rt.device)
+    cases, facts = {"sgemm": peak}, {}
+    model_cfg = cfgs["vanilla"]["model"]
+    for name, (kind, key, members, mixed) in kinds.items():
+        steps = kind(cfgs[key], setting)
+        cost = needed(model_cfg, members, batch, mixed)
+        facts[name] = {
+            "flops_needed": cost.flops, "bytes_needed": cost.bytes,
+            "flops_executed": executed(steps, raw),
+        }
+        setting.say(f"warm {name}: {facts[name]['flops_executed'] / 1e9:.4g} Gflop a step")
+        clock = partial(seconds_of, device=setting.rt.device)
+        cases[name] = partial(mean_step, steps, raw, clock)
+    found = alternate(cases, setting.repeats, setting.say)
+    rate = found.pop("sgemm")
+    times = {name: [sum(parts.values()) for parts in rounds] for name, rounds in found.items()}
+    for name, rounds in found.items():
+        facts[name] |= {
+            "seconds": times[name], "images_per_second": batch / median(times[name]),
+            "parts": {key: median(parts[key] for parts in rounds) for key in rounds[0]},
+        }
+    return rows(model, size, batch, times, facts, rate, setting)
+
+
+def rows(
+    model: str, size: int, batch: int, times: dict[str, list[float]], facts: dict[str, dict],
+    rate: list[float], setting: Setting,
+) -> list[Row]:
+    """The rows of one model and size.
+
+    Args:
+        times: seconds of a mean step of every variant, by round.
+        facts: operations, bytes and parts of every variant.
+        rate: operations a second of sgemm, by round.
+    """
+    where = f"{TITLES[model]} {size}"
+
+    def row(title: str, top: str, bottom: str, reach: str | None, against: str) -> Row:
+        details = {"batch": batch, "top": top, "bottom": bottom,
+                   top: facts[top], bottom: facts[bottom]}
+        ratio = ratio_of(times[top], times[bottom])
+        return Row("train", f"{title}, {where}", against, ratio, reach, details=details)
+
+    slow, slow_family = "straightforward vanilla", "straightforward family"
+    if model == "stylegan2":
+        found = [
+            row("ILO family step, mixture", "mixture", "vanilla", "<= 1.15", "vanilla step"),
+            row("ILO family step, as published", "family", "vanilla", None, "vanilla step"),
+        ]
+    else:
+        found = [
+            row("mGANprior family step, mixture", "mixture", "family", "<= 0.4",
+                "family as published"),
+            row("mGANprior family step, mixture", "mixture", "vanilla", None, "vanilla step"),
+            row("mGANprior family step, as published", "family", "vanilla", None, "vanilla step"),
+        ]
+    found += [
+        row("training images/s, vanilla", slow, "vanilla", ">= 2.5", slow),
+        row("training images/s, mixture", slow_family, "mixture", ">= 10", slow_family),
+        row("training images/s, as published", slow_family, "family", None, slow_family),
+    ]
+    for name, reach in (("vanilla", ">= 0.6"), ("mixture", None), (slow, None)):
+        reached = [facts[name]["flops_needed"] / seconds for seconds in times[name]]
+        found.append(Row(
+            "train", f"fraction of peak, training step, {name}, {where}", "sgemm",
+            ratio_of(reached, rate), reach, unit="of peak",
+            details={**facts[name], "batch": batch, "sgemm_flops_per_second": rate},
+        ))
+    return found
