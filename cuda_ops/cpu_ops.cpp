@@ -209,12 +209,14 @@ RTIL_EXPORT void rtil_cpu_norm_act_second(const float* dy, const float* x, const
     }
 }
 
-// upfirdn2d with the separable filter w (taps,) in the order of the window (see upfirdn2d.h), the
-// same up and down on both axes: a row of the output is a sum of rows, then of shifted pixels.
-RTIL_EXPORT void rtil_cpu_upfirdn2d(const float* x, const float* w, int64_t taps, int64_t up,
-                                    int64_t down, int64_t before_y, int64_t before_x, float gain,
-                                    float* y, int64_t batch, int64_t rows, int64_t columns,
+// upfirdn2d with the separable filter f (taps,), the same up and down on both axes (definition in
+// upfirdn2d.h): a row of the output is a sum of rows, then of shifted pixels.
+RTIL_EXPORT void rtil_cpu_upfirdn2d(const float* x, const float* f, int64_t taps, int64_t flip,
+                                    int64_t up, int64_t down, int64_t before_y,
+                                    int64_t before_x, float gain, float* y, int64_t batch, int64_t rows, int64_t columns,
                                     int64_t rows_out, int64_t columns_out, int64_t C) {
+    std::vector<float> w(f, f + taps);  // in the order of the window
+    if (!flip) std::reverse(w.begin(), w.end());
     // The pixels that any window of a row covers, zeros outside the image; in whole samples.
     const int64_t left = std::max<int64_t>(0, (before_x + up - 1) / up);
     const int64_t reach = ((columns_out - 1) * down - before_x + taps - 1) / up + 1;

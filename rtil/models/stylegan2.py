@@ -24,7 +24,7 @@ from rtil.models.layers import (
 )
 from rtil.ops.bias_act import SQRT2, bias_act
 from rtil.ops.conv2d import conv2d, conv_transpose2d
-from rtil.ops.styled_act import modulate, styled_act
+from rtil.ops.styled_act import demodulation, modulate, styled_act
 from rtil.ops.upfirdn2d import fir, upfirdn2d
 
 SLOPE = 0.2
@@ -66,8 +66,7 @@ class ModulatedConv2d(nn.Module):
         if not self.demod:
             return x, None
         squares = derived(self.weight, "squares", lambda: weight.square().sum((2, 3)))
-        norm = F.linear(style.square(), squares)
-        return x, torch.rsqrt(norm + 1e-8)
+        return x, demodulation(style, squares)
 
 
 class StyledConv(nn.Module):

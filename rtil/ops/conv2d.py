@@ -19,6 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
+from rtil.ops import cpu
+
 
 class Geometry(NamedTuple):
     """Stride, padding, and the shapes of x and w."""
@@ -57,9 +59,7 @@ def conv_transpose2d(x: Tensor, w: Tensor, stride: int) -> Tensor:
 
 def _plain(x: Tensor, w: Tensor) -> bool:
     """Whether the functions below serve: gradients are recorded, and by nothing but autograd."""
-    if torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None:
-        return False
-    if torch.autograd.forward_ad._current_level >= 0 or torch.is_autocast_enabled(x.device.type):
+    if not cpu.plain_autograd(x.device.type):
         return False
     return torch.is_grad_enabled() and (x.requires_grad or w.requires_grad)
 

@@ -8,6 +8,7 @@ that form by rounding only, and depend neither on the number of threads nor on t
 from __future__ import annotations
 
 import ctypes
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from ctypes import c_float, c_int64, c_void_p
@@ -15,8 +16,7 @@ from functools import cache
 
 import torch
 from torch import Tensor
-from torch.autograd import Function
-from torch.autograd import forward_ad as fwAD
+from torch.autograd import Function, forward_ad
 
 from rtil.ops import kernels
 
@@ -26,7 +26,7 @@ SIGNATURES = {
     "norm_act": "pffpnn",
     "norm_act_grad": "ppffpnn",
     "norm_act_second": "pppffppnn",
-    "upfirdn2d": "ppnnnnnfpnnnnnn",
+    "upfirdn2d": "ppnnnnnnfpnnnnnn",
 }
 TYPES = {"p": c_void_p, "n": c_int64, "f": c_float}
 
@@ -54,17 +54,25 @@ def library() -> ctypes.CDLL | RuntimeError:
 
 def serves(x: Tensor, impl: str | None = None) -> bool:
     """Whether the kernels compute on x: float32, (B, C) or channels innermost."""
-    if x.device.type != "cpu" or x.dtype != torch.float32 or kernels.chosen(impl) != "auto":
+    if x.dtype != torch.float32 or x.device.type != "cpu" or kernels.chosen(impl) != "auto":
         return False
-    dense = x.ndim == 2 and x.is_contiguous()
-    if not dense and (x.ndim != 4 or not x.is_contiguous(memory_format=torch.channels_last)):
+    order = torch.channels_last if x.ndim == 4 else torch.contiguous_format
+    if x.ndim not in (2, 4) or not x.is_contiguous(memory_format=order) or x.numel() == 0:
         return False
-    if torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu") or x.numel() == 0:
-        return False
-    # Transforms of torch.func and forward-mode differentiation see through PyTorch's own only.
-    if torch._C._functorch.peek_interpreter_stack() is not None or fwAD._current_level >= 0:
-        return False
-    return not isinstance(library(), RuntimeError)
+    return plain_autograd("cpu") and not isinstance(library(), RuntimeError)
+
+
+def plain_autograd(device_type: str) -> bool:
+    """Whether nothing but autograd looks on: transforms see through PyTorch's own operators only.
+
+    That is: no torch.func, no forward-mode differentiation, no torch.compile, no autocast.
+    """
+    return not (
+        torch._C._functorch.peek_interpreter_stack() is not None
+        or forward_ad._current_level >= 0
+        or torch.compiler.is_compiling()
+        or torch.is_autocast_enabled(device_type)
+    )
 
 
 def call(name: str, *arguments: object) -> None:
@@ -86,7 +94,7 @@ def empty(x: Tensor) -> Tensor:
 
 def sizes(x: Tensor) -> tuple[int, int, int]:
     """(batch, pixels, channels)."""
-    return x.shape[0], x[0, 0].numel(), x.shape[1]
+    return x.shape[0], math.prod(x.shape[2:]), x.shape[1]
 
 
 def differentiable(

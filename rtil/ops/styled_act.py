@@ -10,6 +10,7 @@ gradients (rtil.ops.cpu); elsewhere the last step is bias_act.
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from rtil.ops import cpu
@@ -51,6 +52,19 @@ def modulate(x: Tensor, s: Tensor) -> Tensor:
     if cpu.serves(x) and len(x) == len(s):
         return _modulate((), x, s)
     return x * s[:, :, None, None]
+
+
+def demodulation(s: Tensor, squares: Tensor) -> Tensor:
+    """d_o = (sum_i s_i^2 |W_oi|^2 + 1e-8)^(-1/2) (Karras et al. 2020, eq. 3).
+
+    Args:
+        s: (B, in).
+        squares: (out, in), |W_oi|^2 summed over the taps of the kernel.
+
+    Returns:
+        (B, out).
+    """
+    return torch.rsqrt(F.linear(s * s, squares) + 1e-8)
 
 
 def _styled_value(settings: tuple, x: Tensor, d, noise, strength, b) -> Tensor:

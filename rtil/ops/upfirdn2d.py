@@ -283,9 +283,9 @@ class OnCPU(torch.autograd.Function):
         rows, columns = axes.out(x.shape[2:], (len(f), len(f)))
         out = torch.empty((*x.shape[:2], rows, columns), memory_format=torch.channels_last)
         ctx.sizes = x.shape[2:], (rows, columns)
-        window = (f if flip else f.flip(0)).float().contiguous()
-        cpu.call("upfirdn2d", x, window, len(f), up[0], down[0], padding[0], padding[2], gain, out,
-                 len(x), *x.shape[2:], rows, columns, x.shape[1])
+        taps = f.float().contiguous()
+        cpu.call("upfirdn2d", x, taps, len(f), flip, up[0], down[0], padding[0], padding[2], gain,
+                 out, len(x), *x.shape[2:], rows, columns, x.shape[1])
         return out
 
     @staticmethod
