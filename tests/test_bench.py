@@ -136,6 +136,8 @@ def test_penalties_enter_a_mean_step_with_their_share():
     parts = training.mean_step(Steps(), torch.zeros(1), clock, 0)
     assert parts["d"] == 1.5 and parts["g"] == 2.0 and parts["average"] == 0.5
     assert parts["r1"] == (17.0 - 1.5) / 16 and parts["path"] == 2.0
+    known = training.mean_step(Steps(), torch.zeros(1), clock, 0, {"r1": 9.0})
+    assert known == {"prepare": 0.0, "d": 1.5, "g": 2.0, "r1": 9.0, "average": 0.5}
 
 
 def test_line_gives_the_slope_and_the_largest_departure():

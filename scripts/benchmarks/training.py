@@ -2,12 +2,14 @@
 
 A step is the preparation of the real batch, the discriminator's step, the generator's, and the
 averaged weights'. Lazy penalties enter with their share: plain + (with penalty - plain) / every
-for either network is the exact mean over a period. A mixture's step is the mean over one rotation
+for either network is the exact mean over a period. On a CPU large images have their penalties, a
+tenth of a step, timed in the first round alone. A mixture's step is the mean over one rotation
 where its members cost differently (numbers of codes).
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from functools import partial
 from statistics import median
@@ -24,7 +26,7 @@ from rtil.monitor import Terms
 from rtil.runtime import seeded
 
 Clock = Callable[[Callable[[], object]], float]
-COUNTED_AT_ONE = 128  # images from this side on: families are counted with a batch of 1 on CPUs
+LARGE = 128  # sides from which a CPU warms up with one image and times penalties in one round
 
 
 class Ours:
@@ -37,8 +39,7 @@ class Ours:
         self.state = train.build_state(cfg, self.family, setting.rt)
         objective = self.state.objective
         self.every = {"r1": objective.d_every, "path": objective.g_every}
-        names = self.family.spaces[0].names
-        self.passes = len(self.family.spaces)
+        names, self.passes = self.family.spaces[0].names, len(self.family.spaces)
         self.turns = 1 if cfg["model"]["name"] == "stylegan2" else len(names)
 
     def prepare(self, raw: torch.Tensor) -> torch.Tensor:
@@ -93,13 +94,17 @@ class Theirs:
         self.steps.follow()
 
 
-def mean_step(steps: Ours | Theirs, raw: torch.Tensor, clock: Clock, r: int) -> dict[str, float]:
+def mean_step(
+    steps: Ours | Theirs, raw: torch.Tensor, clock: Clock, r: int,
+    lazy: dict[str, float] | None = None,
+) -> dict[str, float]:
     """Parts of a mean step: what clock gives for each, penalties by their share.
 
     Args:
         raw: uint8 images (B, 3, S, S).
         clock: measures a call, in seconds or operations.
         r: round; a mixture's first turn.
+        lazy: the penalties' parts, where they are known.
     """
     parts = {"prepare": clock(lambda: steps.prepare(raw))}
     real = steps.prepare(raw)
@@ -107,28 +112,51 @@ def mean_step(steps: Ours | Theirs, raw: torch.Tensor, clock: Clock, r: int) -> 
     d = [clock(partial(steps.d_step, real, 1, turn)) for turn in turns]
     g = [clock(partial(steps.g_step, len(real), 1, turn)) for turn in turns]
     parts |= {"d": sum(d) / len(d), "g": sum(g) / len(g)}
-    if steps.every["r1"]:
-        both = clock(lambda: steps.d_step(real, 0, r))
-        parts["r1"] = (both - parts["d"]) / steps.every["r1"]
-    if steps.every["path"]:
-        both = clock(lambda: steps.g_step(len(real), 0, r))
-        parts["path"] = (both - parts["g"]) / steps.every["path"]
+    if lazy is None:
+        lazy = {}
+        for key, network in (("r1", "d"), ("path", "g")):
+            if steps.every[key]:
+                work = {"d": partial(steps.d_step, real, 0, r),
+                        "g": partial(steps.g_step, len(real), 0, r)}[network]
+                lazy[key] = (clock(work) - parts[network]) / steps.every[key]
+    parts |= lazy
     parts["average"] = clock(steps.follow)
     return parts
 
 
-def executed(steps: Ours | Theirs, raw: torch.Tensor) -> float:
-    """Operations of a mean step; the steps run, so this warms up as well.
+class Timed:
+    """A case: the parts of a mean step in seconds.
 
-    Note: a published family at 256x256 takes minutes on a CPU, so one image is run and scaled;
-        the path penalty has a batch of its own.
+    Args:
+        steps: what is timed.
+        raw: uint8 images (B, 3, S, S).
+        vanilla: the same form's vanilla, or None. Large families on a CPU take the penalties'
+            counts from it (R1 once, path length for each of `passes` members), saving minutes.
+
+    Attributes:
+        executed: operations of a mean step; counting them ran its parts, so they are warm.
     """
-    few = raw
-    if steps.passes > 1 and raw.shape[2] >= COUNTED_AT_ONE and not raw.is_cuda:
-        few = raw[:1]
-    parts = mean_step(steps, few, flops.counted, 0)
-    path = parts.pop("path", 0.0)
-    return sum(parts.values()) * len(raw) / len(few) + path
+
+    def __init__(self, steps: Ours | Theirs, raw: torch.Tensor, vanilla: Timed | None) -> None:
+        self.steps, self.raw, self.lazy = steps, raw, None
+        self.large = raw.shape[2] >= LARGE and not raw.is_cuda
+        few, known = raw, None
+        if self.large:
+            few = raw[:1]
+            if vanilla:
+                path, r1 = vanilla.counts.get("path", 0.0), vanilla.counts.get("r1", 0.0)
+                known = {"r1": r1 * len(few) / len(raw), "path": path * steps.passes}
+        counts = mean_step(steps, few, flops.counted, 0, known)
+        path = counts.pop("path", 0.0)  # its batch is its own
+        self.counts = {key: n * len(raw) / len(few) for key, n in counts.items()} | {"path": path}
+        self.executed = sum(self.counts.values())
+
+    def __call__(self, r: int) -> dict[str, float]:
+        clock = partial(seconds_of, device=self.raw.device)
+        parts = mean_step(self.steps, self.raw, clock, r, self.lazy)
+        if self.large:
+            self.lazy = {key: parts[key] for key in ("r1", "path") if key in parts}
+        return parts
 
 
 def needed(model: dict, family: dict | None, batch: int, mixture: bool) -> flops.Cost:
@@ -170,15 +198,16 @@ def measure(setting: Setting, model: str, size: int) -> list[Row]:
     cases, facts = {"sgemm": peak}, {}
     model_cfg = cfgs["vanilla"]["model"]
     for name, (kind, key, members, mixed) in kinds.items():
-        steps = kind(cfgs[key], setting)
+        begin = time.perf_counter()
+        vanilla = cases.get("straightforward vanilla" if kind is Theirs else "vanilla")
+        cases[name] = Timed(kind(cfgs[key], setting), raw, vanilla)
         cost = needed(model_cfg, members, batch, mixed)
         facts[name] = {
             "flops_needed": cost.flops, "bytes_needed": cost.bytes,
-            "flops_executed": executed(steps, raw),
+            "flops_executed": cases[name].executed,
         }
-        setting.say(f"warm {name}: {facts[name]['flops_executed'] / 1e9:.4g} Gflop a step")
-        clock = partial(seconds_of, device=setting.rt.device)
-        cases[name] = partial(mean_step, steps, raw, clock)
+        setting.say(f"warm {name}: {cases[name].executed / 1e9:.4g} Gflop a step, "
+                    f"{time.perf_counter() - begin:.1f} s")
     found = alternate(cases, setting.repeats, setting.say)
     rate = found.pop("sgemm")
     times = {name: [sum(parts.values()) for parts in rounds] for name, rounds in found.items()}
