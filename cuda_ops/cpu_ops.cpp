@@ -213,7 +213,8 @@ RTIL_EXPORT void rtil_cpu_norm_act_second(const float* dy, const float* x, const
 // upfirdn2d.h): a row of the output is a sum of rows, then of shifted pixels.
 RTIL_EXPORT void rtil_cpu_upfirdn2d(const float* x, const float* f, int64_t taps, int64_t flip,
                                     int64_t up, int64_t down, int64_t before_y,
-                                    int64_t before_x, float gain, float* y, int64_t batch, int64_t rows, int64_t columns,
+                                    int64_t before_x, float gain, float* y, int64_t batch,
+                                    int64_t rows, int64_t columns,
                                     int64_t rows_out, int64_t columns_out, int64_t C) {
     std::vector<float> w(f, f + taps);  // in the order of the window
     if (!flip) std::reverse(w.begin(), w.end());

@@ -128,8 +128,8 @@ def loop(
     path = run_dir / (f"results-{rt.rank}.jsonl" if rt.rank else "results.jsonl")
     bar = tqdm(total=len(todo), unit="img", disable=rt.rank > 0,
                mininterval=0.5 if sys.stderr.isatty() else 30)
-    for first in range(0, len(todo), size):
-        indices = todo[first : first + size]
+
+    def batch(indices: list[int]) -> list[dict]:
         names = [data.name(i) for i in indices]
         x = to_float(data.batch(indices)).to(rt.device)
         rngs = [seeded("cpu", seed, name, "measurement noise") for name in names]
@@ -144,9 +144,31 @@ def loop(
         rows = score(config, names, x, found, oracle, linear, lpips, seconds)
         if config["pictures"]:
             draw(run_dir / "images", names, A, x, y, found, linear, config["selection"])
+        return rows
+
+    first = 0
+    while first < len(todo):
+        indices, rows = todo[first : first + size], None
+        try:
+            rows = batch(indices)
+        except RuntimeError as error:
+            if not out_of_memory(error) or len(indices) == 1:
+                raise
+        if rows is None:  # past the except, where the error would hold the memory
+            size = len(indices) // 2
+            log.warning("Out of memory with %d images at a time: trying %d.", len(indices), size)
+            if rt.device.type == "cuda":
+                torch.cuda.empty_cache()
+            continue
         results.append_rows(path, rows)
         bar.update(len(indices))
+        first += len(indices)
     bar.close()
+
+
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether a device or the host had no memory left for a tensor."""
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def score(

@@ -13,6 +13,7 @@ from PIL import Image
 
 from rtil import checkpoint, invert, metrics, results, train
 from rtil.data import load_data, to_float
+from rtil.inverters.ilo import ILO
 from rtil.inverters.lmmse import GaussianPrior
 from rtil.runtime import CONFIGS
 
@@ -72,6 +73,30 @@ def test_scores_are_those_of_the_saved_pictures(root, tmp_path):
     a, b = (np.asarray(Image.open(run_dir / "images" / f"000000{s}.png").convert("L")) / 255
             for s in ("", "-original"))
     assert -10 * np.log10(np.mean((a - b) ** 2)) == pytest.approx(row["psnr_db"], abs=0.05)
+
+
+def test_memory_that_runs_out_halves_the_batch_and_changes_no_row(
+    root, tmp_path, monkeypatch, caplog
+):
+    settings = ("num_images=5", "inversion_batch=4")
+    plenty = run(root, *settings, f"run_dir={tmp_path / 'plenty'}")
+    right, sizes = ILO.invert, []
+
+    def short(self, G, A, y, *rest, **more):
+        sizes.append(len(y))
+        if len(y) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return right(self, G, A, y, *rest, **more)
+
+    monkeypatch.setattr(ILO, "invert", short)
+    scarce = run(root, *settings, f"run_dir={tmp_path / 'scarce'}")
+    assert sizes == [4, 2, 2, 1] and "trying 2" in caplog.text
+    for a, b in zip(*(results.read_rows(d / "results.jsonl") for d in (plenty, scarce))):
+        a.pop("seconds"), b.pop("seconds")
+        assert a == pytest.approx(b, rel=1e-4)
+    monkeypatch.setattr(ILO, "invert", lambda *given, **more: torch.empty(2**60))
+    with pytest.raises(RuntimeError, match="DefaultCPUAllocator"):
+        run(root, *settings, f"run_dir={tmp_path / 'none'}")
 
 
 def test_stopped_and_resumed_gives_the_rows_of_an_uninterrupted_run(root, tmp_path):
