@@ -8,6 +8,7 @@ run code, and only classes of rtil are built from its configuration.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -74,6 +75,30 @@ def save(content: dict, path: Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def read(path: str | Path) -> object:
+    """Reads what torch.save wrote, onto the CPU, without running code from the file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: unreadable, truncated, or naming code; the message holds what it names.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no checkpoint at {path}.")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # the unpickler raises whatever the bytes lead it to
+        # torch's own text is left out: it advises to load the file without protection.
+        named = re.search(r"GLOBAL (\S+)", str(error))
+        why = "it is truncated, no checkpoint, or would run code. Copy it again or choose another."
+        if named:
+            why = f"it asks for {named[1]}, which would run code; nothing of it was loaded."
+        raise ValueError(
+            f"{path} cannot be read as a checkpoint ({type(error).__name__}): {why} "
+            "Files of other projects go through scripts/import_checkpoint.py first."
+        ) from error
+
+
 def load(path: str | Path, formats: tuple[str, ...] = (CHECKPOINT, EXPORT)) -> dict:
     """Reads a file that `save` wrote, onto the CPU.
 
@@ -81,17 +106,7 @@ def load(path: str | Path, formats: tuple[str, ...] = (CHECKPOINT, EXPORT)) -> d
         FileNotFoundError: there is no such file.
         ValueError: unreadable, truncated or of an unknown format.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no checkpoint at {path}.")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # the unpickler raises whatever the bytes lead it to
-        # torch's own text is left out: it advises to load the file without protection.
-        raise ValueError(
-            f"{path} cannot be read as a checkpoint ({type(error).__name__}): it is truncated, "
-            "no checkpoint, or would run code. Copy it again or choose another."
-        ) from error
+    content = read(path)
     found = content.get("format") if isinstance(content, dict) else type(content).__name__
     if found not in formats:
         raise ValueError(

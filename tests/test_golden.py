@@ -3,7 +3,7 @@
 golden/layouts.json holds the names and shapes of the released checkpoints' entries, and
 golden/models.npz what the authors' modules return when the entry called `name` is filled by
 default_rng([seed, crc32(name)]). Pictures of 64x64 keep every third pixel, feature maps every
-eighth channel.
+eighth channel. Generators get their weights through the importer, as those of a released file.
 """
 
 import json
@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 import torch
 
+from rtil.importers import authors
+from rtil.importers.layout import Spec
 from rtil.latents.additive import Additive
 from rtil.latents.multicode import MultiCode
 from rtil.latents.space import Latents
@@ -37,19 +39,41 @@ NETWORKS = {
 }
 
 
-def mapping(name):
+def released(name, state):
+    """What a released file holds: StyleGAN2 was saved from DataParallel."""
+    prefix = "module." if name.startswith("stylegan2") else ""
+    return {"g": {}, "g_ema": {f"{prefix}{entry}": value for entry, value in state.items()}}
+
+
+def ours(name, state):
+    """Our state dict from the published entries."""
     model, _, kind = name.split("_")
-    return getattr(authors_layout, f"{model}_{kind}")
+    if kind == "generator":
+        return authors.find(released(name, state)).weights()
+    return getattr(authors_layout, f"{model}_{kind}")(state)
+
+
+def entries(name, fill):
+    """The published layout: every entry fill(entry, shape), filters as they are."""
+    taps = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 4
+    return {entry: taps[:, None] * taps if entry.endswith(".kernel") else fill(entry, shape)
+            for entry, shape in LAYOUTS[name].items()}
+
+
+def drawn(name, seed):
+    """Every entry of the published layout drawn from (seed, crc32(entry))."""
+
+    def fill(entry, shape):
+        rng = np.random.default_rng([seed, zlib.crc32(entry.encode())])
+        return torch.from_numpy(rng.standard_normal(shape).astype("float32"))
+
+    return entries(name, fill)
 
 
 def filled(name, seed):
-    """A network with every entry of its published layout drawn from (seed, crc32(entry))."""
-    state = {}
-    for entry, shape in LAYOUTS[name].items():
-        rng = np.random.default_rng([seed, zlib.crc32(entry.encode())])
-        state[entry] = torch.from_numpy(rng.standard_normal(shape).astype("float32"))
+    """A network with the entries of `drawn`."""
     network = NETWORKS[name]()
-    network.load_state_dict(mapping(name)(state))
+    network.load_state_dict(ours(name, drawn(name, seed)))
     return network.requires_grad_(False)
 
 
@@ -152,8 +176,7 @@ def test_published_layout_covers_every_entry_of_ours(name):
     """Strictly: no entry of ours is missing, none of theirs but the FIR kernels is dropped."""
     with torch.device("meta"):
         network = NETWORKS[name]()
-        state = {entry: torch.empty(shape) for entry, shape in LAYOUTS[name].items()}
-    renamed = mapping(name)(state)
+    renamed = ours(name, entries(name, lambda _, shape: torch.zeros(shape)))
     network.load_state_dict(renamed, strict=True, assign=True)
     kernels = sum(entry.endswith(".kernel") for entry in LAYOUTS[name])
     assert len(renamed) == len(LAYOUTS[name]) - kernels
@@ -161,10 +184,28 @@ def test_published_layout_covers_every_entry_of_ours(name):
 
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_unknown_entry_is_named(name):
-    state = {entry: torch.zeros(shape) for entry, shape in LAYOUTS[name].items()}
-    who = type(NETWORKS[name]()).__name__
-    with pytest.raises(ValueError, match=rf"entry 'extra\.weight' has no counterpart.* {who}"):
-        mapping(name)({**state, "extra.weight": torch.zeros(1)})
+    state = entries(name, lambda _, shape: torch.zeros(shape))
+    with pytest.raises(ValueError, match=r"extra\.weight.* has no counterpart in rtil"):
+        ours(name, {**state, "extra.weight": torch.zeros(1)})
+
+
+def test_the_importers_own_arithmetic_draws_the_published_stylegan2_images():
+    """What imports are checked against is itself checked against the authors' modules."""
+    name = "stylegan2_64_generator"
+    foreign = authors.find(released(name, drawn(name, seed=1)))
+    (image,) = foreign.images(normal(3, 3, 512)[0].double())
+    expected = GOLDEN["stylegan2_64_image"][:1]
+    assert np.abs(image[:, :, ::3, ::3].numpy() - expected).max() < 1e-5 * np.abs(expected).max()
+
+
+def test_the_importers_own_arithmetic_draws_the_published_pggan_images():
+    name, z = "pggan_256_generator", normal(8, 2, 512)[0].double()
+    size = Spec("pggan", {side: width for side, width in PGGAN.items() if side <= 32}, 3, 512)
+    images = authors.draw(drawn(name, seed=6), size, z)
+    for step in (0, 3):
+        expected = GOLDEN[f"pggan_step{step}_alpha1.0"][:1]
+        error = np.abs(images[step].numpy() - expected).max()
+        assert error < 1e-5 * np.abs(expected).max()
 
 
 def count(network):

@@ -1,7 +1,8 @@
-"""Names of the published checkpoints' entries, mapped onto ours (paper's released models).
+"""Names of the published discriminators' entries, mapped onto ours (paper's released models).
 
 The published StyleGAN2 files hold the layout of a widely used PyTorch port, the PGGAN files that
 of another; both are listed in the tests' golden data. Arithmetic is the same, names differ.
+Generators are read by rtil.importers.
 """
 
 from __future__ import annotations
@@ -22,49 +23,17 @@ def _rename(state: dict[str, Tensor], rules: list[tuple[str, str]], who: str) ->
                     renamed[new] = value
                 break
         else:
-            raise ValueError(f"{who}: entry {name!r} has no counterpart in rtil's {who}.")
+            raise ValueError(f"entry {name!r} has no counterpart in rtil's {who}.")
     return renamed
 
 
 def _expand(match: re.Match, target: str) -> str:
-    """Fills {0}, {1+2}, {1/2+1}: group number, then integer arithmetic on it."""
+    """Fills {1-1}: a group's number, then an integer added to it."""
 
     def fill(hole: re.Match) -> str:
-        value = int(match.group(int(hole[1])))
-        return str(value // int(hole[2] or 1) + int(hole[3] or 0))
+        return str(int(match.group(int(hole[1]))) + int(hole[2]))
 
-    return re.sub(r"\{(\d)(?:/(\d))?([+-]\d)?\}", fill, target)
-
-
-def stylegan2_generator(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Published StyleGAN2 generator entries under our names and shapes.
-
-    Raises:
-        ValueError: an entry that has no counterpart.
-    """
-    tail = [("conv.weight", "conv.weight"), ("conv.modulation.weight", "conv.style.weight"),
-            ("conv.modulation.bias", "conv.style.bias"), ("noise.weight", "noise_strength"),
-            ("activate.bias", "bias"), ("bias", "bias")]
-    rules = [(r"style\.(\d+)\.(?:weight)", "mapping.{1-1}.weight"),
-             (r"style\.(\d+)\.(?:bias)", "mapping.{1-1}.bias"),
-             (r"input\.input", "const"), (r"noises\.noise_(\d+)", "noise_{1}"),
-             (r".*\.kernel", "")]
-    for theirs, ours in tail:
-        end = re.escape(theirs)
-        rules += [(rf"conv1\.{end}", f"blocks.0.conv.{ours}"),
-                  (rf"to_rgb1\.{end}", f"blocks.0.to_rgb.{ours}"),
-                  (rf"to_rgbs\.(\d+)\.{end}", f"blocks.{{1+1}}.to_rgb.{ours}"),
-                  (rf"convs\.(\d*[02468])\.{end}", f"blocks.{{1/2+1}}.up.{ours}"),
-                  (rf"convs\.(\d*[13579])\.{end}", f"blocks.{{1/2+1}}.conv.{ours}")]
-    renamed = _rename(state, rules, "StyleGAN2Generator")
-    for name, value in renamed.items():
-        if name.endswith("conv.weight"):
-            renamed[name] = value[0]
-        elif name.endswith("noise_strength"):
-            renamed[name] = value.reshape(())
-        elif name.endswith("to_rgb.bias"):
-            renamed[name] = value.flatten()
-    return renamed
+    return re.sub(r"\{(\d)([+-]\d)\}", fill, target)
 
 
 def stylegan2_discriminator(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -83,19 +52,6 @@ def stylegan2_discriminator(state: dict[str, Tensor]) -> dict[str, Tensor]:
              (r"final_linear\.1\.weight", "score.weight"),
              (r"final_linear\.1\.bias", "score.bias")]
     return _rename(state, rules, "StyleGAN2Discriminator")
-
-
-def pggan_generator(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Published PGGAN generator entries under our names."""
-    rules = [(r"input_layer\.0\.conv\.weight_orig", "input"),
-             (r"input_layer\.0\.conv\.bias", "input_bias")]
-    for block, size in enumerate(4 * 2**i for i in range(9)):
-        for theirs, ours in (("weight_orig", "weight"), ("bias", "bias")):
-            conv = rf"progression_{size}\.conv"
-            rules += [(rf"{conv}\.0\.conv\.{theirs}", f"blocks.{block}.conv0.{ours}"),
-                      (rf"{conv}\.3\.conv\.{theirs}", f"blocks.{block}.conv1.{ours}"),
-                      (rf"to_rgb_{size}\.conv\.{theirs}", f"to_rgb.{block}.{ours}")]
-    return _rename(state, rules, "PGGANGenerator")
 
 
 def pggan_discriminator(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -1,0 +1,1 @@
+"""Generators in other projects' files: one module a layout, none of them runs code of a file."""

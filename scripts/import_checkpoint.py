@@ -1,0 +1,47 @@
+#!/usr/bin/env python
+"""Turn another project's generator into one of rtil, or one of rtil into rosinality's layout.
+
+For example: python scripts/import_checkpoint.py rtil_ilo.pt --out generator.pt
+             python scripts/import_checkpoint.py stylegan2.pkl --report
+             python scripts/import_checkpoint.py --export rosinality generator.pt --out file.pt
+"""
+
+import argparse
+import sys
+
+from rtil.importers.importing import LAYOUTS, export_file, import_file
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("file", help="the file to read; no code in it is run")
+    parser.add_argument("--out", help="the file to write")
+    parser.add_argument("--layout", choices=("auto", *LAYOUTS), default="auto")
+    parser.add_argument("--report", action="store_true", help="say what it holds, write nothing")
+    parser.add_argument("--export", choices=("rosinality",), help="the other way round")
+    parser.add_argument("--rtil", help="how it was trained, of configs/rtil; default: by name")
+    parser.add_argument("--scale", help="inversion settings, of configs/scale; default: by size")
+    parser.add_argument("--data", help="what it was trained on, of configs/data")
+    parser.add_argument("--force", action="store_true", help="replace the file if it exists")
+    a = parser.parse_args()
+    if bool(a.out) == a.report:
+        parser.error("give --out FILE, or --report alone")
+    if a.export and a.report:
+        parser.error("--report is for files to import")
+    return a
+
+
+def main() -> None:
+    a = parse_arguments()
+    try:
+        if a.export:
+            lines = export_file(a.file, a.out, a.force)
+        else:
+            lines = import_file(a.file, a.out, a.layout, a.rtil, a.scale, a.data, a.force)
+    except (OSError, ValueError, RuntimeError) as error:
+        sys.exit(f"import_checkpoint: {error}")
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
