@@ -16,11 +16,12 @@ from itertools import pairwise
 from statistics import median
 
 import torch
-from baseline import inversion as straightforward
+from baseline import inversion as baseline
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from benchmarks import flops
+from benchmarks.apart import Here, straightforward
 from benchmarks.record import Row
 from benchmarks.setting import SCALES, Setting, config, generator, images, twin
 from benchmarks.timing import Peak, alternate, ratio_of, synchronise
@@ -109,8 +110,8 @@ def theirs_ilo(g, A, x, prior, shapes, stages: Sequence[int], r: int) -> list[fl
     rng = seeded("cpu", "bench", 0)
     v = torch.randn((1, *shapes[0]), generator=rng).to(x.device)
     noise = [torch.randn((1, *shape), generator=rng).to(x.device) for shape in shapes[1]]
-    circulant = straightforward.Circulant(A.filter, A.signs, A.indices)
-    straightforward.ilo(g, circulant, x, prior, v, noise, stages, watch)
+    circulant = baseline.Circulant(A.filter, A.signs, A.indices)
+    baseline.ilo(g, circulant, x, prior, v, noise, stages, watch)
     return watch.seconds()
 
 
@@ -122,27 +123,25 @@ def theirs_mgan(
     rng = seeded("cpu", "bench", 0)
     z = torch.randn((codes, g.z_dim), generator=rng).to(x.device)
     alpha = torch.full((codes, channels), 1.0 / codes, device=x.device)
-    straightforward.mgan(g, A, A(x), z, alpha, block, stages[0], watch)
+    baseline.mgan(g, A, A(x), z, alpha, block, stages[0], watch)
     return watch.seconds()
 
 
-def prepared(cases: dict[str, Callable], stages: int, quick: bool) -> tuple[int, dict]:
+def prepared(cases: dict[str, Here], stages: int, quick: bool) -> tuple[int, dict]:
     """Warms up every case; returns the steps a stage to time, and executed operations a step.
 
     Operations are counted where one image is inverted, as the difference that one step more
     makes, so that what runs once an inversion does not count.
 
     Args:
-        cases: name to a function of the steps of each stage.
+        cases: name to a case of the steps of each stage.
         stages: how many stages there are.
     """
     counts = {}
     for name, case in cases.items():
         case([2] * stages, 0)
         if name in ("straightforward", "batch 1"):
-            two, three = (
-                flops.counted(lambda case=case, n=n: case([n] * stages, 0)) for n in (2, 3)
-            )
+            two, three = (case.counted([n] * stages, 0) for n in (2, 3))
             counts[name] = (three - two) / stages
     return enough(min(cases["batch 1"]([2] * stages, 0)), quick), counts
 
@@ -178,19 +177,32 @@ def short(setting: Setting, name: str, size: int, batch: int, codes: int) -> Non
     ours(inverter, G, A, loss, repeated, stages, 0)
 
 
+def slow_ilo(setting: Setting, size: int) -> Callable:
+    """The straightforward ILO of one image, on rtil's weights."""
+    _, G, A, _, x = parts(setting, size)
+    g = twin(G, config("stylegan2", "vanilla", size), "generator")
+    prior = G.style_prior(1000, seeded("cpu", "bench"))
+    return partial(theirs_ilo, g, A, x[:1], (prior.mean, prior.std), (G.w_shape, G.noise_shapes))
+
+
+def slow_mgan(setting: Setting, size: int, codes: int, block: int) -> Callable:
+    """The straightforward mGANprior of one image, on rtil's weights."""
+    cfg = config("pggan", "vanilla", size)
+    G = generator(cfg, setting.rt)
+    g = twin(G, cfg, "generator").requires_grad_(False)
+    A, _, x = measurement(size, setting)
+    return partial(theirs_mgan, g, A, x[:1], G.shapes[block][0], codes, block)
+
+
 def measure_ilo(setting: Setting, size: int) -> list[Row]:
     """ILO at every batch against one image of the straightforward form."""
     cfg = config("stylegan2", "vanilla", size)
     schedule = list(inverter_settings(size, "ilo")["steps"])
     inverter, G, A, loss, x = parts(setting, size)
-    g = twin(G, cfg, "generator")
-    prior = G.style_prior(1000, seeded("cpu", "bench"))
-    slow = partial(theirs_ilo, g, A, x[:1], (prior.mean, prior.std),
-                   (G.w_shape, G.noise_shapes))
     batches = BATCHES[:2] if setting.quick else BATCHES
-    cases = {"straightforward": slow}
+    cases = {"straightforward": straightforward(setting, slow_ilo, setting, size)}
     for b in batches:
-        cases[f"batch {b}"] = partial(ours, inverter, G, A, loss, x[:b])
+        cases[f"batch {b}"] = Here(partial(ours, inverter, G, A, loss, x[:b]))
     n, counts = prepared(cases, len(schedule), setting.quick)
     cases = {name: partial(case, [n] * len(schedule)) for name, case in cases.items()}
     found = alternate({"sgemm": Peak(setting.rt.device), **cases}, setting.repeats, setting.say)
@@ -242,13 +254,10 @@ def measure_mgan(setting: Setting, size: int) -> list[Row]:
     codes, block = settings["num_codes"] if setting.quick else 20, settings["block"]
     inverter = MGANPrior(**{**settings, "num_codes": codes})
     G = generator(cfg, setting.rt)
-    g = twin(G, cfg, "generator").requires_grad_(False)
     A, loss, x = measurement(size, setting)
-    channels = G.shapes[block][0]
-    slow = partial(theirs_mgan, g, A, x[:1], channels, codes, block)
-    cases = {"straightforward": slow}
+    cases = {"straightforward": straightforward(setting, slow_mgan, setting, size, codes, block)}
     for b in BATCHES[:2]:
-        cases[f"batch {b}"] = partial(ours, inverter, G, A, loss, x[:b])
+        cases[f"batch {b}"] = Here(partial(ours, inverter, G, A, loss, x[:b]))
     n, counts = prepared(cases, 1, setting.quick)
     cases = {name: partial(case, [n]) for name, case in cases.items()}
     found = alternate({"sgemm": Peak(setting.rt.device), **cases}, setting.repeats, setting.say)

@@ -18,6 +18,7 @@ import torch
 from baseline.training import PGGANTraining, StyleGAN2Training
 
 from benchmarks import flops
+from benchmarks.apart import Here, straightforward
 from benchmarks.record import Row
 from benchmarks.setting import FAMILIES, TITLES, Setting, config, images, twin
 from benchmarks.timing import Peak, alternate, ratio_of, seconds_of
@@ -130,21 +131,22 @@ class Timed:
     Args:
         steps: what is timed.
         raw: uint8 images (B, 3, S, S).
-        vanilla: the same form's vanilla, or None. Large families on a CPU take the penalties'
-            counts from it (R1 once, path length for each of `passes` members), saving minutes.
+        vanilla: the counts of the same form's vanilla, or None. Large families on a CPU take the
+            penalties' counts from it (R1 once, path length for each of `passes` members), saving
+            minutes.
 
     Attributes:
         executed: operations of a mean step; counting them ran its parts, so they are warm.
     """
 
-    def __init__(self, steps: Ours | Theirs, raw: torch.Tensor, vanilla: Timed | None) -> None:
+    def __init__(self, steps: Ours | Theirs, raw: torch.Tensor, vanilla: dict | None) -> None:
         self.steps, self.raw, self.lazy = steps, raw, None
         self.large = raw.shape[2] >= LARGE and not raw.is_cuda
         few, known = raw, None
         if self.large:
             few = raw[:1]
             if vanilla:
-                path, r1 = vanilla.counts.get("path", 0.0), vanilla.counts.get("r1", 0.0)
+                path, r1 = vanilla.get("path", 0.0), vanilla.get("r1", 0.0)
                 known = {"r1": r1 * len(few) / len(raw), "path": path * steps.passes}
         counts = mean_step(steps, few, flops.counted, 0, known)
         path = counts.pop("path", 0.0)  # its batch is its own
@@ -157,6 +159,14 @@ class Timed:
         if self.large:
             self.lazy = {key: parts[key] for key in ("r1", "path") if key in parts}
         return parts
+
+
+def timed(
+    kind: type[Ours | Theirs], cfg: dict, setting: Setting, batch: int, size: int,
+    vanilla: dict | None,
+) -> Timed:
+    """A case of training, see Timed."""
+    return Timed(kind(cfg, setting), images(batch, size, setting.rt.device), vanilla)
 
 
 def needed(model: dict, family: dict | None, batch: int, mixture: bool) -> flops.Cost:
@@ -185,7 +195,6 @@ def measure(setting: Setting, model: str, size: int) -> list[Row]:
     published, mixture = FAMILIES[model]
     cfgs = {f: config(model, f, size) for f in ("vanilla", mixture, published)}
     batch = setting.batch.get(size, cfgs["vanilla"]["batch"])
-    raw = images(batch, size, setting.rt.device)
     family = cfgs[published]["rtil"]["family"]
     kinds = {
         "vanilla": (Ours, "vanilla", None, False),
@@ -200,13 +209,15 @@ def measure(setting: Setting, model: str, size: int) -> list[Row]:
     for name, (kind, key, members, mixed) in kinds.items():
         begin = time.perf_counter()
         vanilla = cases.get("straightforward vanilla" if kind is Theirs else "vanilla")
-        cases[name] = Timed(kind(cfgs[key], setting), raw, vanilla)
+        given = kind, cfgs[key], setting, batch, size, vanilla and vanilla.facts("counts")
+        cases[name] = straightforward(setting, timed, *given) if kind is Theirs else Here(
+            timed(*given))
         cost = needed(model_cfg, members, batch, mixed)
         facts[name] = {
             "flops_needed": cost.flops, "bytes_needed": cost.bytes,
-            "flops_executed": cases[name].executed,
+            "flops_executed": cases[name].facts("executed"),
         }
-        setting.say(f"warm {name}: {cases[name].executed / 1e9:.4g} Gflop a step, "
+        setting.say(f"warm {name}: {facts[name]['flops_executed'] / 1e9:.4g} Gflop a step, "
                     f"{time.perf_counter() - begin:.1f} s")
     found = alternate(cases, setting.repeats, setting.say)
     rate = found.pop("sgemm")
