@@ -37,7 +37,7 @@ SAME = (*results.FREE_INVERT, "seed", "generator_sha256", "yardstick", "metrics.
 NOT_COPIED = {*results.GROUPS, *results.NOT_IN_NAME, *results.FREE_INVERT, "generator_sha256",
               "seed", "noise_std", *KNOBS, "yardstick.use"} - {"num_images"}
 TRAINING = ("model", "rtil", "data", "resolution", "image_channels")
-WITHOUT_GENERATOR = ("lmmse", "tv")  # inverters whose result is the same for every arm
+WITHOUT_GENERATOR = ("adjoint", "lmmse", "tv")  # inverters whose result is the same for every arm
 
 
 class Run(NamedTuple):

@@ -54,6 +54,8 @@ NOISY = [("deblur", "blur_std=1"), ("denoise", "noise_std=0.2")]
 @pytest.mark.parametrize(("model", "rtil", "inverter", "task"), [
     *((*method, task) for task in PAPER for method in METHODS),
     *((*method, task) for task in NOISY for method in METHODS[::3]),
+    *(("stylegan2", "vanilla", name, task) for task in (PAPER[0], NOISY[0])
+      for name in ("tv", "adjoint")),
 ])
 def test_every_method_and_task_writes_a_row_per_image(root, tmp_path, model, rtil, inverter, task):
     run_dir = run(root, f"model={model}", f"rtil={rtil}", f"inverter={inverter}",
@@ -215,7 +217,9 @@ def test_an_explicit_generator_brings_the_tuned_settings_of_its_family(root, tmp
     (("noise_std=-1",), "noise_std"),
     (("task=denoise", "noise_std=0"), "noise_std=0 must be above 0"),
     (("task=phase_retrieval", "ratio=9"), r"ratio=9 must be in \(0, 8\]"),
-    (("task=phase_retrieval", "inverter=lmmse"), "PhaseRetrieval is not linear"),
+    *((("task=phase_retrieval", f"inverter={name}"), f"{kind}: PhaseRetrieval is not linear")
+      for name, kind in (("lmmse", "LMMSE"), ("tv", "TV"), ("adjoint", "Adjoint"))),
+    (("inverter=tv", "inverter.weight=0"), "TV: weight=0"),
     (("task=deblur", "blur_std=3"), "kernel_size=19 .* 16x16"),
     (("task=deblur", "task.kernel_size=4"), "kernel_size=4 .* odd"),
     (("task=deblur", "blur_std=wide"), "blur_std=wide must be a number"),
