@@ -32,6 +32,8 @@ from rtil.runtime import seeded
 # Distinguishable with every common colour blindness (Okabe and Ito 2008), yellow left out.
 COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 MARKERS, GREY, DPI = "osD^vPX", "#666666", 144
+AXES = {"ratio": "measurements m/n [%]", "factor": "down-sampling factor per side",
+        "blur_std": "std of the blur [pixels]", "noise_std": "std of the noise [of [0, 1] images]"}
 ERROR_RANGE = 0.5  # of |x_hat - x| on [0, 1] images; larger errors are drawn alike
 SMALL = 128        # pixels; the page enlarges smaller images without smoothing
 READING = (
@@ -155,14 +157,12 @@ def curves(name: str, rows: Sequence[Mapping], path: Path) -> None:
     ax.xaxis.set_minor_locator(NullLocator())
     ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     ax.tick_params(labelsize=12)
-    ax.set_xlabel({"ratio": "measurements m/n [%]", "factor": "down-sampling factor per side"}.get(
-        knob, "standard deviation of the noise [of the [0, 1] image]"), fontsize=13)
+    ax.set_xlabel(AXES[knob], fontsize=13)
     ax.set_ylabel("PSNR [dB], mean and 95 % interval", fontsize=13)
     ax.grid(True, color="#dddddd", linewidth=0.8)
     ax.legend(fontsize=11)
-    counts = sorted({row["n"] for row in rows})
-    count = str(counts[0]) + (f" to {counts[-1]}" if counts[1:] else "")
-    ax.set_title(f"{name}; n = {count} images", fontsize=13)
+    counts = sorted({extreme(row["n"] for row in rows) for extreme in (min, max)})
+    ax.set_title(f"{name}; n = {' to '.join(map(str, counts))} images", fontsize=13)
     fig.savefig(path)
 
 

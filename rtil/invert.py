@@ -24,11 +24,12 @@ from tqdm import tqdm
 from rtil import checkpoint, metrics, results
 from rtil.data import ImageData, load_data, to_float
 from rtil.inverters.inverter import Inverter, Reconstruction
+from rtil.inverters.linear import LinearEstimate
 from rtil.inverters.lmmse import LMMSE, GaussianPrior
 from rtil.losses import MeasurementLoss
 from rtil.metrics import to_unit
 from rtil.models.generator import Generator
-from rtil.operators import ForwardOperator, build_operator
+from rtil.operators import KNOBS, ForwardOperator, build_operator, check_task
 from rtil.runtime import (
     CONFIGS,
     Runtime,
@@ -76,9 +77,8 @@ def invert(cfg: DictConfig, overrides: Sequence[str] | None = None) -> Path:
     path, digest, G, trained_on = load(cfg, overrides)
     config = OmegaConf.to_container(cfg, resolve=True)
     config |= {"generator": str(path), "generator_sha256": digest}
-    A = build_operator(
-        config["task"], G.image_shape, config["seed"], config.get("ratio"), config.get("factor")
-    )
+    knobs = {key: config.get(key) for key in (*KNOBS, "noise_std")}
+    A = build_operator(config["task"], G.image_shape, config["seed"], **knobs)
     loss = MeasurementLoss(A, **config["loss"]).to(rt.device)
     if config["loss"]["lpips"] and loss.lpips is None:
         log.warning("LPIPS is left out of the loss: loss.lpips_min_ratio is not reached.")
@@ -89,7 +89,9 @@ def invert(cfg: DictConfig, overrides: Sequence[str] | None = None) -> Path:
     inverter = build_inverter(config)
     if inverter is not None:
         inverter.check(G)
-    yardstick = load_yardstick(config, G, trained_on)
+    if isinstance(inverter, LinearEstimate):
+        inverter.check_operator(A)
+    yardstick = load_yardstick(config, A, G, trained_on)
 
     label = results.run_label("invert", config, overrides)
     trained = results.run_label("train", config, overrides)
@@ -229,13 +231,12 @@ def draw(
 def check_settings(cfg: DictConfig) -> None:
     """Raises ValueError for settings that no generator or data could fit."""
     lowest = {"num_images": 1, "inversion_batch": 1, "seed": 0, "factor": 1, "noise_std": 0.0}
-    check_numbers("invert", cfg, {**lowest, "ratio": 0.0})
+    check_numbers("invert", cfg, {**lowest, "ratio": 0.0, "blur_std": 0.0})
+    check_task(cfg.task, **{key: cfg.get(key) for key in (*KNOBS, "noise_std")})
     if cfg.split not in ("val", "test"):
         raise ValueError(f"invert: split={cfg.split} must be test or val: held-out images only.")
     if cfg.selection not in ("best", "last"):
         raise ValueError(f"invert: selection={cfg.selection} must be best or last.")
-    if "ratio" in cfg and not 0 < cfg.ratio <= 1:
-        raise ValueError(f"invert: ratio={cfg.ratio} must be in (0, 1]: it is m/n.")
     if "generator" not in cfg.model:
         raise ValueError(
             f"invert: model={cfg.model.name} has no trained generator; see python -m rtil.theory."
@@ -322,8 +323,12 @@ def build_inverter(config: dict) -> Inverter | None:
     return checkpoint.build({k: v for k, v in config["inverter"].items() if k != "name"})
 
 
-def load_yardstick(config: dict, G: Generator, trained_on: dict) -> LMMSE | None:
-    """The linear estimate from the generator's own training images; None where switched off.
+def load_yardstick(
+    config: dict, A: ForwardOperator, G: Generator, trained_on: dict
+) -> LMMSE | None:
+    """The linear estimate from the generator's own training images.
+
+    None where it is switched off, and with a warning where A is not linear or images are missing.
 
     Args:
         trained_on: the `data` group of the generator's training; used where it is another data
@@ -336,6 +341,7 @@ def load_yardstick(config: dict, G: Generator, trained_on: dict) -> LMMSE | None
     if trained_on["name"] != source["name"]:
         source = trained_on
     try:
+        LMMSE.check_operator(A)
         data = load_data(source, G.image_shape[1], "train", G.image_shape[0], min_images=2)
     except (FileNotFoundError, ValueError) as error:
         if wanted:

@@ -24,6 +24,7 @@ from omegaconf import DictConfig
 
 from rtil import checkpoint, figures, results
 from rtil.metrics import mean_ci, paired_ci
+from rtil.operators import KNOBS, NONLINEAR
 from rtil.runtime import CONFIGS
 from rtil.runtime import entry as run_entry
 
@@ -32,11 +33,11 @@ METRICS = ("psnr_db", "ssim", "lpips", "oracle_psnr_db", "last_psnr_db", "last_s
 NEEDED = (*(f"{g}.name" for g in ("model", "rtil", "data", "scale", "task", "inverter")), "seed")
 # Keys that the cell or the arm stands for, or that leave two runs comparable.
 SAME = (*results.FREE_INVERT, "seed", "generator_sha256", "yardstick", "metrics.lpips",
-        "data.origin", "rtil.name", "ratio", "factor", "noise_std")
+        "data.origin", "rtil.name", "noise_std", *KNOBS)
 NOT_COPIED = {*results.GROUPS, *results.NOT_IN_NAME, *results.FREE_INVERT, "generator_sha256",
-              "seed", "ratio", "factor", "noise_std", "yardstick.use"} - {"num_images"}
+              "seed", "noise_std", *KNOBS, "yardstick.use"} - {"num_images"}
 TRAINING = ("model", "rtil", "data", "resolution", "image_channels")
-WITHOUT_GENERATOR = ("lmmse", "tv")  # inverters whose result is the same for every arm
+WITHOUT_GENERATOR = ("adjoint", "lmmse", "tv")  # inverters whose result is the same for every arm
 
 
 class Run(NamedTuple):
@@ -131,7 +132,7 @@ def case_of(run: Run) -> Case:
     config, data = run.config, str(run.config["data.name"])
     if data == "folder" and config.get("data.path"):
         data = f"folder-{Path(str(config['data.path'])).stem}"
-    knob = next((key for key in ("ratio", "factor") if key in config), "noise_std")
+    knob = next((key for key in KNOBS if key in config), "noise_std")
     noise = float(config.get("noise_std") or 0.0)
     task, inverter, scale, model = (
         str(config[f"{group}.name"]) for group in ("task", "inverter", "scale", "model"))
@@ -253,7 +254,7 @@ def records(cell: Cell, baseline: str) -> list[dict]:
         if base:
             configs = base.runs[0].config, entry.runs[0].config
             row["differs"] = results.differing_keys(*configs, (*SAME, "rtil"))
-        if not row["lmmse_psnr_db"]:  # what fills the yardstick in
+        if not row["lmmse_psnr_db"] and cell.case.task not in NONLINEAR:  # what fills it in
             lines = [commands(run, entry)[1] for run in entry.runs]
             row["commands"] = [f"{line} yardstick.use=true" for line in lines]
         found.append(row)

@@ -11,6 +11,8 @@ from pathlib import Path
 import yaml
 from hydra.core.hydra_config import HydraConfig
 
+from rtil.operators import KNOBS
+
 # Keys that may differ between a run and its continuation without changing what it computes.
 FREE_TRAIN = ("run_dir", "root", "total_nimg", "hardware", "log_every", "checkpoint_every",
               "samples_every", "keep_checkpoints", "data.path", "data.cache_gb", "scale",
@@ -99,7 +101,7 @@ def run_label(kind: str, cfg: Mapping, overrides: Iterable[str] | None = None) -
         parts = [cfg["model"]["name"], cfg["rtil"]["name"], source, cfg["scale"]["name"],
                  f"seed{cfg['seed']}"]
     else:
-        knob = [f"{k}{cfg[k]}" for k in ("ratio", "factor") if k in cfg]
+        knob = [f"{k}{cfg[k]}" for k in KNOBS if k in cfg]
         noise = [f"noise{cfg['noise_std']}"] if cfg.get("noise_std") else []
         parts = [cfg["task"]["name"], *knob, *noise, cfg["inverter"]["name"]]
         if data.get("trained_on") not in (None, data["name"]):

@@ -10,7 +10,7 @@ from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 
 from rtil import checkpoint
-from rtil.operators import build_operator
+from rtil.operators import KNOBS, build_operator
 from rtil.runtime import CONFIGS
 
 ROOT = Path(CONFIGS)
@@ -72,8 +72,8 @@ def test_inversion_choices_compose_and_build(task, inverter, scale):
     config = resolved("invert", f"task={task}", f"inverter={inverter}", f"scale={scale}",
                       f"rtil={rtil}", f"model={model_of(rtil)}")
     side = config["resolution"]
-    A = build_operator(config["task"], (3, side, side), 0, config.get("ratio"),
-                       config.get("factor"))
+    knobs = {key: config.get(key) for key in (*KNOBS, "noise_std")}
+    A = build_operator(config["task"], (3, side, side), 0, **knobs)
     assert A.num_measurements > 0
     if inverter != "lmmse":
         with torch.device("meta"):
@@ -124,6 +124,9 @@ def test_every_entry_point_composes_and_its_module_has_a_main(entry):
 @pytest.mark.parametrize(("entry", "override", "word"), [
     ("invert", ["task=sr", "ratio=0.5"], "ratio"),
     ("invert", ["task=cs", "factor=4"], "factor"),
+    ("invert", ["task=denoise", "ratio=0.5"], "ratio"),
+    ("invert", ["task=phase_retrieval", "blur_std=1"], "blur_std"),
+    ("invert", ["task=deblur", "task.scale=unit"], "scale"),
     ("train", ["model.learning_rate=1"], "learning_rate"),
     ("train", ["rtil=ganilo"], "ganilo"),
 ])

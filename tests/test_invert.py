@@ -43,13 +43,21 @@ def run(root, *overrides, add=("yardstick.num_train=40",)):
     return invert.invert(cfg, overrides)
 
 
-@pytest.mark.parametrize(("model", "rtil", "inverter"), [
+METHODS = [
     ("stylegan2", "ilo", "ilo"), ("stylegan2", "vanilla", "ilo"), ("stylegan2", "ilo", "csgm"),
     ("pggan", "mgan", "mgan"), ("pggan", "vanilla", "mgan"), ("pggan", "mgan", "ilo"),
     ("stylegan2", "vanilla", "lmmse"),
+]
+PAPER = [("cs", "ratio=0.2"), ("inpainting", "ratio=0.3"), ("sr", "factor=4")]
+NOISY = [("deblur", "blur_std=1"), ("denoise", "noise_std=0.2")]
+
+
+@pytest.mark.parametrize(("model", "rtil", "inverter", "task"), [
+    *((*method, task) for task in PAPER for method in METHODS),
+    *((*method, task) for task in NOISY for method in METHODS[::3]),
+    *(("stylegan2", "vanilla", name, task) for task in (PAPER[0], NOISY[0])
+      for name in ("tv", "adjoint")),
 ])
-@pytest.mark.parametrize("task", [("cs", "ratio=0.2"), ("inpainting", "ratio=0.3"),
-                                  ("sr", "factor=4")])
 def test_every_method_and_task_writes_a_row_per_image(root, tmp_path, model, rtil, inverter, task):
     run_dir = run(root, f"model={model}", f"rtil={rtil}", f"inverter={inverter}",
                   f"task={task[0]}", task[1], f"run_dir={tmp_path / 'run'}", "num_images=2")
@@ -65,6 +73,24 @@ def test_every_method_and_task_writes_a_row_per_image(root, tmp_path, model, rti
     saved = {p.name for p in (run_dir / "images").iterdir()}
     for suffix in ("", "-original", "-measurement", "-lmmse"):
         assert f"000001{suffix}.png" in saved
+
+
+@pytest.mark.parametrize(("model", "rtil", "inverter"), [
+    ("stylegan2", "ilo", "ilo"), ("stylegan2", "ilo", "csgm"), ("pggan", "mgan", "mgan"),
+])
+def test_phase_retrieval_is_inverted_without_a_linear_yardstick(
+    root, tmp_path, caplog, model, rtil, inverter
+):
+    run_dir = run(root, f"model={model}", f"rtil={rtil}", f"inverter={inverter}",
+                  "task=phase_retrieval", "ratio=1.5", f"run_dir={tmp_path / 'run'}",
+                  "num_images=2", "inversion_batch=1")
+    for row in results.read_rows(run_dir / "results.jsonl"):
+        assert row["lmmse_psnr_db"] is row["lmmse_ssim"] is None
+        assert row["loss"] > 0 and math.isfinite(row["psnr_db"])
+    said = [r.message for r in caplog.records if "No LMMSE yardstick" in r.message]
+    assert len(said) == 1 and "PhaseRetrieval is not linear" in said[0]
+    saved = {p.name for p in (run_dir / "images").iterdir()}
+    assert "000001-measurement.png" in saved and "000001-lmmse.png" not in saved
 
 
 def test_scores_are_those_of_the_saved_pictures(root, tmp_path):
@@ -214,6 +240,14 @@ def test_an_explicit_generator_brings_the_tuned_settings_of_its_family(root, tmp
     (("task=sr", "factor=3"), "factor=3"),
     (("task=sr", "factor=64"), "factor=64"),
     (("noise_std=-1",), "noise_std"),
+    (("task=denoise", "noise_std=0"), "noise_std=0 must be above 0"),
+    (("task=phase_retrieval", "ratio=9"), r"ratio=9 must be in \(0, 8\]"),
+    *((("task=phase_retrieval", f"inverter={name}"), f"{kind}: PhaseRetrieval is not linear")
+      for name, kind in (("lmmse", "LMMSE"), ("tv", "TV"), ("adjoint", "Adjoint"))),
+    (("inverter=tv", "inverter.weight=0"), "TV: weight=0"),
+    (("task=deblur", "blur_std=3"), "kernel_size=19 .* 16x16"),
+    (("task=deblur", "task.kernel_size=4"), "kernel_size=4 .* odd"),
+    (("task=deblur", "blur_std=wide"), "blur_std=wide must be a number"),
     (("ratio=half",), "ratio=half must be a number"),
     (("num_images=2.5",), "num_images=2.5 must be a whole number"),
     (("num_images=0",), "num_images=0"),

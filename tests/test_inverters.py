@@ -17,7 +17,7 @@ from rtil.losses import MeasurementLoss
 from rtil.models.generator import EMPTY
 from rtil.models.pggan import PGGANGenerator
 from rtil.models.stylegan2 import StyleGAN2Generator
-from rtil.operators import Downsample, PartialCirculant, RandomInpainting
+from rtil.operators import Downsample, PartialCirculant, PhaseRetrieval, RandomInpainting
 from rtil.runtime import seeded
 
 SHAPE = (1, 16, 16)
@@ -110,6 +110,19 @@ def test_watching_sees_every_iterate_and_changes_nothing(method):
         torch.stack([loss(A(x), y) for x in seen]).cpu(), watched.history
     )
     assert torch.equal(watched.image, inverter.invert(G, A, y, loss, rngs("ab")).image)
+
+
+def test_phase_retrieval_of_images_in_range_finds_them_up_to_their_sign(linear):
+    """m = 14 amplitudes of 20 pixels determine 3 latents (Hand et al. 2018)."""
+    G = linear().requires_grad_(False)
+    A = PhaseRetrieval(G.image_shape, 0.7, seed=0).double()
+    z0 = torch.randn((6, 3), generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    x = G(z0)
+    found = CSGM(steps=200, restarts=4).invert(G, A, A(x), MeasurementLoss(A), rngs("abcdef"))
+    assert (found.loss < 1e-6).all()
+    sign = (found.image * x).sum((1, 2, 3), keepdim=True).sign()
+    torch.testing.assert_close(sign * found.image, x, rtol=0, atol=1e-2)
+    assert sign.unique().numel() == 2  # nothing in y or in this prior settles it
 
 
 def test_latents_redraw_the_last_image_of_csgm_and_mgan():

@@ -8,16 +8,23 @@ import torch
 import yaml
 
 from rtil.operators import (
+    KNOBS,
+    NONLINEAR,
+    TASKS,
+    Blur,
     Circulant,
     Dense,
     Downsample,
+    Identity,
+    LinearOperator,
     Mask,
     PartialCirculant,
+    PhaseRetrieval,
     RandomInpainting,
     build_operator,
 )
 
-TASKS = Path(__file__).parents[1] / "configs" / "task"
+CONFIGS = Path(__file__).parents[1] / "configs" / "task"
 GOLDEN = Path(__file__).parent / "golden" / "operators.npz"
 
 # A new operator is one more line: it inherits every law below. Each takes the seed.
@@ -35,11 +42,25 @@ FACTORIES = {
     "downsample 1x8x16 by 8": lambda seed: Downsample((1, 8, 16), 8),
     "downsample 2x5x5 by 5": lambda seed: Downsample((2, 5, 5), 5),
     "dense 3x4x5": lambda seed: Dense((3, 4, 5), random_tensor((7, 60), seed).float()),
+    "identity 3x7x4": lambda seed: Identity((3, 7, 4)),
+    "blur 3x16x24": lambda seed: Blur((3, 16, 24), 1.5),
+    "blur 1x7x9 whole": lambda seed: Blur((1, 7, 9), 0.8, 7),
 }
+NONLINEAR_FACTORIES = {
+    "phase 3x8x8": lambda seed: PhaseRetrieval((3, 8, 8), 0.3, seed),
+    "phase 1x7x9 once": lambda seed: PhaseRetrieval((1, 7, 9), 1.0, seed),
+    "phase 1x6x7 oversampled": lambda seed: PhaseRetrieval((1, 6, 7), 2.6, seed),
+}
+EVERY = FACTORIES | NONLINEAR_FACTORIES
+
+
+@pytest.fixture(params=EVERY)
+def factory(request):
+    return EVERY[request.param]
 
 
 @pytest.fixture(params=FACTORIES)
-def factory(request):
+def linear_factory(request):
     return FACTORIES[request.param]
 
 
@@ -51,8 +72,8 @@ def golden_input():
     return np.random.default_rng(12).uniform(size=(2, 3, 32, 32)).astype("float32")
 
 
-def test_adjoint_satisfies_the_dot_identity(factory):
-    operator = factory(1).double()
+def test_adjoint_satisfies_the_dot_identity(linear_factory):
+    operator = linear_factory(1).double()
     x = random_tensor((4, *operator.in_shape), 1)
     y = random_tensor((4, *operator.out_shape), 2)
     left = (operator(x) * y).flatten(1).sum(1)
@@ -61,20 +82,26 @@ def test_adjoint_satisfies_the_dot_identity(factory):
     assert ((left - right).abs() <= 1e-13 * scale).all()
 
 
-def test_adjoint_is_the_transposed_jacobian(factory):
-    operator = factory(1).double()
+def test_adjoint_is_the_transposed_jacobian(linear_factory):
+    operator = linear_factory(1).double()
     x = random_tensor((1, *operator.in_shape), 1).requires_grad_()
     y = random_tensor((1, *operator.out_shape), 2)
     (gradient,) = torch.autograd.grad(operator(x), x, y)
     torch.testing.assert_close(gradient, operator.adjoint(y), rtol=1e-11, atol=1e-12)
 
 
-def test_forward_is_linear(factory):
+def test_forward_is_linear_where_it_is_said_to_be(factory):
     operator = factory(1).double()
     u, v = random_tensor((2, 3, *operator.in_shape), 1)
-    torch.testing.assert_close(
-        operator(2.5 * u - v), 2.5 * operator(u) - operator(v), rtol=1e-11, atol=1e-11
-    )
+    off = operator(2.5 * u - v) - (2.5 * operator(u) - operator(v))
+    assert (off.abs().max() < 1e-11) == isinstance(operator, LinearOperator)
+
+
+@pytest.mark.parametrize("name", NONLINEAR_FACTORIES)
+def test_an_operator_that_is_not_linear_has_no_adjoint_and_says_so(name):
+    operator = NONLINEAR_FACTORIES[name](1)
+    with pytest.raises(TypeError, match=r"not linear in x and has no adjoint\. Use .*ilo"):
+        operator.adjoint(torch.zeros(2, *operator.out_shape))
 
 
 def test_batch_equals_one_at_a_time(factory):
@@ -83,15 +110,20 @@ def test_batch_equals_one_at_a_time(factory):
     y = random_tensor((5, *operator.out_shape), 2)
     singles = torch.cat([operator(image[None]) for image in x])
     torch.testing.assert_close(operator(x), singles, rtol=1e-12, atol=1e-12)
-    singles = torch.cat([operator.adjoint(measured[None]) for measured in y])
-    torch.testing.assert_close(operator.adjoint(y), singles, rtol=1e-12, atol=1e-12)
+    methods = [operator.measurement_image]
+    if isinstance(operator, LinearOperator):
+        methods.append(operator.adjoint)
+    for method in methods:
+        singles = torch.cat([method(measured[None]) for measured in y])
+        torch.testing.assert_close(method(y), singles, rtol=1e-12, atol=1e-12)
 
 
 def test_declared_shapes_hold_and_num_measurements_counts_information(factory):
     operator = factory(1)
     y = operator(torch.ones(2, *operator.in_shape))
     assert y.shape == (2, *operator.out_shape)
-    assert operator.adjoint(y).shape == (2, *operator.in_shape)
+    if isinstance(operator, LinearOperator):
+        assert operator.adjoint(y).shape == (2, *operator.in_shape)
     # An entry carries information where some image makes it non-zero.
     images = random_tensor((8, *operator.in_shape), 3)
     assert operator.num_measurements == int((operator.double()(images) != 0).any(0).sum())
@@ -109,7 +141,9 @@ def test_the_whole_operator_moves_to_another_device(factory):
     """The meta device computes shapes only, and refuses tensors left behind on the CPU."""
     operator = factory(1).to("meta")
     y = operator(torch.zeros(2, *operator.in_shape, device="meta"))
-    assert y.is_meta and operator.adjoint(y).is_meta and operator.measurement_image(y).is_meta
+    assert y.is_meta and operator.measurement_image(y).is_meta
+    if isinstance(operator, LinearOperator):
+        assert operator.adjoint(y).is_meta
 
 
 @pytest.mark.gpu
@@ -118,11 +152,12 @@ def test_gpu_equals_cpu(factory):
     operator = factory(1).double()
     x = random_tensor((2, *operator.in_shape), 1)
     y = operator.noisy(operator(x), 0.1, rngs(1, 2))
-    back = operator.adjoint(y)
+    back = operator.measurement_image(y)
     operator.cuda()
     y_gpu = operator.noisy(operator(x.cuda()), 0.1, rngs(1, 2))
     torch.testing.assert_close(y_gpu.cpu(), y, rtol=1e-10, atol=1e-10)
-    torch.testing.assert_close(operator.adjoint(y_gpu).cpu(), back, rtol=1e-10, atol=1e-10)
+    back_gpu = operator.measurement_image(y_gpu)
+    torch.testing.assert_close(back_gpu.cpu(), back, rtol=1e-10, atol=1e-10)
 
 
 def test_same_seed_same_operator(factory):
@@ -236,6 +271,69 @@ def test_inpainting_observes_exactly_the_asked_pixels_in_every_channel(ratio, ch
     assert operator.num_measurements == pixels * channels
 
 
+@pytest.mark.parametrize("ratio", [0.4, 1.0, 1.5, 3.0])
+def test_phase_retrieval_is_the_modulus_of_stacked_compressed_sensing(ratio):
+    shape, n = (1, 4, 5), 20
+    operator = PhaseRetrieval(shape, ratio, 3).double()
+    matrix = torch.cat([
+        PartialCirculant(shape, min(1.0, ratio - l), (3, l) if l else 3).double()(
+            torch.eye(n, dtype=torch.float64).view(n, *shape)
+        ).T
+        for l in range(3) if ratio > l
+    ])
+    assert matrix.shape == (round(ratio * n), n) == (operator.num_measurements, n)
+    x = random_tensor((3, *shape), 1)
+    torch.testing.assert_close(operator(x), (x.flatten(1) @ matrix.T).abs())
+    assert torch.linalg.matrix_rank(matrix) == min(matrix.shape)
+    # The blocks are not copies of each other.
+    assert len(matrix.unique(dim=0)) == len(matrix)
+
+
+def test_phase_retrieval_cannot_tell_x_from_its_negative_and_little_else():
+    operator = PhaseRetrieval((1, 4, 5), 3.0, 0).double()
+    x, other = random_tensor((2, 1, 1, 4, 5), 1)
+    assert torch.equal(operator(x), operator(-x))
+    assert (operator(x) - operator(other)).norm() > 0.1 * operator(x).norm()
+
+
+def test_smaller_ratio_of_phase_retrieval_measures_a_subset():
+    x = random_tensor((1, 1, 4, 5))
+    small, large = (PhaseRetrieval((1, 4, 5), r, 0).double()(x)[0] for r in (1.3, 2.6))
+    assert all((large - value).abs().min() < 1e-12 for value in small)
+
+
+def test_gradients_of_phase_retrieval_are_finite_where_the_modulus_has_a_kink():
+    operator = PhaseRetrieval((1, 4, 5), 1.5, 0)
+    for start in (torch.zeros(1, 1, 4, 5), torch.ones(1, 1, 4, 5)):
+        x = start.requires_grad_()
+        ((operator(x) - 1).square().sum()).backward()
+        assert x.grad.isfinite().all()
+    y = operator(torch.zeros(1, 1, 4, 5))
+    assert torch.equal(y, torch.zeros_like(y))
+
+
+@pytest.mark.parametrize("std", [0.4, 1.5, 4.0])
+def test_blur_is_a_normalised_gaussian_convolution_of_the_mirrored_image(std):
+    """On 15 pixels, against reflection padding and a two-dimensional kernel."""
+    x = random_tensor((2, 1, 15, 24))
+    t = torch.arange(-7, 8, dtype=torch.float64)
+    kernel = torch.exp(-(t[:, None] ** 2 + t**2) / (2 * std**2))
+    padded = torch.nn.functional.pad(x, (7, 7, 7, 7), mode="reflect")
+    want = torch.nn.functional.conv2d(padded, (kernel / kernel.sum())[None, None])
+    found = Blur((1, 15, 24), std, 15).double()(x)
+    torch.testing.assert_close(found, want, rtol=0, atol=1e-6)  # weights are kept in float32
+
+
+def test_blur_without_a_size_reaches_three_standard_deviations():
+    x = torch.zeros(1, 1, 31, 31)
+    x[..., 15, 15] = 1
+    seen = Blur((1, 31, 31), 1.5)(x)[0, 0, 15] > 0
+    assert seen.nonzero().flatten().tolist() == list(range(10, 21))
+    row = Blur((1, 31, 31), 1.5)(x)[0, 0, 15]
+    mass, t = row.sum(), torch.arange(31) - 15.0
+    assert float((row * t**2).sum() / mass) ** 0.5 == pytest.approx(1.5, rel=0.03)
+
+
 def test_inpainting_masks_are_uniform():
     counts = sum(RandomInpainting((1, 4, 4), 0.25, seed).observed.double() for seed in range(2000))
     # Binomial(2000, 1/4): standard deviation 19.4; 5 of them.
@@ -284,12 +382,13 @@ def test_measurement_image_is_y_or_a_picture_with_peak_one(factory):
     assert image.ndim == 4
     if operator.measures_images:
         assert torch.equal(image, y)
-    else:
+        return
+    peak = image.abs().amax(dim=(1, 2, 3))
+    torch.testing.assert_close(peak, torch.ones_like(peak))
+    assert torch.equal(operator.measurement_image(y * 0), image * 0)
+    if isinstance(operator, LinearOperator):
         back = operator.adjoint(y)
-        peak = image.abs().amax(dim=(1, 2, 3))
-        torch.testing.assert_close(peak, torch.ones_like(peak))
         torch.testing.assert_close(image * back.abs().amax(dim=(1, 2, 3), keepdim=True), back)
-        assert torch.equal(operator.measurement_image(y * 0), back * 0)
 
 
 def test_wrong_shapes_are_named(factory):
@@ -301,7 +400,10 @@ def test_wrong_shapes_are_named(factory):
         assert str(shape) in str(error.value)
         assert str(operator.in_shape) in str(error.value)
     y = torch.zeros(2, *operator.out_shape)
-    for method in (operator.adjoint, operator.measurement_image):
+    methods = [operator.measurement_image]
+    if isinstance(operator, LinearOperator):
+        methods.append(operator.adjoint)
+    for method in methods:
         with pytest.raises(ValueError, match="returns a batch of measurements of shape"):
             method(y[0])
     with pytest.raises(ValueError, match="returns a batch of measurements of shape"):
@@ -376,17 +478,41 @@ def test_bad_image_shape_is_an_error(shape):
         PartialCirculant(shape, 0.5)
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in TASKS.glob("*.yaml")))
+@pytest.mark.parametrize("ratio", [0, -1, 8.01, float("nan")])
+def test_phase_retrieval_takes_ratios_up_to_8(ratio):
+    with pytest.raises(ValueError, match=r"PhaseRetrieval: ratio=.* of n=192 .* in \(0, 8\]"):
+        PhaseRetrieval((3, 8, 8), ratio)
+
+
+@pytest.mark.parametrize(("std", "size", "words"), [
+    (0.0, None, r"blur_std=0.0; .* above 0"),
+    (float("inf"), None, r"blur_std=inf; .* above 0"),
+    (1.0, 4, r"kernel_size=4 .* image 9x12; it must be odd, from 3 to 9"),
+    (1.0, 11, "kernel_size=11 .* from 3 to 9"),
+    (1.0, 1, "kernel_size=1 .* from 3 to 9"),
+    (2.0, None, r"kernel_size=13 pixels a side \(3 blur_std=2.0 .* smaller blur_std"),
+])
+def test_bad_blurs_are_an_error(std, size, words):
+    with pytest.raises(ValueError, match=words):
+        Blur((1, 9, 12), std, size)
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in CONFIGS.glob("*.yaml")))
 def test_every_task_config_builds_its_operator(name):
-    text = (TASKS / f"{name}.yaml").read_text()
+    text = (CONFIGS / f"{name}.yaml").read_text()
     config = yaml.safe_load(text)
     assert text.startswith("# @package _global_\n")
     assert config["task"]["name"] == name
-    knobs = {key: config[key] for key in ("ratio", "factor") if key in config}
-    assert len(knobs) == 1
+    knobs = {key: config[key] for key in (*KNOBS, "noise_std") if key in config}
+    assert knobs.keys() == {TASKS[name].name, "noise_std"}
     operator = build_operator(config["task"], (3, 16, 32), seed=3, **knobs)
     assert operator.in_shape == (3, 16, 32)
-    assert config["noise_std"] == 0.0
+    assert isinstance(operator, LinearOperator) == (name not in NONLINEAR)
+
+
+def test_every_task_has_a_config_and_every_knob_a_task():
+    assert TASKS.keys() == {path.stem for path in CONFIGS.glob("*.yaml")}
+    assert {knob.name for knob in TASKS.values()} == {*KNOBS, "noise_std"}
 
 
 def test_build_operator_passes_its_choices_on():
@@ -395,10 +521,15 @@ def test_build_operator_passes_its_choices_on():
     mask = build_operator({"name": "inpainting"}, (1, 8, 8), 3, ratio=0.5)
     assert torch.equal(mask.observed, RandomInpainting((1, 8, 8), 0.5, 3).observed)
     assert build_operator({"name": "sr"}, (1, 8, 8), 3, factor=4).out_shape == (1, 2, 2)
+    blur = build_operator({"name": "deblur", "kernel_size": 5}, (1, 8, 8), 3, blur_std=1.0)
+    assert torch.equal(blur.rows, Blur((1, 8, 8), 1.0, 5).rows)
+    phase = build_operator({"name": "phase_retrieval"}, (1, 8, 8), 3, ratio=2)
+    x = torch.ones(1, 1, 8, 8)
+    assert torch.equal(phase(x), PhaseRetrieval((1, 8, 8), 2, 3)(x))
 
 
 def test_build_operator_refuses_what_it_cannot_use():
-    with pytest.raises(ValueError, match=r"'blur' is unknown; .* one of cs, inpainting, sr"):
+    with pytest.raises(ValueError, match=r"'blur' is unknown; .* one of cs, .*deblur"):
         build_operator({"name": "blur"}, (1, 8, 8), 0, ratio=0.5)
     with pytest.raises(ValueError, match="task=cs needs a number for ratio; got None"):
         build_operator({"name": "cs"}, (1, 8, 8), 0)
@@ -406,6 +537,12 @@ def test_build_operator_refuses_what_it_cannot_use():
         build_operator({"name": "sr"}, (1, 8, 8), 0, factor="four")
     with pytest.raises(ValueError, match=r"task=sr .* has no ratio; got ratio=0.5, remove it"):
         build_operator({"name": "sr"}, (1, 8, 8), 0, ratio=0.5, factor=2)
+    with pytest.raises(ValueError, match=r"task=denoise .* has no blur_std; got blur_std=1.0"):
+        build_operator({"name": "denoise"}, (1, 8, 8), 0, blur_std=1.0, noise_std=0.1)
+    with pytest.raises(ValueError, match=r"task=denoise: noise_std=0.0 must be above 0"):
+        build_operator({"name": "denoise"}, (1, 8, 8), 0, noise_std=0.0)
+    with pytest.raises(ValueError, match=r"task=cs: ratio=2 must be in \(0, 1\]"):
+        build_operator({"name": "cs"}, (1, 8, 8), 0, ratio=2)
 
 
 def test_circulant_follows_a_filter_that_is_loaded_replaced_or_changed_in_place():

@@ -28,7 +28,8 @@ MODEL = {
 
 
 def make_run(
-    root, arm, psnr, seed=0, settings=None, pictures=True, lmmse=True, name=None, **knobs
+    root, arm, psnr, seed=0, settings=None, pictures=True, lmmse=True, name=None, task=None,
+    **knobs,
 ):
     """Writes a run with {image: psnr_db} and returns its directory."""
     knobs = knobs or {"ratio": 0.1}
@@ -36,7 +37,7 @@ def make_run(
         "model": {"name": "stylegan2"}, "rtil": {"name": arm},
         "data": {"name": "glyphs", "path": None, "origin": "see https://example.org"},
         "scale": {"name": "demo"}, "seed": seed, "root": str(root), "noise_std": 0.0,
-        "task": {"name": "sr" if "factor" in knobs else "cs"},
+        "task": {"name": task or ("sr" if "factor" in knobs else "cs")},
         "inverter": {"name": "ilo", "steps": [4, 2], **(settings or {})}, "generator": None,
         **knobs,
     }
@@ -101,6 +102,37 @@ def written(tmp_path_factory):
         make_run(root, "vanilla", {"a": 20.0, "b": 22.0}, factor=factor)
         make_run(root, "ilo", {"a": 19.0, "b": 25.0}, factor=factor, lmmse=factor == 2)
     return run_report(root)
+
+
+@pytest.mark.parametrize(("task", "knobs", "measurement"), [
+    ("phase_retrieval", {"ratio": 2.0}, "ratio 2"),
+    ("deblur", {"blur_std": 1.5, "noise_std": 0.01}, "blur_std 1.5, noise 0.01"),
+    ("denoise", {"noise_std": 0.1}, "noise_std 0.1"),
+])
+def test_every_knob_is_a_cell_and_an_axis_and_goes_into_commands(
+    tmp_path, task, knobs, measurement
+):
+    """Two values of the knob, a third arm missing; the commands that fill it compose."""
+    make_generator(tmp_path, "vanilla", [0])
+    knob = next(iter(knobs))
+    values = [knobs[knob], 2 * knobs[knob]]
+    for value in values:
+        settings = {"root": tmp_path, "task": task, "lmmse": False, **knobs, knob: value}
+        make_run(arm="vanilla", psnr={"a": 20.0}, **settings)
+    make_run(tmp_path, "ilo", {"a": 21.0}, task=task, lmmse=False, **knobs)
+    rows = table_of(tmp_path)
+    assert [(row["measurement"], row["arm"], "n" in row) for row in rows][:2] == [
+        (measurement, "vanilla", True), (measurement, "ilo", True)]
+    assert rows[3]["arm"] == "ilo" and "n" not in rows[3]
+    overrides = shlex.split(rows[3]["commands"][1])[3:]
+    with initialize_config_dir(CONFIGS, version_base="1.3"):
+        cfg = compose("invert", overrides)
+    assert cfg.task.name == task and cfg[knob] == values[1]
+    # Nothing fills in a linear yardstick where there is none.
+    assert bool(rows[0]["commands"]) == (task != "phase_retrieval")
+    out = run_report(tmp_path)
+    assert (out / f"psnr-{task}-ilo-glyphs-demo-stylegan2.png").stat().st_size > 10_000
+    assert measurement in (out / "table.md").read_text()
 
 
 def test_statistics_are_those_of_scipy():

@@ -19,7 +19,16 @@ from rtil.models.linear import (
     train_vanilla,
 )
 from rtil.runtime import CONFIGS, seeded
-from rtil.theory import draw_operator, draw_truth, invert, learn, theory
+from rtil.theory import (
+    average_error,
+    closed_form,
+    draw_operator,
+    draw_truth,
+    invert,
+    learn,
+    levels,
+    theory,
+)
 
 SIZES = [(1, 2, 3), (2, 5, 12), (3, 4, 30), (5, 20, 100)]
 PARAMS = [pytest.param(*sizes, seed) for sizes in SIZES for seed in (0, 1)]
@@ -81,6 +90,82 @@ def test_expected_error_is_the_mean_over_signals(n0, n1, nd, seed):
     noise = torch.eye(len(A), dtype=A.dtype)
     total += 0.3**2 * invert_exactly(truth.w0, w1, A, noise).square().sum()
     assert expected_error(*truth, w1, A, 0.3) == pytest.approx(float(total), rel=1e-10)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.5])
+def test_closed_form_is_the_mean_of_least_squares_over_signals_and_noise(noise):
+    """Monte Carlo: both stages of Algorithm 1 solved by LAPACK's minimum-norm least squares."""
+    truth, A = draw_truth(2, 5, 12, 0), draw_operator(12, 7 / 12, 0)
+    rng, count = torch.Generator().manual_seed(1), 20_000
+    x = truth.sample(count, rng)[2]
+    e = torch.randn(count, 7, generator=rng, dtype=x.dtype)
+    y = (x @ A.matrix.T + noise * e).T
+    found = closed_form(truth, A, noise)
+    for name, train in (("vanilla", train_vanilla), ("rtil", train_rtil)):
+        w1 = train(*truth)
+        stage0, stage1 = A.matrix @ w1 @ truth.w0, A.matrix @ w1
+        z0 = np.linalg.lstsq(stage0.numpy(), y.numpy())[0]
+        z1 = np.linalg.lstsq(stage1.numpy(), y.numpy() - stage0.numpy() @ z0, rcond=1e-10)[0]
+        x_hat = w1.numpy() @ (truth.w0.numpy() @ z0 + z1)
+        errors = ((x_hat - x.T.numpy()) ** 2).sum(0)
+        off = abs(errors.mean() - found[name])
+        assert off < 5 * errors.std() / count**0.5 + 1e-12
+        assert errors.std() / count**0.5 < 0.02 * found[name] + 1e-12
+
+
+@pytest.mark.parametrize(("n0", "n1", "nd", "seed"), PARAMS)
+def test_closed_forms_are_the_sums_that_their_derivation_ends_in(n0, n1, nd, seed):
+    truth, noise = draw_truth(n0, n1, nd, seed), 0.3
+    V = truth.w1 @ truth.w0
+    q = torch.linalg.qr(V).Q
+    rest = truth.w1 - q @ (q.T @ truth.w1)
+    for m in {n1, (n1 + nd) // 2, nd - 1}:
+        A = draw_operator(nd, m / nd, seed)
+        found = closed_form(truth, A, noise)
+        inverse = V @ torch.linalg.pinv(A.matrix @ V)
+        vanilla = (rest.square().sum() + (inverse @ A.matrix @ rest).square().sum()
+                   + noise**2 * inverse.square().sum())
+        inverse = truth.w1 @ torch.linalg.pinv(A.matrix @ truth.w1)
+        assert found["vanilla"] == pytest.approx(float(vanilla), rel=1e-8)
+        assert found["rtil"] == pytest.approx(noise**2 * float(inverse.square().sum()), rel=1e-6)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.4])
+def test_average_error_is_the_mean_of_the_closed_form_over_operators(noise):
+    truth, m, draws = draw_truth(2, 4, 16, 0), 12, 400
+    found = [closed_form(truth, draw_operator(16, m / 16, seed), noise) for seed in range(draws)]
+    want = average_error(truth, m, noise)
+    for name in ("vanilla", "rtil"):
+        values = np.array([f[name] for f in found])
+        assert abs(values.mean() - want[name]) < 5 * values.std() / draws**0.5 + 1e-12
+        assert values.std() / draws**0.5 < 0.05 * want[name] + 1e-12
+    assert want["vanilla"] > lower_bound(*truth)
+    with pytest.raises(ValueError, match=r"m=5 has no finite mean .* n1 \+ 2 = 6 or more"):
+        average_error(truth, 5, noise)
+
+
+def test_noise_makes_rtil_worse_than_vanilla_where_measurements_barely_suffice():
+    """Near m = n1 the noise of n1 unknowns outweighs the bias of vanilla; far from it not."""
+    truth = draw_truth(5, 20, 100, 0)
+    near, far = (average_error(truth, m, 1.0) for m in (22, 80))
+    assert near["rtil"] > near["vanilla"] and far["rtil"] < far["vanilla"]
+
+
+def test_operators_of_one_seed_are_nested():
+    small, large = (draw_operator(20, ratio, 3).matrix for ratio in (0.3, 0.7))
+    assert torch.equal(small, large[: len(small)]) and small.shape == (6, 20)
+    assert not torch.equal(small, draw_operator(20, 0.3, 4).matrix)
+
+
+def test_gradient_descent_from_zero_learns_the_minimum_norm_solution():
+    """The solution of (2) that the paper singles out is the one that training from 0 finds."""
+    w0, w1 = draw_truth(3, 8, 20, 0)
+    gram = {"vanilla": w0 @ w0.T, "rtil": w0 @ w0.T + torch.eye(8, dtype=w0.dtype)}
+    for name, train in (("vanilla", train_vanilla), ("rtil", train_rtil)):
+        w, step = torch.zeros_like(w1), 1 / torch.linalg.eigvalsh(gram[name]).max()
+        for _ in range(2000):
+            w = w - step * (w - w1) @ gram[name]
+        torch.testing.assert_close(w, train(w0, w1), rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize(("n0", "n1", "nd", "seed"), PARAMS)
@@ -158,31 +243,49 @@ def test_linear_generator_is_its_formula():
 
 def test_command_writes_what_the_lemmas_say(tmp_path, capsys):
     cfg = config(
-        f"out={tmp_path}", "model.n0=2", "model.n1=6", "model.nd=20", "ratios=[0.5,0.8]",
-        "num_train=[100,10000]", "num_signals=8", "steps=200",
+        f"out={tmp_path}", "n0=2", "n1=6", "nd=20", "ratios=[0.5,0.8]", "noise_std=[0,0.2]",
+        "num_train=[100,10000]", "num_signals=16", "steps=200",
     )
     theory(cfg)
     rows = [json.loads(line) for line in (tmp_path / "theory.jsonl").read_text().splitlines()]
-    assert [row["problem"] for row in rows] == ["training"] * 2 + ["inversion"] * 2
+    assert [row["problem"] for row in rows] == ["training"] * 2 + ["inversion"] * 4
     for row in rows[2:]:
-        assert row["vanilla"] >= row["bound"] > 0
-        assert row["rtil"] < 1e-15 and row["rtil_simulated"] < 1e-3
-        off = abs(row["vanilla_simulated"] - row["vanilla"])
-        assert off < 5 * row["vanilla_standard_error"]
+        assert row["vanilla"] >= row["bound"] > 0 and row["n"] == 16
+        # Within 2.5 half-widths of a 95 % interval, about 5 standard errors.
+        assert abs(row["vanilla_simulated"] - row["vanilla"]) < 2.5 * row["vanilla_ci95"]
+        if row["noise_std"]:
+            assert abs(row["rtil_simulated"] - row["rtil"]) < 2.5 * row["rtil_ci95"]
+            assert 1e-4 < row["rtil"] < row["vanilla"]
+        else:
+            assert row["rtil"] < 1e-15 and row["rtil_simulated"] < 1e-3
+    # The noise is paid for on top, by either model.
+    for clean, noisy in zip(rows[2:4], rows[4:]):
+        assert clean["ratio"] == noisy["ratio"]
+        assert noisy["vanilla"] > clean["vanilla"] and noisy["rtil"] > clean["rtil"]
     assert (tmp_path / "theory.png").stat().st_size > 10_000
+    assert (tmp_path / "theory.pdf").read_bytes().startswith(b"%PDF")
     printed = capsys.readouterr().out
-    assert f"bound (4) {rows[2]['bound']:.3f}" in printed
+    assert f"noise_std=0.2, bound (4) {rows[2]['bound']:.3f}" in printed
+
+
+def test_noise_std_is_one_number_or_several():
+    assert levels(config("noise_std=0.3")) == [0.3] and levels(config("noise_std=1")) == [1.0]
+    assert levels(config("noise_std=[0,0.5]")) == [0.0, 0.5]
 
 
 @pytest.mark.parametrize(
     ("override", "message"),
     [
+        ("n0=20", "n0=20, n1=20, nd=100; .* 0 < n0 < n1 < nd"),
         ("model.n0=20", "0 < n0 < n1 < nd"),
         ("ratios=[0.5,0.1]", r"ratios has 0\.1, .* m=10 .* n1 <= m < nd, here 20 <= m < 100"),
         ("ratios=[1.0]", "here 20 <= m < 100"),
         ("ratios=[]", "must not be empty"),
         ("num_train=[5]", "num_train be n1=20 or more"),
         ("noise_std=-1", "noise_std=-1"),
+        ("noise_std=[]", "must not be empty"),
+        ("noise_std=[0.1,loud]", "noise_std=loud must be a number"),
+        ("num_signals=1", "num_signals=1 must be a whole number from 2 up"),
     ],
 )
 def test_settings_outside_section_5_are_an_error(override, message, tmp_path):

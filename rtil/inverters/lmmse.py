@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from rtil.inverters.inverter import Inverter, Loss, Reconstruction, Watch
-from rtil.models.generator import Generator
-from rtil.operators.operator import ForwardOperator
+from rtil.inverters.linear import LinearEstimate
+from rtil.operators.operator import LinearOperator
 
 
 class GaussianPrior:
@@ -57,7 +55,7 @@ class GaussianPrior:
         return (1 - self.rho) * ((x @ self.factor.T) @ self.factor) + self.floor * x
 
 
-class LMMSE(Inverter):
+class LMMSE(LinearEstimate):
     """x_hat = mean + C A^T (A C A^T + s^2 I)^-1 (y - A mean), the Wiener estimate.
 
     Exact for a linear A up to the tolerance of the conjugate-gradient solver (float64).
@@ -76,23 +74,10 @@ class LMMSE(Inverter):
         self.prior, self.variance = prior, (2.0 * noise_std) ** 2
         self.tolerance, self.max_steps = tolerance, max_steps
 
-    def check(self, G: Generator) -> None:
-        """Uses no generator."""
-
-    @torch.no_grad()
-    def invert(
-        self,
-        G: Generator | None,
-        A: ForwardOperator,
-        y: Tensor,
-        loss: Loss,
-        rngs: Sequence[torch.Generator] = (),
-        watch: Watch | None = None,
-    ) -> Reconstruction:
-        """As Inverter.invert; G and rngs are not used."""
+    def estimate(self, A: LinearOperator, y: Tensor) -> Tensor:
         operator = copy.deepcopy(A).cpu().double()
         measured = y.detach().cpu().double()
-        batch, shape = len(y), self.prior.shape
+        shape = self.prior.shape
 
         def forward(x: Tensor) -> Tensor:
             return operator(x.view(-1, *shape)).flatten(1)
@@ -106,11 +91,7 @@ class LMMSE(Inverter):
         rest = measured.flatten(1) - forward(self.prior.mean[None])
         dual = conjugate_gradient(normal, rest, self.tolerance, self.max_steps)
         x = self.prior.mean + self.prior.covariance(adjoint(dual))
-        image = x.view(batch, *shape).to(y)
-        if watch is not None:
-            watch(image)
-        value = loss(A(image), y)
-        return Reconstruction(image, image, value, value, torch.empty(0, batch))
+        return x.view(len(y), *shape).to(y)
 
 
 def conjugate_gradient(normal, b: Tensor, tolerance: float, max_steps: int) -> Tensor:

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.fft import irfft, rfft
 
-from rtil.operators.operator import ForwardOperator
+from rtil.operators.operator import LinearOperator
 
 
-class Circulant(ForwardOperator):
+class Circulant(LinearOperator):
     """y = R (h * (s . x)): signs s, circular convolution with h, restriction R to some entries.
 
     The spectrum of h is computed once and again after `.double()`, a move or `load_state_dict`.
@@ -89,7 +89,11 @@ class PartialCirculant(Circulant):
     """
 
     def __init__(
-        self, in_shape: Sequence[int], ratio: float, seed: int = 0, scale: str = "unit"
+        self,
+        in_shape: Sequence[int],
+        ratio: float,
+        seed: int | Sequence[int] = 0,
+        scale: str = "unit",
     ) -> None:
         n = prod(in_shape)
         if not 0 < ratio <= 1:

@@ -5,10 +5,10 @@ from math import prod
 
 from torch import Tensor
 
-from rtil.operators.operator import ForwardOperator
+from rtil.operators.operator import LinearOperator
 
 
-class Dense(ForwardOperator):
+class Dense(LinearOperator):
     """y = M x on the flattened image (paper, section 5.2).
 
     Args:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from rtil.operators.operator import ForwardOperator
+from rtil.operators.operator import LinearOperator
 
 FACTORS = range(2, 17)
 
@@ -46,7 +46,7 @@ def downsampling_matrix(size: int, factor: int) -> Tensor:
     return torch.zeros(size // factor, size, dtype=torch.float64).scatter_add(1, mirrored, weights)
 
 
-class Downsample(ForwardOperator):
+class Downsample(LinearOperator):
     """y = M_h x M_w^T with the matrices of `downsampling_matrix` (paper, section 4).
 
     The matrices are dense and small: the adjoint is their transpose, and a kernel longer than the

@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rtil.operators.operator import ForwardOperator
+from rtil.operators.operator import LinearOperator
 
 
-class Mask(ForwardOperator):
+class Mask(LinearOperator):
     """y = mask . x, an image with zeros (mid-grey in [-1, 1]) where nothing was observed.
 
     Args:

@@ -1,9 +1,10 @@
-"""The contract of a forward operator: y = A(x), its adjoint, and measurement noise.
+"""The contract of a forward operator: y = A(x), its adjoint if linear, and measurement noise.
 
 Operators live beside this file, one per module. Losses, metrics and inverters do not. To add one:
-subclass `ForwardOperator` in `operators/<noun>.py`, add a branch to `build_operator`, write
-`configs/task/<name>.yaml` and append a factory to `FACTORIES` in `tests/test_operators.py`; it
-then inherits the dot test and the other laws.
+subclass `LinearOperator` in `operators/<noun>.py` (`ForwardOperator` where A is not linear), add
+its knob to `TASKS` and a branch to `build_operator`, write `configs/task/<name>.yaml` and append a
+factory to `FACTORIES` in `tests/test_operators.py`; it then inherits the dot test and the other
+laws.
 
 Random operators are drawn at construction by `numpy.random.default_rng(seed)`, whose streams do
 not depend on the machine or the device, and keep what they drew in real-valued buffers:
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 
 
 class ForwardOperator(nn.Module, ABC):
-    """Linear measurement y = A x of an image x in [-1, 1] (paper, section 2.1).
+    """Measurement y = A(x) of an image x in [-1, 1] (paper, section 2.1), linear or not.
 
     Args:
         in_shape: (C, H, W) of the image.
@@ -51,7 +52,7 @@ class ForwardOperator(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
-        """y = A x.
+        """y = A(x).
 
         Args:
             x: (B, *in_shape).
@@ -69,6 +70,20 @@ class ForwardOperator(nn.Module, ABC):
 
         Returns:
             (B, *in_shape).
+
+        Raises:
+            TypeError: A is not linear, so there is none.
+        """
+
+    @abstractmethod
+    def measurement_image(self, y: Tensor) -> Tensor:
+        """Picture of a measurement for galleries.
+
+        Args:
+            y: (B, *out_shape).
+
+        Returns:
+            (B, c, h, w) in about [-1, 1]; entries that were not observed are 0, mid-grey.
         """
 
     @property
@@ -134,18 +149,19 @@ class ForwardOperator(nn.Module, ABC):
             noise = noise * self.observed
         return y + 2 * noise_std * noise
 
+
+class LinearOperator(ForwardOperator):
+    """y = A x, which has an adjoint. Linear estimates (`rtil.inverters.linear`) take no other."""
+
     def measurement_image(self, y: Tensor) -> Tensor:
-        """Picture of a measurement for galleries: y if it is an image, else A^T y with peak 1.
-
-        Args:
-            y: (B, *out_shape).
-
-        Returns:
-            (B, c, h, w) in about [-1, 1]; entries that were not observed are 0, mid-grey.
-        """
+        """y if it is an image, else A^T y with peak 1."""
         if self.measures_images:
             self.check_measurement(y)
             return y
-        back = self.adjoint(y)
-        peak = back.abs().amax(dim=(1, 2, 3), keepdim=True)
-        return back / peak.clamp_min(torch.finfo(back.dtype).tiny)
+        return with_peak_one(self.adjoint(y))
+
+
+def with_peak_one(x: Tensor) -> Tensor:
+    """Scales each image (B, C, H, W) to the largest absolute value 1; zeros stay."""
+    peak = x.abs().amax(dim=(1, 2, 3), keepdim=True)
+    return x / peak.clamp_min(torch.finfo(x.dtype).tiny)

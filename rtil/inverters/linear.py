@@ -1,0 +1,59 @@
+"""Estimates from a linear operator without a generator: yardsticks for the inverters with one.
+
+To add one, write a file with a subclass of `LinearEstimate` and a yaml under configs/inverter, and
+name it in `rtil.report.WITHOUT_GENERATOR`.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from rtil.inverters.inverter import Inverter, Loss, Reconstruction, Watch
+from rtil.models.generator import Generator
+from rtil.operators.operator import ForwardOperator, LinearOperator
+
+
+class LinearEstimate(Inverter):
+    """An image from measurements and A, A^T alone; one iterate, no random draws."""
+
+    def check(self, G: Generator | None) -> None:
+        """Uses no generator."""
+
+    @classmethod
+    def check_operator(cls, A: ForwardOperator) -> None:
+        """Raises ValueError where A has no adjoint."""
+        if not isinstance(A, LinearOperator):
+            raise ValueError(
+                f"{cls.__name__}: {type(A).__name__} is not linear, so it has no adjoint and no "
+                "linear estimate. Use inverter=ilo, csgm or mgan."
+            )
+
+    @abstractmethod
+    def estimate(self, A: LinearOperator, y: Tensor) -> Tensor:
+        """The images (B, *A.in_shape) for measurements y (B, *A.out_shape), each by itself."""
+
+    @torch.no_grad()
+    def invert(
+        self,
+        G: Generator | None,
+        A: ForwardOperator,
+        y: Tensor,
+        loss: Loss,
+        rngs: Sequence[torch.Generator] = (),
+        watch: Watch | None = None,
+    ) -> Reconstruction:
+        """As Inverter.invert; G and rngs are not used.
+
+        Raises:
+            ValueError: A is not linear.
+        """
+        self.check_operator(A)
+        image = self.estimate(A, y)
+        if watch is not None:
+            watch(image)
+        value = loss(A(image), y)
+        return Reconstruction(image, image, value, value, torch.empty(0, len(y)))
