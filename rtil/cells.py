@@ -16,6 +16,7 @@ from typing import NamedTuple
 import yaml
 
 from rtil import results
+from rtil.experiment import as_text
 
 NEEDED = (*(f"{g}.name" for g in ("model", "rtil", "data", "scale", "task", "inverter")), "seed")
 # Keys that the cell or the arm stands for, or that leave two runs comparable.
@@ -126,11 +127,12 @@ def case_of(run: Run) -> Case:
     return Case(task, inverter, data, scale, model, knob, noise, float(config.get(knob) or 0.0))
 
 
-def arrange(runs: Iterable[Run], baseline: str) -> list[Cell]:
+def arrange(runs: Iterable[Run], baseline: str, told: Iterable[str] = ()) -> list[Cell]:
     """Sorts runs into cells and entries, and names the arms that a cell lacks.
 
     It lacks the baseline, every arm run elsewhere in its series, and where a series has the
-    baseline alone, the family that the inverter was proposed with.
+    baseline alone, the family that the inverter was proposed with. Entries are told apart by the
+    settings in which they differ, and by those in `told`.
     """
     series: dict[tuple, list[Run]] = {}
     for run in runs:
@@ -150,7 +152,7 @@ def arrange(runs: Iterable[Run], baseline: str) -> list[Cell]:
         shared = {key for found in keys.values() for key in found if not key.startswith("rtil.")}
         for case in dict.fromkeys(case for case, _ in places):
             entries = [e for arm in order for e in entries_of(
-                arm, places.get((case, arm), ()), {*keys[arm], *shared})]
+                arm, places.get((case, arm), ()), {*keys[arm], *shared, *told})]
             missing = [arm for arm in order if (case, arm) not in places]
             cells.append(Cell(case, entries, missing))
     return sorted(cells, key=lambda cell: cell.case)
@@ -168,7 +170,7 @@ def entries_of(arm: str, runs: Sequence[Run], keys: Iterable[str]) -> list[Entry
     """Groups runs by those settings; runs that share even their seed are told apart as well."""
     groups: dict[tuple, list[Run]] = {}
     for run in runs:
-        settings = {key: _text(run.config[key]) for key in sorted(keys) if key in run.config}
+        settings = {key: as_text(run.config[key]) for key in sorted(keys) if key in run.config}
         groups.setdefault(tuple(settings.items()), []).append(run)
     entries = []
     for settings, group in sorted(groups.items()):
@@ -210,19 +212,12 @@ def commands(run: Run, entry: Entry) -> tuple[str, str]:
     }
 
     def line(part: str, choices: Mapping[str, object]) -> str:
-        texts = [shlex.quote(f"{key}={_text(value)}") for key, value in choices.items()]
+        texts = [shlex.quote(f"{key}={as_text(value)}") for key, value in choices.items()]
         return " ".join([f"python -m rtil.{part}", *texts])
 
     return line("train", train), line("invert", invert)
 
 
-
 def is_number(value: object) -> bool:
     """Whether a column holds a value that can be averaged."""
     return isinstance(value, (int, float)) and not math.isnan(value)
-
-
-def _text(value: object) -> str:
-    """A setting as Hydra reads it on a command line."""
-    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
-
