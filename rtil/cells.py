@@ -80,16 +80,25 @@ class Cell(NamedTuple):
     missing: list[str]
 
 
-def collect(root: Path) -> tuple[list[Run], list[str]]:
+def inversions(root: Path) -> tuple[list[Run], list[str]]:
     """Reads every inversion below <root>/invert; the notes name those without rows.
 
     Raises:
-        FileNotFoundError: none has rows. ValueError: one cannot be read.
+        ValueError: one cannot be read.
     """
     paths = sorted((root / "invert").rglob("config.yaml"))
     runs = [read_run(p.parent) for p in paths if any(p.parent.glob("results*.jsonl"))]
     notes = [f"{run.path} has no rows yet." for run in runs if not run.rows]
-    runs = [run for run in runs if run.rows]
+    return [run for run in runs if run.rows], notes
+
+
+def collect(root: Path) -> tuple[list[Run], list[str]]:
+    """`inversions`, of which there must be some.
+
+    Raises:
+        FileNotFoundError: none has rows. ValueError: one cannot be read.
+    """
+    runs, notes = inversions(root)
     if not runs:
         make = "".join(f"\n    python -m rtil.{part} rtil={arm} root={root}"
                        for part in ("train", "invert") for arm in ("vanilla", "ilo"))

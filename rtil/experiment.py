@@ -123,6 +123,12 @@ def command(
     return " ".join([f"python -m rtil.{part}", f"experiment={experiment['name']}", *kept, *chosen])
 
 
+def for_training(words: Iterable[str]) -> list[str]:
+    """Those of an inversion's overrides that training takes."""
+    return [word for word in words
+            if word.lstrip("+~").partition("=")[0].partition(".")[0] in results.FOR_TRAINING]
+
+
 def check_trained(
     experiment: Mapping, composed: Iterable[tuple[Mapping, list[str]]], given: Iterable[str]
 ) -> None:
@@ -142,12 +148,11 @@ def check_trained(
             wanted.setdefault(path, results.training_command(config, words))
     missing = {path: line for path, line in wanted.items() if not trained(path.parent)}
     if missing:
-        known = [t for t in given if t.partition("=")[0].partition(".")[0] in results.FOR_TRAINING]
         raise FileNotFoundError(
             f"experiment={experiment['name']}: {len(missing)} of {len(wanted)} generators are not "
             "trained to their end:" + "".join(f"\n    {path}" for path in missing)
             + "\nThese commands train them:" + "".join(f"\n    {x}" for x in missing.values())
-            + f"\nand so does\n    {command(experiment, 'train', known)}\n"
+            + f"\nand so does\n    {command(experiment, 'train', for_training(given))}\n"
             "Rows on disk stay; rtil=... chooses the arms that are trained already."
         )
 

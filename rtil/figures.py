@@ -69,7 +69,7 @@ def curves(name: str, rows: Sequence[Mapping], path: Path) -> None:
         look = {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)]}
         shift = 0.008 * (i - len(lines) / 2 + 1)  # sideways, to keep error bars at one x apart
         if label.startswith("LMMSE"):
-            look, shift = {"color": GREY, "marker": ".", "linestyle": "--"}, 0.0
+            look, shift = {"color": GREY, "marker": ".", "linestyle": "-."}, 0.0
         x, (means, halves) = np.array([*line]), np.array([*line.values()]).T
         ax.errorbar(x * span**shift, means, halves, label=label, capsize=4, linewidth=1.8, **look)
     ax.xaxis.set_minor_locator(NullLocator())
@@ -115,16 +115,18 @@ def mosaic(rows: Sequence[ImageRow], path: Path, side: float = 1.05) -> None:
 
 @torch.no_grad()
 def sample_rows(
-    generators: Mapping[str, tuple[Generator, Family]], num_images: int, notes: list[str]
+    generators: Mapping[str, tuple[Generator, Family]], num_images: int, notes: list[str],
+    own: bool = False,
 ) -> list[ImageRow]:
-    """Samples of every generator from every member, on the same seeds (paper, Fig. 9).
+    """Samples of every generator from every member, on the same seeds.
 
     generators is {label: (G, its family)}; a member that cannot drive one is noted, not drawn.
+    With `own`, each generator draws the members of its own family alone (paper, Fig. 9).
     """
     rows = []
-    spaces = members(family for _, family in generators.values())
-    for label, (G, _) in generators.items():
-        for space in spaces:
+    for label, (G, family) in generators.items():
+        families = [family] if own else [f for _, f in generators.values()]
+        for space in members(families):
             try:
                 space.check(G)
             except ValueError as error:

@@ -1,25 +1,88 @@
 """Turns inversion runs into tables, figures and a page: `python -m rtil.report root=runs`.
 
-Every number comes from results*.jsonl. `rtil.cells` sorts runs into what is compared, `rtil.table`
-holds the statistics, `rtil.figures` draws and `rtil.page` writes HTML.
+With `experiment=fig6_ilo` the page is that figure in the paper's arrangement, and names what is
+missing. Every number comes from results*.jsonl. `rtil.cells` sorts runs into what is compared,
+`rtil.planned` adds what an experiment planned, `rtil.table` holds the statistics, `rtil.figures`
+and `rtil.panels` draw and `rtil.page` writes HTML.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 import hydra
-from omegaconf import DictConfig
+import yaml
+from omegaconf import DictConfig, OmegaConf
 
-from rtil import checkpoint, figures, page, results
-from rtil.cells import WITHOUT_GENERATOR, Cell, arrange, case_of, collect
+from rtil import checkpoint, experiment, figures, page, panels, planned, results
+from rtil.cells import WITHOUT_GENERATOR, Cell, Run, arrange, case_of, collect, inversions
 from rtil.runtime import CONFIGS
 from rtil.runtime import entry as run_entry
 from rtil.table import READING, records, reference, table_text
+
+
+class Content(NamedTuple):
+    """What a report is about; gaps are generators without samples, plan is the experiment's."""
+
+    title: str
+    cells: list[Cell]
+    tables: list[list[dict]]
+    runs: list[Run]
+    notes: list[str]
+    gaps: list[str]
+    generators: dict[str, dict]
+    commands: list[str]
+    plan: Mapping
+
+
+def everything(root: Path, baseline: str) -> Content:
+    """All inversions below root; raises as `collect` does."""
+    runs, notes = collect(root)
+    cells = arrange(runs, baseline)
+    if baseline not in (arms := sorted({run.config["rtil.name"] for run in runs})):
+        notes.append(f"No run has rtil={baseline}: choose baseline= among {', '.join(arms)}.")
+    gaps: list[str] = []
+    found = generators(cells, root, gaps)
+    tables = [records(cell, baseline) for cell in cells]
+    lines = [f"python -m rtil.report root={root}"]
+    title = f"Inversions below {root}"
+    return Content(title, cells, tables, runs, notes, gaps, found, lines, {})
+
+
+def one(plan: Mapping, scale: str, root: Path, baseline: str) -> Content:
+    """What an experiment has at a scale, and what it lacks.
+
+    Raises:
+        FileNotFoundError: it has nothing yet; the message holds the commands that run it.
+    """
+    runs, _ = inversions(root)
+    notes = [plan["note"]] if plan.get("note") else []
+    found = planned.belonging(runs, plan, scale)
+    words = [f"scale={scale}", *([f"root={root}"] if str(root) != "runs" else [])]
+    words += next(iter(planned.besides(runs, plan, scale)), ())
+    cells = arrange([run for run, _ in found], baseline, planned.told(plan))
+    size = int(plan["common"]["num_images"]) // plan["sets"] if plan.get("sets") else 0
+    tables = [records(cell._replace(missing=[]), baseline, size) for cell in cells]
+    if plan["cells"]:
+        cells, tables = planned.complete(cells, tables, found, plan, words)
+    gaps: list[str] = []
+    drawn = (generators(cells, root, gaps) if plan["cells"]
+             else trained(plan, scale, root, words, notes))
+    lines = [experiment.command(plan, "train", experiment.for_training(words))]
+    lines += [experiment.command(plan, "invert", words)] if plan["cells"] else []
+    if not found and not drawn:
+        raise FileNotFoundError(
+            f"report: nothing of experiment={plan['name']} at scale={scale} below {root}. Run it:"
+            + "".join(f"\n    {line}" for line in lines))
+    lines.append(experiment.command(plan, "report", [w for w in words if w.startswith(
+        ("scale=", "scale.", "root="))]))
+    runs = [run for run, _ in found]
+    return Content(plan["title"], cells, tables, runs, notes, gaps, drawn, lines, plan)
 
 
 def generators(cells: Iterable[Cell], root: Path, notes: list[str]) -> dict[str, dict]:
@@ -40,13 +103,40 @@ def generators(cells: Iterable[Cell], root: Path, notes: list[str]) -> dict[str,
         try:
             if hashlib.sha256(path.read_bytes()).hexdigest() != digest:
                 raise ValueError(f"{path} has changed since the inversion.")
-            G, trained = checkpoint.load_generator(path)
-            family = checkpoint.build(trained["rtil"]["family"])
             group = found.setdefault(", ".join([source, case.scale, case.model]), {})
-            group[f"{arm} {digest[:8]}" if arm in group else arm] = G, family
+            group[f"{arm} {digest[:8]}" if arm in group else arm] = loaded(path)
         except (KeyError, OSError, TypeError, ValueError) as error:
             notes.append(f"No samples of {arm} as inverted in {run.path}: {error}")
+    return {name: group for name, group in found.items() if group}
+
+
+def trained(
+    plan: Mapping, scale: str, root: Path, words: list[str], notes: list[str]
+) -> dict[str, dict]:
+    """`generators` of an experiment without inversions; `notes` names those to be trained."""
+    paths = [p.parent for p in sorted((root / "train").glob("*/config.yaml"))]
+    runs = [Run(path, results.flatten(yaml.safe_load((path / "config.yaml").read_text())), {})
+            for path in paths if (path / "generator.pt").exists()]
+    found, done = {}, []
+    for run, job in planned.belonging(runs, plan, scale, "train"):
+        config, arm, path = run.config, run.config["rtil.name"], run.path
+        place = (config.get("data.trained_on") or config["data.name"], scale, job["model"])
+        group = found.setdefault(", ".join(map(str, place)), {})
+        group[f"{arm} {path.name}" if arm in group else arm] = loaded(path / "generator.pt")
+        done.append(job)
+        if not experiment.trained(path):
+            notes.append(f"{path} was stopped before its end.")
+    for job in experiment.jobs(plan, "train"):
+        if job not in done:
+            line = experiment.command(plan, "train", words, job)
+            notes.append(f"Missing: {job['model']}, {job['rtil']}. It is trained by: {line}")
     return found
+
+
+def loaded(path: Path) -> tuple:
+    """A generator and its family."""
+    G, config = checkpoint.load_generator(path)
+    return G, checkpoint.build(config["rtil"]["family"])
 
 
 def pictured(cell: Cell, baseline: str) -> list[figures.Shown]:
@@ -60,35 +150,28 @@ def pictured(cell: Cell, baseline: str) -> list[figures.Shown]:
 def report(cfg: DictConfig) -> Path:
     """Writes tables, figures and the page, whose path it returns; raises as `collect` does."""
     root, baseline = Path(cfg.root), cfg.baseline
-    out = Path(cfg.out or root / "report")
-    runs, notes = collect(root)
-    cells = arrange(runs, baseline)
-    tables = [records(cell, baseline) for cell in cells]
-    if baseline not in (arms := sorted({run.config["rtil.name"] for run in runs})):
-        notes.append(f"No run has rtil={baseline}: choose baseline= among {', '.join(arms)}.")
+    if "experiment" in cfg:
+        plan = OmegaConf.to_container(cfg.experiment, resolve=True)
+        content = one(plan, cfg.scale.name, root, baseline)
+        out = Path(cfg.out or root / "report" / f"{plan['name']}-{cfg.scale.name}")
+    else:
+        content, out = everything(root, baseline), Path(cfg.out or root / "report")
     out.mkdir(parents=True, exist_ok=True)
-    title = f"Inversions below {root}"
     html = dict.fromkeys(page.CAPTIONS, "")
-    text = "\n\n".join([f"# {title}", READING, *notes]) + "\n"
 
-    def add(section: str, name: str, kind: str, draw: Callable, *content: object) -> None:
+    def add(section: str, name: str, kind: str, draw: Callable, *arguments: object) -> None:
         path = out / f"{kind}-{name.replace(', ', '-').replace(' ', '')}.png"
-        draw(*content, path)
+        draw(*arguments, path)
         html[section] += page.figure(path, name)
 
-    for series in dict.fromkeys(cell.case.series for cell in cells):
-        name = ", ".join(series)
-        rows = [r for cell, t in zip(cells, tables) for r in t if cell.case.series == series]
-        add("Figures", name, "psnr", figures.curves, name, rows)
-        html["Tables"] += page.table_html(name, rows, baseline)
-        text += table_text(name, rows, baseline)
-    gaps: list[str] = []
-    for name, found in generators(cells, root, gaps).items():
-        rows = figures.sample_rows(found, cfg.columns, gaps)
+    text = tables(content, baseline, add, html)
+    for name, found in content.generators.items():
+        own = bool(content.plan) and content.plan["figure"]["kind"] == "samples"
+        rows = figures.sample_rows(found, cfg.columns, content.gaps, own)
         if rows:
             add("Samples", name, "samples", figures.mosaic, rows)
-    html["Samples"] += page.paragraphs(gaps)
-    for cell in cells:
+    html["Samples"] += page.paragraphs(content.gaps)
+    for cell in content.cells:
         name = ", ".join([*cell.case.series, cell.case.measurement])
         shown = pictured(cell, baseline)
         ids = sorted(set().union(*(s.rows for s in shown)))
@@ -97,13 +180,40 @@ def report(cfg: DictConfig) -> Path:
         if rows:
             add("Reconstructions", name, "grid", figures.mosaic, rows)
             html["Gallery"] += page.gallery(name, shown, ids[: cfg.gallery])
-    html["Settings"] = page.paragraphs(notes) + page.settings(runs)
-    values = json.loads(json.dumps([*chain(*tables)]), parse_constant=lambda _: None)  # no NaN
-    results.write_text(out / "table.json", json.dumps(values, indent=1) + "\n")
+    html["Commands"] = page.commands(content.commands, content.runs)
+    html["Settings"] = page.paragraphs(content.notes) + page.settings(content.runs)
+    if content.plan:  # what a figure is not made of is no gap
+        html = {section: found for section, found in html.items() if found}
+    values = json.loads(json.dumps([*chain(*content.tables)]), parse_constant=lambda _: None)
+    results.write_text(out / "table.json", json.dumps(values, indent=1) + "\n")  # no NaN
     results.write_text(out / "table.md", text)
-    results.write_text(out / "report.html", page.page(title, html))
+    results.write_text(out / "report.html", page.page(content.title, html))
     print(f"{text}\nPage: {out / 'report.html'}")
     return out / "report.html"
+
+
+def tables(content: Content, baseline: str, add: Callable, html: dict[str, str]) -> str:
+    """Draws the curves, adds the tables to the page, and returns them as Markdown."""
+    reading = [READING] if content.tables else []
+    text = "\n\n".join([f"# {content.title}", *reading, *content.notes]) + "\n"
+    plan, rows_of = content.plan, {}
+    for cell, table in zip(content.cells, content.tables):
+        rows_of.setdefault(cell.case.series, []).extend(table)
+    if plan and plan["figure"]["kind"] == "curves":
+        places = dict.fromkeys((cell.case.data, cell.case.model) for cell in content.cells)
+        for data, model in places:
+            mine = [row for rows in rows_of.values() for row in rows
+                    if (row["data"], row["model"]) == (data, model)]
+            add("Figures", f"{plan['name']}, {data}, {model}", "figure", panels.panels, mine,
+                plan["figure"], plan.get("published", {}))
+        html["Figures"] += page.paragraphs(page.caption(plan))
+    for series, rows in rows_of.items():
+        name = ", ".join(series)
+        if not plan:
+            add("Figures", name, "psnr", figures.curves, name, rows)
+        html["Tables"] += page.table_html(name, rows, baseline)
+        text += table_text(name, rows, baseline)
+    return text
 
 
 @hydra.main(version_base="1.3", config_path=CONFIGS, config_name="report")

@@ -46,6 +46,17 @@ def estimate(values: Mapping[str, float]) -> dict | None:
     return {"mean": mean, "ci95": half_width, "n": len(values)}
 
 
+def over_sets(values: Mapping[str, float], size: int) -> dict | None:
+    """`estimate` of the means of sets of `size` images, in the order of their ids; n counts sets.
+
+    Images beyond the last full set are left out. Fewer degrees of freedom than over images make
+    its interval wider; both cover the same mean.
+    """
+    names = sorted(values)
+    sets = [names[i : i + size] for i in range(0, len(names) - size + 1, size)]
+    return estimate({str(i): float(np.mean([values[n] for n in s])) for i, s in enumerate(sets)})
+
+
 def difference(a: Mapping[str, float], b: Mapping[str, float]) -> dict | None:
     """`estimate` of a - b over the images that both have."""
     common = [name for name in a if name in b]
@@ -67,8 +78,11 @@ def reference(cell: Cell, entry: Entry, baseline: str) -> Entry | None:
     return same[0] if len(same) == 1 else found[0] if len(found) == 1 else None
 
 
-def records(cell: Cell, baseline: str) -> list[dict]:
-    """Every number of the cell, a record for each entry and, without "n", for each missing arm."""
+def records(cell: Cell, baseline: str, set_size: int = 0) -> list[dict]:
+    """Every number of the cell, a record for each entry and, without "n", for each missing arm.
+
+    With a set_size, "sets" is the PSNR over sets of so many images.
+    """
     found, common = [], {**cell.case._asdict(), "measurement": cell.case.measurement}
     for entry in cell.entries:
         values = {metric: per_image(entry, metric) for metric in METRICS}
@@ -80,6 +94,8 @@ def records(cell: Cell, baseline: str) -> list[dict]:
             "baseline": base and base.label, "runs": [str(run.path) for run in entry.runs],
             "differs": [], "commands": [],
         }
+        if set_size:
+            row["sets"] = over_sets(values["psnr_db"], set_size)
         for key in ("psnr_db", "ssim"):
             row[f"gain_{key}"] = difference(values[key], per_image(base, key) if base else {})
         if base:
@@ -97,7 +113,7 @@ def records(cell: Cell, baseline: str) -> list[dict]:
 
 
 def table(rows: Iterable[Mapping], baseline: str) -> list[dict[str, str]]:
-    """Records of `rtil.report` as rows of {heading: text}; LPIPS is left out where none has it."""
+    """Records of `rtil.report` as rows of {heading: text}; columns that none has are left out."""
 
     def text(row: Mapping, key: str, digits: int = 2, sign: str = "") -> str:
         found = row.get(key)
@@ -107,18 +123,24 @@ def table(rows: Iterable[Mapping], baseline: str) -> list[dict[str, str]]:
         half = "" if math.isnan(found["ci95"]) else f" ± {found['ci95']:.{digits}f}"
         return f"{found['mean']:{sign}.{digits}f}{half}{count}"
 
+    def count(row: Mapping) -> str:
+        n, planned = row.get("n", "–"), row.get("planned", row.get("n"))
+        return str(n) if n == planned or planned is None else f"{n} of {planned}"
+
     lines = [{
         "measurement": row["measurement"], "arm": row["label"],
-        "seeds": ", ".join(map(str, row.get("seeds", "–"))), "n": str(row.get("n", "–")),
+        "seeds": ", ".join(map(str, row.get("seeds", "–"))), "n": count(row),
         "PSNR [dB]": text(row, "psnr_db") if "n" in row else "missing",
         f"Δ PSNR to {baseline} [dB]": text(row, "gain_psnr_db", 2, "+"),
         "SSIM": text(row, "ssim", 3), f"Δ SSIM to {baseline}": text(row, "gain_ssim", 3, "+"),
         "LPIPS": text(row, "lpips", 3), "LMMSE PSNR [dB]": text(row, "lmmse_psnr_db"),
         "LMMSE SSIM": text(row, "lmmse_ssim", 3), "last PSNR [dB]": text(row, "last_psnr_db"),
         "oracle PSNR [dB]": text(row, "oracle_psnr_db"),
+        "PSNR over sets [dB]": text(row, "sets", 2, "-"),
     } for row in rows]
-    empty = "LPIPS" if all(line["LPIPS"] == "–" for line in lines) else None
-    return [{key: t for key, t in line.items() if key != empty} for line in lines]
+    empty = {key for key in ("LPIPS", "PSNR over sets [dB]")
+             if all(line[key] == "–" for line in lines)}
+    return [{key: t for key, t in line.items() if key not in empty} for line in lines]
 
 
 def table_text(name: str, rows: Sequence[Mapping], baseline: str) -> str:
@@ -134,10 +156,19 @@ def table_text(name: str, rows: Sequence[Mapping], baseline: str) -> str:
     return text
 
 
-def remarks(rows: Iterable[Mapping]) -> list[tuple[str, str]]:
+def remarks(rows: Sequence[Mapping]) -> list[tuple[str, str]]:
     """What the table of these records lacks or must be read with: (text, commands)."""
-    lacking, differing = [], {}
+    lacking, differing, gaps = [], {}, {}
     for row in rows:
+        if "job" in row:  # of an experiment: all gaps of a kind in one remark
+            kind = "Missing" if "n" not in row else "Fewer images than planned"
+            lines = row["commands"] if "n" not in row else row["more"]
+            if lines:
+                where, texts = gaps.setdefault(kind, ([], {}))
+                where.append(f"{row['label']} at {row['task']}, {row['measurement']}")
+                texts.update(dict.fromkeys(lines))
+            if "n" not in row:
+                continue
         where, commands = f"{row['label']} at {row['measurement']}", "\n".join(row["commands"])
         if commands:
             lacking.append((
@@ -146,6 +177,11 @@ def remarks(rows: Iterable[Mapping]) -> list[tuple[str, str]]:
         if row.get("differs"):
             text = "; ".join(row["differs"]).replace(" there,", " in the baseline,")
             differing.setdefault((row["label"], text), []).append(row["measurement"])
+    lacking += [
+        (f"{kind}, {len(where)} of {len(rows)} planned: {'; '.join(where)}. "
+         "These commands fill them:", "\n".join(texts))
+        for kind, (where, texts) in gaps.items()
+    ]
     return lacking + [
         (f"Settings of {label} differ from its baseline's at {'; '.join(where)}: {text}.", "")
         for (label, text), where in differing.items()

@@ -1,6 +1,10 @@
 """Experiments: every one composes at every scale, lists its jobs, and its commands lead on."""
 
+import json
+import os
 import shlex
+import subprocess
+import sys
 from functools import lru_cache
 from math import prod
 from pathlib import Path
@@ -12,7 +16,8 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 
-from rtil import checkpoint, experiment, results
+from rtil import checkpoint, experiment, report, results
+from rtil import train as trainer
 from rtil.metrics import LPIPS_MIN_SIZES
 from rtil.operators import build_operator
 from rtil.runtime import CONFIGS
@@ -205,3 +210,81 @@ def test_a_typing_error_is_refused_with_the_experiments_that_exist():
         composed("invert", "experiment=fig6")
     with pytest.raises(ConfigCompositionException):
         composed("invert", "experiment=fig6_ilo", "inverter.stps=3")
+
+
+def command(cwd, *arguments):
+    done = subprocess.run(
+        [sys.executable, "-m", *arguments], cwd=cwd, capture_output=True, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=300,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+QUICK = ("hardware=cpu", "hardware.threads=1", "data.num_train=64")
+
+
+def test_one_job_of_an_experiment_runs_and_the_report_names_the_rest(tmp_path):
+    words = ["scale=tiny", *QUICK, "rtil=vanilla", "total_nimg=8", f"root={tmp_path / 'runs'}"]
+    trainer.train(composed("train", *words), words)
+    choices = ["experiment=fig2_cs", "scale=tiny", *QUICK, "num_images=1", "rtil=vanilla"]
+    code, _, error = command(tmp_path, "rtil.invert", *choices, "yardstick.num_train=50")
+    assert code == 0, error
+    report.report(composed("report", "experiment=fig2_cs", "scale=tiny", f"root={tmp_path}/runs"))
+    out = tmp_path / "runs" / "report" / "fig2_cs-tiny"
+    vanilla, ilo = json.loads((out / "table.json").read_text())
+    assert (vanilla["n"], vanilla["planned"], vanilla["arm"]) == (1, 12, "vanilla")
+    assert "n" not in ilo and ilo["arm"] == "ilo"
+    page = (out / "report.html").read_text()
+    assert "1 of 12" in page and "Missing, 1 of 2 planned" in page
+    root = f"root={tmp_path / 'runs'}"
+    kept = " ".join(["experiment=fig2_cs scale=tiny", root, *QUICK])
+    assert ilo["commands"] == [
+        f"python -m rtil.train {kept} rtil=ilo",
+        f"python -m rtil.invert {kept} yardstick.num_train=50 rtil=ilo"]
+    assert vanilla["more"] == [ilo["commands"][1].replace("ilo", "vanilla")]
+
+
+SHORT = {
+    "fig6_ilo": ["scale.sweep.ilo.cs=[0.1,0.25]", "scale.sweep.ilo.inpainting=[0.5]"],
+    "fig7_mgan": ["scale.sweep.mgan.cs=[0.25]", "scale.sweep.mgan.inpainting=[0.25,0.5]"],
+    "estimators_ilo": ["scale.sweep.ilo.cs=[0.1]", "scale.sweep.ilo.inpainting=[0.5]"],
+    "estimators_mgan": ["scale.sweep.mgan.cs=[0.1]", "scale.sweep.mgan.inpainting=[0.5]"],
+    "fig8_depth": ["scale.sweep.depths=[[2],[2,1]]", "scale.sweep.ilo.cs=[0.25]"],
+    "fig18_depth": ["scale.sweep.depths=[[2],[2,1]]", "scale.sweep.ilo.inpainting=[0.5]"],
+    "fig19_codes": ["scale.sweep.mgan.cs=[0.25]", "scale.sweep.mgan.inpainting=[0.5]"],
+    "sigma": ["scale.sweep.ilo.cs=[0.25]"],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_every_experiment_runs_from_end_to_end(tmp_path, name):
+    plan, short = plan_of(name, "demo"), SHORT.get(name, [])
+    choices = [f"experiment={name}", "scale=demo", *short]
+    code, _, error = command(tmp_path, "rtil.report", *choices)
+    assert code == 1 and f"python -m rtil.train experiment={name} scale=demo" in error
+    code, _, error = command(tmp_path, "rtil.train", *choices, *QUICK, "total_nimg=8")
+    assert code == 0, error
+    arms = {job["rtil"] for job in experiment.jobs(plan, "train")}
+    if plan["cells"]:
+        steps = [] if name.endswith("depth") else ["inverter.steps=[2,1]"]
+        steps = ["inverter.steps=2"] if plan["common"]["inverter"] == "mgan" else steps
+        extra = [*QUICK, *steps, "yardstick.num_train=50", "num_images=2"]
+        code, _, error = command(tmp_path, "rtil.invert", *choices, *extra)
+        assert code == 0, error
+        rows = {p: p.read_text() for p in (tmp_path / "runs" / "invert").rglob("results.jsonl")}
+        if name == "fig6_ilo":  # goes on with nothing to do
+            code, _, error = command(tmp_path, "rtil.invert", *choices, *extra)
+            assert code == 0 and rows == {p: p.read_text() for p in rows}, error
+    code, _, error = command(tmp_path, "rtil.report", *choices)
+    assert code == 0, error
+    folder = tmp_path / "runs" / "report" / f"{name}-demo"
+    table = json.loads((folder / "table.json").read_text())
+    if plan["cells"]:
+        assert len(table) == len(rows) and {row["n"] for row in table} == {2}
+        assert {row["arm"] for row in table} == arms
+    kind = plan["figure"]["kind"]
+    drawn = {"curves": "figure-*.png", "pictures": "grid-*.png", "samples": "samples-*.png"}[kind]
+    assert [*folder.glob(drawn)]
+    page = (folder / "report.html").read_text()
+    assert plan["title"] in page and "http" not in page.replace("http-equiv", "")
