@@ -15,7 +15,6 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from rtil import experiment
-from rtil.runtime import entry
 
 
 class Register(Callback):
@@ -41,6 +40,8 @@ class ExperimentSweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> None:
+        from rtil.runtime import entry  # with torch, which every Hydra program would import here
+
         entry(lambda: self._sweep(arguments))
 
     def _sweep(self, arguments: Sequence[str]) -> None:
