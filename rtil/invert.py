@@ -91,7 +91,6 @@ def invert(cfg: DictConfig, overrides: Sequence[str] | None = None) -> Path:
         inverter.check(G)
     if isinstance(inverter, LinearEstimate):
         inverter.check_operator(A)
-    yardstick = load_yardstick(config, A, G, trained_on)
 
     label = results.run_label("invert", config, overrides)
     trained = results.run_label("train", config, overrides)
@@ -99,6 +98,9 @@ def invert(cfg: DictConfig, overrides: Sequence[str] | None = None) -> Path:
         trained = f"{trained},{digest[:8]}"
     run_dir = Path(config["run_dir"] or Path(config["root"]) / "invert" / trained / label)
     config["run_dir"] = str(run_dir)
+    done = {row["id"] for row in results.result_rows(run_dir)}
+    left = any(data.name(i) not in done for i in range(config["num_images"]))
+    yardstick = load_yardstick(config, A, G, trained_on) if left else None
     if rt.rank == 0:
         results.claim(run_dir, config, results.FREE_INVERT)
         record = json.dumps(provenance(rt), indent=1)
@@ -258,12 +260,12 @@ def load(cfg: DictConfig, overrides: Sequence[str]) -> tuple[Path, str, Generato
     path = Path(cfg.generator or "")
     if not cfg.generator:
         config = OmegaConf.to_container(cfg, resolve=True)
-        label = results.run_label("train", config, overrides)
-        path = Path(cfg.root) / "train" / label / "generator.pt"
+        path = results.trained_generator(config, overrides)
         if not path.exists():
+            train = results.training_command(config, overrides)
             raise FileNotFoundError(
-                f"invert: no generator at {path}. Train it first:\n    "
-                f"{training_command(overrides)}\nor name another with generator=FILE."
+                f"invert: no generator at {path}. Train it first:\n    {train}\n"
+                "or name another with generator=FILE."
             )
     G, trained = checkpoint.load_generator(path)
     named = {text.lstrip("+~").split("=")[0].split(".")[0] for text in overrides}
@@ -307,13 +309,6 @@ def adopt(cfg: DictConfig, trained: dict, named: set[str], overrides: Sequence[s
             if key not in given:
                 OmegaConf.update(cfg, key, value)
     OmegaConf.set_struct(cfg, True)
-
-
-def training_command(overrides: Sequence[str]) -> str:
-    """The command that trains the generator that an inversion with these overrides needs."""
-    training = ("model", "rtil", "data", "scale", "hardware", "seed", "root", "batch")
-    kept = [t for t in overrides if t.lstrip("+~").split("=")[0].split(".")[0] in training]
-    return " ".join(["python -m rtil.train", *kept])
 
 
 def build_inverter(config: dict) -> Inverter | None:

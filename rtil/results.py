@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -19,16 +20,18 @@ FREE_TRAIN = ("run_dir", "root", "total_nimg", "hardware", "log_every", "checkpo
               "experiment")
 FREE_INVERT = ("run_dir", "root", "generator", "num_images", "inversion_batch", "hardware",
                "pictures", "experiment", "data.path", "data.cache_gb", "scale")
-GROUPS = ("model", "rtil", "task", "inverter", "data", "scale", "hardware", "tuned", "experiment",
+GROUPS = ("model", "rtil", "task", "inverter", "data", "scale", "hardware", "experiment",
           "protocol")
 # Overrides that a run's directory is named after, and those among them that it is not.
 IN_NAME = {
     "train": ("model", "rtil", "data", "scale", "resolution", "image_channels"),
     "invert": ("task", "inverter", "loss", "metrics", "selection", "split", "scale.ilo",
-               "scale.csgm", "scale.mgan", "scale.lpips"),
+               "scale.csgm", "scale.mgan", "scale.lpips", "tuned"),
 }
 NOT_IN_NAME = ("data.path", "data.cache_gb", "data.trained_on", "scale.num_images",
-               "scale.inversion_batch")
+               "scale.inversion_batch", "scale.sweep")
+# Overrides that training takes from an inversion's.
+FOR_TRAINING = ("model", "rtil", "data", "scale", "hardware", "seed", "root", "batch")
 
 
 def flatten(tree: Mapping, prefix: str = "") -> dict[str, object]:
@@ -117,6 +120,26 @@ def run_label(kind: str, cfg: Mapping, overrides: Iterable[str] | None = None) -
     if len(suffix) > 100:
         suffix = hashlib.sha256(suffix.encode()).hexdigest()[:12]
     return "-".join(parts) + (f",{suffix}" if suffix else "")
+
+
+def trained_generator(cfg: Mapping, overrides: Iterable[str]) -> Path:
+    """Where the generator that an inversion's choices ask for is, once it is trained."""
+    return Path(cfg["root"]) / "train" / run_label("train", cfg, overrides) / "generator.pt"
+
+
+def training_command(cfg: Mapping, overrides: Iterable[str]) -> str:
+    """The command that trains it: test images of another data set are not its training images."""
+    data, words = cfg["data"], []
+    source = data.get("trained_on") or data["name"]
+    for text in overrides:
+        key = text.lstrip("+~").partition("=")[0]
+        if key == "data" and source != data["name"]:
+            text = f"data={source}"
+        if _under(key, FOR_TRAINING) and key != "data.trained_on":
+            words.append(shlex.quote(text))
+    if source != data["name"] and not any(word.startswith("data=") for word in words):
+        words.append(f"data={source}")
+    return " ".join(["python -m rtil.train", *words])
 
 
 def write_text(path: Path, text: str) -> None:

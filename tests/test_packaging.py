@@ -41,9 +41,13 @@ def test_the_wheel_holds_configs_and_works_from_any_directory(tmp_path):
     names = zipfile.ZipFile(wheel).namelist()
     for path in [*(ROOT / "configs").rglob("*.yaml"), *(ROOT / "cuda_ops").glob("*.*")]:
         assert f"rtil/{path.relative_to(ROOT)}" in names
+    assert "hydra_plugins/rtil_experiment/__init__.py" in names
     site = tmp_path / "site"
     zipfile.ZipFile(wheel).extractall(site)
     code = f"import sys; sys.path.insert(0, {str(site)!r}); from rtil.train import main; main()"
     arguments = ["scale=tiny", "hardware=cpu", "total_nimg=8", "run_dir=run"]
     subprocess.run([sys.executable, "-c", code, *arguments], check=True, cwd=tmp_path)
     assert (tmp_path / "run" / "generator.pt").exists()
+    arguments = ["experiment=fig9_samples", "scale=tiny", "hardware=cpu", "total_nimg=8"]
+    subprocess.run([sys.executable, "-c", code, *arguments], check=True, cwd=tmp_path)
+    assert len([*tmp_path.glob("runs/train/*/generator.pt")]) == 2

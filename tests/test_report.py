@@ -14,7 +14,7 @@ from hydra import compose, initialize_config_dir
 from PIL import Image
 from scipy import stats
 
-from rtil import checkpoint, figures, report
+from rtil import cells, checkpoint, figures, page, report, table
 from rtil.latents.additive import Additive
 from rtil.latents.family import additive, multicode
 from rtil.latents.multicode import MultiCode
@@ -78,8 +78,8 @@ def make_generator(root, arm, depths, seed=0):
 
 def table_of(root, baseline="vanilla"):
     """Records of every cell below root."""
-    cells = report.arrange(report.collect(root)[0], baseline)
-    return [row for cell in cells for row in report.records(cell, baseline)]
+    found = cells.arrange(cells.collect(root)[0], baseline)
+    return [row for cell in found for row in table.records(cell, baseline)]
 
 
 def run_report(root, **changes):
@@ -137,7 +137,7 @@ def test_every_knob_is_a_cell_and_an_axis_and_goes_into_commands(
 
 def test_statistics_are_those_of_scipy():
     values = {"a": 20.0, "b": 22.5, "c": 25.0, "d": 21.0}
-    found = report.estimate(values)
+    found = table.estimate(values)
     x = [*values.values()]
     low, high = stats.t.interval(0.95, 3, np.mean(x), stats.sem(x))
     assert found["n"] == 4
@@ -148,18 +148,18 @@ def test_statistics_are_those_of_scipy():
 def test_pairing_uses_common_images_only():
     a = {"a": 21.0, "b": 22.5, "d": 99.0, "e": 23.0}
     b = {"e": 20.0, "b": 22.0, "c": 0.0, "a": 20.0}
-    found = report.difference(a, b)
+    found = table.difference(a, b)
     test = stats.ttest_rel([21.0, 22.5, 23.0], [20.0, 22.0, 20.0])
     interval = test.confidence_interval(0.95)
     assert found["n"] == 3
     assert found["mean"] == pytest.approx(1.5)
     assert found["ci95"] == pytest.approx((interval.high - interval.low) / 2, abs=1e-12)
-    assert report.difference({"a": 1.0}, {"b": 1.0}) is None
+    assert table.difference({"a": 1.0}, {"b": 1.0}) is None
 
 
 def test_two_perfect_reconstructions_differ_by_zero():
     inf = float("inf")
-    assert report.difference({"a": inf, "b": 21.0}, {"a": inf, "b": 20.0})["mean"] == 0.5
+    assert table.difference({"a": inf, "b": 21.0}, {"a": inf, "b": 20.0})["mean"] == 0.5
 
 
 def test_seeds_are_averaged_image_by_image(tmp_path):
@@ -195,7 +195,7 @@ def test_arms_with_settings_of_their_own_are_paired_and_the_difference_is_told(t
     row = table_of(tmp_path)[1]
     assert row["label"] == "ilo" and row["gain_psnr_db"]["mean"] == 1.25
     assert row["differs"] == ["inverter.lr_style: 0.1 there, 0.2 here"]
-    (text, commands), = figures.remarks([row])
+    (text, commands), = table.remarks([row])
     assert "inverter.lr_style: 0.1 in the baseline, 0.2 here" in text and not commands
 
 
@@ -275,7 +275,7 @@ def test_page_is_self_contained_and_has_every_section(written):
     assert not re.search(r"https?://", html)
     addresses = re.findall(r'(?:src|href)="([^"]*)"', html)
     assert addresses and all(a.startswith(("data:image/png;base64,", "#")) for a in addresses)
-    for name in figures.CAPTIONS:
+    for name in page.CAPTIONS:
         section = html.split(f'<section id="{name}">')[1].split("</section>")[0]
         assert not section.endswith("None."), name
     for text in ("not a result", "lowest measurement loss", "95 % confidence", "missing",
@@ -361,7 +361,7 @@ def test_an_unreadable_run_is_named(tmp_path, file, text, named):
     run_dir = make_run(tmp_path, "ilo", {"a": 20.0})
     (run_dir / file).write_text(text)
     with pytest.raises(ValueError, match=re.escape(str(run_dir))) as error:
-        report.collect(tmp_path)
+        cells.collect(tmp_path)
     assert named in str(error.value)
 
 
@@ -370,6 +370,6 @@ def test_a_run_without_rows_is_a_note_and_rows_of_all_processes_count(tmp_path):
     run_dir = make_run(tmp_path, "ilo", {"a": 20.0})
     row = json.loads((run_dir / "results.jsonl").read_text()) | {"id": "b", "psnr_db": 30.0}
     (run_dir / "results-1.jsonl").write_text(json.dumps(row) + '\n{"id": "cut o')
-    runs, notes = report.collect(Path(tmp_path))
+    runs, notes = cells.collect(Path(tmp_path))
     assert [sorted(run.rows) for run in runs] == [["a", "b"]]
     assert notes == [f"{empty} has no rows yet."]

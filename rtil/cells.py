@@ -1,0 +1,233 @@
+"""Sorts inversions on disk into cells: which runs are compared, and the commands that are missing.
+
+A cell is one task, knob, inverter, data, scale and model; it has one entry for each arm (rtil=...)
+and each choice of settings, whose runs differ in their seed only. Statistics live in `rtil.table`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import yaml
+
+from rtil import results
+from rtil.experiment import as_text
+from rtil.operators import KNOBS
+
+NEEDED = (*(f"{g}.name" for g in ("model", "rtil", "data", "scale", "task", "inverter")), "seed")
+# Keys that the cell or the arm stands for, or that leave two runs comparable.
+SAME = (*results.FREE_INVERT, "seed", "generator_sha256", "yardstick", "metrics.lpips",
+        "data.origin", "rtil.name", "noise_std", *KNOBS)
+NOT_COPIED = {*results.GROUPS, *results.NOT_IN_NAME, *results.FREE_INVERT, "generator_sha256",
+              "seed", "noise_std", *KNOBS, "yardstick.use"} - {"num_images"}
+TRAINING = ("model", "rtil", "data", "resolution", "image_channels")
+WITHOUT_GENERATOR = ("adjoint", "lmmse", "tv")  # inverters whose result is the same for every arm
+
+
+class Run(NamedTuple):
+    """An inversion's directory: config flattened to {"a.b": value}, rows by image id."""
+
+    path: Path
+    config: dict[str, object]
+    rows: dict[str, dict]
+
+
+class Case(NamedTuple):
+    """What the runs of a cell share; value is that of the task's knob."""
+
+    task: str
+    inverter: str
+    data: str
+    scale: str
+    model: str
+    knob: str
+    noise_std: float
+    value: float
+
+    @property
+    def series(self) -> tuple[str, ...]:
+        """What the cells of one figure share."""
+        return self[:5]
+
+    @property
+    def measurement(self) -> str:
+        """For example "ratio 0.05, noise 0.01"."""
+        noise = self.noise_std if self.knob != "noise_std" else 0.0
+        return f"{self.knob} {self.value:g}" + (f", noise {noise:g}" if noise else "")
+
+
+class Entry(NamedTuple):
+    """One arm of a cell under one choice of settings (those that tell it apart): a run a seed."""
+
+    arm: str
+    settings: dict[str, str]
+    runs: tuple[Run, ...]
+
+    @property
+    def label(self) -> str:
+        return ", ".join([self.arm, *(f"{k}={v}" for k, v in self.settings.items())])
+
+
+class Cell(NamedTuple):
+    """A case, its entries (baseline first) and the arms that were not run."""
+
+    case: Case
+    entries: list[Entry]
+    missing: list[str]
+
+
+def inversions(root: Path) -> tuple[list[Run], list[str]]:
+    """Reads every inversion below <root>/invert; the notes name those without rows.
+
+    Raises:
+        ValueError: one cannot be read.
+    """
+    paths = sorted((root / "invert").rglob("config.yaml"))
+    runs = [read_run(p.parent) for p in paths if any(p.parent.glob("results*.jsonl"))]
+    notes = [f"{run.path} has no rows yet." for run in runs if not run.rows]
+    return [run for run in runs if run.rows], notes
+
+
+def collect(root: Path) -> tuple[list[Run], list[str]]:
+    """`inversions`, of which there must be some.
+
+    Raises:
+        FileNotFoundError: none has rows. ValueError: one cannot be read.
+    """
+    runs, notes = inversions(root)
+    if not runs:
+        make = "".join(f"\n    python -m rtil.{part} rtil={arm} root={root}"
+                       for part in ("train", "invert") for arm in ("vanilla", "ilo"))
+        raise FileNotFoundError(
+            f"report: no inversion with results below {root / 'invert'}. Make some:{make}")
+    return runs, notes
+
+
+def read_run(directory: Path) -> Run:
+    """Reads one run; raises ValueError as `collect` says."""
+    try:
+        config = results.flatten(yaml.safe_load((directory / "config.yaml").read_text()) or {})
+        rows = {str(row["id"]): row for row in results.result_rows(directory)}
+        bad = [key for key in NEEDED if key not in config]
+        bad += [f"psnr_db of image {i}" for i, r in rows.items() if not is_number(r["psnr_db"])]
+        if bad:
+            raise ValueError(f"no {', '.join(bad)}")
+    except (AttributeError, KeyError, TypeError, ValueError, OSError, yaml.YAMLError) as error:
+        raise ValueError(
+            f"report: {directory} cannot be read as an inversion ({type(error).__name__}: "
+            f"{error}). Delete it and run its command again, or move it out of the way."
+        ) from error
+    return Run(directory, config, rows)
+
+
+def case_of(run: Run) -> Case:
+    """The cell that a run belongs to."""
+    config, data = run.config, str(run.config["data.name"])
+    if data == "folder" and config.get("data.path"):
+        data = f"folder-{Path(str(config['data.path'])).stem}"
+    knob = next((key for key in KNOBS if key in config), "noise_std")
+    noise = float(config.get("noise_std") or 0.0)
+    task, inverter, scale, model = (
+        str(config[f"{group}.name"]) for group in ("task", "inverter", "scale", "model"))
+    return Case(task, inverter, data, scale, model, knob, noise, float(config.get(knob) or 0.0))
+
+
+def arrange(runs: Iterable[Run], baseline: str, told: Iterable[str] = ()) -> list[Cell]:
+    """Sorts runs into cells and entries, and names the arms that a cell lacks.
+
+    It lacks the baseline, every arm run elsewhere in its series, and where a series has the
+    baseline alone, the family that the inverter was proposed with. Entries are told apart by the
+    settings in which they differ, and by those in `told`.
+    """
+    series: dict[tuple, list[Run]] = {}
+    for run in runs:
+        series.setdefault(case_of(run).series, []).append(run)
+    cells = []
+    for group in series.values():
+        places: dict[tuple[Case, str], list[Run]] = {}
+        for run in group:
+            places.setdefault((case_of(run), run.config["rtil.name"]), []).append(run)
+        arms = {arm for _, arm in places}
+        inverter = group[0].config["inverter.name"]
+        if inverter not in WITHOUT_GENERATOR:
+            partner = "mgan" if inverter == "mgan" else "ilo"
+            arms |= {baseline} if arms != {baseline} else {partner}
+        order = sorted(arms, key=lambda arm: (arm != baseline, arm))
+        keys = {a: distinguishing([r for (_, b), r in places.items() if a == b]) for a in order}
+        shared = {key for found in keys.values() for key in found if not key.startswith("rtil.")}
+        for case in dict.fromkeys(case for case, _ in places):
+            entries = [e for arm in order for e in entries_of(
+                arm, places.get((case, arm), ()), {*keys[arm], *shared, *told})]
+            missing = [arm for arm in order if (case, arm) not in places]
+            cells.append(Cell(case, entries, missing))
+    return sorted(cells, key=lambda cell: cell.case)
+
+
+def distinguishing(places: Iterable[Sequence[Run]]) -> set[str]:
+    """Settings in which runs of one arm differ within some cell."""
+    return {
+        line.partition(": ")[0] for runs in places for run in runs
+        for line in results.differing_keys(runs[0].config, run.config, SAME)
+    }
+
+
+def entries_of(arm: str, runs: Sequence[Run], keys: Iterable[str]) -> list[Entry]:
+    """Groups runs by those settings; runs that share even their seed are told apart as well."""
+    groups: dict[tuple, list[Run]] = {}
+    for run in runs:
+        settings = {key: as_text(run.config[key]) for key in sorted(keys) if key in run.config}
+        groups.setdefault(tuple(settings.items()), []).append(run)
+    entries = []
+    for settings, group in sorted(groups.items()):
+        group = sorted(group, key=lambda run: (run.config["seed"], str(run.path)))
+        if len({run.config["seed"] for run in group}) == len(group):
+            entries.append(Entry(arm, dict(settings), tuple(group)))
+            continue
+        digests = [str(run.config.get("generator_sha256"))[:8] for run in group]
+        for run, digest in zip(group, digests):
+            extra = {"run_dir": str(run.path)} if digests.count(digest) > 1 else {}
+            told = {**dict(settings), "generator_sha256": digest, **extra}
+            entries.append(Entry(arm, told, (run,)))
+    return entries
+
+
+def commands(run: Run, entry: Entry) -> tuple[str, str]:
+    """The training and the inversion that give entry.arm under the choices of a run.
+
+    They repeat the run's groups, seed, knob and settings, and what its own command set besides.
+    """
+    config, case, provenance = run.config, case_of(run), run.path / "provenance.json"
+    argv = json.loads(provenance.read_text())["command"] if provenance.exists() else []
+    given = {text.lstrip("+~").partition("=")[0] for text in argv[1:]}
+    keys = sorted({*entry.settings, *given} & config.keys() - NOT_COPIED)
+    kept = {key: config[key] for key in keys
+            if entry.arm == config["rtil.name"] or not key.startswith("rtil.")}
+    source = config.get("data.trained_on") or config["data.name"]
+    path = {"data.path": config["data.path"]} if config.get("data.path") else {}
+    root = {"root": config["root"]} if config.get("root", "runs") != "runs" else {}
+    train = {
+        "model": case.model, "rtil": entry.arm, "data": source, "scale": case.scale,
+        "seed": config["seed"], **root, **(path if source == config["data.name"] else {}),
+        **{key: value for key, value in kept.items() if key.partition(".")[0] in TRAINING},
+    }
+    invert = {
+        **train, "data": config["data.name"], **path, "task": case.task,
+        case.knob: config.get(case.knob, 0.0), "noise_std": case.noise_std,
+        "inverter": case.inverter, **kept,
+    }
+
+    def line(part: str, choices: Mapping[str, object]) -> str:
+        texts = [shlex.quote(f"{key}={as_text(value)}") for key, value in choices.items()]
+        return " ".join([f"python -m rtil.{part}", *texts])
+
+    return line("train", train), line("invert", invert)
+
+
+def is_number(value: object) -> bool:
+    """Whether a column holds a value that can be averaged."""
+    return isinstance(value, (int, float)) and not math.isnan(value)

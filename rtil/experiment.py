@@ -1,0 +1,171 @@
+"""Experiments: the jobs of `rtil.train` and `rtil.invert` behind a figure (configs/experiment).
+
+An experiment holds `generators`, what training makes, and `cells`, what is inverted with each of
+them under the settings of `common`; all are products {key: value or list of alternatives}. A job
+is one choice of each, {key: text}, and runs as if its choices had been typed. To add an
+experiment, add a yaml: `python -m rtil.invert experiment=NAME` runs it.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import product
+from pathlib import Path
+
+import yaml
+
+from rtil import results
+
+NOT_TOLD = ("experiment", "num_images")  # a command that fills a gap goes by the plan for these
+
+
+def products(experiment: Mapping, part: str) -> list[dict[str, list[str]]]:
+    """Products of the jobs of a part, their alternatives as texts.
+
+    Args:
+        experiment: the `experiment` node of a configuration, resolved.
+        part: "train", or "invert", whose jobs are each cell with each generator.
+    """
+    generators = experiment["generators"]
+    found = generators if part == "train" else [
+        {**common, **{key: g[key] for key in g if key not in common}}
+        for cell in experiment["cells"] for g in generators
+        for common in [{**experiment.get("common", {}), **cell}]
+    ]
+    return [
+        {key: [as_text(v) for v in (value if isinstance(value, list) else [value])]
+         for key, value in entry.items()}
+        for entry in found
+    ]
+
+
+def jobs(
+    experiment: Mapping, part: str, given: Mapping[str, Sequence[str]] | None = None
+) -> list[dict[str, str]]:
+    """The jobs of a part, without repeats, under what the command line says besides.
+
+    A planned choice on the command line (task=cs) keeps the jobs that have it; another value of
+    a planned key (ratio=0.3) takes the place of those planned. Either leaves out the products
+    without that key. Every other key is set in all jobs, each of its values in turn.
+
+    Args:
+        given: {key: texts of its values} of the command line.
+
+    Raises:
+        ValueError: no job is left, or more than one scale.
+    """
+    name, found, rest = experiment["name"], products(experiment, part), {}
+    if len((given or {}).get("scale", ())) > 1:
+        raise ValueError(f"experiment={name} runs at one scale at a time, not {given['scale']}.")
+    planned: dict[str, list] = {}
+    for key, texts in ((key, texts) for entry in found for key, texts in entry.items()):
+        planned.setdefault(key, []).extend(map(yaml.safe_load, texts))
+    for key, texts in (given or {}).items():
+        if key.partition(".")[0] == "experiment":
+            continue
+        if key not in planned:
+            rest[key] = list(texts)
+            continue
+        wanted = [yaml.safe_load(text) for text in texts]
+        found = [entry for entry in found if key in entry]
+        if all(value in planned[key] for value in wanted):
+            kept = [[t for t in entry[key] if yaml.safe_load(t) in wanted] for entry in found]
+        else:
+            kept = [list(texts) for _ in found]
+        found = [{**entry, key: values} for entry, values in zip(found, kept) if values]
+    rows = [
+        dict(zip({**entry, **rest}, values))
+        for entry in found for values in product(*entry.values(), *rest.values())
+    ]
+    if not rows:
+        what = "inversions" if part == "invert" else "training runs"
+        chosen = ", ".join(f"{key}={','.join(texts)}" for key, texts in (given or {}).items())
+        raise ValueError(
+            f"experiment={name} has no {what}" + (f" with {chosen}." if products(experiment, part)
+            else f": train its generators, then python -m rtil.report experiment={name}.")
+        )
+    return list({json.dumps(row): row for row in rows}.values())
+
+
+def overrides(experiment: Mapping, job: Mapping[str, str]) -> list[str]:
+    """A job as the words that would be typed, and the experiment that it was run for."""
+    return [*(f"{key}={value}" for key, value in job.items()),
+            f"+experiment.name={experiment['name']}"]
+
+
+def narrowing(experiment: Mapping, part: str, job: Mapping[str, str]) -> list[str]:
+    """The words that single out a planned job: those of keys that the plan varies."""
+    entries, texts = products(experiment, part), {}
+    for entry in entries:
+        for key, values in entry.items():
+            texts.setdefault(key, set()).update(values)
+    keys = {key for key in job if len(texts.get(key, ())) > 1}
+    if len(jobs(experiment, part, {key: [job[key]] for key in keys})) > 1:
+        keys |= {key for key in job if not all(key in entry for entry in entries)}
+    keys |= {key.partition(".")[0] for key in keys} & job.keys()  # whose settings Hydra checks
+    return [shlex.quote(f"{key}={job[key]}") for key in job if key in keys]
+
+
+def command(
+    experiment: Mapping, part: str, given: Iterable[str] = (), job: Mapping[str, str] | None = None
+) -> str:
+    """The command that runs a part, or one job of it.
+
+    Args:
+        given: overrides of an earlier command for the same experiment, repeated where the job
+            does not decide them.
+    """
+    chosen = narrowing(experiment, part, job) if job else []
+    decided = {*(shlex.split(word)[0].partition("=")[0] for word in chosen), *NOT_TOLD}
+    kept = [shlex.quote(word) for word in given if word.partition("=")[0] not in decided]
+    return " ".join([f"python -m rtil.{part}", f"experiment={experiment['name']}", *kept, *chosen])
+
+
+def for_training(words: Iterable[str]) -> list[str]:
+    """Those of an inversion's overrides that training takes."""
+    return [word for word in words
+            if word.lstrip("+~").partition("=")[0].partition(".")[0] in results.FOR_TRAINING]
+
+
+def check_trained(
+    experiment: Mapping, composed: Iterable[tuple[Mapping, list[str]]], given: Iterable[str]
+) -> None:
+    """Checks that the generators of all jobs are there before the first one runs.
+
+    Args:
+        composed: (resolved configuration, overrides) of each inversion.
+        given: overrides of the command line.
+
+    Raises:
+        FileNotFoundError: some are not trained; holds the commands that train them.
+    """
+    wanted: dict[Path, str] = {}
+    for config, words in composed:
+        if not config.get("generator"):
+            path = results.trained_generator(config, words)
+            wanted.setdefault(path, results.training_command(config, words))
+    missing = {path: line for path, line in wanted.items() if not trained(path.parent)}
+    if missing:
+        raise FileNotFoundError(
+            f"experiment={experiment['name']}: {len(missing)} of {len(wanted)} generators are not "
+            "trained to their end:" + "".join(f"\n    {path}" for path in missing)
+            + "\nThese commands train them:" + "".join(f"\n    {x}" for x in missing.values())
+            + f"\nand so does\n    {command(experiment, 'train', for_training(given))}\n"
+            "Rows on disk stay; rtil=... chooses the arms that are trained already."
+        )
+
+
+def trained(run_dir: Path) -> bool:
+    """Whether a training run is at its end: one that was stopped leaves a generator too."""
+    if not (run_dir / "generator.pt").exists() or not (run_dir / "config.yaml").exists():
+        return False
+    total = yaml.safe_load((run_dir / "config.yaml").read_text())["total_nimg"]
+    rows = results.read_rows(run_dir / "log.jsonl")
+    return bool(rows) and rows[-1]["nimg"] >= total
+
+
+def as_text(value: object) -> str:
+    """A setting as Hydra reads it on a command line."""
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))

@@ -1,0 +1,158 @@
+"""What an experiment planned beside what is on disk: its runs, and the cells that are missing."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+import yaml
+
+from rtil import results
+from rtil.cells import Case, Cell, Run, case_of
+from rtil.experiment import NOT_TOLD, command, for_training, jobs, overrides, products
+from rtil.operators import KNOBS
+
+Job = Mapping[str, str]
+FREE = (*NOT_TOLD, "data")  # planned choices that a run of the experiment may have otherwise
+
+
+def belonging(
+    runs: Iterable[Run], experiment: Mapping, scale: str, part: str = "invert"
+) -> list[tuple[Run, Job]]:
+    """The runs of an experiment at a scale, each with the planned job that it is.
+
+    A run belongs to it when it has a job's choices, and was last run for the experiment or is
+    named as a job's command names it, with or without what those runs set besides. Arms that were
+    run for it without being planned belong.
+    """
+    if not experiment["cells"] and part == "invert":
+        return []
+    found, plan, runs = [], jobs(experiment, part), list(runs)
+    ways = [(), *besides(runs, experiment, scale)]
+    for run in runs:
+        named = run.config.get("experiment.name") == experiment["name"]
+        if run.config.get("scale.name") != scale:
+            continue
+        fits = [job for job in plan if _agrees(run, job, FREE)]
+        if not named:
+            fits = [job for job in fits
+                    if any(_is_named_as(run, [*overrides(experiment, job), *words], part)
+                           for words in ways)]
+        if named and not fits:
+            arm = run.config["rtil.name"]
+            fits = [{**job, "rtil": arm} for job in plan if _agrees(run, job, (*FREE, "rtil"))]
+        if fits:
+            found.append((run, max(fits, key=len)))
+    return found
+
+
+def _agrees(run: Run, job: Job, free: Sequence[str]) -> bool:
+    """Whether a run has the choices of a job, but for those in `free`."""
+    return all(
+        run.config.get(f"{key}.name" if key in results.GROUPS else key) == yaml.safe_load(value)
+        for key, value in job.items() if key not in free
+    )
+
+
+def _is_named_as(run: Run, words: Sequence[str], part: str) -> bool:
+    """Whether a run lies where these overrides put it: it named no setting besides."""
+    config = yaml.safe_load((run.path / "config.yaml").read_text())
+    trained = run.path if part == "train" else run.path.parent
+    return trained.name == results.run_label("train", config, words) and (
+        part == "train" or run.path.name == results.run_label("invert", config, words))
+
+
+def besides(runs: Iterable[Run], experiment: Mapping, scale: str) -> list[tuple[str, ...]]:
+    """What the commands of an experiment's runs set beside the plan, the most frequent first.
+
+    Words that single out some of its jobs are left out.
+    """
+    planned = {key for entry in products(experiment, "invert") for key in entry} - {"data"}
+    counts: Counter[tuple[str, ...]] = Counter()
+    for run in runs:
+        path = run.path / "provenance.json"
+        last = run.config.get("scale.name"), run.config.get("experiment.name")
+        if last == (scale, experiment["name"]) and path.exists():
+            words = json.loads(path.read_text())["command"][1:]
+            keys = [word.lstrip("+").partition("=")[0] for word in words]
+            counts[tuple(
+                word for word, key in zip(words, keys)
+                if "=" in word and key not in {*planned, *NOT_TOLD, "scale", "root"})] += 1
+    return [words for words, _ in counts.most_common()]
+
+
+def told(experiment: Mapping) -> set[str]:
+    """Settings that the plan varies beside what tells cells and arms apart."""
+    values: dict[str, set] = {}
+    for entry in products(experiment, "invert"):
+        for key, texts in entry.items():
+            values.setdefault(key, set()).update(texts)
+    varied = {key for key, texts in values.items() if len(texts) > 1}
+    varied |= {key for key in values if key.startswith("rtil.")}
+    return varied - {*results.GROUPS, *FREE, *KNOBS, "noise_std"}
+
+
+def complete(
+    cells: Sequence[Cell], tables: Sequence[list[dict]], found: Sequence[tuple[Run, Job]],
+    experiment: Mapping, words: Sequence[str],
+) -> tuple[list[Cell], list[list[dict]]]:
+    """Records with what was planned of them, and one for each planned job that nobody ran.
+
+    Records gain "job", "planned" (images), and for the figure "panel", "x" and "line"; those with
+    fewer images than planned, and those of missing jobs, the commands that fill them.
+    """
+    of = {str(run.path): (run, job) for run, job in found}
+    plan = jobs(experiment, "invert")
+    rows: dict[Case, list[dict]] = {cell.case: [] for cell in cells}
+    for cell, table in zip(cells, tables):
+        for row in table:
+            run, job = of[row["runs"][0]]
+            planned = int(job["num_images"])
+            more = [command(experiment, "invert", words, job)] if row["n"] < planned else []
+            rows[cell.case].append(_placed(row, job, run.config, experiment) | {
+                "planned": planned, "more": more})
+    places = dict.fromkeys((case_of(run).data, case_of(run).scale) for run, _ in found)
+    ran = {(case_of(run).data, json.dumps(job)) for run, job in found}
+    for data, scale in places:
+        for job in plan:
+            if (data, json.dumps(job)) in ran:
+                continue
+            case, settings = _case(job, data, scale), {key: job[key] for key in sorted(
+                told(experiment)) if key in job}
+            label = ", ".join([job["rtil"], *(f"{k}={v}" for k, v in settings.items())])
+            row = {
+                **case._asdict(), "measurement": case.measurement, "arm": job["rtil"],
+                "label": label, "settings": settings, "commands": [
+                    command(experiment, "train", for_training(words), job),
+                    command(experiment, "invert", words, job)],
+            }
+            value = {key: yaml.safe_load(text) for key, text in job.items()}
+            rows.setdefault(case, []).append(_placed(row, job, value, experiment))
+    order = {json.dumps(job): number for number, job in enumerate(plan)}
+    existing = {cell.case: cell for cell in cells}
+    cases = sorted(rows)
+    for case in cases:
+        rows[case].sort(key=lambda row: order.get(json.dumps(row["job"]), len(order)))
+    return [existing.get(case, Cell(case, [], [])) for case in cases], [rows[c] for c in cases]
+
+
+def _case(job: Job, data: str, scale: str) -> Case:
+    """The cell of a job that nobody ran."""
+    knob = next((key for key in KNOBS if key in job), "noise_std")
+    noise, value = (float(job.get(key, 0.0)) for key in ("noise_std", knob))
+    return Case(job["task"], job["inverter"], data, scale, job["model"], knob, noise, value)
+
+
+def _placed(row: dict, job: Job, config: Mapping, experiment: Mapping) -> dict:
+    """A record with its place in the experiment's figure."""
+    figure = experiment["figure"]
+    panel, x, line = (figure.get(key) for key in ("panel", "x", "line"))
+    label = row["arm"]
+    if line and line in config:
+        label += f", {line.rpartition('.')[2]}={config[line]}"
+    return row | {
+        "job": dict(job), "line": label,
+        "panel": row["measurement"] if panel == "value" else row["task"],
+        "x": row["value"] if x == "value" else config.get(x),
+    }

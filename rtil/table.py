@@ -1,0 +1,190 @@
+"""Numbers of a report: means with their intervals, paired differences, and the table in Markdown.
+
+A new column is one key in METRICS and one line in `table`. Which runs are compared is decided in
+`rtil.cells`, the same table in HTML is `rtil.page.table_html`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
+
+import numpy as np
+
+from rtil import results
+from rtil.cells import SAME, Cell, Entry, commands, is_number
+from rtil.metrics import mean_ci, paired_ci
+from rtil.operators import NONLINEAR
+
+METRICS = ("psnr_db", "ssim", "lpips", "oracle_psnr_db", "last_psnr_db", "last_ssim",
+           "lmmse_psnr_db", "lmmse_ssim")
+READING = (
+    "PSNR and SSIM (psnr_db, ssim) are those of the iterate with the lowest measurement loss, or "
+    "with selection=last of the last one; no inverter sees the true image. Oracle PSNR is that of "
+    "the best iterate as judged by the true image, which no user has: it is not a result. LMMSE "
+    "is the linear estimate from training images, a yardstick without generator. ± is the "
+    "half-width of the 95 % confidence interval over n images (Student t), Δ the mean difference "
+    "to the baseline over the n images that both have. With several seeds each image is averaged "
+    "over them first. The intervals do not cover what another training would change.")
+
+
+def per_image(entry: Entry, metric: str) -> dict[str, float]:
+    """Value of each image that has one, averaged over the seeds that hold the image."""
+    values: dict[str, list[float]] = {}
+    for run in entry.runs:
+        for name, row in run.rows.items():
+            if is_number(row.get(metric)):
+                values.setdefault(name, []).append(float(row[metric]))
+    return {name: float(np.mean(v)) for name, v in sorted(values.items())}
+
+
+def estimate(values: Mapping[str, float]) -> dict | None:
+    """Mean, half-width of its 95 % confidence interval and n; None without values."""
+    if not values:
+        return None
+    mean, half_width = mean_ci(list(values.values()))
+    return {"mean": mean, "ci95": half_width, "n": len(values)}
+
+
+def over_sets(values: Mapping[str, float], size: int) -> dict | None:
+    """`estimate` of the means of sets of `size` images, in the order of their ids; n counts sets.
+
+    Images beyond the last full set are left out. Fewer degrees of freedom than over images make
+    its interval wider; both cover the same mean.
+    """
+    names = sorted(values)
+    sets = [names[i : i + size] for i in range(0, len(names) - size + 1, size)]
+    return estimate({str(i): float(np.mean([values[n] for n in s])) for i, s in enumerate(sets)})
+
+
+def difference(a: Mapping[str, float], b: Mapping[str, float]) -> dict | None:
+    """`estimate` of a - b over the images that both have."""
+    common = [name for name in a if name in b]
+    if not common:
+        return None
+    # Two infinite PSNRs are equal, though their difference is not a number.
+    pairs = [(a[name], b[name]) if a[name] != b[name] else (0.0, 0.0) for name in common]
+    mean, half_width = paired_ci(*zip(*pairs))
+    return {"mean": mean, "ci95": half_width, "n": len(common)}
+
+
+def reference(cell: Cell, entry: Entry, baseline: str) -> Entry | None:
+    """The baseline's entry that `entry` is paired with: with its settings, or the only one."""
+    if entry.arm == baseline:
+        return None
+    found = [e for e in cell.entries if e.arm == baseline]
+    names = {key for e in found for key in e.settings if not key.startswith("rtil.")}
+    same = [e for e in found if all(e.settings.get(k) == entry.settings.get(k) for k in names)]
+    return same[0] if len(same) == 1 else found[0] if len(found) == 1 else None
+
+
+def records(cell: Cell, baseline: str, set_size: int = 0) -> list[dict]:
+    """Every number of the cell, a record for each entry and, without "n", for each missing arm.
+
+    With a set_size, "sets" is the PSNR over sets of so many images.
+    """
+    found, common = [], {**cell.case._asdict(), "measurement": cell.case.measurement}
+    for entry in cell.entries:
+        values = {metric: per_image(entry, metric) for metric in METRICS}
+        base = reference(cell, entry, baseline)
+        row = {
+            **common, "arm": entry.arm, "settings": entry.settings, "label": entry.label,
+            "seeds": [run.config["seed"] for run in entry.runs], "n": len(values["psnr_db"]),
+            **{metric: estimate(values[metric]) for metric in METRICS},
+            "baseline": base and base.label, "runs": [str(run.path) for run in entry.runs],
+            "differs": [], "commands": [],
+        }
+        if set_size:
+            row["sets"] = over_sets(values["psnr_db"], set_size)
+        for key in ("psnr_db", "ssim"):
+            row[f"gain_{key}"] = difference(values[key], per_image(base, key) if base else {})
+        if base:
+            configs = base.runs[0].config, entry.runs[0].config
+            row["differs"] = results.differing_keys(*configs, (*SAME, "rtil"))
+        if not row["lmmse_psnr_db"] and cell.case.task not in NONLINEAR:  # what fills it in
+            lines = [commands(run, entry)[1] for run in entry.runs]
+            row["commands"] = [f"{line} yardstick.use=true" for line in lines]
+        found.append(row)
+    for arm in cell.missing:
+        pairs = [commands(run, e._replace(arm=arm)) for e in cell.entries for run in e.runs]
+        lines = dict.fromkeys(chain(*pairs))
+        found.append({**common, "arm": arm, "label": arm, "commands": [*lines]})
+    return found
+
+
+def table(rows: Iterable[Mapping], baseline: str) -> list[dict[str, str]]:
+    """Records of `rtil.report` as rows of {heading: text}; columns that none has are left out."""
+
+    def text(row: Mapping, key: str, digits: int = 2, sign: str = "") -> str:
+        found = row.get(key)
+        if not found:
+            return "–"
+        count = f" (n={found['n']})" if sign or found["n"] != row["n"] else ""
+        half = "" if math.isnan(found["ci95"]) else f" ± {found['ci95']:.{digits}f}"
+        return f"{found['mean']:{sign}.{digits}f}{half}{count}"
+
+    def count(row: Mapping) -> str:
+        n, planned = row.get("n", "–"), row.get("planned", row.get("n"))
+        return str(n) if n == planned or planned is None else f"{n} of {planned}"
+
+    lines = [{
+        "measurement": row["measurement"], "arm": row["label"],
+        "seeds": ", ".join(map(str, row.get("seeds", "–"))), "n": count(row),
+        "PSNR [dB]": text(row, "psnr_db") if "n" in row else "missing",
+        f"Δ PSNR to {baseline} [dB]": text(row, "gain_psnr_db", 2, "+"),
+        "SSIM": text(row, "ssim", 3), f"Δ SSIM to {baseline}": text(row, "gain_ssim", 3, "+"),
+        "LPIPS": text(row, "lpips", 3), "LMMSE PSNR [dB]": text(row, "lmmse_psnr_db"),
+        "LMMSE SSIM": text(row, "lmmse_ssim", 3), "last PSNR [dB]": text(row, "last_psnr_db"),
+        "oracle PSNR [dB]": text(row, "oracle_psnr_db"),
+        "PSNR over sets [dB]": text(row, "sets", 2, "-"),
+    } for row in rows]
+    empty = {key for key in ("LPIPS", "PSNR over sets [dB]")
+             if all(line[key] == "–" for line in lines)}
+    return [{key: t for key, t in line.items() if key not in empty} for line in lines]
+
+
+def table_text(name: str, rows: Sequence[Mapping], baseline: str) -> str:
+    """`table` and its `remarks` as a section of Markdown."""
+    lines = table(rows, baseline)
+    widths = {key: max(len(key), *(len(line[key]) for line in lines)) for key in lines[0]}
+    rule = {key: "-" * width for key, width in widths.items()}
+    text = f"\n## {name}\n\n"
+    for line in (dict(zip(widths, widths)), rule, *lines):
+        text += "| " + " | ".join(line[key].ljust(widths[key]) for key in widths) + " |\n"
+    for remark, missing in remarks(rows):
+        text += f"\n{remark}\n" + (f"\n```\n{missing}\n```\n" if missing else "")
+    return text
+
+
+def remarks(rows: Sequence[Mapping]) -> list[tuple[str, str]]:
+    """What the table of these records lacks or must be read with: (text, commands)."""
+    lacking, differing, gaps = [], {}, {}
+    for row in rows:
+        if "job" in row:  # of an experiment: all gaps of a kind in one remark
+            kind = "Missing" if "n" not in row else "Fewer images than planned"
+            lines = row["commands"] if "n" not in row else row["more"]
+            if lines:
+                where, texts = gaps.setdefault(kind, ([], {}))
+                where.append(f"{row['label']} at {row['task']}, {row['measurement']}")
+                texts.update(dict.fromkeys(lines))
+            if "n" not in row:
+                continue
+        where, commands = f"{row['label']} at {row['measurement']}", "\n".join(row["commands"])
+        if commands:
+            lacking.append((
+                f"LMMSE of {where} is missing. Delete {', '.join(row['runs'])}, then run:"
+                if "n" in row else f"Missing: {where}. These commands fill it:", commands))
+        if row.get("differs"):
+            text = "; ".join(row["differs"]).replace(" there,", " in the baseline,")
+            differing.setdefault((row["label"], text), []).append(row["measurement"])
+    lacking += [
+        (f"{kind}, {len(where)} of {len(rows)} planned: {'; '.join(where)}. "
+         "These commands fill them:", "\n".join(texts))
+        for kind, (where, texts) in gaps.items()
+    ]
+    return lacking + [
+        (f"Settings of {label} differ from its baseline's at {'; '.join(where)}: {text}.", "")
+        for (label, text), where in differing.items()
+    ]
+

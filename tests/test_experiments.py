@@ -1,0 +1,290 @@
+"""Experiments: every one composes at every scale, lists its jobs, and its commands lead on."""
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from functools import lru_cache
+from math import prod
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra.errors import ConfigCompositionException
+from omegaconf import OmegaConf
+
+from rtil import checkpoint, experiment, report, results
+from rtil import train as trainer
+from rtil.metrics import LPIPS_MIN_SIZES
+from rtil.operators import build_operator
+from rtil.runtime import CONFIGS
+
+ROOT = Path(CONFIGS)
+NAMES = sorted(p.stem for p in (ROOT / "experiment").glob("*.yaml"))
+SCALES = ("paper", "faces64", "demo")
+# Inversions (points of the figure times arms) at each of these scales, and training runs.
+COUNTS = {
+    "estimators_ilo": (30, 30, 18, 3), "estimators_mgan": (33, 30, 18, 3),
+    "fig13_layer": (12, 8, 6, 1), "fig14_inpainting": (2, 2, 2, 2),
+    "fig15_inpainting": (2, 2, 2, 2), "fig16_sr": (2, 2, 2, 2), "fig17_sr": (2, 2, 2, 2),
+    "fig18_depth": (50, 40, 18, 2), "fig19_codes": (66, 60, 36, 2), "fig2_cs": (2, 2, 2, 2),
+    "fig3_cs": (2, 2, 2, 2), "fig6_ilo": (28, 26, 16, 2), "fig7_mgan": (30, 26, 16, 2),
+    "fig8_depth": (50, 40, 18, 2), "fig9_samples": (0, 0, 0, 2), "sigma": (25, 25, 9, 5),
+}
+
+
+def composed(entry, *overrides):
+    with initialize_config_dir(CONFIGS, version_base="1.3"):
+        return compose(entry, list(overrides))
+
+
+@lru_cache
+def plan_of(name, scale="paper"):
+    """The experiment node as Hydra composes it, which takes ten times as long."""
+    tree = OmegaConf.load(ROOT / "experiment" / f"{name}.yaml")
+    for default in tree.defaults:
+        for key, choice in default.items() if OmegaConf.is_dict(default) else ():
+            if key.startswith("/published"):
+                tree.experiment.published = OmegaConf.load(ROOT / "published" / f"{choice}.yaml")
+    tree = {"scale": OmegaConf.load(ROOT / "scale" / f"{scale}.yaml"),
+            "experiment": tree.experiment}
+    return OmegaConf.to_container(OmegaConf.create(tree), resolve=True)["experiment"]
+
+
+def resolved(entry, words):
+    cfg = composed(entry, *words)
+    cfg.image_channels = cfg.image_channels or 3
+    if cfg.model.phase_nimg == "grow":
+        cfg.model.phase_nimg = None
+    return OmegaConf.to_container(cfg, resolve=True)
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("name", NAMES)
+def test_every_experiment_lists_its_jobs_at_every_scale(name, scale):
+    plan = plan_of(name, scale)
+    assert plan["name"] == name and plan["title"]
+    trained = experiment.jobs(plan, "train")
+    assert len(trained) == COUNTS[name][3] - 2 * (name == "sigma" and scale == "demo")
+    number = COUNTS[name][SCALES.index(scale)]
+    if not number:
+        return
+    found = experiment.jobs(plan, "invert", {"scale": [scale]})
+    assert len(found) == number == len({yaml.safe_dump(job) for job in found})
+    arms = {(job["model"], job["rtil"], job.get("rtil.family.sigma")) for job in found}
+    assert arms == {(job["model"], job["rtil"], job.get("rtil.family.sigma")) for job in trained}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_experiment_composes(name):
+    cfg = composed("invert", f"experiment={name}", "scale=demo")
+    assert OmegaConf.to_container(cfg.experiment, resolve=True) == plan_of(name, "demo")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("name", NAMES)
+def test_every_experiment_composes_for_every_entry_point(name, scale):
+    for entry in ("train", "invert", "report"):
+        cfg = composed(entry, f"experiment={name}", f"scale={scale}")
+        assert OmegaConf.to_container(cfg.experiment, resolve=True) == plan_of(name, scale)
+
+
+def check_jobs(name, scale, chosen):
+    """Jobs compose, build and fit their generators, and ask for those that are trained."""
+    plan, labels = plan_of(name, scale), set()
+    for job in experiment.jobs(plan, "train", {"scale": [scale]}):
+        words = experiment.overrides(plan, job)
+        labels.add(results.run_label("train", resolved("train", words), words))
+    for job in chosen(experiment.jobs(plan, "invert", {"scale": [scale]})):
+        words = experiment.overrides(plan, job)
+        config = resolved("invert", words)
+        side, loss = config["resolution"], config["loss"]
+        A = build_operator(config["task"], (3, side, side), 0, config.get("ratio"),
+                           config.get("factor"))
+        if loss["lpips"] and A.num_measurements >= loss["lpips_min_ratio"] * prod(A.out_shape):
+            assert min(A.out_shape[1:]) >= LPIPS_MIN_SIZES[loss["lpips_net"]], job
+        with torch.device("meta"):
+            G = checkpoint.build(config["model"]["generator"])
+        checkpoint.build({k: v for k, v in config["inverter"].items() if k != "name"}).check(G)
+        assert results.run_label("train", config, words) in labels
+        assert config["experiment"] == {"name": name}
+
+
+def test_jobs_compose_and_fit_their_generators():
+    """The down-sampled images of the paper's largest factor, and a family with another sigma."""
+    check_jobs("fig6_ilo", "paper", lambda jobs: [j for j in jobs if j.get("factor") == "16"])
+    check_jobs("sigma", "demo", lambda jobs: jobs[-1:])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("name", [n for n in NAMES if COUNTS[n][0]])
+def test_all_jobs_compose_and_fit_their_generators(name, scale):
+    check_jobs(name, scale, lambda jobs: jobs)
+
+
+def test_the_papers_points_are_those_of_the_published_curves():
+    for name, family in (("fig6_ilo", "ilo"), ("fig7_mgan", "mgan")):
+        plan = plan_of(name)
+        for cell in plan["cells"]:
+            there = plan["published"][cell["task"]]
+            assert cell.get("ratio", cell.get("factor")) == there["value"]
+            assert len(there["value"]) == len(there["vanilla"]) == len(there[family])
+        assert plan["common"]["num_images"] == 12 * plan["sets"]
+    steps = plan_of("fig8_depth")["cells"][0]["inverter.steps"]
+    assert [(len(s), sum(s)) for s in steps] == [
+        (1, 2000), (2, 4000), (3, 5000), (4, 6000), (5, 7000)]
+
+
+def counts(plan, **given):
+    return len(experiment.jobs(plan, "invert", {k: v.split(",") for k, v in given.items()}))
+
+
+def test_the_command_line_narrows_replaces_and_multiplies():
+    plan = plan_of("fig6_ilo")
+    assert counts(plan, task="cs") == 10 and counts(plan, task="cs", rtil="ilo") == 5
+    assert counts(plan, ratio="0.05") == 4          # cs and inpainting, two arms
+    assert counts(plan, factor="4,2") == 4
+    assert counts(plan, seed="0,1,2") == 3 * 28
+    assert counts(plan, rtil="ilo_mixture") == 14 and counts(plan, rtil="vanilla,mgan") == 28
+    assert {job["num_images"] for job in experiment.jobs(plan, "invert")} == {"36"}
+    few = experiment.jobs(plan, "invert", {"num_images": ["2"], "experiment.sets": ["1"]})
+    assert {job["num_images"] for job in few} == {"2"} and "experiment.sets" not in few[0]
+    given = {"rtil.family.sigma": ["0.3"]}
+    assert [job["rtil"] for job in experiment.jobs(plan_of("sigma"), "train", given)] == ["ilo"]
+    data = experiment.jobs(plan, "train")[0]["data"], experiment.jobs(plan, "invert")[0]["data"]
+    assert data == ("ffhq", "celebahq")
+
+
+@pytest.mark.parametrize(("name", "given", "words"), [
+    ("fig9_samples", {}, "no inversions: train its generators"),
+    ("fig6_ilo", {"task": ["sr"], "ratio": ["0.05"]}, "no inversions with task=sr, ratio=0.05"),
+    ("fig6_ilo", {"scale": ["demo", "paper"]}, "one scale"),
+])
+def test_a_plan_without_jobs_is_refused(name, given, words):
+    with pytest.raises(ValueError, match=words):
+        experiment.jobs(plan_of(name), "invert", given)
+
+
+@pytest.mark.parametrize("name", ["fig6_ilo", "fig13_layer", "fig19_codes", "sigma"])
+def test_the_command_for_a_job_singles_it_out_and_is_one_that_hydra_takes(name):
+    plan = plan_of(name, "demo")
+    for job in experiment.jobs(plan, "invert")[:: 5]:
+        line = experiment.command(plan, "invert", ["scale=demo", "num_images=1", "seed=3"], job)
+        words = shlex.split(line)[3:]
+        given = {k: [v] for k, _, v in (word.partition("=") for word in words)}
+        found = experiment.jobs(plan, "invert", given)
+        assert {**job, "scale": "demo", "seed": "3"} in found and "num_images=1" not in words
+        assert len({tuple(sorted(set(f) - {"rtil.family.sigma"})) for f in found}) == 1
+        assert len(found) == 1 or name == "sigma"
+    composed("invert", *words)
+
+
+def test_missing_generators_are_named_with_the_commands_that_train_them(tmp_path):
+    plan = plan_of("fig2_cs", "paper")
+    given = {"scale": ["paper"], "root": [str(tmp_path)]}
+    jobs = [experiment.overrides(plan, job) for job in experiment.jobs(plan, "invert", given)]
+    configs = [(resolved("invert", words), words) for words in jobs]
+    run_dir = tmp_path / "train" / "stylegan2-vanilla-ffhq-paper-seed0"
+    run_dir.mkdir(parents=True)
+    (run_dir / "generator.pt").touch()
+    (run_dir / "config.yaml").write_text("total_nimg: 100\n")
+    with pytest.raises(FileNotFoundError, match="2 of 2"):  # stopped before its end
+        experiment.check_trained(plan, configs, ["scale=paper"])
+    (run_dir / "log.jsonl").write_text('{"nimg": 100}\n')
+    with pytest.raises(FileNotFoundError, match="1 of 2") as error:
+        experiment.check_trained(plan, configs, ["scale=paper", f"root={tmp_path}", "task=cs"])
+    lines = [line.strip() for line in str(error.value).splitlines() if "rtil.train" in line]
+    single, every = (shlex.split(line)[3:] for line in lines)
+    assert results.trained_generator(resolved("train", single), single) == (
+        tmp_path / "train" / "stylegan2-ilo-ffhq-paper-seed0" / "generator.pt")
+    assert every == ["experiment=fig2_cs", "scale=paper", f"root={tmp_path}"]
+
+
+def test_a_typing_error_is_refused_with_the_experiments_that_exist():
+    with pytest.raises(Exception, match="fig6_ilo"):
+        composed("invert", "experiment=fig6")
+    with pytest.raises(ConfigCompositionException):
+        composed("invert", "experiment=fig6_ilo", "inverter.stps=3")
+
+
+def command(cwd, *arguments):
+    done = subprocess.run(
+        [sys.executable, "-m", *arguments], cwd=cwd, capture_output=True, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=300,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+QUICK = ("hardware=cpu", "hardware.threads=1", "data.num_train=64")
+
+
+def test_one_job_of_an_experiment_runs_and_the_report_names_the_rest(tmp_path):
+    words = ["scale=tiny", *QUICK, "rtil=vanilla", "total_nimg=8", f"root={tmp_path / 'runs'}"]
+    trainer.train(composed("train", *words), words)
+    choices = ["experiment=fig2_cs", "scale=tiny", *QUICK, "num_images=1", "rtil=vanilla"]
+    code, _, error = command(tmp_path, "rtil.invert", *choices, "yardstick.num_train=50")
+    assert code == 0, error
+    report.report(composed("report", "experiment=fig2_cs", "scale=tiny", f"root={tmp_path}/runs"))
+    out = tmp_path / "runs" / "report" / "fig2_cs-tiny"
+    vanilla, ilo = json.loads((out / "table.json").read_text())
+    assert (vanilla["n"], vanilla["planned"], vanilla["arm"]) == (1, 12, "vanilla")
+    assert "n" not in ilo and ilo["arm"] == "ilo"
+    page = (out / "report.html").read_text()
+    assert "1 of 12" in page and "Missing, 1 of 2 planned" in page
+    root = f"root={tmp_path / 'runs'}"
+    kept = " ".join(["experiment=fig2_cs scale=tiny", root, *QUICK])
+    assert ilo["commands"] == [
+        f"python -m rtil.train {kept} rtil=ilo",
+        f"python -m rtil.invert {kept} yardstick.num_train=50 rtil=ilo"]
+    assert vanilla["more"] == [ilo["commands"][1].replace("ilo", "vanilla")]
+
+
+SHORT = {
+    "fig6_ilo": ["scale.sweep.ilo.cs=[0.1,0.25]", "scale.sweep.ilo.inpainting=[0.5]"],
+    "fig7_mgan": ["scale.sweep.mgan.cs=[0.25]", "scale.sweep.mgan.inpainting=[0.25,0.5]"],
+    "estimators_ilo": ["scale.sweep.ilo.cs=[0.1]", "scale.sweep.ilo.inpainting=[0.5]"],
+    "estimators_mgan": ["scale.sweep.mgan.cs=[0.1]", "scale.sweep.mgan.inpainting=[0.5]"],
+    "fig8_depth": ["scale.sweep.depths=[[2],[2,1]]", "scale.sweep.ilo.cs=[0.25]"],
+    "fig18_depth": ["scale.sweep.depths=[[2],[2,1]]", "scale.sweep.ilo.inpainting=[0.5]"],
+    "fig19_codes": ["scale.sweep.mgan.cs=[0.25]", "scale.sweep.mgan.inpainting=[0.5]"],
+    "sigma": ["scale.sweep.ilo.cs=[0.25]"],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_every_experiment_runs_from_end_to_end(tmp_path, name):
+    plan, short = plan_of(name, "demo"), SHORT.get(name, [])
+    choices = [f"experiment={name}", "scale=demo", *short]
+    code, _, error = command(tmp_path, "rtil.report", *choices)
+    assert code == 1 and f"python -m rtil.train experiment={name} scale=demo" in error
+    code, _, error = command(tmp_path, "rtil.train", *choices, *QUICK, "total_nimg=8")
+    assert code == 0, error
+    arms = {job["rtil"] for job in experiment.jobs(plan, "train")}
+    if plan["cells"]:
+        steps = [] if name.endswith("depth") else ["inverter.steps=[2,1]"]
+        steps = ["inverter.steps=2"] if plan["common"]["inverter"] == "mgan" else steps
+        extra = [*QUICK, *steps, "yardstick.num_train=50", "num_images=2"]
+        code, _, error = command(tmp_path, "rtil.invert", *choices, *extra)
+        assert code == 0, error
+        rows = {p: p.read_text() for p in (tmp_path / "runs" / "invert").rglob("results.jsonl")}
+        if name == "fig6_ilo":  # goes on with nothing to do
+            code, _, error = command(tmp_path, "rtil.invert", *choices, *extra)
+            assert code == 0 and rows == {p: p.read_text() for p in rows}, error
+    code, _, error = command(tmp_path, "rtil.report", *choices)
+    assert code == 0, error
+    folder = tmp_path / "runs" / "report" / f"{name}-demo"
+    table = json.loads((folder / "table.json").read_text())
+    if plan["cells"]:
+        assert len(table) == len(rows) and {row["n"] for row in table} == {2}
+        assert {row["arm"] for row in table} == arms
+    kind = plan["figure"]["kind"]
+    drawn = {"curves": "figure-*.png", "pictures": "grid-*.png", "samples": "samples-*.png"}[kind]
+    assert [*folder.glob(drawn)]
+    page = (folder / "report.html").read_text()
+    assert plan["title"] in page and "http" not in page.replace("http-equiv", "")

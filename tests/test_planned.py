@@ -1,0 +1,184 @@
+"""Reports of experiments: which runs belong, what is missing, and what the figure shows."""
+
+import json
+
+import numpy as np
+import pytest
+import yaml
+from matplotlib.figure import Figure
+from scipy import stats
+from test_experiments import composed, plan_of
+
+from rtil import cells, experiment, panels, planned, report, results, table
+
+
+def write_run(root, plan, job, psnr, words=(), name=None, scale="demo"):
+    """An inversion of a job with {image: psnr_db}, where its command and `words` put it."""
+    config = {"seed": 0, "noise_std": 0.0, "root": str(root), "scale": {"name": scale},
+              "data": {"name": "glyphs", "trained_on": "glyphs"}}
+    words = [*experiment.overrides(plan, job), *words]
+    for word in words:
+        key, _, value = word.lstrip("+").partition("=")
+        tree, value = config, yaml.safe_load(value)
+        *parts, last = [key, "name"] if key in results.GROUPS else key.split(".")
+        for part in parts:
+            tree = tree.setdefault(part, {})
+        tree[last] = value
+    config["experiment"]["name"] = name or plan["name"]
+    names = [results.run_label(kind, config, words) for kind in ("train", "invert")]
+    run_dir = root / "invert" / names[0] / names[1]
+    run_dir.mkdir(parents=True)
+    (run_dir / "config.yaml").write_text(yaml.safe_dump(config))
+    command = ["invert.py", f"experiment={plan['name']}", f"scale={scale}", "num_images=2", *words]
+    (run_dir / "provenance.json").write_text(json.dumps({"command": command}))
+    rows = [{"id": i, "psnr_db": v, "ssim": 0.5, "oracle_psnr_db": v + 1, "lmmse_psnr_db": 10.0}
+            for i, v in psnr.items()]
+    (run_dir / "results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return run_dir
+
+
+def content(root, name, scale="demo"):
+    return report.one(plan_of(name, scale), scale, root, "vanilla")
+
+
+def rows_of(root, name, scale="demo"):
+    return [row for rows in content(root, name, scale).tables for row in rows]
+
+
+@pytest.fixture
+def fig6(tmp_path):
+    """Both arms at the first ratio, the baseline at the second, the rest missing."""
+    plan = plan_of("fig6_ilo", "demo")
+    jobs = experiment.jobs(plan, "invert")
+    everyone = {f"{i:02d}": 20.0 + i % 5 for i in range(36)}
+    write_run(tmp_path, plan, jobs[0], everyone)
+    write_run(tmp_path, plan, jobs[1], {i: v + 1 for i, v in everyone.items()})
+    write_run(tmp_path, plan, jobs[2], {"00": 25.0, "01": 26.0})
+    return tmp_path, plan, jobs
+
+
+def test_runs_belong_by_what_they_were_run_for_or_by_their_name(tmp_path):
+    plan, other = plan_of("fig6_ilo", "demo"), plan_of("fig8_depth", "demo")
+    jobs = experiment.jobs(plan, "invert")
+    kept = [
+        write_run(tmp_path, plan, jobs[0], {"a": 1.0}, ["selection=last"]),
+        write_run(tmp_path, plan, jobs[1], {"a": 1.0}, name="estimators_ilo"),
+        write_run(tmp_path, plan, {**jobs[1], "rtil": "ilo_mixture"}, {"a": 1.0}),
+        # As the first one, and its provenance gives the setting that it has besides.
+        write_run(tmp_path, plan, jobs[1], {"a": 1.0}, ["selection=last"], "estimators_ilo"),
+    ]
+    job = next(j for j in experiment.jobs(other, "invert") if j["ratio"] == jobs[0]["ratio"])
+    write_run(tmp_path, other, job, {"a": 1.0})
+    write_run(tmp_path, plan, jobs[2], {"a": 1.0}, ["split=val"], "elsewhere")
+    write_run(tmp_path, plan, jobs[0], {"a": 1.0}, scale="tiny")
+    found = planned.belonging(cells.inversions(tmp_path)[0], plan, "demo")
+    assert {run.path for run, _ in found} == set(kept)
+    assert [run.path for run, _ in planned.belonging(
+        cells.inversions(tmp_path)[0], other, "demo")] != []
+
+
+def test_what_is_planned_and_not_there_is_told_with_commands_that_single_it_out(fig6):
+    root, plan, jobs = fig6
+    rows = rows_of(root, "fig6_ilo")
+    assert len(rows) == len(jobs) == 16
+    assert [row["job"] for row in rows if row["task"] == "cs"] == [
+        job for job in jobs if job["task"] == "cs"]
+    missing = [row for row in rows if "n" not in row]
+    assert len(missing) == 13
+    for row in missing:
+        train, invert = (line.split()[3:] for line in row["commands"])
+        given = {k: [v] for k, _, v in (word.partition("=") for word in invert)}
+        (job,) = experiment.jobs(plan, "invert", given)
+        assert row["job"].items() <= job.items() and f"root={root}" in invert
+        assert f"rtil={row['arm']}" in train and "num_images=2" not in invert
+    short = [row for row in rows if row.get("more")]
+    assert [(row["n"], row["planned"]) for row in short] == [(2, 36)]
+    texts = [text for text, _ in table.remarks([row for row in rows if row["task"] == "cs"])]
+    assert texts[0].startswith("Fewer images than planned, 1 of 6 planned: vanilla at cs, ratio")
+    assert texts[1].startswith("Missing, 3 of 6 planned: ilo at cs, ratio 0.1; vanilla at")
+
+
+def test_pairs_and_sets_are_those_of_the_images(fig6):
+    _, ilo = rows_of(fig6[0], "fig6_ilo")[:2]
+    assert ilo["gain_psnr_db"] == pytest.approx({"mean": 1.0, "ci95": 0.0, "n": 36}, abs=1e-9)
+    values = [21.0 + i % 5 for i in range(36)]
+    means = np.reshape(values, (3, 12)).mean(1)
+    half = stats.t.ppf(0.975, 2) * stats.sem(means)
+    assert ilo["sets"] == pytest.approx({"mean": np.mean(values), "ci95": half, "n": 3})
+    assert table.over_sets({"a": 1.0, "b": 2.0}, 3) is None
+    assert table.over_sets({"c": 9.0, "a": 1.0, "b": 2.0}, 2)["mean"] == 1.5
+    line = table.table(rows_of(fig6[0], "fig6_ilo"), "vanilla")[2]
+    assert line["n"] == "2 of 36" and line["PSNR over sets [dB]"] == "–"
+
+
+def test_settings_that_the_plan_varies_are_told_even_where_one_was_run(tmp_path):
+    plan = plan_of("fig8_depth", "demo")
+    job = experiment.jobs(plan, "invert")[0]
+    write_run(tmp_path, plan, job, {"a": 20.0})
+    first, *rest = rows_of(tmp_path, "fig8_depth")
+    assert first["label"] == "vanilla, inverter.steps=[200]" and first["x"] == [200]
+    assert len(rest) == 17 and all("n" not in row for row in rest)
+    assert rest[0]["label"] == "ilo, inverter.steps=[200]"
+
+
+def drawn(monkeypatch, tmp_path, rows, plan):
+    kept = []
+
+    class Kept(Figure):
+        def savefig(self, path):
+            kept.append(self)
+
+    monkeypatch.setattr(panels, "Figure", Kept)
+    panels.panels(rows, plan["figure"], plan.get("published", {}), tmp_path / "x.png")
+    return kept[0].axes
+
+
+def test_the_figure_has_the_papers_panels_its_curves_and_crosses_for_gaps(fig6, monkeypatch):
+    root, plan, _ = fig6
+    axes = drawn(monkeypatch, root, rows_of(root, "fig6_ilo"), plan)
+    titles = [ax.get_title() for ax in axes]
+    assert titles == ["compressed sensing; n = 0 to 36 of 36 planned", "inpainting; n = 0",
+                      "super-resolution; n = 0"]
+    lines = {line.get_label(): line for line in axes[2].get_lines()}
+    paper = lines["ilo, paper (oracle, FFHQ to CelebA-HQ 256x256)"]
+    assert paper.get_linestyle() == "--" and [*paper.get_ydata()] == [21.5, 29.29, 33.82]
+    np.testing.assert_allclose(paper.get_xdata(), [1 / 16, 1 / 4, 1 / 2])
+    assert len(lines["ilo, missing"].get_xdata()) == 2
+    cs = {line.get_label(): line for line in axes[0].get_lines()}
+    assert len(cs["vanilla, missing"].get_xdata()) == 1
+    oracle = cs["vanilla, oracle (no result)"].get_ydata()
+    assert [*oracle] == pytest.approx([22.94, 26.5], abs=0.1)
+
+
+def test_axes_put_more_measurements_and_later_layers_to_the_right():
+    one, other, ax = Figure().subplots(1, 3)
+    ratio = panels.scale_x(one, [0.25, 0.05], "ratio")
+    factor = panels.scale_x(other, [2, 16], "factor")
+    steps = panels.scale_x(ax, [[9, 1, 9], [9], [9, 9]], "inverter.steps")
+    assert ratio["0.05"] < ratio["0.25"] and factor["16"] < factor["2"]
+    assert [steps[str(s)] for s in ([9], [9, 9], [9, 1, 9])] == [0, 1, 2]
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["$z_0$", "$z_1$", "$z_2$"]
+
+
+def test_a_line_without_the_axis_setting_runs_across(tmp_path, monkeypatch):
+    plan = plan_of("sigma", "demo")
+    found = [job for job in experiment.jobs(plan, "invert") if job["ratio"] == "0.05"]
+    for job, sigma in zip(found, (None, 1.0, 0.5)):
+        words = [f"rtil.family.sigma={sigma}"] if job["rtil"] == "ilo" else []
+        run_dir = write_run(tmp_path, plan, job, {"a": 20.0, "b": 21.0}, words)
+        assert run_dir.exists()
+    rows = rows_of(tmp_path, "sigma")
+    ax = drawn(monkeypatch, tmp_path, rows, plan)[0]
+    lines = {line.get_label(): line for line in ax.get_lines()}
+    assert [*lines["vanilla"].get_ydata()] == [20.5, 20.5]
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["0.5", "1.0"]
+
+
+def test_nothing_yet_is_an_error_with_the_commands_and_writes_nothing(tmp_path):
+    cfg = composed("report", "experiment=fig7_mgan", "scale=demo", f"root={tmp_path}")
+    with pytest.raises(FileNotFoundError) as error:
+        report.report(cfg)
+    for part in ("train", "invert"):
+        line = f"python -m rtil.{part} experiment=fig7_mgan scale=demo root={tmp_path}"
+        assert line in str(error.value)
+    assert not [*tmp_path.iterdir()]
