@@ -41,7 +41,7 @@ def test_theory_prints_both_lemmas_and_draws_the_figure(tmp_path):
 def test_an_error_is_one_message_and_not_a_traceback(tmp_path):
     done = command(tmp_path, "rtil.invert", "ratio=1.4", *TINY)
     assert done.returncode == 1
-    assert done.stderr.startswith("error: invert: ratio=1.4 must be in (0, 1]")
+    assert done.stderr.startswith("error: task=cs: ratio=1.4 must be in (0, 1]")
     assert "Traceback" not in done.stderr
     done = command(tmp_path, "rtil.train", "learning_rate=1", *TINY)
     assert done.returncode == 1 and "learning_rate" in done.stderr

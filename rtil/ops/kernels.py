@@ -55,7 +55,6 @@ def used(device: torch.device) -> str:
     return f"reference ({library})" if isinstance(library, RuntimeError) else "cuda"
 
 
-@torch.compiler.assume_constant_result
 def kernels_serve(impl: str | None, device_type: str, index: int, op: str) -> bool:
     """Whether the kernels compute a call of `op`; builds them if need be.
 
@@ -86,6 +85,10 @@ def kernels_serve(impl: str | None, device_type: str, index: int, op: str) -> bo
             stacklevel=3,
         )
     return False
+
+
+# What torch.compiler.assume_constant_result sets; the decorator imports the compiler, a second.
+kernels_serve._dynamo_marked_constant = True
 
 
 def _library(index: int) -> ctypes.CDLL | RuntimeError:
