@@ -146,7 +146,7 @@ def times_cuda(quick: bool) -> list[dict[str, object]]:
 
 
 def times_cpu(quick: bool) -> list[dict[str, object]]:
-    """The CPU path against the zero-inserting form, forward and forward with backward."""
+    """Reference and kernel on a CPU against the zero-inserting form: forward, with backward."""
     rows = []
     for channels, side in [(32, 32)] if quick else [(64, 16), (32, 32), (16, 64), (64, 128)]:
         for layout in (torch.contiguous_format, torch.channels_last):
@@ -158,18 +158,23 @@ def times_cpu(quick: bool) -> list[dict[str, object]]:
                 def ours(x, axes=axes, f=f):
                     return ufd.reference(x, f, axes, 1.0, False)
 
+                def public(x, f=f, up=up, down=down, padding=padding):
+                    return ufd.upfirdn2d(x, f, up, down, padding)
+
                 def plain(x, f=f, up=up, down=down, padding=padding):
                     return zero_insert(x, f, up, down, padding, 1.0)
 
                 both = [
                     [seconds(lambda: c(x), "cpu", 7),  # noqa: B023
                      seconds(lambda: c(g).sum().backward(), "cpu", 7)]  # noqa: B023
-                    for c in (ours, plain)
+                    for c in (ours, plain, public)
                 ]
                 rows.append({
                     "op": name, "shape": list(x.shape), "layout": str(layout),
                     "seconds": both[0][0], "zero_insert_over_ours": both[1][0] / both[0][0],
                     "with_backward_zero_insert_over_ours": both[1][1] / both[0][1],
+                    "zero_insert_over_kernel": both[1][0] / both[2][0],
+                    "with_backward_zero_insert_over_kernel": both[1][1] / both[2][1],
                 })
                 print(json.dumps(rows[-1]), flush=True)
     return rows
