@@ -266,6 +266,7 @@ def test_kernels_compile(arch, tmp_path, monkeypatch):
     assert library.rtil_bias_act and library.rtil_upfirdn2d and library.rtil_error
 
 
+@pytest.mark.slow
 def test_threads_of_a_tile_meet_only_across_barriers(tmp_path):
     """ThreadSanitizer on the block that the kernel runs; without its barriers it must object."""
     if build.find_compiler() is None:
