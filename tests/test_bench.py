@@ -199,10 +199,24 @@ def test_straightforward_network_of_a_configuration_draws_rtils_image():
 
 
 def test_other_processes_share_is_unknown_without_proc(monkeypatch, tmp_path):
-    monkeypatch.setattr(timing.Others, "STAT", tmp_path / "none")
+    monkeypatch.setattr(timing.Others, "PROC", tmp_path)
     with timing.Others() as others:
         pass
     assert others.share is None
+
+
+@pytest.mark.skipif(not Path("/proc/stat").exists(), reason="no /proc")
+def test_a_child_that_still_runs_is_not_another_process():
+    code = ("import sys, time\n"
+            "while time.process_time() < 0.3: pass\n"
+            "print(flush=True)\n"
+            "sys.stdin.read()")
+    before = timing.Others().used()
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE,
+                          stdout=subprocess.PIPE) as child:
+        child.stdout.readline()
+        assert timing.Others().used()[2] - before[2] >= 0.29
+        child.stdin.close()
 
 
 @pytest.mark.slow

@@ -114,25 +114,44 @@ def bare_convolution(device: torch.device, small: bool) -> Callable[[int], float
 
 
 class Others:
-    """Share of the machine that other processes took while a block ran (Linux; else None)."""
+    """Share of the machine that other processes took while a block ran (Linux; else None).
 
-    STAT = Path("/proc/stat")
+    This process and all that descend from it count as one, also those that still run.
+    """
+
+    PROC = Path("/proc")
 
     def __enter__(self) -> Others:
         self.share = None
-        self.before = self._used()
+        self.before = self.used()
         return self
 
     def __exit__(self, *error: object) -> None:
         if self.before is not None:
-            busy, total, mine = (b - a for a, b in zip(self.before, self._used()))
+            busy, total, mine = (b - a for a, b in zip(self.before, self.used()))
             self.share = max(0.0, busy - mine) / total if total else 0.0
 
-    def _used(self) -> tuple[float, float, float] | None:
-        """Seconds of all processors busy, of all processors, and of this process's family."""
-        if not self.STAT.exists():
+    def used(self) -> tuple[float, float, float] | None:
+        """Seconds of all processors busy, of all processors, and of this family's processes."""
+        if not (self.PROC / "stat").exists():
             return None
-        ticks = [int(n) for n in self.STAT.read_text().split("\n", 1)[0].split()[1:9]]
-        hertz, mine = os.sysconf("SC_CLK_TCK"), os.times()
-        total = sum(ticks) / hertz
-        return total - (ticks[3] + ticks[4]) / hertz, total, sum(mine[:4])
+        hertz = os.sysconf("SC_CLK_TCK")
+        ticks = [int(n) for n in (self.PROC / "stat").read_text().split("\n", 1)[0].split()[1:9]]
+        total, idle = sum(ticks), ticks[3] + ticks[4]
+        return (total - idle) / hertz, total / hertz, self._family() / hertz
+
+    def _family(self) -> int:
+        """Ticks of this process and its descendants, those that ended and were waited for too."""
+        parent, used = {}, {}
+        for path in self.PROC.glob("[0-9]*/stat"):
+            try:
+                fields = path.read_text().rsplit(")", 1)[1].split()
+            except OSError:  # it ended meanwhile
+                continue
+            pid = int(path.parent.name)
+            parent[pid], used[pid] = int(fields[1]), sum(int(n) for n in fields[11:15])
+        family, size = {os.getpid()}, 0
+        while len(family) > size:
+            size = len(family)
+            family |= {pid for pid, above in parent.items() if above in family}
+        return sum(used.get(pid, 0) for pid in family)
