@@ -6,8 +6,6 @@ cd "$(dirname "$0")/.."
 source scripts/venv.sh
 install ".[test]"
 .venv/bin/ruff check .
-# One worker a core, one thread each; WORKERS=0 runs everything in one process. Files in their
-# order: sorted by their number of tests, the longest few would run last and alone.
+# One worker a core, one thread each; WORKERS=0 runs everything in one process.
 cores=$(.venv/bin/python -c 'import os; print(min(8, os.cpu_count() or 1))')
-OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n "${WORKERS:-$cores}" \
-    --dist loadfile --no-loadscope-reorder "$@"
+OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n "${WORKERS:-$cores}" --dist loadfile "$@"
