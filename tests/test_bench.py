@@ -215,7 +215,7 @@ def test_a_child_that_still_runs_is_not_another_process():
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE,
                           stdout=subprocess.PIPE) as child:
         child.stdout.readline()
-        assert timing.Others().used()[2] - before[2] >= 0.29
+        assert timing.Others().used()[2] - before[2] > 0.25
         child.stdin.close()
 
 

@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 TINY = ["scale=tiny", "hardware=cpu", "hardware.threads=1"]
 
 
@@ -30,6 +32,7 @@ def test_train_then_invert_then_report(tmp_path):
     assert {p.name for p in tmp_path.iterdir()} == {"runs"}  # no stray files
 
 
+@pytest.mark.slow
 def test_theory_prints_both_lemmas_and_draws_the_figure(tmp_path):
     done = command(tmp_path, "rtil.theory", "model.n0=2", "model.n1=4", "model.nd=12",
                    "ratios=[0.5]", "num_train=[100]", "steps=50", "num_signals=4")
