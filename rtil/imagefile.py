@@ -171,10 +171,23 @@ class ImageFiles:
 def decode(data: bytes, size: int, channels: int) -> np.ndarray:
     """Decode an image, scale its short side to `size` (Lanczos, anti-aliased), crop the centre.
 
-    Orientation tags are applied, transparency is laid on white, 16-bit grey becomes 8-bit.
-
     Returns:
         (channels, size, size) uint8.
+
+    Raises:
+        One of `UNREADABLE`.
+    """
+    image = open_picture(data, "L" if channels == 1 else "RGB")
+    scaled = covering(image.size, size)
+    if image.size != scaled:
+        image = image.resize(scaled, Image.Resampling.LANCZOS)
+    return pixels(crop_centre(image, size))
+
+
+def open_picture(data: bytes, mode: str | None = None) -> Image.Image:
+    """Decode an image to `mode`, "L" or "RGB"; None: "L" where it is stored grey, else "RGB".
+
+    Orientation tags are applied, transparency is laid on white, 16-bit grey becomes 8-bit.
 
     Raises:
         One of `UNREADABLE`.
@@ -184,6 +197,7 @@ def decode(data: bytes, size: int, channels: int) -> np.ndarray:
             image = ImageOps.exif_transpose(file)
     except UnidentifiedImageError:  # its message is a memory address
         raise ValueError("not an image of a known format") from None
+    grey = image.mode in GREY_MODES
     if image.mode == "F":
         raise ValueError("floating-point pixels have no fixed range; convert them to 8 or 16 bits")
     if image.mode.startswith("I"):  # Pillow clips these at 255 where it should scale
@@ -192,14 +206,24 @@ def decode(data: bytes, size: int, channels: int) -> np.ndarray:
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    image = image.convert("L" if channels == 1 else "RGB")
-    scale = size / min(image.size)
-    width, height = (max(size, round(scale * side)) for side in image.size)
-    if image.size != (width, height):
-        image = image.resize((width, height), Image.Resampling.LANCZOS)
-    left, top = (width - size) // 2, (height - size) // 2
-    pixels = np.asarray(image.crop((left, top, left + size, top + size)))
-    return pixels.reshape(size, size, channels).transpose(2, 0, 1)
+    return image.convert(mode or ("L" if grey else "RGB"))
+
+
+def covering(sides: tuple[int, int], size: int) -> tuple[int, int]:
+    """(width, height) of a picture of these sides once its short side is scaled to `size`."""
+    scale = size / min(sides)
+    return tuple(max(size, round(scale * side)) for side in sides)
+
+
+def crop_centre(image: Image.Image, size: int) -> Image.Image:
+    """The square of that side in the middle."""
+    left, top = (image.width - size) // 2, (image.height - size) // 2
+    return image.crop((left, top, left + size, top + size))
+
+
+def pixels(image: Image.Image) -> np.ndarray:
+    """(channels, height, width) of an image of mode "L", "RGB" or "F"."""
+    return np.asarray(image).reshape(image.height, image.width, -1).transpose(2, 0, 1)
 
 
 def pack(
@@ -243,9 +267,9 @@ def pack(
     channels = files.channels() if channels == "auto" else channels
 
     def shrink(data: bytes) -> bytes:
-        pixels = decode(data, resolution, channels).transpose(1, 2, 0)
+        image = decode(data, resolution, channels).transpose(1, 2, 0)
         png = io.BytesIO()
-        Image.fromarray(pixels[:, :, 0] if channels == 1 else pixels).save(png, "png")
+        Image.fromarray(image[:, :, 0] if channels == 1 else image).save(png, "png")
         return png.getvalue()
 
     out.parent.mkdir(parents=True, exist_ok=True)
