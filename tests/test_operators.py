@@ -11,6 +11,7 @@ from rtil.operators import (
     KNOBS,
     NONLINEAR,
     TASKS,
+    VECTORS,
     Blur,
     Circulant,
     Dense,
@@ -508,6 +509,7 @@ def test_every_task_config_builds_its_operator(name):
     operator = build_operator(config["task"], (3, 16, 32), seed=3, **knobs)
     assert operator.in_shape == (3, 16, 32)
     assert isinstance(operator, LinearOperator) == (name not in NONLINEAR)
+    assert operator.measures_images == (name not in VECTORS)
 
 
 def test_every_task_has_a_config_and_every_knob_a_task():
@@ -520,6 +522,8 @@ def test_build_operator_passes_its_choices_on():
     assert torch.equal(cs.filter, PartialCirculant((1, 8, 8), 0.5, 3, "published").filter)
     mask = build_operator({"name": "inpainting"}, (1, 8, 8), 3, ratio=0.5)
     assert torch.equal(mask.observed, RandomInpainting((1, 8, 8), 0.5, 3).observed)
+    given = build_operator({"name": "inpainting"}, (1, 8, 8), 3, ratio=0.5, mask=~mask.observed)
+    assert torch.equal(given.observed, ~mask.observed)
     assert build_operator({"name": "sr"}, (1, 8, 8), 3, factor=4).out_shape == (1, 2, 2)
     blur = build_operator({"name": "deblur", "kernel_size": 5}, (1, 8, 8), 3, blur_std=1.0)
     assert torch.equal(blur.rows, Blur((1, 8, 8), 1.0, 5).rows)
@@ -543,6 +547,8 @@ def test_build_operator_refuses_what_it_cannot_use():
         build_operator({"name": "denoise"}, (1, 8, 8), 0, noise_std=0.0)
     with pytest.raises(ValueError, match=r"task=cs: ratio=2 must be in \(0, 1\]"):
         build_operator({"name": "cs"}, (1, 8, 8), 0, ratio=2)
+    with pytest.raises(ValueError, match=r"task=sr has no mask"):
+        build_operator({"name": "sr"}, (1, 8, 8), 0, factor=2, mask=torch.ones(8, 8).bool())
 
 
 def test_circulant_follows_a_filter_that_is_loaded_replaced_or_changed_in_place():

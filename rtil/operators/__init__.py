@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from math import inf
 from typing import NamedTuple
 
+from torch import Tensor
+
 from rtil.operators.blur import Blur
 from rtil.operators.circulant import Circulant, PartialCirculant
 from rtil.operators.dense import Dense
@@ -17,6 +19,7 @@ __all__ = [
     "KNOBS",
     "NONLINEAR",
     "TASKS",
+    "VECTORS",
     "Blur",
     "Circulant",
     "Dense",
@@ -50,6 +53,7 @@ TASKS = {
 }
 KNOBS = ("ratio", "factor", "blur_std")  # of one task or another; every task has noise_std
 NONLINEAR = ("phase_retrieval",)
+VECTORS = ("cs", "phase_retrieval")  # what these measure is no image
 
 
 def check_task(
@@ -87,6 +91,7 @@ def build_operator(
     factor: int | None = None,
     blur_std: float | None = None,
     noise_std: float | None = None,
+    mask: Tensor | None = None,
 ) -> ForwardOperator:
     """The operator of a task (configs/task) for images of one shape.
 
@@ -99,17 +104,20 @@ def build_operator(
         blur_std: standard deviation of the kernel in pixels, the knob of deblur.
         noise_std: the knob of denoise, where it must not be 0. The operator does not keep it:
             see `ForwardOperator.noisy`.
+        mask: (H, W) bool for inpainting, instead of the one that `ratio` and `seed` draw.
 
     Raises:
         ValueError: unknown task, its knob missing, not a number or out of range, or another
-            task's knob given.
+            task's knob or a mask given.
     """
     check_task(task, ratio, factor, blur_std, noise_std)
     name = task["name"]
+    if mask is not None and name != "inpainting":
+        raise ValueError(f"task={name} has no mask; it belongs to task=inpainting.")
     if name == "cs":
         return PartialCirculant(in_shape, ratio, seed, scale=task.get("scale", "unit"))
     elif name == "inpainting":
-        return RandomInpainting(in_shape, ratio, seed)
+        return RandomInpainting(in_shape, ratio, seed) if mask is None else Mask(in_shape, mask)
     elif name == "sr":
         return Downsample(in_shape, factor)
     elif name == "deblur":
