@@ -1,13 +1,13 @@
-"""Reconstructs held-out images from measurements: `python -m rtil.invert task=cs ratio=0.05`.
+"""Reconstructs images from measurements: `python -m rtil.invert task=cs ratio=0.05`.
 
-Loads G, builds A, measures, inverts, scores, and appends one row per image. Images that have a
-row already are left out, so the same command goes on where it was stopped.
+Loads G, builds A, inverts in batches. Held-out images are measured here, scored, and get a row
+each (`rtil.problem`); with `input` the measurements are the user's own (`rtil.own`). What is on
+disk already is left out, so the same command goes on where it was stopped.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import sys
 import time
@@ -18,18 +18,18 @@ import hydra
 import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
-from torch import Tensor
 from tqdm import tqdm
 
-from rtil import checkpoint, metrics, results
-from rtil.data import ImageData, load_data, to_float
-from rtil.inverters.inverter import Inverter, Reconstruction
+from rtil import checkpoint, inputs, measurement, metrics, results
+from rtil.data import load_data, to_float
+from rtil.inverters.inverter import Inverter
 from rtil.inverters.linear import LinearEstimate
 from rtil.inverters.lmmse import LMMSE, GaussianPrior
 from rtil.losses import MeasurementLoss
-from rtil.metrics import to_unit
 from rtil.models.generator import Generator
 from rtil.operators import KNOBS, ForwardOperator, build_operator, check_task
+from rtil.own import Own
+from rtil.problem import HeldOut, Problem
 from rtil.runtime import (
     CONFIGS,
     Runtime,
@@ -46,188 +46,129 @@ log = logging.getLogger("rtil.invert")
 ADOPTED = ("model", "rtil", "scale", "data")  # groups that an explicit generator brings along
 
 
-class Oracle:
-    """PSNR of the best iterate, judged by the true image: no user has it, so never a result."""
-
-    def __init__(self, x: Tensor) -> None:
-        self.x, self.best = x, torch.full((len(x),), -torch.inf, device=x.device)
-
-    def __call__(self, image: Tensor) -> None:
-        self.best = torch.maximum(self.best, metrics.psnr(to_unit(image), self.x))
-
-
 def invert(cfg: DictConfig, overrides: Sequence[str] | None = None) -> Path:
-    """Inverts cfg.num_images images of cfg.split that have no row yet.
+    """Inverts cfg.num_images images of cfg.split that have no row yet, or those of cfg.input.
 
     Args:
         cfg: composed from invert.yaml.
         overrides: "key=value" texts given by the user; None reads those of the Hydra job.
 
     Returns:
-        The run directory.
+        The directory of the results.
 
     Raises:
-        ValueError, FileNotFoundError: bad settings, generator or data, before any inversion.
+        ValueError, FileNotFoundError: bad settings, files, generator or data, before any
+            inversion.
         RuntimeError: a loss that is not finite; rows already written stay.
     """
     if overrides is None:
         overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else ()
     check_settings(cfg)
+    items = inputs.survey(cfg, overrides)
     rt = start(**cfg.hardware)
     path, digest, G, trained_on = load(cfg, overrides)
     config = OmegaConf.to_container(cfg, resolve=True)
     config |= {"generator": str(path), "generator_sha256": digest}
-    knobs = {key: config.get(key) for key in (*KNOBS, "noise_std")}
-    A = build_operator(config["task"], G.image_shape, config["seed"], **knobs)
-    loss = MeasurementLoss(A, **config["loss"]).to(rt.device)
-    if config["loss"]["lpips"] and loss.lpips is None:
-        log.warning("LPIPS is left out of the loss: loss.lpips_min_ratio is not reached.")
-    lpips = load_lpips(config["metrics"], G.image_shape)
-    data = load_data(
-        config["data"], G.image_shape[1], config["split"], G.image_shape[0], config["num_images"]
-    )
     inverter = build_inverter(config)
     if inverter is not None:
         inverter.check(G)
+    if items:
+        problem: Problem = Own(config, items, G.image_shape, rt)
+    else:
+        explicit = digest[:8] if cfg.generator else ""
+        problem = held_out(config, G, rt, overrides, explicit)
+    A = problem.parts[0].A
     if isinstance(inverter, LinearEstimate):
         inverter.check_operator(A)
-
-    label = results.run_label("invert", config, overrides)
-    trained = results.run_label("train", config, overrides)
-    if cfg.generator:
-        trained = f"{trained},{digest[:8]}"
-    run_dir = Path(config["run_dir"] or Path(config["root"]) / "invert" / trained / label)
-    config["run_dir"] = str(run_dir)
-    done = {row["id"] for row in results.result_rows(run_dir)}
-    left = any(data.name(i) not in done for i in range(config["num_images"]))
-    yardstick = load_yardstick(config, A, G, trained_on) if left else None
-    if rt.rank == 0:
-        results.claim(run_dir, config, results.FREE_INVERT)
-        record = json.dumps(provenance(rt), indent=1)
-        results.write_text(run_dir / "provenance.json", record)
-        for path in run_dir.glob("results*.jsonl"):
-            results.mend(path)
+    if config["loss"]["lpips"] and any(part.loss.lpips is None for part in problem.parts):
+        log.warning("LPIPS is left out of the loss: loss.lpips_min_ratio is not reached.")
+    yardstick = load_yardstick(config, A, G, trained_on) if problem.left else None
+    problem.claim(provenance(rt))
     all_sum(torch.zeros(1, device=rt.device))  # every process waits for the directory
     try:
         G = G.to(rt.device, memory_format=rt.layout)
-        A, method = A.to(rt.device), inverter or yardstick
-        loop(config, rt, G, A, loss, method, yardstick, lpips, data, run_dir)
+        loop(config, rt, G, inverter or yardstick, yardstick, problem)
         all_sum(torch.zeros(1, device=rt.device))
     finally:
         stop()
     if rt.rank == 0:
-        summarise(run_dir)
-    return run_dir
+        problem.summarise()
+    return problem.place
+
+
+def held_out(
+    config: dict, G: Generator, rt: Runtime, overrides: Sequence[str], explicit: str
+) -> HeldOut:
+    """The held-out images that config asks for, with their operator and run directory.
+
+    Args:
+        explicit: digest of a generator that is no other run's, which names the directory; or "".
+    """
+    knobs = {key: config.get(key) for key in (*KNOBS, "noise_std")}
+    mask = None
+    if config["mask"]:
+        path = Path(config["mask"]).expanduser()
+        mask = measurement.read_mask(path)
+        if tuple(mask.shape) != G.image_shape[1:]:
+            sizes = [f"{shape[1]}x{shape[0]}" for shape in (mask.shape, G.image_shape[1:])]
+            raise ValueError(f"invert: mask={path} has {sizes[0]} pixels and the generator draws "
+                             f"{sizes[1]}; both must have the same size.")
+        config["mask_sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    A = build_operator(config["task"], G.image_shape, config["seed"], **knobs, mask=mask)
+    loss = MeasurementLoss(A, **config["loss"])
+    lpips = load_lpips(config["metrics"], G.image_shape)
+    data = load_data(
+        config["data"], G.image_shape[1], config["split"], G.image_shape[0], config["num_images"]
+    )
+    label = results.run_label("invert", config, overrides)
+    trained = ",".join([results.run_label("train", config, overrides), explicit]).rstrip(",")
+    run_dir = Path(config["run_dir"] or Path(config["root"]) / "invert" / trained / label)
+    config["run_dir"] = str(run_dir)
+    return HeldOut(config, data, A, loss, lpips, run_dir, rt)
 
 
 def loop(
-    config: dict, rt: Runtime, G: Generator, A: ForwardOperator, loss: MeasurementLoss,
-    inverter: Inverter, yardstick: LMMSE | None, lpips: metrics.LPIPS | None, data: ImageData,
-    run_dir: Path,
+    config: dict, rt: Runtime, G: Generator, inverter: Inverter | None, yardstick: LMMSE | None,
+    problem: Problem,
 ) -> None:
-    """Measures, inverts and scores this process's images in batches, one row per image."""
-    done = {row["id"] for row in results.result_rows(run_dir)}
-    todo = [i for i in range(config["num_images"]) if data.name(i) not in done]
-    todo, size, seed = todo[rt.rank :: rt.world], config["inversion_batch"], config["seed"]
-    path = run_dir / (f"results-{rt.rank}.jsonl" if rt.rank else "results.jsonl")
-    bar = tqdm(total=len(todo), unit="img", disable=rt.rank > 0,
-               mininterval=0.5 if sys.stderr.isatty() else 30)
+    """Measures and inverts what is left for this process, in batches of one operator each."""
+    seed, size = config["seed"], config["inversion_batch"]
+    bar = tqdm(total=sum(len(part.items) for part in problem.parts), unit="img",
+               disable=rt.rank > 0, mininterval=0.5 if sys.stderr.isatty() else 30)
 
-    def batch(indices: list[int]) -> list[dict]:
-        names = [data.name(i) for i in indices]
-        x = to_float(data.batch(indices)).to(rt.device)
-        rngs = [seeded("cpu", seed, name, "measurement noise") for name in names]
-        y = A.noisy(A(x), config["noise_std"], rngs)
+    def batch(A: ForwardOperator, loss: MeasurementLoss, items: list[int]) -> None:
+        measured = problem.measure(A, items)
+        rngs = [seeded("cpu", seed, problem.name(i), "inversion") for i in items]
+        begin = time.perf_counter()
+        found = inverter.invert(G, A, measured.y, loss, rngs, watch=measured.oracle)
+        seconds = (time.perf_counter() - begin) / len(items)
+        linear = yardstick.invert(None, A, measured.y, loss) if yardstick else None
+        problem.keep(A, items, measured, found, linear, seconds)
 
-        oracle, begin = Oracle(to_unit(x)), time.perf_counter()
-        rngs = [seeded("cpu", seed, name, "inversion") for name in names]
-        found = inverter.invert(G, A, y, loss, rngs, watch=oracle)
-        seconds = (time.perf_counter() - begin) / len(indices)
-
-        linear = yardstick.invert(None, A, y, loss) if yardstick else None
-        rows = score(config, names, x, found, oracle, linear, lpips, seconds)
-        if config["pictures"]:
-            draw(run_dir / "images", names, A, x, y, found, linear, config["selection"])
-        return rows
-
-    first = 0
-    while first < len(todo):
-        indices, rows = todo[first : first + size], None
-        try:
-            rows = batch(indices)
-        except RuntimeError as error:
-            if not out_of_memory(error) or len(indices) == 1:
-                raise
-        if rows is None:  # past the except, where the error would hold the memory
-            size = len(indices) // 2
-            log.warning("Out of memory with %d images at a time: trying %d.", len(indices), size)
-            if rt.device.type == "cuda":
-                torch.cuda.empty_cache()
-            continue
-        results.append_rows(path, rows)
-        bar.update(len(indices))
-        first += len(indices)
+    for A, loss, todo in problem.parts:
+        first, A, loss = 0, A.to(rt.device), loss.to(rt.device)
+        while first < len(todo):
+            items, short = todo[first : first + size], False
+            try:
+                batch(A, loss, items)
+            except RuntimeError as error:
+                if not out_of_memory(error) or len(items) == 1:
+                    raise
+                short = True
+            if short:  # past the except, where the error would hold the memory
+                size = len(items) // 2
+                log.warning("Out of memory with %d images at a time: trying %d.", len(items), size)
+                if rt.device.type == "cuda":
+                    torch.cuda.empty_cache()
+                continue
+            bar.update(len(items))
+            first += len(items)
     bar.close()
 
 
 def out_of_memory(error: RuntimeError) -> bool:
     """Whether a device or the host had no memory left for a tensor."""
     return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
-
-
-def score(
-    config: dict, names: list[str], x: Tensor, found: Reconstruction, oracle: Oracle,
-    linear: Reconstruction | None, lpips: metrics.LPIPS | None, seconds: float,
-) -> list[dict]:
-    """One row per image: the selected iterate, the last one, the oracle and the yardstick."""
-    last = config["selection"] == "last"
-    columns = {
-        **quality("", found.last if last else found.image, x, lpips),
-        "loss": (found.last_loss if last else found.loss).tolist(),
-        **quality("last_", found.last, x, None),
-        "last_loss": found.last_loss.tolist(),
-        "oracle_psnr_db": oracle.best.tolist(),
-        **quality("lmmse_", linear.image if linear else None, x, lpips),
-    }
-    return [
-        {"id": name, **{key: values[b] for key, values in columns.items()}, "seconds": seconds}
-        for b, name in enumerate(names)
-    ]
-
-
-@torch.no_grad()
-def quality(
-    prefix: str, image: Tensor | None, x: Tensor, lpips: metrics.LPIPS | None
-) -> dict[str, list]:
-    """PSNR, SSIM and, with a network, LPIPS of images (B, C, H, W) against x, per image."""
-    nothing = [None] * len(x)
-    if image is None:
-        return {f"{prefix}{key}": nothing for key in ("psnr_db", "ssim", "lpips")}
-    a, b = to_unit(image), to_unit(x)
-    return {
-        f"{prefix}psnr_db": metrics.psnr(a, b).tolist(),
-        f"{prefix}ssim": metrics.ssim(a, b).tolist(),
-        f"{prefix}lpips": lpips(image.clamp(-1, 1), x).tolist() if lpips else nothing,
-    }
-
-
-def draw(
-    folder: Path, names: list[str], A: ForwardOperator, x: Tensor, y: Tensor,
-    found: Reconstruction, linear: Reconstruction | None, selection: str,
-) -> None:
-    """Writes <id>.png (reconstruction) and its original, measurement and yardstick."""
-    from torchvision.utils import save_image  # slow to import
-
-    folder.mkdir(exist_ok=True)
-    pictures = {
-        "": found.last if selection == "last" else found.image,
-        "-original": x,
-        "-measurement": A.measurement_image(y),
-        "-lmmse": linear.image if linear else None,
-    }
-    for suffix, images in pictures.items():
-        for name, image in zip(names, () if images is None else to_unit(images)):
-            save_image(image, folder / f"{name}{suffix}.png")
 
 
 def check_settings(cfg: DictConfig) -> None:
@@ -323,14 +264,15 @@ def load_yardstick(
 ) -> LMMSE | None:
     """The linear estimate from the generator's own training images.
 
-    None where it is switched off, and with a warning where A is not linear or images are missing.
+    None where it is switched off or there are no true images to compare with (`input`), and with a
+    warning where A is not linear or images are missing.
 
     Args:
         trained_on: the `data` group of the generator's training; used where it is another data
             set than the one inverted.
     """
     settings, wanted = config["yardstick"], config["inverter"]["name"] == "lmmse"
-    if not settings["use"] and not wanted:
+    if not wanted and (config["input"] or not settings["use"]):
         return None
     source = config["data"]
     if trained_on["name"] != source["name"]:
@@ -361,24 +303,6 @@ def load_lpips(settings: dict, shape: tuple[int, int, int]) -> metrics.LPIPS | N
         if wanted == "auto":
             return None
         raise
-
-
-def summarise(run_dir: Path) -> None:
-    """Prints the means with their intervals over every row of the directory."""
-    rows = results.result_rows(run_dir)
-    lines = [f"{run_dir}: {len(rows)} images"]
-    names = {
-        "psnr_db": "PSNR", "last_psnr_db": "PSNR of the last iterate",
-        "oracle_psnr_db": "oracle PSNR (picked by the true image)",
-        "lmmse_psnr_db": "PSNR of the LMMSE yardstick", "ssim": "SSIM", "lpips": "LPIPS",
-    }
-    for key, name in names.items():
-        values = [row[key] for row in rows if row[key] is not None]
-        if values:
-            mean, half = metrics.mean_ci(values)
-            unit = " dB" if key.endswith("_db") else ""
-            lines.append(f"{name}: {mean:.3f} +- {half:.3f}{unit}  (95 % CI, n = {len(values)})")
-    print("\n  ".join(lines))
 
 
 @hydra.main(version_base="1.3", config_path=CONFIGS, config_name="invert")

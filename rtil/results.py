@@ -19,13 +19,14 @@ FREE_TRAIN = ("run_dir", "root", "total_nimg", "hardware", "log_every", "checkpo
               "samples_every", "keep_checkpoints", "data.path", "data.cache_gb", "scale",
               "experiment")
 FREE_INVERT = ("run_dir", "root", "generator", "num_images", "inversion_batch", "hardware",
-               "pictures", "experiment", "data.path", "data.cache_gb", "scale")
+               "pictures", "save_measurements", "experiment", "data.path", "data.cache_gb",
+               "scale")
 GROUPS = ("model", "rtil", "task", "inverter", "data", "scale", "hardware", "experiment",
           "protocol")
 # Overrides that a run's directory is named after, and those among them that it is not.
 IN_NAME = {
     "train": ("model", "rtil", "data", "scale", "resolution", "image_channels"),
-    "invert": ("task", "inverter", "loss", "metrics", "selection", "split", "scale.ilo",
+    "invert": ("task", "inverter", "loss", "metrics", "selection", "split", "mask", "scale.ilo",
                "scale.csgm", "scale.mgan", "scale.lpips", "tuned"),
 }
 NOT_IN_NAME = ("data.path", "data.cache_gb", "data.trained_on", "scale.num_images",
