@@ -1,5 +1,7 @@
 """Small seeded networks that many tests share; no weight, bias or noise strength is zero."""
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -8,6 +10,9 @@ from rtil.models.pggan import PGGANDiscriminator, PGGANGenerator
 from rtil.models.stylegan2 import StyleGAN2Discriminator, StyleGAN2Generator
 
 CHANNELS = {4: 6, 8: 5, 16: 4, 32: 3, 64: 2}
+# The generator of Karras et al. 2018, in rtil's choices.
+KARRAS = {"upsample": "nearest", "pixel_norm": "input", "rgb_gain": 1.0, "input_fan": "in",
+          "first_convs": 1}
 
 
 def randomise(network, seed):
@@ -39,12 +44,18 @@ def stylegan2():
 def pggan():
     """Factory of PGGAN generators, float64."""
 
-    def make(resolution=16, image_channels=1, seed=0, channels=None, phase_nimg=None):
+    def make(resolution=16, image_channels=1, seed=0, channels=None, phase_nimg=None, **choices):
         channels = CHANNELS if channels is None else channels
-        G = PGGANGenerator(resolution, channels, image_channels, z_dim=8, phase_nimg=phase_nimg)
+        G = PGGANGenerator(resolution, channels, image_channels, 8, phase_nimg, **choices)
         return randomise(G, seed)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def karras(pggan):
+    """Factory of PGGAN generators as Karras et al. 2018 define them, float64."""
+    return partial(pggan, **KARRAS)
 
 
 @pytest.fixture(scope="session")
@@ -70,7 +81,7 @@ def discriminator():
     return make
 
 
-@pytest.fixture(params=["stylegan2", "pggan"])
+@pytest.fixture(params=["stylegan2", "pggan", "karras"])
 def generator(request):
     """Each GAN generator in turn, four blocks, 3x32x32."""
     return request.getfixturevalue(request.param)(32, image_channels=3)

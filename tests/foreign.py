@@ -2,7 +2,8 @@
 
 From what each layout is documented to store: rosinality and NVlabs keep up-sampling kernels as
 conv_transpose2d reads them and style biases with their one, genforce flips and leaves it out,
-mGANprior orders kernels (k, k, in, out).
+mGANprior orders kernels (k, k, in, out). PGGANs have networks of their own: the authors', and that
+of Karras et al. 2018 in genforce's two spellings.
 """
 
 import argparse
@@ -10,6 +11,7 @@ import pickle
 import sys
 import types
 from collections import OrderedDict
+from itertools import pairwise
 from unittest import mock
 
 import numpy as np
@@ -136,6 +138,51 @@ def pggan(channels=CHANNELS, z_dim=8, seed=0):
     return state
 
 
+class Karras:
+    """Random tensors of the PGGAN of Karras et al. 2018 by what they are: (weight, bias) each.
+
+    first: (z_dim, C, 4, 4), what the latent is multiplied with. convs: of each size, (out, in, 3,
+    3); one at 4x4, then two, of which the first reads an enlarged map.
+    """
+
+    def __init__(self, channels=CHANNELS, z_dim=8, colours=3, seed=0):
+        rng, widths = torch.Generator().manual_seed(seed), list(channels.values())
+
+        def layer(*shape):
+            return torch.randn(shape, generator=rng), torch.randn(shape[0], generator=rng)
+
+        self.first = torch.randn(z_dim, widths[0], 4, 4, generator=rng)
+        self.first_bias = torch.randn(widths[0], generator=rng)
+        self.convs = [[layer(widths[0], widths[0], 3, 3)]]
+        for before, out in pairwise(widths):
+            self.convs.append([layer(out, before, 3, 3), layer(out, out, 3, 3)])
+        self.rgbs = [layer(colours, out, 1, 1) for out in widths]
+
+
+def turned(weight):
+    """In and out exchanged and the kernel flipped: what a transposed convolution reads."""
+    return weight.transpose(0, 1).flip(2, 3)
+
+
+def genforce_pggan(net, fused=False, weight="weight", bias="bias", up=turned):
+    """layerN and outputN; with fused, what enlarges is a transposed convolution."""
+    state = {"lod": torch.zeros(()), f"layer0.{weight}": turned(net.first),
+             f"layer0.{bias}": net.first_bias}
+    for k, (convs, rgb) in enumerate(zip(net.convs, net.rgbs)):
+        for i, (kernel, shift) in enumerate(convs, start=2 - len(convs)):
+            enlarges = fused and k > 0 and i == 0
+            named = "weight" if enlarges else weight
+            state |= {f"layer{2 * k + i}.{named}": up(kernel) if enlarges else kernel,
+                      f"layer{2 * k + i}.{bias}": shift}
+        state |= {f"output{k}.{weight}": rgb[0], f"output{k}.{bias}": rgb[1]}
+    return state
+
+
+def mganprior_pggan(net, fused=False):
+    return genforce_pggan(net, fused, "conv.weight", "wscale.bias",
+                          lambda weight: turned(weight).permute(2, 3, 0, 1))
+
+
 # NVlabs' pickles: modules as (source code, class name, state), with their own dictionary
 
 
@@ -211,7 +258,12 @@ def write(folder, kind, net=None, state=None, **settings):
     path = folder / f"{kind}.pt"
     if kind == "nvlabs":
         return nvlabs_pickle(path, state or nvlabs(net or Net()), **settings)
-    if kind == "authors_pggan":
+    if kind == "mganprior_pggan":
+        content = state or mganprior_pggan(net or Karras())
+    elif kind == "genforce_pggan":
+        content = {"generator": {}, "discriminator": {"lod": torch.zeros(())},
+                   "generator_smooth": state or genforce_pggan(net or Karras())}
+    elif kind == "authors_pggan":
         content = {"g_ema": state or pggan(), "g": {}, "d": {}}
     elif kind == "authors":
         named = {f"module.{k}": v for k, v in (state or rosinality(net or Net())).items()}

@@ -13,6 +13,7 @@ from baseline.pggan import PGGANDiscriminator
 from benchmarks import flops, inversion, memory, setting, timing, training
 from benchmarks.record import Record, Row
 from benchmarks.timing import Ratio, alternate, ratio_of
+from conftest import KARRAS
 
 from rtil import checkpoint
 from rtil.runtime import Runtime
@@ -69,6 +70,15 @@ def test_layers_are_those_that_a_forward_pass_runs(model):
     assert 1.0 <= ran / flops.cost(generator, 1, 1).flops <= most
     ran = flops.counted(lambda: D(image))
     assert 1.0 <= ran / flops.cost(layers.discriminator, 1, 1).flops <= most
+
+
+@pytest.mark.parametrize("choices", [{}, KARRAS, {"first_convs": 3}])
+def test_layers_of_every_pggan_are_those_that_a_forward_pass_runs(choices):
+    cfg = setting.config("pggan", "vanilla", 16)
+    cfg["model"]["generator"] |= choices
+    G, layers = setting.generator(cfg, CPU), flops.pggan(cfg["model"])
+    ran = flops.counted(lambda: G(torch.randn(1, G.z_dim)))
+    assert ran == flops.cost(layers.head(2) + layers.tail(2), 1, 1).flops
 
 
 def test_gradient_penalty_costs_six_forward_passes():
@@ -196,6 +206,13 @@ def test_straightforward_network_of_a_configuration_draws_rtils_image():
     assert all(p.is_contiguous() for p in g.parameters())
     one = torch.ones(2, 1)
     torch.testing.assert_close(g([z], [one], 1), G(z), rtol=1e-4, atol=1e-4)
+
+
+def test_straightforward_network_of_another_pggan_is_refused():
+    cfg = setting.config("pggan", "vanilla", 16)
+    cfg["model"]["generator"] |= KARRAS
+    with pytest.raises(ValueError, match=r"PGGANGenerator is the published one .* upsample;"):
+        setting.twin(setting.generator(cfg, CPU), cfg, "generator")
 
 
 def test_other_processes_share_is_unknown_without_proc(monkeypatch, tmp_path):

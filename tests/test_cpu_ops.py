@@ -67,6 +67,7 @@ def test_styled_act_differentiates_twice(shape, demod, maps):
 def test_modulation_and_norm_act_differentiate_twice(shape):
     agrees(modulate, rand(*shape), rand(*shape[:2], seed=3))
     agrees(norm_act, rand(*shape), tolerance=1e-4)
+    agrees(lambda x: norm_act(x, slope=1.0), rand(*shape), tolerance=1e-4)
 
 
 @pytest.mark.parametrize("shape", [*SHAPES, (4, 6), (300, 17)])

@@ -9,7 +9,7 @@ from pathlib import Path
 import foreign as foreign_files
 import pytest
 import torch
-from foreign import Net, genforce, nvlabs, pggan, rosinality
+from foreign import Karras, Net, genforce, genforce_pggan, nvlabs, pggan, rosinality
 from hydra import compose, initialize_config_dir
 
 from rtil import checkpoint, invert, results
@@ -19,7 +19,8 @@ from rtil.models.stylegan2 import StyleGAN2Generator
 from rtil.runtime import CONFIGS
 
 STYLEGAN2 = ["authors", "rosinality", "nvlabs", "genforce", "genforce_training", "mganprior"]
-KINDS = [*STYLEGAN2, "authors_pggan"]
+PGGAN = ["authors_pggan", "genforce_pggan", "mganprior_pggan"]
+KINDS = [*STYLEGAN2, *PGGAN]
 
 
 @pytest.fixture
@@ -56,10 +57,11 @@ def test_imported_weights_draw_the_images_of_the_file(write, kind):
         assert worst < 1e-12
 
 
-@pytest.mark.parametrize("kind", ["authors", "nvlabs", "genforce", "authors_pggan"])
+@pytest.mark.parametrize("kind", ["authors", "nvlabs", "genforce", *PGGAN])
 def test_check_sees_a_wrong_value_in_any_weight(write, kind):
     small = {4: 3, 8: 2}
-    path = write(kind, state=pggan(small)) if "pggan" in kind else write(kind, Net(small))
+    net = Karras(small) if kind in PGGAN else Net(small)
+    path = write(kind, state=pggan(small)) if kind == "authors_pggan" else write(kind, net)
     foreign = importing.recognise(path)
     config = importing.configuration(foreign.spec, "vanilla", "tiny", "unknown")
     weights = importing.build(foreign.weights(), config).state_dict()
@@ -150,7 +152,8 @@ def test_unlikely_mapping_multiplier_is_warned_of(write):
 
 def broken(kind, name, value):
     state = {"authors": lambda: rosinality(Net()), "nvlabs": lambda: nvlabs(Net()),
-             "genforce": lambda: genforce(Net()), "authors_pggan": pggan}[kind]()
+             "genforce": lambda: genforce(Net()), "authors_pggan": pggan,
+             "genforce_pggan": lambda: genforce_pggan(Karras())}[kind]()
     if value is None:
         del state[name]
     else:
@@ -159,7 +162,8 @@ def broken(kind, name, value):
 
 
 BIAS = {"authors": "convs.1.activate.bias", "nvlabs": "synthesis.b8.conv1.bias",
-        "genforce": "synthesis.layer2.bias", "authors_pggan": "progression_8.conv.3.conv.bias"}
+        "genforce": "synthesis.layer2.bias", "authors_pggan": "progression_8.conv.3.conv.bias",
+        "genforce_pggan": "layer2.bias"}
 
 
 @pytest.mark.parametrize("kind", BIAS)
@@ -181,6 +185,8 @@ def test_entries_that_do_not_fit_are_named_with_shapes(write, kind, value, text)
     ("authors", "convs.2.conv.weight"), ("authors", "style.1.weight"),
     ("nvlabs", "synthesis.b8.conv1.weight"), ("genforce", "synthesis.layer2.weight"),
     ("authors_pggan", "progression_8.conv.0.conv.weight_orig"),
+    ("genforce_pggan", "layer0.weight"), ("genforce_pggan", "layer2.weight"),
+    ("genforce_pggan", "layer3.weight"), ("genforce_pggan", "output0.weight"),
 ])
 def test_entries_that_sizes_are_read_from_are_named_when_missing(write, kind, name):
     with pytest.raises(ValueError, match=name.replace(".", r"\.")):
@@ -223,18 +229,6 @@ def test_another_resampling_filter_is_refused(write, kind, name, gain):
         imported(write(kind, state=state))
 
 
-@pytest.mark.parametrize(("weight", "bias"), [("weight", "bias"), ("conv.weight", "wscale.bias")])
-def test_genforces_pggan_is_refused_with_what_differs(write, weight, bias):
-    state = {"lod": torch.zeros(())}
-    for name, shape in {"layer0": (6, 8, 4, 4), "layer1": (6, 6, 3, 3), "output0": (3, 6, 1, 1),
-                        "layer2": (5, 6, 3, 3), "layer3": (5, 5, 3, 3),
-                        "output1": (3, 5, 1, 1)}.items():
-        state |= {f"{name}.{weight}": torch.zeros(shape), f"{name}.{bias}": torch.zeros(shape[0])}
-    with pytest.raises(ValueError, match=r"(?s)PGGAN of 8x8 pixels, channels \{4: 6, 8: 5\}.*"
-                                         "nearest neighbours.*pixel norm.*latent is normalised"):
-        imported(write("genforce", state=state))
-
-
 @pytest.mark.parametrize("content", [{"epoch": 3}, [1], {"w": torch.zeros(2)}])
 def test_a_file_without_a_generator_says_what_it_holds(tmp_path, content):
     torch.save(content, tmp_path / "a.pt")
@@ -272,8 +266,10 @@ def test_a_pggan_cannot_be_exported(write, tmp_path):
 # Use
 
 
-@pytest.mark.parametrize(("kind", "method"), [("authors", "ilo"), ("nvlabs", "csgm"),
-                                              ("authors_pggan", "mgan")])
+@pytest.mark.parametrize(("kind", "method"), [
+    ("authors", "ilo"), ("nvlabs", "csgm"), ("authors_pggan", "mgan"), ("genforce_pggan", "mgan"),
+    ("mganprior_pggan", "ilo"),
+])
 def test_inversion_runs_on_an_imported_generator(write, tmp_path, kind, method):
     out = tmp_path / "generator.pt"
     importing.import_file(write(kind), out)

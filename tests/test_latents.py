@@ -47,8 +47,9 @@ def test_zero_injection_is_the_plain_generator(generator, rng):
     assert torch.equal(Additive(4).synthesize(generator, silent), plain)
 
 
-def test_one_code_is_the_plain_generator(pggan, rng):
-    G = pggan(16)
+@pytest.mark.parametrize("kind", ["pggan", "karras"])
+def test_one_code_is_the_plain_generator(request, rng, kind):
+    G = request.getfixturevalue(kind)(16)
     latents = MultiCode(1, 2).sample(G, 3, rng)
     assert torch.equal(MultiCode(1, 2).synthesize(G, latents), G(latents.w))
 
@@ -86,8 +87,9 @@ def test_injection_joins_before_the_own_image_of_its_block(stylegan2, rng):
     torch.testing.assert_close(changed, G.blocks[2].to_rgb.conv(z, latents.w[:, 5])[0])
 
 
-def test_multicode_restarts_after_the_mix(pggan, rng):
-    G, space = pggan(16), MultiCode(3, 2)
+@pytest.mark.parametrize("kind", ["pggan", "karras"])
+def test_multicode_restarts_after_the_mix(request, rng, kind):
+    G, space = request.getfixturevalue(kind)(16), MultiCode(3, 2)
     latents = space.sample(G, 2, rng)
     x = (G.run(latents.w, stop=2).x * latents.alpha[:, :, None, None]).view(2, 3, 5, 8, 8).sum(1)
     state = G.run(latents.w, stop=2)._replace(x=x)
@@ -155,10 +157,11 @@ def test_weights_stay_finite_when_the_uniform_draw_is_zero(pggan, rng, monkeypat
 # Several codes
 
 
+@pytest.mark.parametrize("kind", ["pggan", "karras"])
 @pytest.mark.parametrize("block", [1, 2, 3])
-def test_multicode_is_a_loop_over_codes(pggan, rng, block):
+def test_multicode_is_a_loop_over_codes(request, rng, block, kind):
     """g_1(sum_n g_0(z_n) * alpha^n), also with weights that differ between channels."""
-    G = pggan(16)
+    G = request.getfixturevalue(kind)(16)
     latents = MultiCode(3, block).sample(G, 2, rng)
     channels = G.shapes[block][0]
     for alpha in (latents.alpha, torch.rand(6, channels, generator=rng).double()):
@@ -197,7 +200,9 @@ def test_codes_mix_the_image_of_a_block_that_fades_in_as_its_map(pggan, rng):
 # Mixtures
 
 
-@pytest.mark.parametrize(("kind", "members"), [("stylegan2", ADDITIVE), ("pggan", CODES)])
+@pytest.mark.parametrize(("kind", "members"), [
+    ("stylegan2", ADDITIVE), ("pggan", CODES), ("karras", CODES),
+])
 def test_one_batch_of_a_mixture_equals_its_members_one_by_one(request, rng, kind, members):
     G = request.getfixturevalue(kind)(16)
     mixture = Mixture(members, group=2)

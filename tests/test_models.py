@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import KARRAS
 from scipy import stats
 
 from rtil.models.generator import EMPTY
@@ -25,13 +26,13 @@ def normal(*shape, seed=0):
 
 @pytest.mark.parametrize("resolution", [8, 16, 32, 64])
 @pytest.mark.parametrize("image_channels", [1, 3])
-@pytest.mark.parametrize("kind", ["stylegan2", "pggan"])
+@pytest.mark.parametrize("kind", ["stylegan2", "pggan", "karras"])
 def test_any_size_draws_images_that_every_weight_changes(
     request, discriminator, kind, resolution, image_channels
 ):
     """Shapes are as declared, and every parameter of G and D has a gradient that is not zero."""
     G = request.getfixturevalue(kind)(resolution, image_channels)
-    D = discriminator(kind, resolution, image_channels)
+    D = discriminator("stylegan2" if kind == "stylegan2" else "pggan", resolution, image_channels)
     w = G.map(normal(4, G.z_dim))
     state = EMPTY
     for k in range(1, G.num_blocks + 1):
@@ -45,7 +46,7 @@ def test_any_size_draws_images_that_every_weight_changes(
     scores.square().sum().backward()
     smaller = [f"{end}_rgb.{i}." for end in ("to", "from") for i in range(G.num_blocks - 1)]
     for name, p in (*G.named_parameters(), *D.named_parameters()):
-        if kind == "pggan" and name.startswith(tuple(smaller)):  # read while growing only
+        if kind != "stylegan2" and name.startswith(tuple(smaller)):  # read while growing only
             assert p.grad is None, name
         else:
             assert p.grad.abs().max() > 0, name
@@ -123,7 +124,7 @@ def test_samples_of_a_batch_do_not_see_each_other(generator, rng):
         )
 
 
-@pytest.mark.parametrize("kind", ["stylegan2", "pggan"])
+@pytest.mark.parametrize("kind", ["stylegan2", "pggan", "karras"])
 def test_state_dict_restores_the_generator(request, kind):
     first, second = (request.getfixturevalue(kind)(16, seed=seed) for seed in (1, 2))
     z0 = normal(2, first.z_dim)
@@ -214,6 +215,73 @@ def test_style_prior_of_a_direct_latent_is_the_standard_normal(pggan, linear, rn
         assert torch.equal(G.style_prior(10, rng)(v), v)
 
 
+# Choices of the PGGAN
+
+
+def test_the_published_pggan_is_the_default(pggan):
+    spelled_out = pggan(16, upsample="bilinear", pixel_norm="output", rgb_gain=math.sqrt(2.0),
+                        input_fan="out", first_convs=2)
+    z0 = normal(2, 8)
+    assert torch.equal(pggan(16)(z0), spelled_out(z0))
+
+
+@pytest.mark.parametrize("choice", KARRAS)
+def test_each_choice_alone_draws_other_images_from_the_same_weights(pggan, choice):
+    z0, G, other = normal(2, 8), pggan(16), pggan(16, **{choice: KARRAS[choice]})
+    other.load_state_dict({name: G.state_dict()[name] for name in other.state_dict()})
+    assert (other(z0) - G(z0)).abs().max() > 1e-3 * G(z0).abs().max()
+
+
+@pytest.mark.parametrize("channels", [{4: 6, 8: 5, 16: 4}, {4: 8, 8: 3, 16: 3}])
+def test_these_choices_make_the_network_of_karras_2018(karras, channels):
+    """Pixel norm after each activation, by its definition (section 4.2), images at every size."""
+    G, z0 = karras(16, 3, channels=channels), normal(3, 8)
+
+    def layer(conv, x, gain):
+        scale = gain / math.sqrt(conv.weight[0].numel())
+        return F.conv2d(x, scale * conv.weight, conv.bias, padding=conv.weight.shape[-1] // 2)
+
+    def hidden(x):
+        x = F.leaky_relu(x, 0.2)
+        return x / (x.square().mean(1, keepdim=True) + 1e-8).sqrt()
+
+    width = channels[4]
+    x = z0 / (z0.square().mean(1, keepdim=True) + 1e-8).sqrt()
+    x = x @ G.input.flatten(1) * math.sqrt(2.0) / 4 / math.sqrt(8)
+    x = hidden(x.view(3, width, 4, 4) + G.input_bias[:, None, None])
+    for k, block in enumerate(G.blocks, start=1):
+        if k > 1:
+            x = x.repeat_interleave(2, 2).repeat_interleave(2, 3)
+        for conv in [block.conv0] if k == 1 else [block.conv0, block.conv1]:
+            x = hidden(layer(conv, x, gain=math.sqrt(2.0)))
+        G.num_blocks = k
+        torch.testing.assert_close(G(z0), layer(G.to_rgb[k - 1], x, gain=1.0))
+
+
+def test_a_norm_of_inputs_makes_scales_at_the_cut_of_no_consequence(karras, pggan):
+    """The latent's as well, so that codes that are optimised cannot leave the trained sphere."""
+    for make, same in ((karras, True), (pggan, False)):
+        G, w = make(16), normal(2, 8)
+        for k in (1, 2, 3):
+            state = G.run(w, stop=k)
+            large = state._replace(x=100 * state.x)
+            images = [G.image(G.run(w, start=k, state=s), w) for s in (state, large)]
+            assert torch.allclose(*images, rtol=1e-5, atol=1e-6) is same
+        assert torch.allclose(G(w), G(100 * w), rtol=1e-5, atol=1e-6) is same
+
+
+@pytest.mark.parametrize(("choice", "text"), [
+    ({"upsample": "cubic"}, r"upsample='cubic' must be bilinear or nearest"),
+    ({"pixel_norm": "none"}, r"pixel_norm='none' must be output or input"),
+    ({"input_fan": None}, r"input_fan=None must be out or in"),
+    ({"rgb_gain": 0.0}, r"rgb_gain=0\.0 must be positive"),
+    ({"first_convs": 0}, r"first_convs=0 at least 1"),
+])
+def test_a_choice_that_does_not_exist_is_an_error(pggan, choice, text):
+    with pytest.raises(ValueError, match=f"PGGANGenerator: .*{text}"):
+        pggan(8, **choice)
+
+
 # Growing
 
 
@@ -234,10 +302,13 @@ def test_phases_that_do_not_fit_the_resolutions_are_an_error(network, phases):
         network(16, {4: 2, 8: 2, 16: 2}, phase_nimg=phases)
 
 
-def test_a_new_block_starts_from_the_image_before_it(pggan, discriminator):
+@pytest.mark.parametrize(("kind", "enlarged"), [
+    ("pggan", {"mode": "bilinear", "align_corners": False}), ("karras", {"mode": "nearest"}),
+])
+def test_a_new_block_starts_from_the_image_before_it(request, discriminator, kind, enlarged):
     """alpha = 0: G draws the last stage's image twice as large, D sees it at half the size."""
     phases = [100, 100, 100, 100]
-    G = pggan(32, phase_nimg=phases)
+    G = request.getfixturevalue(kind)(32, phase_nimg=phases)
     D = discriminator("pggan", 32, phase_nimg=phases)
     z0 = normal(4, G.z_dim)
     for stage in (1, 2, 3):
@@ -250,13 +321,13 @@ def test_a_new_block_starts_from_the_image_before_it(pggan, discriminator):
         D.progress(100 * stage)
         assert (G.num_blocks, G.alpha) == (stage + 1, 0.0)
         large = G(z0)
-        expected = F.interpolate(small, scale_factor=2, mode="bilinear", align_corners=False)
-        torch.testing.assert_close(large, expected)
+        torch.testing.assert_close(large, F.interpolate(small, scale_factor=2, **enlarged))
         torch.testing.assert_close(D(small.repeat_interleave(2, 2).repeat_interleave(2, 3)), score)
 
 
-def test_fade_in_is_linear_in_alpha(pggan):
-    G = pggan(16, phase_nimg=[10, 10, 100])
+@pytest.mark.parametrize("kind", ["pggan", "karras"])
+def test_fade_in_is_linear_in_alpha(request, kind):
+    G = request.getfixturevalue(kind)(16, phase_nimg=[10, 10, 100])
     z0, images = normal(2, G.z_dim), []
     for nimg in (20, 35, 70):
         G.progress(nimg)
@@ -265,8 +336,9 @@ def test_fade_in_is_linear_in_alpha(pggan):
     torch.testing.assert_close(images[1], 0.7 * images[0] + 0.3 * images[2])
 
 
-def test_restart_while_fading_equals_the_full_run(pggan):
-    G = pggan(16, phase_nimg=[10, 10, 100])
+@pytest.mark.parametrize("kind", ["pggan", "karras"])
+def test_restart_while_fading_equals_the_full_run(request, kind):
+    G = request.getfixturevalue(kind)(16, phase_nimg=[10, 10, 100])
     G.progress(40)
     w = normal(2, G.z_dim)
     full = G.image(G.run(w), w)

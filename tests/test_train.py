@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from conftest import KARRAS
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from PIL import Image
@@ -23,6 +24,7 @@ from rtil.runtime import CONFIGS, start
 TINY = ("scale=tiny", "hardware=cpu", "hardware.threads=1", "data.num_train=64")
 ARMS = [("stylegan2", "vanilla"), ("stylegan2", "ilo"), ("stylegan2", "ilo_mixture"),
         ("pggan", "vanilla"), ("pggan", "mgan"), ("pggan", "mgan_mixture"), ("pggan", "ilo")]
+CHOICES = [f"+model.generator.{key}={value}" for key, value in KARRAS.items()]
 
 
 def config(*overrides):
@@ -62,9 +64,11 @@ def assert_equal_trees(a, b):
         assert a == b
 
 
-@pytest.mark.parametrize(("model", "rtil"), ARMS)
-def test_stopped_and_resumed_equals_uninterrupted_bit_for_bit(tmp_path, model, rtil):
-    choice = (f"model={model}", f"rtil={rtil}")
+@pytest.mark.parametrize(("model", "rtil", "more"), [
+    *((model, rtil, ()) for model, rtil in ARMS), ("pggan", "mgan_mixture", CHOICES),
+])
+def test_stopped_and_resumed_equals_uninterrupted_bit_for_bit(tmp_path, model, rtil, more):
+    choice = (f"model={model}", f"rtil={rtil}", *more)
     if model == "pggan":  # growing is a function of the length, so it is given
         choice += ("model.phase_nimg=[16,16,32]", "total_nimg=64")
     whole = run(tmp_path / "whole", *choice)

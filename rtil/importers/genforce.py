@@ -2,7 +2,7 @@
 
 Weights are stored unscaled and in TensorFlow's orientation: up-sampling convolutions are flipped
 before conv_transpose2d, style biases lack their one; mGANprior's convolutions are (k, k, in, out).
-Images are in [-1, 1]. Its PGGAN is found too, and refused: it is another network than rtil's.
+Images are in [-1, 1]. Its PGGAN is rtil.importers.genforce_pggan.
 """
 
 from __future__ import annotations
@@ -11,14 +11,15 @@ import math
 
 from torch import Tensor
 
-from rtil.importers import plain
+from rtil.importers import genforce_pggan, plain
 from rtil.importers.layout import (
     BIAS,
     FLIP,
+    HWIO,
+    HWIO_FLIP,
     SAME,
     Entry,
     Foreign,
-    Rule,
     Spec,
     count,
     generator_state,
@@ -30,9 +31,6 @@ from rtil.importers.layout import (
 )
 
 NAME = "genforce"
-HWIO = Rule(lambda t: t.permute(3, 2, 0, 1), lambda t: t.permute(2, 3, 1, 0))
-HWIO_FLIP = Rule(lambda t: t.permute(3, 2, 0, 1).flip(2, 3),
-                 lambda t: t.flip(2, 3).permute(2, 3, 1, 0))
 
 
 def find(content: object) -> Foreign | None:
@@ -41,8 +39,10 @@ def find(content: object) -> Foreign | None:
     Raises:
         ValueError: it computes what rtil's networks do not; the message says what.
     """
+    found = genforce_pggan.find(content)
+    if found is not None:
+        return found
     part, state = generator_state(content) or ("", {})
-    refuse(NAME, pggan(state))
     if "synthesis.early_layer.const" not in state:
         return None
     wrong = []
@@ -59,23 +59,6 @@ def find(content: object) -> Foreign | None:
                           and name.endswith("weight")], size.mapping_lr)
     return Foreign(NAME, part, size, state, entries(size, fc),
                    lambda z: [draw(state, size, fc, z)], ignored, notes)
-
-
-def pggan(state: dict[str, Tensor]) -> list[str]:
-    """What genforce's PGGAN does and rtil's does not; empty where the state is none."""
-    weight = "conv.weight" if "layer0.conv.weight" in state else "weight"
-    if f"layer0.{weight}" not in state or f"output0.{weight}" not in state:
-        return []
-    blocks = count(state, "output")
-    widths = {side: width(NAME, state, f"layer{2 * i + 1}.{weight}", 0)
-              for i, side in enumerate(sizes(blocks))}
-    return [
-        f"PGGAN of {max(widths)}x{max(widths)} pixels, channels {widths}: another network",
-        "up-sampling by nearest neighbours; rtil's is bilinear",
-        "activation, then pixel norm; rtil's normalises, then activates",
-        "the latent is normalised first; rtil's is not",
-        "colour layers scaled by sqrt(1 / fan_in); rtil's by sqrt(2 / fan_in)",
-    ]
 
 
 def spec_of(state: dict[str, Tensor], fc: str) -> Spec:

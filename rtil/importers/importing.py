@@ -84,6 +84,7 @@ def configuration(size: Spec, rtil: str, scale: str, data: str) -> dict:
             OmegaConf.update(cfg, f"scale.{size.model}.{key}", value, merge=False)
         cfg.scale.resolution, cfg.image_channels = size.resolution, size.image_channels
         cfg.model.phase_nimg = None
+        cfg.model.generator.update(size.form)
         if size.model == "stylegan2":
             cfg.model.generator.num_mapping = size.num_mapping
             cfg.model.generator.mapping_lr = size.mapping_lr
@@ -199,11 +200,13 @@ def describe(
     """What was found, by lines."""
     size, count = foreign.spec, sum(p.numel() for p in G.parameters())
     mapping = f", {size.num_mapping} mapping layers with multiplier {size.mapping_lr:g}"
+    form = " ".join(f"{key}={value}" for key, value in size.form.items())
     lines = [
         f"{source}: {type(G).__name__} in the layout of {foreign.layout} ({foreign.part})",
         f"size: {size.resolution}x{size.resolution} pixels, {size.image_channels} colour "
         f"channels, z0 of {size.z_dim}{mapping if size.num_mapping else ''}, {count} parameters",
         "channels: " + " ".join(f"{side}:{width}" for side, width in size.channels.items()),
+        *([f"form: {form}"] if form else ()),
         f"colour range: [-1, 1] by its layout; the check's images span [{span[0]:.2f}, "
         f"{span[1]:.2f}]",
         f"check: largest relative difference {worst:.1e} over {CHECK_CODES} latents "

@@ -9,7 +9,7 @@ list it in rtil.importers.importing.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -34,6 +34,11 @@ LEADING = Rule(lambda t: t[0], lambda t: t[None])                   # (1, ...) a
 ONE = Rule(lambda t: t.reshape(()), lambda t: t.reshape(1))         # (1,) and ()
 COLOUR = Rule(lambda t: t.flatten(), lambda t: t.reshape(1, -1, 1, 1))
 FLIP = Rule(lambda t: t.flip(2, 3), lambda t: t.flip(2, 3))
+TURN = Rule(lambda t: t.transpose(0, 1).flip(2, 3),                 # (in, out, k, k), flipped
+            lambda t: t.transpose(0, 1).flip(2, 3))
+HWIO = Rule(lambda t: t.permute(3, 2, 0, 1), lambda t: t.permute(2, 3, 1, 0))
+HWIO_FLIP = Rule(lambda t: t.permute(3, 2, 0, 1).flip(2, 3),
+                 lambda t: t.flip(2, 3).permute(2, 3, 1, 0))
 BIAS = Rule(lambda t: t + 1.0, lambda t: t - 1.0)                   # style bias without its one
 
 
@@ -47,9 +52,10 @@ class Entry(NamedTuple):
 
 @dataclass(frozen=True)
 class Spec:
-    """A generator's size.
+    """A generator's size, and its form where that is not the default.
 
     model: stylegan2 or pggan. channels: {size: width}. num_mapping, mapping_lr: StyleGAN2 only.
+    form: what PGGANGenerator gets beside sizes; empty for the published form.
     """
 
     model: str
@@ -58,6 +64,7 @@ class Spec:
     z_dim: int
     num_mapping: int = 0
     mapping_lr: float = 0.01
+    form: Mapping[str, str | float] = field(default_factory=dict)
 
     @property
     def resolution(self) -> int:
@@ -68,7 +75,7 @@ class Spec:
         sizes = (self.resolution, self.channels, self.image_channels, self.z_dim)
         with torch.device("meta"):
             if self.model == "pggan":
-                return PGGANGenerator(*sizes)
+                return PGGANGenerator(*sizes, **self.form)
             return StyleGAN2Generator(*sizes, self.num_mapping, self.mapping_lr)
 
 

@@ -1,12 +1,17 @@
 """PGGAN: progressively grown generator and discriminator (Karras et al. 2018).
 
-The layout is the one of the released mGANprior-RTIL checkpoints. Growing is a function of the
-images seen: `progress(nimg)` sets how many blocks are in use and how far the newest has faded in.
+The layout is the one of the released mGANprior-RTIL checkpoints, whose generator departs from
+Karras et al. in five places; PGGANGenerator takes either choice in each of them. Growing is a
+function of the images seen: `progress(nimg)` sets how many blocks are in use and how far the
+newest has faded in.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable
+from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -64,26 +69,87 @@ def check_phases(who: str, phase_nimg: list[int] | None, blocks: int) -> list[in
     return phases
 
 
-def _upsample(x: Tensor) -> Tensor:
+def _same(x: Tensor) -> Tensor:
+    return x
+
+
+def _activate(x: Tensor) -> Tensor:
+    return F.leaky_relu(x, SLOPE)
+
+
+def _normalise(x: Tensor) -> Tensor:
+    return norm_act(x, slope=1.0)
+
+
+def _normalise_and_activate(x: Tensor) -> Tensor:
+    return norm_act(x, SLOPE)
+
+
+def _bilinear(x: Tensor) -> Tensor:
     return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
 
 
-class ConvBlock(nn.Module):
-    """Two equalised 3x3 convolutions, each with pixel norm and leaky ReLU."""
+def _nearest(x: Tensor) -> Tensor:
+    return F.interpolate(x, scale_factor=2, mode="nearest")
 
-    def __init__(self, in_channels: int, out_channels: int) -> None:
+
+class Around(NamedTuple):
+    """What happens to all that convolutions read, and to what the hidden ones write."""
+
+    before: Callable[[Tensor], Tensor]
+    after: Callable[[Tensor], Tensor]
+
+
+UPSAMPLE = {"bilinear": _bilinear, "nearest": _nearest}
+PIXEL_NORM = {
+    "output": Around(_same, _normalise_and_activate),
+    "input": Around(_normalise, _activate),
+}
+
+
+def check_choice(name: str, value: str, allowed: Iterable[str]) -> None:
+    """Raises ValueError where a choice of the generator is none of those allowed."""
+    names = list(allowed)
+    if value not in names:
+        raise ValueError(f"PGGANGenerator: {name}={value!r} must be {' or '.join(names)}.")
+
+
+class ConvBlock(nn.Module):
+    """Equalised 3x3 convolutions conv0, conv1, ...
+
+    Args:
+        in_channels, out_channels: widths.
+        around: pixel norm and activation before and after a convolution.
+        resize: what the first convolution reads goes through it.
+        convs: how many there are.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, around: Around,
+        resize: Callable[[Tensor], Tensor], convs: int = 2,
+    ) -> None:
         super().__init__()
-        self.conv0 = EqualConv2d(in_channels, out_channels, 3, SQRT2, padding=1)
-        self.conv1 = EqualConv2d(out_channels, out_channels, 3, SQRT2, padding=1)
+        self.around, self.resize = around, resize
+        for i, width in enumerate([in_channels, *[out_channels] * (convs - 1)]):
+            self.add_module(f"conv{i}", EqualConv2d(width, out_channels, 3, SQRT2, padding=1))
 
     def forward(self, x: Tensor) -> Tensor:
-        for conv in (self.conv0, self.conv1):
-            x = norm_act(conv(x), SLOPE)
+        before, after = self.around
+        first, *rest = self.children()
+        x = after(first(self.resize(before(x))))
+        for conv in rest:
+            x = after(conv(before(x)))
         return x
 
 
 class PGGANGenerator(Generator):
     """The generator of Karras et al. 2018 (paper, Table 2).
+
+    Differs from Karras et al. 2018 by default, as the published RTIL module does: features are
+    enlarged bilinearly, normalised before their activation, the latent not at all, colour layers
+    have the hidden layers' gain, the first layer is scaled by the size of its output and two
+    convolutions follow it instead of one. The network of Karras et al. is upsample="nearest",
+    pixel_norm="input", rgb_gain=1.0, input_fan="in", first_convs=1; each choice stands alone.
 
     Args:
         resolution: final side of the image, a power of two from 8 up.
@@ -91,9 +157,19 @@ class PGGANGenerator(Generator):
         image_channels: 1 or 3.
         z_dim: length of z0.
         phase_nimg: images of each growing phase, one per resolution from 4; None: no growing.
+        upsample: bilinear or nearest, of features and of the image that fades out.
+        pixel_norm: output: of every hidden convolution, before the leaky ReLU. input: of all that
+            a convolution reads, the latent and what toRGB reads included. The images are those
+            of a norm after each activation (Karras et al. 2018, section 4.2), but the cut after a
+            block lies before the norm, so that a mix of codes or a sum with z_k is normalised
+            like any other map, as in mGANprior.
+        rgb_gain: of toRGB's weights, gain / sqrt(fan_in).
+        input_fan: out or in: whether 16 times the width at 4x4 or 16 z_dim scales the first
+            layer's weights.
+        first_convs: 3x3 convolutions at 4x4, after the first layer.
 
     Raises:
-        ValueError: resolution, channel table or phases out of range.
+        ValueError: resolution, channel table, phases or a choice out of range.
     """
 
     per_block_styles = False
@@ -106,23 +182,39 @@ class PGGANGenerator(Generator):
         image_channels: int = 3,
         z_dim: int = 512,
         phase_nimg: list[int] | None = None,
+        upsample: str = "bilinear",
+        pixel_norm: str = "output",
+        rgb_gain: float = SQRT2,
+        input_fan: str = "out",
+        first_convs: int = 2,
     ) -> None:
         super().__init__()
         self.table = check_resolution("PGGANGenerator", resolution, channels)
+        widths = list(self.table.values())
+        # The published weight hook takes the fan-in of a transposed convolution from its output.
+        fan = {"out": 16 * widths[0], "in": 16 * z_dim}
+        check_choice("upsample", upsample, UPSAMPLE)
+        check_choice("pixel_norm", pixel_norm, PIXEL_NORM)
+        check_choice("input_fan", input_fan, fan)
+        if not (rgb_gain > 0 and first_convs >= 1):
+            raise ValueError(
+                f"PGGANGenerator: rgb_gain={rgb_gain} must be positive and "
+                f"first_convs={first_convs} at least 1."
+            )
         self.image_channels, self.z_dim, self.w_shape = image_channels, z_dim, (z_dim,)
         self.max_blocks = self.num_blocks = len(self.table)
         self.phase_nimg = check_phases("PGGANGenerator", phase_nimg, self.max_blocks)
         self.alpha = 1.0
+        self.around, self.upsample = PIXEL_NORM[pixel_norm], UPSAMPLE[upsample]
 
-        widths = list(self.table.values())
         self.input = nn.Parameter(torch.randn(z_dim, widths[0], 4, 4))
         self.input_bias = nn.Parameter(torch.zeros(widths[0]))
-        # The published weight hook takes the fan-in of a transposed convolution from its output.
-        self.input_scale = SQRT2 / math.sqrt(widths[0] * 16)
-        self.blocks = nn.ModuleList(
-            ConvBlock(a, b) for a, b in zip([widths[0], *widths[:-1]], widths)
-        )
-        self.to_rgb = nn.ModuleList(EqualConv2d(c, image_channels, 1, SQRT2) for c in widths)
+        self.input_scale = SQRT2 / math.sqrt(fan[input_fan])
+        first = ConvBlock(widths[0], widths[0], self.around, _same, first_convs)
+        self.blocks = nn.ModuleList([first])
+        for a, b in pairwise(widths):
+            self.blocks.append(ConvBlock(a, b, self.around, self.upsample))
+        self.to_rgb = nn.ModuleList(EqualConv2d(c, image_channels, 1, rgb_gain) for c in widths)
 
     @property
     def shapes(self) -> dict[int, tuple[int, int, int]]:
@@ -140,18 +232,17 @@ class PGGANGenerator(Generator):
     def step(
         self, k: int, state: State, w: Tensor, noise: tuple[Tensor, ...] | None = None
     ) -> State:
+        before, after = self.around
         if k == 1:
             first = derived(self.input, "scaled", lambda: self.input * self.input_scale)
-            x = torch.einsum("bz,zchw->bchw", w, first)
-            x = x + self.input_bias[:, None, None]
-            return State(self.blocks[0](norm_act(x, SLOPE)))
-        x = _upsample(state.x)
+            x = torch.einsum("bz,zchw->bchw", before(w), first)
+            return State(self.blocks[0](after(x + self.input_bias[:, None, None])))
         fading = k == self.num_blocks and self.alpha < 1.0
-        rgb = _upsample(self.to_rgb[k - 2](state.x)) if fading else None
-        return State(self.blocks[k - 1](x), rgb)
+        rgb = self.upsample(self.to_rgb[k - 2](before(state.x))) if fading else None
+        return State(self.blocks[k - 1](state.x), rgb)
 
     def image(self, state: State, w: Tensor) -> Tensor:
-        rgb = self.to_rgb[self.num_blocks - 1](state.x)
+        rgb = self.to_rgb[self.num_blocks - 1](self.around.before(state.x))
         return rgb if state.rgb is None else torch.lerp(state.rgb, rgb, self.alpha)
 
     def style_prior(self, num_samples: int, rng: torch.Generator) -> StylePrior:

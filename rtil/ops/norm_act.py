@@ -19,15 +19,16 @@ def norm_act(x: Tensor, slope: float = 0.2) -> Tensor:
     """Computes lrelu(x / rms(x)) with the rms over dimension 1, differentiable twice.
 
     Args:
-        x: (B, C, H, W).
-        slope: of the leaky ReLU, >= 0.
+        x: (B, C, H, W) or (B, C).
+        slope: of the leaky ReLU, >= 0; 1 leaves the pixel norm alone.
 
     Returns:
-        (B, C, H, W).
+        As x.
     """
     if cpu.serves(x):
         return _fused((slope, EPS), x)
-    return F.leaky_relu(x * torch.rsqrt(x.square().mean(1, keepdim=True) + EPS), slope)
+    y = x * torch.rsqrt(x.square().mean(1, keepdim=True) + EPS)
+    return y if slope == 1.0 else F.leaky_relu(y, slope)
 
 
 def _value(settings: tuple, x: Tensor) -> Tensor:

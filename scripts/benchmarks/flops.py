@@ -161,7 +161,11 @@ class PGGAN(NamedTuple):
 
 
 def pggan(model: Mapping) -> PGGAN:
-    """Layers for the `model` group of a configuration."""
+    """Layers for the `model` group of a configuration.
+
+    Of the generator's choices only first_convs changes a count: the others stand between what is
+    counted.
+    """
     generator = model["generator"]
     resolution, image = generator["resolution"], generator["image_channels"]
     widths = {int(s): int(c) for s, c in generator["channels"].items() if int(s) <= resolution}
@@ -170,12 +174,12 @@ def pggan(model: Mapping) -> PGGAN:
     D = []
     before = table[0][1]
     for k, (size, width) in enumerate(table, start=1):
-        pair = [conv(before, width, 3, size), conv(width, width, 3, size)]
-        blocks.setdefault(k, []).extend(pair)
         if k == 1:
+            blocks[k] += [conv(width, width, 3, size)] * generator.get("first_convs", 2)
             last = conv(width, width, 4, 1, stride=4)  # 4x4 to one pixel
             D += [conv(width + 1, width, 3, 4), last, linear(width, 1)]
         else:
+            blocks[k] = [conv(before, width, 3, size), conv(width, width, 3, size)]
             D += [conv(width, before, 3, size), conv(before, before, 3, size)]
         before = width
     D.append(conv(image, before, 1, resolution))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass, field
 
 import torch
@@ -63,11 +64,20 @@ def twin(network: nn.Module, cfg: dict, part: str) -> nn.Module:
         network: rtil's.
         cfg: configuration it was built from.
         part: "generator" or "discriminator".
+
+    Raises:
+        ValueError: the configuration makes choices that the straightforward form does not know.
     """
     left_out = ("_target_", "phase_nimg")
     arguments = {k: v for k, v in cfg["model"][part].items() if k not in left_out}
     module = {"stylegan2": stylegan2, "pggan": pggan}[cfg["model"]["name"]]
     kind = getattr(module, f"{TITLES[cfg['model']['name']]}{part.title()}")
+    unknown = arguments.keys() - inspect.signature(kind).parameters.keys()
+    if unknown:
+        raise ValueError(
+            f"twin: the straightforward {kind.__name__} is the published one and knows nothing of "
+            f"{', '.join(sorted(unknown))}; leave these keys out of the configuration."
+        )
     copy = kind(**arguments)
     copy.load_state_dict({k: v.contiguous() for k, v in network.state_dict().items()})
     return copy.to(next(network.parameters()).device)
