@@ -29,6 +29,7 @@ from rtil.inverters.lmmse import LMMSE, GaussianPrior
 from rtil.losses import MeasurementLoss
 from rtil.metrics import to_unit
 from rtil.models.generator import Generator
+from rtil.models.unit_range import UnitRange
 from rtil.operators import KNOBS, ForwardOperator, build_operator, check_task
 from rtil.runtime import (
     CONFIGS,
@@ -41,19 +42,10 @@ from rtil.runtime import (
     start,
     stop,
 )
+from rtil.selection import Oracle, check_choices, select
 
 log = logging.getLogger("rtil.invert")
 ADOPTED = ("model", "rtil", "scale", "data")  # groups that an explicit generator brings along
-
-
-class Oracle:
-    """PSNR of the best iterate, judged by the true image: no user has it, so never a result."""
-
-    def __init__(self, x: Tensor) -> None:
-        self.x, self.best = x, torch.full((len(x),), -torch.inf, device=x.device)
-
-    def __call__(self, image: Tensor) -> None:
-        self.best = torch.maximum(self.best, metrics.psnr(to_unit(image), self.x))
 
 
 def invert(cfg: DictConfig, overrides: Sequence[str] | None = None) -> Path:
@@ -109,6 +101,7 @@ def invert(cfg: DictConfig, overrides: Sequence[str] | None = None) -> Path:
             results.mend(path)
     all_sum(torch.zeros(1, device=rt.device))  # every process waits for the directory
     try:
+        G = UnitRange(G) if config["target_range"] == "unit" else G
         G = G.to(rt.device, memory_format=rt.layout)
         A, method = A.to(rt.device), inverter or yardstick
         loop(config, rt, G, A, loss, method, yardstick, lpips, data, run_dir)
@@ -139,10 +132,12 @@ def loop(
         rngs = [seeded("cpu", seed, name, "measurement noise") for name in names]
         y = A.noisy(A(x), config["noise_std"], rngs)
 
-        oracle, begin = Oracle(to_unit(x)), time.perf_counter()
+        oracle = Oracle(to_unit(x), keep=config["selection"] == "oracle")
+        begin = time.perf_counter()
         rngs = [seeded("cpu", seed, name, "inversion") for name in names]
         found = inverter.invert(G, A, y, loss, rngs, watch=oracle)
         seconds = (time.perf_counter() - begin) / len(indices)
+        found = select(config["selection"], found, oracle, A, y, loss)
 
         linear = yardstick.invert(None, A, y, loss) if yardstick else None
         rows = score(config, names, x, found, oracle, linear, lpips, seconds)
@@ -180,17 +175,17 @@ def score(
     linear: Reconstruction | None, lpips: metrics.LPIPS | None, seconds: float,
 ) -> list[dict]:
     """One row per image: the selected iterate, the last one, the oracle and the yardstick."""
-    last = config["selection"] == "last"
     columns = {
-        **quality("", found.last if last else found.image, x, lpips),
-        "loss": (found.last_loss if last else found.loss).tolist(),
+        **quality("", found.image, x, lpips),
+        "loss": found.loss.tolist(),
         **quality("last_", found.last, x, None),
         "last_loss": found.last_loss.tolist(),
         "oracle_psnr_db": oracle.best.tolist(),
         **quality("lmmse_", linear.image if linear else None, x, lpips),
     }
     return [
-        {"id": name, **{key: values[b] for key, values in columns.items()}, "seconds": seconds}
+        {"id": name, **{key: values[b] for key, values in columns.items()}, "seconds": seconds,
+         "selection": config["selection"]}
         for b, name in enumerate(names)
     ]
 
@@ -215,12 +210,12 @@ def draw(
     folder: Path, names: list[str], A: ForwardOperator, x: Tensor, y: Tensor,
     found: Reconstruction, linear: Reconstruction | None, selection: str,
 ) -> None:
-    """Writes <id>.png (reconstruction) and its original, measurement and yardstick."""
+    """Writes <id>.png, or <id>-oracle.png, and its original, measurement and yardstick."""
     from torchvision.utils import save_image  # slow to import
 
     folder.mkdir(exist_ok=True)
     pictures = {
-        "": found.last if selection == "last" else found.image,
+        "-oracle" if selection == "oracle" else "": found.image,
         "-original": x,
         "-measurement": A.measurement_image(y),
         "-lmmse": linear.image if linear else None,
@@ -237,8 +232,7 @@ def check_settings(cfg: DictConfig) -> None:
     check_task(cfg.task, **{key: cfg.get(key) for key in (*KNOBS, "noise_std")})
     if cfg.split not in ("val", "test"):
         raise ValueError(f"invert: split={cfg.split} must be test or val: held-out images only.")
-    if cfg.selection not in ("best", "last"):
-        raise ValueError(f"invert: selection={cfg.selection} must be best or last.")
+    check_choices(cfg.selection, cfg.target_range, cfg.inverter.name, cfg.protocol)
     if "generator" not in cfg.model:
         raise ValueError(
             f"invert: model={cfg.model.name} has no trained generator; see python -m rtil.theory."
@@ -300,10 +294,14 @@ def adopt(cfg: DictConfig, trained: dict, named: set[str], overrides: Sequence[s
     for group in ADOPTED:
         if group not in named:
             cfg[group] = trained[group]
-    name = f"{cfg.inverter.name}_{cfg.rtil.name}_{cfg.task.name}.yaml"
-    path = Path(CONFIGS) / "tuned" / name
-    if cfg.rtil.name != composed and "tuned" not in named and path.exists():
-        log.info("The generator is of rtil=%s: using tuned/%s.", cfg.rtil.name, name)
+    arm = f"{cfg.inverter.name}_{cfg.rtil.name}"
+    names = {"tuned": f"{arm}_{cfg.task.name}.yaml",
+             "protocol/arm": f"{cfg.protocol.name}_{arm}.yaml"}
+    for group, name in names.items() if cfg.rtil.name != composed else ():
+        path = Path(CONFIGS) / group / name
+        if group in named or not path.exists():
+            continue
+        log.info("The generator is of rtil=%s: using %s/%s.", cfg.rtil.name, group, name)
         overlay = OmegaConf.to_container(OmegaConf.load(path))
         for key, value in results.flatten(overlay).items():
             if key not in given:
@@ -367,10 +365,12 @@ def summarise(run_dir: Path) -> None:
     """Prints the means with their intervals over every row of the directory."""
     rows = results.result_rows(run_dir)
     lines = [f"{run_dir}: {len(rows)} images"]
+    chosen = "oracle " if any(row.get("selection") == "oracle" for row in rows) else ""
     names = {
-        "psnr_db": "PSNR", "last_psnr_db": "PSNR of the last iterate",
+        "psnr_db": f"{chosen}PSNR", "last_psnr_db": "PSNR of the last iterate",
         "oracle_psnr_db": "oracle PSNR (picked by the true image)",
-        "lmmse_psnr_db": "PSNR of the LMMSE yardstick", "ssim": "SSIM", "lpips": "LPIPS",
+        "lmmse_psnr_db": "PSNR of the LMMSE yardstick", "ssim": f"{chosen}SSIM",
+        "lpips": f"{chosen}LPIPS",
     }
     for key, name in names.items():
         values = [row[key] for row in rows if row[key] is not None]
