@@ -67,6 +67,19 @@ def test_rows_are_labelled_by_what_they_switch_and_oracles_meet_no_other(written
     assert oracles.entries and table.reference(oracles, ours, "vanilla") is None
 
 
+def test_an_oracles_selection_is_labelled_where_nothing_else_was_run(tmp_path):
+    plan = plan_of("fig2_cs", "demo")
+    for job in experiment.jobs(plan, "invert"):
+        write_run(tmp_path, plan, job, BASE, ["selection=oracle"])
+    content = report.everything(tmp_path, "vanilla")
+    labels = [row["label"] for rows in content.tables for row in rows]
+    assert labels == ["vanilla, selection=oracle", "ilo, selection=oracle"]
+    content = report.one(plan, "demo", tmp_path, "vanilla")
+    rows = [row for rows in content.tables for row in rows]
+    assert [row["line"] for row in rows] == ["vanilla, oracle", "ilo, oracle"]
+    assert all("selection=oracle" in row["label"] for row in rows)
+
+
 def test_the_report_prints_the_table_and_says_how_to_read_it(written):
     root, _ = written
     words = ["experiment=differences", "scale=demo", f"root={root}"]

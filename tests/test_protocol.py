@@ -62,6 +62,9 @@ def test_the_default_protocol_is_the_papers_bit_for_bit():
         assert composed("invert", *words(arm, task)) == composed(
             "invert", *words(arm, task, "protocol=paper"))
     assert composed("train", "model=pggan") == composed("train", "model=pggan", "protocol=paper")
+    folder = Path(CONFIGS) / "protocol"
+    assert set(OmegaConf.load(folder / "paper.yaml")) == {"protocol"}
+    assert not [*folder.glob("*/paper_*")]
 
 
 def test_the_authors_protocol_sets_exactly_the_keys_that_the_page_lists():
