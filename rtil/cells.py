@@ -72,6 +72,11 @@ class Entry(NamedTuple):
     def label(self) -> str:
         return ", ".join([self.arm, *(f"{k}={v}" for k, v in self.settings.items())])
 
+    @property
+    def oracle(self) -> bool:
+        """Whether its iterates were chosen by the true image; its settings, and label, say so."""
+        return self.runs[0].config.get("selection") == "oracle"
+
 
 class Cell(NamedTuple):
     """A case, its entries (baseline first) and the arms that were not run."""
@@ -142,7 +147,7 @@ def arrange(runs: Iterable[Run], baseline: str, told: Iterable[str] = ()) -> lis
 
     It lacks the baseline, every arm run elsewhere in its series, and where a series has the
     baseline alone, the family that the inverter was proposed with. Entries are told apart by the
-    settings in which they differ, and by those in `told`.
+    settings in which they differ, and by those in `told`; selection=oracle is told always.
     """
     series: dict[tuple, list[Run]] = {}
     for run in runs:
@@ -180,7 +185,9 @@ def entries_of(arm: str, runs: Sequence[Run], keys: Iterable[str]) -> list[Entry
     """Groups runs by those settings; runs that share even their seed are told apart as well."""
     groups: dict[tuple, list[Run]] = {}
     for run in runs:
-        settings = {key: as_text(run.config[key]) for key in sorted(keys) if key in run.config}
+        oracle = {"selection"} if run.config.get("selection") == "oracle" else set()
+        told = sorted({*keys, *oracle} & run.config.keys())
+        settings = {key: as_text(run.config[key]) for key in told}
         groups.setdefault(tuple(settings.items()), []).append(run)
     entries = []
     for settings, group in sorted(groups.items()):
@@ -210,9 +217,12 @@ def commands(run: Run, entry: Entry) -> tuple[str, str]:
     source = config.get("data.trained_on") or config["data.name"]
     path = {"data.path": config["data.path"]} if config.get("data.path") else {}
     root = {"root": config["root"]} if config.get("root", "runs") != "runs" else {}
+    name = config.get("protocol.name", "paper")
+    protocol = {"protocol": name} if name != "paper" else {}
     train = {
         "model": case.model, "rtil": entry.arm, "data": source, "scale": case.scale,
-        "seed": config["seed"], **root, **(path if source == config["data.name"] else {}),
+        "seed": config["seed"], **protocol, **root,
+        **(path if source == config["data.name"] else {}),
         **{key: value for key, value in kept.items() if key.partition(".")[0] in TRAINING},
     }
     invert = {

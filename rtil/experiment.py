@@ -2,8 +2,9 @@
 
 An experiment holds `generators`, what training makes, and `cells`, what is inverted with each of
 them under the settings of `common`; all are products {key: value or list of alternatives}. A job
-is one choice of each, {key: text}, and runs as if its choices had been typed. To add an
-experiment, add a yaml: `python -m rtil.invert experiment=NAME` runs it.
+is one choice of each, {key: text}, and runs as if its choices had been typed. A cell with
+`switches` is inverted as it is and with the settings of each of them on top. To add an experiment,
+add a yaml: `python -m rtil.invert experiment=NAME` runs it.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from itertools import product
 from pathlib import Path
 
@@ -26,19 +28,32 @@ def products(experiment: Mapping, part: str) -> list[dict[str, list[str]]]:
 
     Args:
         experiment: the `experiment` node of a configuration, resolved.
-        part: "train", or "invert", whose jobs are each cell with each generator.
+        part: "train", or "invert", whose jobs are each cell with each generator, or where it
+            names its model, with that one.
     """
-    generators = experiment["generators"]
+    generators, cells = experiment["generators"], [
+        {**experiment.get("common", {}), **cell, **switch}
+        for cell in experiment["cells"] for switch in [{}, *cell.get("switches", ())]
+    ]
     found = generators if part == "train" else [
-        {**common, **{key: g[key] for key in g if key not in common}}
-        for cell in experiment["cells"] for g in generators
-        for common in [{**experiment.get("common", {}), **cell}]
+        {**cell, **{key: g[key] for key in g if key not in cell}}
+        for cell in cells for g in ([{}] if "model" in cell else generators)
     ]
     return [
         {key: [as_text(v) for v in (value if isinstance(value, list) else [value])]
-         for key, value in entry.items()}
+         for key, value in entry.items() if key != "switches"}
         for entry in found
     ]
+
+
+def switch_of(experiment: Mapping, job: Mapping[str, str]) -> dict[str, str]:
+    """What a job sets on top of its cell: {} where nothing; "rtil" only chooses the arm."""
+    known = [
+        {key: as_text(value) for key, value in switch.items()}
+        for cell in experiment["cells"] for switch in cell.get("switches", ())
+    ]
+    found = max((s for s in known if s.items() <= job.items()), key=len, default={})
+    return {key: text for key, text in found.items() if key != "rtil"}
 
 
 def jobs(
@@ -61,17 +76,17 @@ def jobs(
         raise ValueError(f"experiment={name} runs at one scale at a time, not {given['scale']}.")
     planned: dict[str, list] = {}
     for key, texts in ((key, texts) for entry in found for key, texts in entry.items()):
-        planned.setdefault(key, []).extend(map(yaml.safe_load, texts))
+        planned.setdefault(key, []).extend(map(parsed, texts))
     for key, texts in (given or {}).items():
         if key.partition(".")[0] == "experiment":
             continue
         if key not in planned:
             rest[key] = list(texts)
             continue
-        wanted = [yaml.safe_load(text) for text in texts]
+        wanted = [parsed(text) for text in texts]
         found = [entry for entry in found if key in entry]
         if all(value in planned[key] for value in wanted):
-            kept = [[t for t in entry[key] if yaml.safe_load(t) in wanted] for entry in found]
+            kept = [[t for t in entry[key] if parsed(t) in wanted] for entry in found]
         else:
             kept = [list(texts) for _ in found]
         found = [{**entry, key: values} for entry, values in zip(found, kept) if values]
@@ -164,6 +179,12 @@ def trained(run_dir: Path) -> bool:
     total = yaml.safe_load((run_dir / "config.yaml").read_text())["total_nimg"]
     rows = results.read_rows(run_dir / "log.jsonl")
     return bool(rows) and rows[-1]["nimg"] >= total
+
+
+@lru_cache(maxsize=1024)  # a report of many missing jobs compares each text with each
+def parsed(text: str) -> object:
+    """What a setting's text on a command line stands for."""
+    return yaml.safe_load(text)
 
 
 def as_text(value: object) -> str:

@@ -40,6 +40,7 @@ class Shown(NamedTuple):
     folder: Path
     rows: Mapping[str, Mapping]
     base: Mapping[str, Mapping] | None
+    suffix: str = ""  # of its reconstructions' files: "-oracle" where an oracle selected them
 
 
 class ImageRow(NamedTuple):
@@ -163,7 +164,7 @@ def image_rows(shown: Sequence[Shown], names: Sequence[str]) -> list[ImageRow]:
     """Original, measurement, LMMSE and each entry's reconstruction, with the PSNR of each."""
     parts = [("original", shown, "-original", ""), ("measurement", shown, "-measurement", ""),
              ("LMMSE", shown, "-lmmse", "lmmse_psnr_db"),
-             *((s.label, [s], "", "psnr_db") for s in shown)]
+             *((s.label, [s], s.suffix, "psnr_db") for s in shown)]
     rows = []
     for label, where, suffix, key in parts:
         images = [picture(where, name, suffix) for name in names]

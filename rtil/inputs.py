@@ -127,6 +127,11 @@ def check_settings(cfg: DictConfig, given: Sequence[str]) -> None:
                 f"invert: {key} is for held-out images and has no effect on input={cfg.input}; "
                 "remove it. output=DIR says where results go."
             )
+    if cfg.selection == "oracle":
+        raise ValueError(
+            f"invert: selection=oracle picks iterates by the true image, and input={cfg.input} "
+            "has none; add selection=best."
+        )
     if cfg.fit not in (None, *measurement.FITS):
         allowed = ", ".join(measurement.FITS)
         raise ValueError(f"invert: fit={cfg.fit} must be one of {allowed}.")

@@ -27,6 +27,7 @@ from rtil.inverters.linear import LinearEstimate
 from rtil.inverters.lmmse import LMMSE, GaussianPrior
 from rtil.losses import MeasurementLoss
 from rtil.models.generator import Generator
+from rtil.models.unit_range import UnitRange
 from rtil.operators import KNOBS, ForwardOperator, build_operator, check_task
 from rtil.own import Own
 from rtil.problem import HeldOut, Problem
@@ -41,6 +42,7 @@ from rtil.runtime import (
     start,
     stop,
 )
+from rtil.selection import check_choices, select
 
 log = logging.getLogger("rtil.invert")
 ADOPTED = ("model", "rtil", "scale", "data")  # groups that an explicit generator brings along
@@ -86,6 +88,7 @@ def invert(cfg: DictConfig, overrides: Sequence[str] | None = None) -> Path:
     problem.claim(provenance(rt))
     all_sum(torch.zeros(1, device=rt.device))  # every process waits for the directory
     try:
+        G = UnitRange(G) if config["target_range"] == "unit" else G
         G = G.to(rt.device, memory_format=rt.layout)
         loop(config, rt, G, inverter or yardstick, yardstick, problem)
         all_sum(torch.zeros(1, device=rt.device))
@@ -142,6 +145,7 @@ def loop(
         begin = time.perf_counter()
         found = inverter.invert(G, A, measured.y, loss, rngs, watch=measured.oracle)
         seconds = (time.perf_counter() - begin) / len(items)
+        found = select(config["selection"], found, measured.oracle, A, measured.y, loss)
         linear = yardstick.invert(None, A, measured.y, loss) if yardstick else None
         problem.keep(A, items, measured, found, linear, seconds)
 
@@ -178,8 +182,7 @@ def check_settings(cfg: DictConfig) -> None:
     check_task(cfg.task, **{key: cfg.get(key) for key in (*KNOBS, "noise_std")})
     if cfg.split not in ("val", "test"):
         raise ValueError(f"invert: split={cfg.split} must be test or val: held-out images only.")
-    if cfg.selection not in ("best", "last"):
-        raise ValueError(f"invert: selection={cfg.selection} must be best or last.")
+    check_choices(cfg.selection, cfg.target_range, cfg.inverter.name, cfg.protocol)
     if "generator" not in cfg.model:
         raise ValueError(
             f"invert: model={cfg.model.name} has no trained generator; see python -m rtil.theory."
@@ -241,10 +244,14 @@ def adopt(cfg: DictConfig, trained: dict, named: set[str], overrides: Sequence[s
     for group in ADOPTED:
         if group not in named:
             cfg[group] = trained[group]
-    name = f"{cfg.inverter.name}_{cfg.rtil.name}_{cfg.task.name}.yaml"
-    path = Path(CONFIGS) / "tuned" / name
-    if cfg.rtil.name != composed and "tuned" not in named and path.exists():
-        log.info("The generator is of rtil=%s: using tuned/%s.", cfg.rtil.name, name)
+    arm = f"{cfg.inverter.name}_{cfg.rtil.name}"
+    names = {"tuned": f"{arm}_{cfg.task.name}.yaml",
+             "protocol/arm": f"{cfg.protocol.name}_{arm}.yaml"}
+    for group, name in names.items() if cfg.rtil.name != composed else ():
+        path = Path(CONFIGS) / group / name
+        if group in named or not path.exists():
+            continue
+        log.info("The generator is of rtil=%s: using %s/%s.", cfg.rtil.name, group, name)
         overlay = OmegaConf.to_container(OmegaConf.load(path))
         for key, value in results.flatten(overlay).items():
             if key not in given:

@@ -219,9 +219,7 @@ class Own(Problem):
         self, A: ForwardOperator, items: Sequence[int], measured: Measured, found: Reconstruction,
         linear: Reconstruction | None, seconds: float,
     ) -> None:
-        last, y = self.config["selection"] == "last", measured.y
-        image, loss = (found.last, found.last_loss) if last else (found.image, found.loss)
-        m = A.num_measurements
+        image, y, m = found.image, measured.y, A.num_measurements
         residual = ((A(image) - y).square().flatten(1).sum(1) / m).sqrt() / 2
         whole = torch.where(A.observed, y, image) if self.config["keep_observed"] else image
         for b, item in enumerate(self.items[i] for i in items):
@@ -229,7 +227,7 @@ class Own(Problem):
             row = {
                 "id": item.name, "input": str(item.path),
                 "mask": str(item.mask) if item.mask else None, "num_measurements": m,
-                "loss": float(loss[b]), "last_loss": float(found.last_loss[b]),
+                "loss": float(found.loss[b]), "last_loss": float(found.last_loss[b]),
                 "residual_rms": float(residual[b]), "seconds": seconds,
                 "settings": self._settings(item), "provenance": self.provenance,
             }

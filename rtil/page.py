@@ -47,7 +47,7 @@ def gallery(title: str, shown: Sequence[Shown], names: Sequence[str]) -> str:
         cells = [cell(original), cell(picture(shown, name, "-measurement")),
                  cell(picture(shown, name, "-lmmse"), decibel(shown, name, "lmmse_psnr_db"))]
         for s in shown:
-            text, image = decibel([s], name, "psnr_db"), picture([s], name, "")
+            text, image = decibel([s], name, "psnr_db"), picture([s], name, s.suffix)
             if s.base:
                 both = name in s.rows and name in s.base
                 gain = s.rows[name]["psnr_db"] - s.base[name]["psnr_db"] if both else math.nan
@@ -98,6 +98,13 @@ def table_html(name: str, rows: Sequence[Mapping], baseline: str) -> str:
     for text, commands in remarks(rows):
         html += paragraphs([text]) + (f"<pre>{escape(commands)}</pre>" if commands else "")
     return html
+
+
+def plain_table(name: str, lines: Sequence[Mapping[str, str]]) -> str:
+    """Rows of {heading: text} under a heading."""
+    body = "".join(f"<tr>{''.join(f'<td>{escape(t)}</td>' for t in line.values())}</tr>"
+                   for line in lines)
+    return f"<h3>{escape(name)}</h3>" + grid_html(lines[0], body)
 
 
 def figure(path: Path, caption: str) -> str:

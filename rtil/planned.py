@@ -10,7 +10,15 @@ import yaml
 
 from rtil import results
 from rtil.cells import Case, Cell, Run, case_of
-from rtil.experiment import NOT_TOLD, command, for_training, jobs, overrides, products
+from rtil.experiment import (
+    NOT_TOLD,
+    command,
+    for_training,
+    jobs,
+    overrides,
+    products,
+    switch_of,
+)
 from rtil.operators import KNOBS
 
 Job = Mapping[str, str]
@@ -93,6 +101,25 @@ def told(experiment: Mapping) -> set[str]:
     return varied - {*results.GROUPS, *FREE, *KNOBS, "noise_std"}
 
 
+def by_switch(
+    cells: Iterable[Cell], found: Iterable[tuple[Run, Job]], experiment: Mapping
+) -> list[Cell]:
+    """Cells whose entries are told apart by what their jobs switch, where the plan has switches.
+
+    A choice that a protocol makes besides is not named, except for the selection by an oracle.
+    """
+    if not any("switches" in cell for cell in experiment["cells"]):
+        return list(cells)
+    switches = {run.path: switch_of(experiment, job) for run, job in found}
+    return [
+        cell._replace(entries=[
+            e._replace(settings=switches[e.runs[0].path] | (
+                {"selection": "oracle"} if e.oracle else {}))
+            for e in cell.entries])
+        for cell in cells
+    ]
+
+
 def complete(
     cells: Sequence[Cell], tables: Sequence[list[dict]], found: Sequence[tuple[Run, Job]],
     experiment: Mapping, words: Sequence[str],
@@ -118,8 +145,9 @@ def complete(
         for job in plan:
             if (data, json.dumps(job)) in ran:
                 continue
-            case, settings = _case(job, data, scale), {key: job[key] for key in sorted(
-                told(experiment)) if key in job}
+            case = _case(job, data, scale)
+            settings = switch_of(experiment, job) or {
+                key: job[key] for key in sorted(told(experiment)) if key in job}
             label = ", ".join([job["rtil"], *(f"{k}={v}" for k, v in settings.items())])
             row = {
                 **case._asdict(), "measurement": case.measurement, "arm": job["rtil"],
@@ -149,6 +177,8 @@ def _placed(row: dict, job: Job, config: Mapping, experiment: Mapping) -> dict:
     figure = experiment["figure"]
     panel, x, line = (figure.get(key) for key in ("panel", "x", "line"))
     label = row["arm"]
+    if row["settings"].get("selection") == "oracle":
+        label += ", oracle"
     if line and line in config:
         label += f", {line.rpartition('.')[2]}={config[line]}"
     return row | {

@@ -21,16 +21,7 @@ from rtil.losses import MeasurementLoss
 from rtil.metrics import to_unit
 from rtil.operators import KNOBS, ForwardOperator
 from rtil.runtime import Runtime, seeded
-
-
-class Oracle:
-    """PSNR of the best iterate, judged by the true image: no user has it, so never a result."""
-
-    def __init__(self, x: Tensor) -> None:
-        self.x, self.best = x, torch.full((len(x),), -torch.inf, device=x.device)
-
-    def __call__(self, image: Tensor) -> None:
-        self.best = torch.maximum(self.best, metrics.psnr(to_unit(image), self.x))
+from rtil.selection import Oracle
 
 
 class Part(NamedTuple):
@@ -85,7 +76,8 @@ class Problem(ABC):
         """Writes what is known of a batch.
 
         Args:
-            found: by the inverter. linear: by the yardstick, where there is one.
+            found: by the inverter, with the selected iterate as its image.
+            linear: by the yardstick, where there is one.
             seconds: that the inversion took for each image.
         """
 
@@ -130,7 +122,8 @@ class HeldOut(Problem):
         seed, noise_std = self.config["seed"], self.config["noise_std"]
         x = to_float(self.data.batch(items)).to(self.rt.device)
         rngs = [seeded("cpu", seed, self.name(i), "measurement noise") for i in items]
-        return Measured(A.noisy(A(x), noise_std, rngs), x, Oracle(to_unit(x)))
+        oracle = Oracle(to_unit(x), keep=self.config["selection"] == "oracle")
+        return Measured(A.noisy(A(x), noise_std, rngs), x, oracle)
 
     def keep(
         self, A: ForwardOperator, items: Sequence[int], measured: Measured, found: Reconstruction,
@@ -160,10 +153,12 @@ class HeldOut(Problem):
         """Prints the means with their intervals over every row of the directory."""
         rows = results.result_rows(self.place)
         lines = [f"{self.place}: {len(rows)} images"]
+        chosen = "oracle " if any(row.get("selection") == "oracle" for row in rows) else ""
         names = {
-            "psnr_db": "PSNR", "last_psnr_db": "PSNR of the last iterate",
+            "psnr_db": f"{chosen}PSNR", "last_psnr_db": "PSNR of the last iterate",
             "oracle_psnr_db": "oracle PSNR (picked by the true image)",
-            "lmmse_psnr_db": "PSNR of the LMMSE yardstick", "ssim": "SSIM", "lpips": "LPIPS",
+            "lmmse_psnr_db": "PSNR of the LMMSE yardstick", "ssim": f"{chosen}SSIM",
+            "lpips": f"{chosen}LPIPS",
         }
         for key, name in names.items():
             values = [row[key] for row in rows if row[key] is not None]
@@ -180,17 +175,18 @@ def score(
     linear: Reconstruction | None, lpips: metrics.LPIPS | None, seconds: float,
 ) -> list[dict]:
     """One row per image: the selected iterate, the last one, the oracle and the yardstick."""
-    last, x = config["selection"] == "last", measured.x
+    x = measured.x
     columns = {
-        **quality("", found.last if last else found.image, x, lpips),
-        "loss": (found.last_loss if last else found.loss).tolist(),
+        **quality("", found.image, x, lpips),
+        "loss": found.loss.tolist(),
         **quality("last_", found.last, x, None),
         "last_loss": found.last_loss.tolist(),
         "oracle_psnr_db": measured.oracle.best.tolist(),
         **quality("lmmse_", linear.image if linear else None, x, lpips),
     }
     return [
-        {"id": name, **{key: values[b] for key, values in columns.items()}, "seconds": seconds}
+        {"id": name, **{key: values[b] for key, values in columns.items()}, "seconds": seconds,
+         "selection": config["selection"]}
         for b, name in enumerate(names)
     ]
 
@@ -215,12 +211,12 @@ def draw(
     folder: Path, names: list[str], A: ForwardOperator, measured: Measured,
     found: Reconstruction, linear: Reconstruction | None, selection: str,
 ) -> None:
-    """Writes <id>.png (reconstruction) and its original, measurement and yardstick."""
+    """Writes <id>.png, or <id>-oracle.png, and its original, measurement and yardstick."""
     from torchvision.utils import save_image  # slow to import
 
     folder.mkdir(exist_ok=True)
     pictures = {
-        "": found.last if selection == "last" else found.image,
+        "-oracle" if selection == "oracle" else "": found.image,
         "-original": measured.x,
         "-measurement": A.measurement_image(measured.y),
         "-lmmse": linear.image if linear else None,

@@ -2,8 +2,9 @@
 
 With `experiment=fig6_ilo` the page is that figure in the paper's arrangement, and names what is
 missing. Every number comes from results*.jsonl. `rtil.cells` sorts runs into what is compared,
-`rtil.planned` adds what an experiment planned, `rtil.table` holds the statistics, `rtil.figures`
-and `rtil.panels` draw and `rtil.page` writes HTML.
+`rtil.planned` adds what an experiment planned, `rtil.table` holds the statistics (those between
+settings of one arm: `rtil.differences`), `rtil.figures` and `rtil.panels` draw and `rtil.page`
+writes HTML.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ import hydra
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from rtil import checkpoint, experiment, figures, page, panels, planned, results
+from rtil import checkpoint, differences, experiment, figures, page, panels, planned, results
 from rtil.cells import WITHOUT_GENERATOR, Cell, Run, arrange, case_of, collect, inversions
 from rtil.runtime import CONFIGS
 from rtil.runtime import entry as run_entry
-from rtil.table import READING, records, reference, table_text
+from rtil.table import READING, grid_text, records, reference, table_text
 
 
 class Content(NamedTuple):
@@ -66,6 +67,7 @@ def one(plan: Mapping, scale: str, root: Path, baseline: str) -> Content:
     words = [f"scale={scale}", *([f"root={root}"] if str(root) != "runs" else [])]
     words += next(iter(planned.besides(runs, plan, scale)), ())
     cells = arrange([run for run, _ in found], baseline, planned.told(plan))
+    cells = planned.by_switch(cells, found, plan)
     size = int(plan["common"]["num_images"]) // plan["sets"] if plan.get("sets") else 0
     tables = [records(cell._replace(missing=[]), baseline, size) for cell in cells]
     if plan["cells"]:
@@ -142,7 +144,8 @@ def loaded(path: Path) -> tuple:
 def pictured(cell: Cell, baseline: str) -> list[figures.Shown]:
     """What is shown of each entry: the run of its first seed, beside that of its baseline."""
     return [
-        figures.Shown(e.label, e.runs[0].path / "images", e.runs[0].rows, b and b.runs[0].rows)
+        figures.Shown(e.label, e.runs[0].path / "images", e.runs[0].rows, b and b.runs[0].rows,
+                      "-oracle" if e.oracle else "")
         for e in cell.entries for b in [reference(cell, e, baseline)]
     ]
 
@@ -207,6 +210,12 @@ def tables(content: Content, baseline: str, add: Callable, html: dict[str, str])
             add("Figures", f"{plan['name']}, {data}, {model}", "figure", panels.panels, mine,
                 plan["figure"], plan.get("published", {}))
         html["Figures"] += page.paragraphs(page.caption(plan))
+    if plan and plan["figure"]["kind"] == "differences":
+        for name, lines in differences.tables(content.cells, plan).items():
+            html["Tables"] += page.plain_table(name, lines)
+            text += grid_text(name, lines)
+        html["Tables"] += page.paragraphs([differences.READING])
+        text += f"\n{differences.READING}\n"
     for series, rows in rows_of.items():
         name = ", ".join(series)
         if not plan:

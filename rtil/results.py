@@ -17,22 +17,22 @@ from rtil.operators import KNOBS
 # Keys that may differ between a run and its continuation without changing what it computes.
 FREE_TRAIN = ("run_dir", "root", "total_nimg", "hardware", "log_every", "checkpoint_every",
               "samples_every", "keep_checkpoints", "data.path", "data.cache_gb", "scale",
-              "experiment")
+              "protocol", "experiment")
 FREE_INVERT = ("run_dir", "root", "generator", "num_images", "inversion_batch", "hardware",
-               "pictures", "save_measurements", "experiment", "data.path", "data.cache_gb",
-               "scale")
+               "pictures", "save_measurements", "protocol", "experiment", "data.path",
+               "data.cache_gb", "scale")
 GROUPS = ("model", "rtil", "task", "inverter", "data", "scale", "hardware", "experiment",
           "protocol")
 # Overrides that a run's directory is named after, and those among them that it is not.
 IN_NAME = {
     "train": ("model", "rtil", "data", "scale", "resolution", "image_channels"),
-    "invert": ("task", "inverter", "loss", "metrics", "selection", "split", "mask", "scale.ilo",
-               "scale.csgm", "scale.mgan", "scale.lpips", "tuned"),
+    "invert": ("task", "inverter", "loss", "metrics", "selection", "target_range", "split",
+               "mask", "scale.ilo", "scale.csgm", "scale.mgan", "scale.lpips", "tuned"),
 }
 NOT_IN_NAME = ("data.path", "data.cache_gb", "data.trained_on", "scale.num_images",
                "scale.inversion_batch", "scale.sweep")
 # Overrides that training takes from an inversion's.
-FOR_TRAINING = ("model", "rtil", "data", "scale", "hardware", "seed", "root", "batch")
+FOR_TRAINING = ("model", "rtil", "data", "scale", "protocol", "hardware", "seed", "root", "batch")
 
 
 def flatten(tree: Mapping, prefix: str = "") -> dict[str, object]:
@@ -88,7 +88,8 @@ def run_label(kind: str, cfg: Mapping, overrides: Iterable[str] | None = None) -
 
     Training and inversion share every key that a training run is named after, so an inversion
     finds the generator trained with the same choices. Other keys (batch, ...) are compared by
-    `claim`.
+    `claim`. A protocol names an inversion; a training run is named after the keys that it sets,
+    as if they had been typed.
 
     Args:
         kind: "train" or "invert"; an inversion's overrides include those of its training.
@@ -97,8 +98,9 @@ def run_label(kind: str, cfg: Mapping, overrides: Iterable[str] | None = None) -
     """
     if overrides is None:
         overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else ()
-    data = cfg["data"]
+    data, protocol = cfg["data"], cfg.get("protocol") or {"name": "paper"}
     if kind == "train":
+        overrides = [*overrides, *protocol.get("train", ())]
         source = data.get("trained_on") or data["name"]
         if source == data["name"] == "folder" and data.get("path"):
             source = f"folder-{Path(str(data['path'])).stem}"
@@ -110,13 +112,15 @@ def run_label(kind: str, cfg: Mapping, overrides: Iterable[str] | None = None) -
         parts = [cfg["task"]["name"], *knob, *noise, cfg["inverter"]["name"]]
         if data.get("trained_on") not in (None, data["name"]):
             parts.append(data["name"])
-    kept = []
+    kept = set()
     for text in overrides:
         key, _, value = text.lstrip("+~").partition("=")
         own = _under(key, IN_NAME[kind]) and not _under(key, NOT_IN_NAME)
         other = kind == "train" and _under(key, IN_NAME["invert"])
         if own and not other and key not in GROUPS:
-            kept.append(f"{key}={value}".replace("/", "_").replace(" ", ""))
+            kept.add(f"{key}={value}".replace("/", "_").replace(" ", ""))
+    if kind == "invert" and protocol["name"] != "paper":
+        kept.add(f"protocol={protocol['name']}")
     suffix = ",".join(sorted(kept))
     if len(suffix) > 100:
         suffix = hashlib.sha256(suffix.encode()).hexdigest()[:12]

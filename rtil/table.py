@@ -22,8 +22,9 @@ METRICS = ("psnr_db", "ssim", "lpips", "oracle_psnr_db", "last_psnr_db", "last_s
 READING = (
     "PSNR and SSIM (psnr_db, ssim) are those of the iterate with the lowest measurement loss, or "
     "with selection=last of the last one; no inverter sees the true image. Oracle PSNR is that of "
-    "the best iterate as judged by the true image, which no user has: it is not a result. LMMSE "
-    "is the linear estimate from training images, a yardstick without generator. ± is the "
+    "the best iterate as judged by the true image, which no user has: it is not a result, and "
+    "neither is any number in a row that says selection=oracle, where that iterate was kept. "
+    "LMMSE is the linear estimate from training images, a yardstick without generator. ± is the "
     "half-width of the 95 % confidence interval over n images (Student t), Δ the mean difference "
     "to the baseline over the n images that both have. With several seeds each image is averaged "
     "over them first. The intervals do not cover what another training would change.")
@@ -70,10 +71,13 @@ def difference(a: Mapping[str, float], b: Mapping[str, float]) -> dict | None:
 
 
 def reference(cell: Cell, entry: Entry, baseline: str) -> Entry | None:
-    """The baseline's entry that `entry` is paired with: with its settings, or the only one."""
+    """The baseline's entry that `entry` is paired with: with its settings, or the only one.
+
+    What an oracle selected is compared with nothing but what an oracle selected.
+    """
     if entry.arm == baseline:
         return None
-    found = [e for e in cell.entries if e.arm == baseline]
+    found = [e for e in cell.entries if e.arm == baseline and e.oracle == entry.oracle]
     names = {key for e in found for key in e.settings if not key.startswith("rtil.")}
     same = [e for e in found if all(e.settings.get(k) == entry.settings.get(k) for k in names)]
     return same[0] if len(same) == 1 else found[0] if len(found) == 1 else None
@@ -146,14 +150,19 @@ def table(rows: Iterable[Mapping], baseline: str) -> list[dict[str, str]]:
 
 def table_text(name: str, rows: Sequence[Mapping], baseline: str) -> str:
     """`table` and its `remarks` as a section of Markdown."""
-    lines = table(rows, baseline)
+    text = grid_text(name, table(rows, baseline))
+    for remark, missing in remarks(rows):
+        text += f"\n{remark}\n" + (f"\n```\n{missing}\n```\n" if missing else "")
+    return text
+
+
+def grid_text(name: str, lines: Sequence[Mapping[str, str]]) -> str:
+    """Rows of {heading: text} under a heading, in Markdown."""
     widths = {key: max(len(key), *(len(line[key]) for line in lines)) for key in lines[0]}
     rule = {key: "-" * width for key, width in widths.items()}
     text = f"\n## {name}\n\n"
     for line in (dict(zip(widths, widths)), rule, *lines):
         text += "| " + " | ".join(line[key].ljust(widths[key]) for key in widths) + " |\n"
-    for remark, missing in remarks(rows):
-        text += f"\n{remark}\n" + (f"\n```\n{missing}\n```\n" if missing else "")
     return text
 
 

@@ -99,13 +99,9 @@ def test_hardware_choices_compose(name):
 
 @pytest.mark.parametrize("name", names("tuned"))
 def test_tuned_settings_apply_to_the_choices_that_they_are_named_after(name):
-    inverter, rest = name.removesuffix("_code").split("_", 1)
+    inverter, rest = name.split("_", 1)
     rtil, task = rest.rsplit("_", 1)
     choices = [f"inverter={inverter}", f"rtil={rtil}", f"task={task}", "scale=paper"]
-    if name.endswith("_code"):  # chosen by name, on top of the tuned settings
-        tuned = composed("invert", *choices)
-        choices.append(f"tuned={name}")
-        assert composed("invert", *choices).loss == tuned.loss
     tuned = composed("invert", *choices)
     plain = OmegaConf.load(ROOT / "inverter" / f"{inverter}.yaml")
     overlay = OmegaConf.load(ROOT / "tuned" / f"{name}.yaml")
@@ -151,7 +147,7 @@ def test_the_papers_configuration_is_one_override_away():
     assert ilo["inverter"]["steps"] == [2000, 1000, 1000, 1000, 2000]
     assert ilo["inverter"]["lr_feature"] == 0.2
     assert resolved("invert", "scale=paper", "rtil=vanilla")["inverter"]["lr_feature"] == 0.1
-    code = resolved("invert", "scale=paper", "rtil=vanilla", "tuned=ilo_vanilla_cs_code")
+    code = resolved("invert", "scale=paper", "rtil=vanilla", "protocol=authors")
     assert (code["inverter"]["lr_style"], code["inverter"]["keep_rgb"]) == (0.1, False)
     assert code["task"]["scale"] == "published"
     mgan = resolved("invert", "scale=paper", "model=pggan", "rtil=mgan", "inverter=mgan")

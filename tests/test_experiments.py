@@ -27,6 +27,7 @@ NAMES = sorted(p.stem for p in (ROOT / "experiment").glob("*.yaml"))
 SCALES = ("paper", "faces64", "demo")
 # Inversions (points of the figure times arms) at each of these scales, and training runs.
 COUNTS = {
+    "differences": (60, 60, 60, 6),
     "estimators_ilo": (30, 30, 18, 3), "estimators_mgan": (33, 30, 18, 3),
     "fig13_layer": (12, 8, 6, 1), "fig14_inpainting": (2, 2, 2, 2),
     "fig15_inpainting": (2, 2, 2, 2), "fig16_sr": (2, 2, 2, 2), "fig17_sr": (2, 2, 2, 2),
@@ -268,7 +269,7 @@ def test_every_experiment_runs_from_end_to_end(tmp_path, name):
     arms = {job["rtil"] for job in experiment.jobs(plan, "train")}
     if plan["cells"]:
         steps = [] if name.endswith("depth") else ["inverter.steps=[2,1]"]
-        steps = ["inverter.steps=2"] if plan["common"]["inverter"] == "mgan" else steps
+        steps = steps if plan["common"].get("inverter") == "ilo" else ["inverter.steps=2"]
         extra = [*QUICK, *steps, "yardstick.num_train=50", "num_images=2"]
         code, _, error = command(tmp_path, "rtil.invert", *choices, *extra)
         assert code == 0, error
@@ -284,7 +285,7 @@ def test_every_experiment_runs_from_end_to_end(tmp_path, name):
         assert len(table) == len(rows) and {row["n"] for row in table} == {2}
         assert {row["arm"] for row in table} == arms
     kind = plan["figure"]["kind"]
-    drawn = {"curves": "figure-*.png", "pictures": "grid-*.png", "samples": "samples-*.png"}[kind]
+    drawn = {"curves": "figure-*.png", "samples": "samples-*.png"}.get(kind, "grid-*.png")
     assert [*folder.glob(drawn)]
     page = (folder / "report.html").read_text()
     assert plan["title"] in page and "http" not in page.replace("http-equiv", "")

@@ -11,7 +11,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from PIL import Image
 
-from rtil import checkpoint, invert, metrics, results, train
+from rtil import checkpoint, invert, metrics, report, results, train
 from rtil.data import load_data, to_float
 from rtil.inverters.ilo import ILO
 from rtil.inverters.lmmse import GaussianPrior
@@ -258,7 +258,9 @@ def test_an_explicit_generator_brings_the_tuned_settings_of_its_family(root, tmp
     (("inverter.steps=[1,1,1,1,1]",), "block 4"),
     (("inverter=mgan",), "model=pggan"),
     (("model=linear",), "rtil.theory"),
-    (("selection=oracle",), "selection"),
+    (("selection=truth",), "selection"),
+    (("target_range=byte",), "target_range"),
+    (("protocol=authors", "inverter=csgm"), "no inverter=csgm"),
 ])
 def test_bad_settings_are_refused_before_a_directory_is_made(root, tmp_path, overrides, words):
     with pytest.raises(ValueError, match=words):
@@ -332,6 +334,51 @@ def test_summary_is_mean_and_interval_over_images(root, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert f"PSNR: {mean:.3f} +- {half:.3f} dB  (95 % CI, n = 3)" in printed
     assert "oracle" in printed and "LMMSE" in printed
+
+
+def test_what_an_oracle_selected_says_so_in_rows_pictures_summary_and_report(
+    root, tmp_path, capsys
+):
+    rows, pictures, printed = {}, {}, {}
+    for name in ("best", "oracle"):
+        run_dir = run(root, "num_images=2", f"selection={name}",
+                      f"run_dir={tmp_path / 'invert' / 'arm' / name}")
+        rows[name], printed[name] = results.result_rows(run_dir), capsys.readouterr().out
+        pictures[name] = {p.name for p in (run_dir / "images").iterdir()}
+    for a, b in zip(rows["best"], rows["oracle"]):
+        assert (a["selection"], b["selection"]) == ("best", "oracle")
+        assert b["psnr_db"] == pytest.approx(b["oracle_psnr_db"], abs=1e-4)
+        for key in ("last_psnr_db", "last_loss", "oracle_psnr_db"):  # the inverter knows nothing
+            assert a[key] == b[key]
+    assert "000000.png" in pictures["best"] and "000000-oracle.png" in pictures["oracle"]
+    assert "000000.png" not in pictures["oracle"]
+    assert "oracle PSNR:" in printed["oracle"] and "oracle PSNR:" not in printed["best"]
+    assert "\n  SSIM:" in printed["best"] and "\n  SSIM:" not in printed["oracle"]
+    with initialize_config_dir(CONFIGS, version_base="1.3"):
+        page = report.report(compose("report", [f"root={tmp_path}"])).read_text()
+    table = json.loads((tmp_path / "report" / "table.json").read_text())
+    labels = {r["label"]: r["psnr_db"]["mean"] for r in table if "n" in r}
+    assert set(labels) == {"ilo, selection=best", "ilo, selection=oracle"}
+    assert "<th>ilo, selection=oracle</th>" in page and "<td>ilo</td>" not in page
+
+
+def test_a_directory_of_one_protocol_is_refused_to_another(root, tmp_path):
+    where = f"run_dir={tmp_path / 'run'}"
+    run(root, "num_images=1", where)
+    with pytest.raises(ValueError, match="other settings") as error:
+        run(root, "num_images=2", where, "protocol=authors")
+    for key in ("inverter.keep_rgb", "selection", "target_range", "task.scale"):
+        assert key in str(error.value)
+
+
+def test_an_explicit_generator_brings_the_protocols_settings_of_its_family(root, tmp_path):
+    path = root / "train" / "pggan-mgan-glyphs-tiny-seed0" / "generator.pt"
+    overrides = ["hardware=cpu", f"generator={path}", "inverter=mgan", "num_images=1",
+                 "protocol=authors", f"run_dir={tmp_path / 'run'}", "yardstick.use=false"]
+    with initialize_config_dir(CONFIGS, version_base="1.3"):
+        cfg = compose("invert", overrides)
+    saved = results.yaml.safe_load((invert.invert(cfg, overrides) / "config.yaml").read_text())
+    assert (saved["inverter"]["lr_code"], saved["selection"]) == (0.05, "oracle")
 
 
 def test_processes_share_the_images(root, tmp_path):

@@ -28,8 +28,9 @@ class ILO(Inverter):
     the styles and noise of later blocks: image = g_k(x_k + z_k). This is the member G^k that
     training draws, so each stage starts exactly where the one before ended.
 
-    Differs from the published code, with the key that restores it: the image accumulated before
-    the cut is kept (keep_rgb: false drops it).
+    Differs from the published code, with the keys that restore it: the image accumulated before
+    the cut is kept (keep_rgb: false drops it), and the best iterate is that of all stages
+    (best_per_stage: true).
 
     Args:
         steps: Adam updates of each stage; one number stands for depth + 1 equal stages.
@@ -46,6 +47,8 @@ class ILO(Inverter):
         noise_maps, noise_maps_per_stage: stage k optimises the first noise_maps +
             k noise_maps_per_stage maps (published code: 5 and 2).
         keep_rgb: see above.
+        best_per_stage: each stage forgets the best iterate of those before it, so that `image`
+            and what `watch` is shown are of the last stage.
         fit_samples: draws of the Gaussian fit of the mapping network.
         rampup, rampdown: shares of each stage, see Schedule.
 
@@ -66,6 +69,7 @@ class ILO(Inverter):
     noise_maps: int = 5
     noise_maps_per_stage: int = 2
     keep_rgb: bool = True
+    best_per_stage: bool = False
     fit_samples: int = 100_000
     rampup: float = 0.05
     rampdown: float = 0.75
@@ -133,14 +137,15 @@ class ILO(Inverter):
                 z = torch.zeros_like(state.x)
                 if self.feature_relative:
                     scale = state.x.std((1, 2, 3), keepdim=True)
+            shown = watch if k == len(self.stages) - 1 or not self.best_per_stage else None
             found = self._stage(
-                G, A, y, loss, watch, k, steps, prior, v, noise, radii, state, z, scale
+                G, A, y, loss, shown, k, steps, prior, v, noise, radii, state, z, scale
             )
             z = None if z is None else z * scale
             minima.append(found)
         k = len(self.stages) - 1
         latents = Latents(prior(v), noise, {k: z} if k else {}, member=(0,) * len(y))
-        return _join(minima, latents)
+        return _join(minima, latents, self.best_per_stage)
 
     def _stage(
         self, G, A, y, loss, watch, k, steps, prior, v, noise, radii, state, z, scale
@@ -213,10 +218,11 @@ def _per_stage(value: float | Sequence[float], stages: int) -> list[float]:
     return [float(value)] * stages if one else [float(x) for x in value]
 
 
-def _join(minima: list[Minimum], latents: Latents) -> Reconstruction:
-    """Best iterate of all stages for each image, and the last of the last stage."""
-    best, best_loss = minima[0].best, minima[0].best_loss
-    for found in minima[1:]:
+def _join(minima: list[Minimum], latents: Latents, per_stage: bool) -> Reconstruction:
+    """Best iterate of all stages (of the last) for each image, and the last of the last stage."""
+    first, *later = minima[-1:] if per_stage else minima
+    best, best_loss = first.best, first.best_loss
+    for found in later:
         better = found.best_loss < best_loss
         best = torch.where(better.view(-1, 1, 1, 1), found.best, best)
         best_loss = torch.where(better, found.best_loss, best_loss)

@@ -63,7 +63,8 @@ class Inverter(ABC):
             y: measurements (B, *A.out_shape).
             loss: (A x_hat, y) to a loss per image (B,).
             rngs: one CPU generator per image, the source of all its random draws.
-            watch: shown every iterate (B, C, H, W); it can record but not steer.
+            watch: shown every iterate (B, C, H, W) that may be returned; it can record but not
+                steer.
 
         Raises:
             RuntimeError: a loss that is not finite.

@@ -1,0 +1,71 @@
+"""What each choice of the published code changes alone: the table of experiment=differences.
+
+Every number is a paired difference to the same images inverted with nothing switched. The runs,
+and what each switches, come from `rtil.planned`, the intervals from `rtil.table`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+
+from rtil.cells import Cell
+from rtil.experiment import jobs, switch_of
+from rtil.table import difference, per_image
+
+READING = (
+    "Mean difference of the PSNR of the reported iterate to that of the same images with nothing "
+    "switched, ± half-width of its 95 % confidence interval (Student t) over n images, in dB. "
+    "Rows that say selection=oracle compare the iterate closest to the true image, which no user "
+    "has, with a default that does not know it. – : not run, or not a choice of that column.")
+
+
+def tables(cells: Iterable[Cell], plan: Mapping) -> dict[str, list[dict[str, str]]]:
+    """Rows of {heading: text}, a row for each switch, under a title for each inverter.
+
+    Args:
+        cells: of `rtil.planned.by_switch`. plan: the experiment, resolved.
+    """
+    found: dict[tuple[str, str], dict[str, dict[str, str]]] = {}
+    for cell in cells:
+        case = cell.case
+        bases = {e.arm: e for e in cell.entries if not e.settings}
+        for entry in cell.entries:
+            base = bases.get(entry.arm)
+            if base is None or not entry.settings:
+                continue
+            values = difference(*(per_image(e, "psnr_db") for e in (entry, base)))
+            column = f"{case.task}, {case.measurement}, {entry.arm}"
+            title = f"Switched alone, {', '.join(case.series[1:])}"
+            rows = found.setdefault((case.inverter, title), {})
+            rows.setdefault(named(entry.settings), {})[column] = written(values)
+    order: dict[str, list[str]] = {}
+    for job in jobs(plan, "invert"):
+        order.setdefault(job["inverter"], []).append(named(switch_of(plan, job)))
+    return {
+        title: [
+            {"switched": row, **{column: rows[row].get(column, "–") for column in columns}}
+            for row in sorted(rows, key=lambda row: place(row, names))
+        ]
+        for (inverter, title), rows in found.items() for names in [order[inverter]]
+        for columns in [dict.fromkeys(column for row in rows.values() for column in row)]
+    }
+
+
+def named(settings: Mapping[str, str]) -> str:
+    """A switch as it is typed."""
+    return " ".join(f"{key}={text}" for key, text in settings.items())
+
+
+def place(row: str, names: Sequence[str]) -> int:
+    """Place of a row among the plan's; a protocol that selects by an oracle names it besides."""
+    bare = row.removesuffix(" selection=oracle")
+    return names.index(row if row in names else bare)
+
+
+def written(values: Mapping | None) -> str:
+    """For example "+0.31 ± 0.12 (n=32)"."""
+    if values is None:
+        return "–"
+    half = "" if math.isnan(values["ci95"]) else f" ± {values['ci95']:.2f}"
+    return f"{values['mean']:+.2f}{half} (n={values['n']})"
