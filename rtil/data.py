@@ -267,6 +267,13 @@ def load_data(
             )
         keys = ("num_train", "num_val", "num_test", "split_seed", "cache_gb")
         options = {key: data[key] for key in keys}
+        apart = {key: data.get(f"{key}_path") for key in ("val", "test")}
+        if apart.get(split):
+            path = Path(apart[split]).expanduser()
+            options |= {"num_train": 0, "num_val": 0, "num_test": 0}
+            options[f"num_{split}"] = data[f"num_{split}"]
+        else:  # `path` keeps nothing back for splits that have their own
+            options |= {f"num_{key}": 0 for key, other in apart.items() if other}
         images = ImageFolder(path, resolution, split, channels, **options)
     else:
         raise ValueError(f"{where}: source={data['source']!r}; allowed are glyphs, folder")

@@ -20,7 +20,7 @@ FREE_TRAIN = ("run_dir", "root", "total_nimg", "hardware", "log_every", "checkpo
               "protocol", "experiment")
 FREE_INVERT = ("run_dir", "root", "generator", "num_images", "inversion_batch", "hardware",
                "pictures", "save_measurements", "protocol", "experiment", "data.path",
-               "data.cache_gb", "scale")
+               "data.val_path", "data.test_path", "data.cache_gb", "scale")
 GROUPS = ("model", "rtil", "task", "inverter", "data", "scale", "hardware", "experiment",
           "protocol")
 # Overrides that a run's directory is named after, and those among them that it is not.
@@ -29,8 +29,8 @@ IN_NAME = {
     "invert": ("task", "inverter", "loss", "metrics", "selection", "target_range", "split",
                "mask", "scale.ilo", "scale.csgm", "scale.mgan", "scale.lpips", "tuned"),
 }
-NOT_IN_NAME = ("data.path", "data.cache_gb", "data.trained_on", "scale.num_images",
-               "scale.inversion_batch", "scale.sweep")
+NOT_IN_NAME = ("data.path", "data.val_path", "data.test_path", "data.cache_gb", "data.trained_on",
+               "scale.num_images", "scale.inversion_batch", "scale.sweep")
 # Overrides that training takes from an inversion's.
 FOR_TRAINING = ("model", "rtil", "data", "scale", "protocol", "hardware", "seed", "root", "batch")
 

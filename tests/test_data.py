@@ -387,6 +387,28 @@ def test_bad_configs_are_named(overrides, error, words):
         load_data(config("folder", **{"path": "x", **overrides}), 8, "train")
 
 
+def test_held_out_sets_of_their_own_leave_path_whole(tmp_path):
+    for name, shades in {"a": range(0, 60, 10), "b": range(100, 150, 10)}.items():
+        (tmp_path / name).mkdir()
+        for shade in shades:
+            Image.new("L", (8, 8), shade).save(tmp_path / name / f"{shade}.png")
+    data = config("folder", path=str(tmp_path / "a"), test_path=str(tmp_path / "b"),
+                  num_val=2, num_test=4)
+    sets = {s: load_data(data, 8, s) for s in ("train", "val", "test")}
+    shades = {
+        s: set(d.batch(range(len(d)))[:, 0, 0, 0].tolist()) for s, d in sets.items()
+    }
+    assert shades["train"] | shades["val"] == set(range(0, 60, 10))
+    assert len(shades["val"]) == 2 and len(shades["train"]) == 4
+    assert len(shades["test"]) == 4 and min(shades["test"]) >= 100
+    whole = load_data({**data, "num_test": None}, 8, "test")
+    assert len(whole) == 5
+    with pytest.raises(ValueError, match=r"num_test=9.* ask for more than the 5 images"):
+        load_data({**data, "num_test": 9}, 8, "test")
+    with pytest.raises(FileNotFoundError, match=r"nothing at .*nowhere"):
+        load_data({**data, "val_path": str(tmp_path / "nowhere")}, 8, "val")
+
+
 def test_path_left_mandatory_is_named():
     data = OmegaConf.load(ROOT / "configs" / "data" / "folder.yaml")
     with pytest.raises(ValueError, match=r"path is not set.*data\.path="):
