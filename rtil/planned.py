@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import yaml
 
 from rtil import results
-from rtil.cells import Case, Cell, Run, case_of
+from rtil.cells import Case, Cell, Entry, Run, case_of
 from rtil.experiment import (
     NOT_TOLD,
     command,
@@ -106,16 +106,25 @@ def by_switch(
 ) -> list[Cell]:
     """Cells whose entries are told apart by what their jobs switch, where the plan has switches.
 
-    A choice that a protocol makes besides is not named, except for the selection by an oracle.
+    Entries of an arm stand in the order of the plan, that without a switch first. A choice that a
+    protocol makes besides is not named, except for the selection by an oracle.
     """
     if not any("switches" in cell for cell in experiment["cells"]):
         return list(cells)
-    switches = {run.path: switch_of(experiment, job) for run, job in found}
+    order = {json.dumps(job): number for number, job in enumerate(jobs(experiment, "invert"))}
+    of = {run.path: job for run, job in found}
+
+    def renamed(entry: Entry) -> Entry:
+        oracle = {"selection": "oracle"} if entry.oracle else {}
+        return entry._replace(settings=switch_of(experiment, of[entry.runs[0].path]) | oracle)
+
+    def place(cell: Cell, entry: Entry) -> tuple[int, int]:
+        job = json.dumps(of[entry.runs[0].path])
+        return [e.arm for e in cell.entries].index(entry.arm), order.get(job, len(order))
+
     return [
         cell._replace(entries=[
-            e._replace(settings=switches[e.runs[0].path] | (
-                {"selection": "oracle"} if e.oracle else {}))
-            for e in cell.entries])
+            renamed(e) for e in sorted(cell.entries, key=lambda e, cell=cell: place(cell, e))])
         for cell in cells
     ]
 

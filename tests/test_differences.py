@@ -62,6 +62,7 @@ def test_rows_are_labelled_by_what_they_switch_and_oracles_meet_no_other(written
     missing = [row["label"] for rows in content.tables for row in rows if "n" not in row]
     assert "ilo_mixture, inverter.keep_rgb=false" in missing and len(missing) == 60 - 5
     (cell,) = [cell for cell in content.cells if cell.entries]
+    assert [e.label for e in cell.entries][:2] == ["vanilla", "vanilla, inverter.keep_rgb=false"]
     (ours,) = [e for e in cell.entries if e.arm == "ilo_mixture"]
     oracles = cell._replace(entries=[e for e in cell.entries if e.oracle])
     assert oracles.entries and table.reference(oracles, ours, "vanilla") is None
