@@ -109,7 +109,7 @@ def invert(cfg: DictConfig, overrides: Sequence[str] | None = None) -> Path:
             results.mend(path)
     all_sum(torch.zeros(1, device=rt.device))  # every process waits for the directory
     try:
-        G = G.to(rt.device, memory_format=rt.layout)
+        G = rt.place(G)
         A, method = A.to(rt.device), inverter or yardstick
         loop(config, rt, G, A, loss, method, yardstick, lpips, data, run_dir)
         all_sum(torch.zeros(1, device=rt.device))

@@ -278,8 +278,8 @@ def validate(cfg: DictConfig) -> None:
 def build_state(config: dict, family: Family, rt: Runtime) -> State:
     """Networks, objective and optimisers at the start of training."""
     model = config["model"]
-    G = checkpoint.build(model["generator"]).to(rt.device, memory_format=rt.layout)
-    D = checkpoint.build(model["discriminator"]).to(rt.device, memory_format=rt.layout)
+    G = rt.place(checkpoint.build(model["generator"]))
+    D = rt.place(checkpoint.build(model["discriminator"]))
     objective = checkpoint.build(
         model["objective"], members=[len(space.names) for space in family.spaces]
     ).to(rt.device)

@@ -53,7 +53,7 @@ def generator(cfg: dict, rt: Runtime) -> nn.Module:
     """rtil's generator as an inverter gets it: seeded, frozen, on the device."""
     torch.manual_seed(0)
     G = checkpoint.build(cfg["model"]["generator"])
-    return G.eval().requires_grad_(False).to(rt.device, memory_format=rt.layout)
+    return rt.place(G.eval().requires_grad_(False))
 
 
 def twin(network: nn.Module, cfg: dict, part: str) -> nn.Module:
