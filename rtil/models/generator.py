@@ -18,7 +18,8 @@ from torch import Tensor, nn
 class State(NamedTuple):
     """What crosses the cut after block k's convolutions and before its toRGB.
 
-    x: (B, C_k, H_k, W_k) feature map; block k + 1 takes it in any type. rgb: image accumulated by blocks before k, or None.
+    x: (B, C_k, H_k, W_k) feature map; block k + 1 takes it in any type.
+    rgb: image accumulated by blocks before k, or None.
     keep_rgb: False leaves the image of blocks up to k out of what follows (published restart).
     """
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from baseline import pggan, stylegan2
@@ -31,6 +31,15 @@ class Setting:
     repeats: int
     quick: bool = False
     batch: dict[int, int] = field(default_factory=dict)
+
+    @property
+    def has_bf16(self) -> bool:
+        """Whether rows in bfloat16 can be measured."""
+        return self.rt.device.type == "cpu" or torch.cuda.get_device_capability()[0] >= 8
+
+    def in_bf16(self) -> Setting:
+        """The same with hardware.precision=bf16."""
+        return replace(self, rt=self.rt._replace(map_dtype=torch.bfloat16))
 
     def say(self, text: str) -> None:
         """One line per finished measurement."""
