@@ -1,18 +1,46 @@
 // What StyleGAN2 and PGGAN do between their convolutions, for CPUs: one pass over memory each.
-// Feature maps are float32 with channels innermost, (B, H, W, C), so that the inner loops run along
-// channels and vectorise. Sums over pixels are taken in pieces of fixed size and added in order:
-// the result depends neither on the number of threads nor on the rest of the batch.
+// Feature maps are float32 or bfloat16 (T) with channels innermost, (B, H, W, C), so that the inner
+// loops run along channels and vectorise; all else, and every sum, is float32, and a bfloat16 is
+// rounded once, when it is stored. Sums over pixels are taken in pieces of fixed size and added in
+// order: the result depends neither on the number of threads nor on the rest of the batch.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <cstring>
+#include <type_traits>
 #include <vector>
 
-#define RTIL_EXPORT extern "C" __attribute__((visibility("default")))
+// The addresses of a kernel for float32 and for bfloat16 maps.
+#define RTIL_EXPORT(name)                                                      \
+    extern "C" __attribute__((visibility("default"))) void* const rtil_cpu_##name[2] = { \
+        reinterpret_cast<void*>(name<float>), reinterpret_cast<void*>(name<Brief>)};
 
 namespace {
 
 constexpr int64_t PIECE = 256;       // pixels of a partial sum
 constexpr int64_t WORTH = 1 << 14;   // numbers below which one thread is quicker than two
+
+// A bfloat16: the upper half of a float32.
+struct Brief {
+    uint16_t bits;
+};
+
+inline float wide(float v) { return v; }
+inline float wide(Brief v) {
+    const uint32_t bits = uint32_t(v.bits) << 16;
+    float out;
+    std::memcpy(&out, &bits, 4);
+    return out;
+}
+
+inline void store(float* to, float v) { *to = v; }
+// Rounds to nearest, ties to even; NaN stays NaN.
+inline void store(Brief* to, float v) {
+    uint32_t bits;
+    std::memcpy(&bits, &v, 4);
+    const uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+    to->bits = uint16_t((bits & 0x7fffffffu) > 0x7f800000u ? 0x7fc0u : rounded);
+}
 
 int64_t pieces(int64_t pixels) { return (pixels + PIECE - 1) / PIECE; }
 
@@ -26,13 +54,13 @@ void add_up(const float* partial, float* sum, int64_t batch, int64_t count, int6
 }
 
 // sum_k w_k from_k[i] for i < size, up to four terms in one pass.
-struct Sum {
-    const float* from[4];
+template <typename T> struct Sum {
+    const T* from[4];
     float w[4];
     int held = 0;
     bool begun = false;
 
-    void add(float weight, const float* term, float* to, int64_t size) {
+    void add(float weight, const T* term, float* to, int64_t size) {
         if (held == 4) flush(to, size);
         w[held] = weight, from[held++] = term;
     }
@@ -42,34 +70,34 @@ struct Sum {
 
   private:
     void flush(float* to, int64_t size) {
-        const float *a = from[0], *b = from[1], *c = from[2], *d = from[3];
+        const T *a = from[0], *b = from[1], *c = from[2], *d = from[3];
         if (!begun && held < 1) {
             std::fill(to, to + size, 0.0f);
         } else if (held == 4 && !begun) {
 #pragma omp simd
             for (int64_t i = 0; i < size; ++i)
-                to[i] = w[0] * a[i] + w[1] * b[i] + w[2] * c[i] + w[3] * d[i];
+                to[i] = w[0] * wide(a[i]) + w[1] * wide(b[i]) + w[2] * wide(c[i]) +
+                        w[3] * wide(d[i]);
         } else if (held == 2 && !begun) {
 #pragma omp simd
-            for (int64_t i = 0; i < size; ++i) to[i] = w[0] * a[i] + w[1] * b[i];
+            for (int64_t i = 0; i < size; ++i) to[i] = w[0] * wide(a[i]) + w[1] * wide(b[i]);
         } else {
             if (!begun) std::fill(to, to + size, 0.0f);
             for (int k = 0; k < held; ++k) {
 #pragma omp simd
-                for (int64_t i = 0; i < size; ++i) to[i] += w[k] * from[k][i];
+                for (int64_t i = 0; i < size; ++i) to[i] += w[k] * wide(from[k][i]);
             }
         }
         held = 0, begun = true;
     }
 };
 
-}  // namespace
-
 // y = gain * lrelu(x * d + strength * noise + b). d (B, C), noise (maps, H W) with maps 1 or B, and
 // b (C,) may be null.
-RTIL_EXPORT void rtil_cpu_styled(const float* x, const float* d, const float* noise, int64_t maps,
-                                 float strength, const float* b, float slope, float gain, float* y,
-                                 int64_t batch, int64_t pixels, int64_t C) {
+template <typename T>
+void styled(const T* x, const float* d, const float* noise, int64_t maps, float strength,
+            const float* b, float slope, float gain, T* y, int64_t batch, int64_t pixels,
+            int64_t C) {
     const std::vector<float> ones(d ? 0 : C, 1.0f), zeros(b ? 0 : C, 0.0f);
 #pragma omp parallel for schedule(static) if (batch * pixels * C > WORTH)
     for (int64_t p = 0; p < batch * pixels; ++p) {
@@ -77,12 +105,12 @@ RTIL_EXPORT void rtil_cpu_styled(const float* x, const float* d, const float* no
         const float n = noise ? strength * noise[maps == 1 ? p - image * pixels : p] : 0.0f;
         const float* scale = d ? d + image * C : ones.data();
         const float* shift = b ? b : zeros.data();
-        const float* from = x + p * C;
-        float* to = y + p * C;
+        const T* from = x + p * C;
+        T* to = y + p * C;
 #pragma omp simd
         for (int64_t c = 0; c < C; ++c) {
-            const float v = from[c] * scale[c] + n + shift[c];
-            to[c] = (v > 0.0f ? v : v * slope) * gain;
+            const float v = wide(from[c]) * scale[c] + n + shift[c];
+            store(to + c, (v > 0.0f ? v : v * slope) * gain);
         }
     }
 }
@@ -90,10 +118,10 @@ RTIL_EXPORT void rtil_cpu_styled(const float* x, const float* d, const float* no
 // With g = dy * (gain where y > 0, gain * slope elsewhere; 1 for y null):
 // dx = g * d, dd = sum over pixels of g * x, dn = sum over channels of g, db = sum over batch and
 // pixels of g. Any output may be null, x where dd is, d where it is 1.
-RTIL_EXPORT void rtil_cpu_styled_grad(const float* dy, const float* y, const float* x,
-                                      const float* d, float slope, float gain, float* dx,
-                                      float* dd, float* dn, float* db, int64_t batch,
-                                      int64_t pixels, int64_t C) {
+template <typename T>
+void styled_grad(const T* dy, const T* y, const T* x, const float* d, float slope, float gain,
+                 T* dx, float* dd, float* dn, float* db, int64_t batch, int64_t pixels,
+                 int64_t C) {
     const int64_t count = pieces(pixels);
     const std::vector<float> ones(d ? 0 : C, 1.0f);
     std::vector<float> for_d(dd ? batch * count * C : 0), for_b(db ? batch * count * C : 0);
@@ -107,22 +135,24 @@ RTIL_EXPORT void rtil_cpu_styled_grad(const float* dy, const float* y, const flo
         float* sum_b = db ? for_b.data() + t * C : nullptr;
         std::vector<float> g(C);
         for (int64_t p = image * pixels + first; p < image * pixels + last; ++p) {
-            const float* from = dy + p * C;
+            const T* from = dy + p * C;
             if (y) {
-                const float* sign = y + p * C;
+                const T* sign = y + p * C;
 #pragma omp simd
-                for (int64_t c = 0; c < C; ++c) g[c] = from[c] * (sign[c] > 0.0f ? gain : low);
+                for (int64_t c = 0; c < C; ++c)
+                    g[c] = wide(from[c]) * (wide(sign[c]) > 0.0f ? gain : low);
             } else {
-                std::copy(from, from + C, g.data());
+#pragma omp simd
+                for (int64_t c = 0; c < C; ++c) g[c] = wide(from[c]);
             }
             if (dx) {
 #pragma omp simd
-                for (int64_t c = 0; c < C; ++c) dx[p * C + c] = g[c] * scale[c];
+                for (int64_t c = 0; c < C; ++c) store(dx + p * C + c, g[c] * scale[c]);
             }
             if (dd) {
-                const float* value = x + p * C;
+                const T* value = x + p * C;
 #pragma omp simd
-                for (int64_t c = 0; c < C; ++c) sum_d[c] += g[c] * value[c];
+                for (int64_t c = 0; c < C; ++c) sum_d[c] += g[c] * wide(value[c]);
             }
             if (db) {
 #pragma omp simd
@@ -141,118 +171,138 @@ RTIL_EXPORT void rtil_cpu_styled_grad(const float* dy, const float* y, const flo
 }
 
 // y = lrelu(x r), r = (mean over channels of x^2 + eps)^(-1/2), for each of `pixels` pixels.
-RTIL_EXPORT void rtil_cpu_norm_act(const float* x, float slope, float eps, float* y,
-                                   int64_t pixels, int64_t C) {
+template <typename T>
+void norm_act(const T* x, float slope, float eps, T* y, int64_t pixels, int64_t C) {
 #pragma omp parallel for schedule(static) if (pixels * C > WORTH)
     for (int64_t p = 0; p < pixels; ++p) {
-        const float* from = x + p * C;
-        float* to = y + p * C;
+        const T* from = x + p * C;
+        T* to = y + p * C;
         float square = 0.0f;
 #pragma omp simd reduction(+ : square)
-        for (int64_t c = 0; c < C; ++c) square += from[c] * from[c];
+        for (int64_t c = 0; c < C; ++c) square += wide(from[c]) * wide(from[c]);
         const float r = 1.0f / std::sqrt(square / C + eps);
 #pragma omp simd
         for (int64_t c = 0; c < C; ++c) {
-            const float v = from[c] * r;
-            to[c] = v > 0.0f ? v : v * slope;
+            const float v = wide(from[c]) * r;
+            store(to + c, v > 0.0f ? v : v * slope);
         }
     }
 }
 
 // With g = dy * lrelu'(x): dx = r g - x r^3 mean(g x).
-RTIL_EXPORT void rtil_cpu_norm_act_grad(const float* dy, const float* x, float slope, float eps,
-                                        float* dx, int64_t pixels, int64_t C) {
+template <typename T>
+void norm_act_grad(const T* dy, const T* x, float slope, float eps, T* dx, int64_t pixels,
+                   int64_t C) {
 #pragma omp parallel for schedule(static) if (pixels * C > WORTH)
     for (int64_t p = 0; p < pixels; ++p) {
-        const float *from = x + p * C, *grad = dy + p * C;
-        float* to = dx + p * C;
+        const T *from = x + p * C, *grad = dy + p * C;
+        T* to = dx + p * C;
         float square = 0.0f, along = 0.0f;
 #pragma omp simd reduction(+ : square, along)
         for (int64_t c = 0; c < C; ++c) {
-            square += from[c] * from[c];
-            along += grad[c] * (from[c] > 0.0f ? 1.0f : slope) * from[c];
+            const float v = wide(from[c]);
+            square += v * v;
+            along += wide(grad[c]) * (v > 0.0f ? 1.0f : slope) * v;
         }
         const float r = 1.0f / std::sqrt(square / C + eps), k = r * r * r * along / C;
 #pragma omp simd
-        for (int64_t c = 0; c < C; ++c)
-            to[c] = r * grad[c] * (from[c] > 0.0f ? 1.0f : slope) - k * from[c];
+        for (int64_t c = 0; c < C; ++c) {
+            const float v = wide(from[c]);
+            store(to + c, r * wide(grad[c]) * (v > 0.0f ? 1.0f : slope) - k * v);
+        }
     }
 }
 
 // The gradients of sum(v dx) in dy and x, with s = lrelu'(x), m = mean(g x), n = mean(v x):
 //     s (r v - x r^3 n)   and   x (3 r^5 n m - r^3 mean(v g)) - r^3 (m v + n g).
-RTIL_EXPORT void rtil_cpu_norm_act_second(const float* dy, const float* x, const float* v,
-                                          float slope, float eps, float* d_dy, float* d_x,
-                                          int64_t pixels, int64_t C) {
+template <typename T>
+void norm_act_second(const T* dy, const T* x, const T* v, float slope, float eps, T* d_dy,
+                     T* d_x, int64_t pixels, int64_t C) {
 #pragma omp parallel for schedule(static) if (pixels * C > WORTH)
     for (int64_t p = 0; p < pixels; ++p) {
-        const float *from = x + p * C, *grad = dy + p * C, *along = v + p * C;
+        const T *from = x + p * C, *grad = dy + p * C, *along = v + p * C;
         float square = 0.0f, m = 0.0f, n = 0.0f, both = 0.0f;
 #pragma omp simd reduction(+ : square, m, n, both)
         for (int64_t c = 0; c < C; ++c) {
-            const float g = grad[c] * (from[c] > 0.0f ? 1.0f : slope);
-            square += from[c] * from[c];
-            m += g * from[c];
-            n += along[c] * from[c];
-            both += along[c] * g;
+            const float at = wide(from[c]), to = wide(along[c]);
+            const float g = wide(grad[c]) * (at > 0.0f ? 1.0f : slope);
+            square += at * at;
+            m += g * at;
+            n += to * at;
+            both += to * g;
         }
         const float r = 1.0f / std::sqrt(square / C + eps), cube = r * r * r;
         m /= C, n /= C, both /= C;
         const float on_x = 3.0f * cube * r * r * n * m - cube * both;
-        float *to_dy = d_dy + p * C, *to_x = d_x + p * C;
+        T *to_dy = d_dy + p * C, *to_x = d_x + p * C;
 #pragma omp simd
         for (int64_t c = 0; c < C; ++c) {
-            const float s = from[c] > 0.0f ? 1.0f : slope;
-            to_dy[c] = s * (r * along[c] - from[c] * cube * n);
-            to_x[c] = from[c] * on_x - cube * (m * along[c] + n * s * grad[c]);
+            const float at = wide(from[c]), to = wide(along[c]), s = at > 0.0f ? 1.0f : slope;
+            store(to_dy + c, s * (r * to - at * cube * n));
+            store(to_x + c, at * on_x - cube * (m * to + n * s * wide(grad[c])));
         }
     }
 }
 
 // upfirdn2d with the separable filter f (taps,), the same up and down on both axes (definition in
 // upfirdn2d.h): a row of the output is a sum of rows, then of shifted pixels.
-RTIL_EXPORT void rtil_cpu_upfirdn2d(const float* x, const float* f, int64_t taps, int64_t flip,
-                                    int64_t up, int64_t down, int64_t before_y,
-                                    int64_t before_x, float gain, float* y, int64_t batch,
-                                    int64_t rows, int64_t columns,
-                                    int64_t rows_out, int64_t columns_out, int64_t C) {
+template <typename T>
+void upfirdn2d(const T* x, const float* f, int64_t taps, int64_t flip, int64_t up, int64_t down,
+               int64_t before_y, int64_t before_x, float gain, T* y, int64_t batch, int64_t rows,
+               int64_t columns, int64_t rows_out, int64_t columns_out, int64_t C) {
     std::vector<float> w(f, f + taps);  // in the order of the window
     if (!flip) std::reverse(w.begin(), w.end());
     // The pixels that any window of a row covers, zeros outside the image; in whole samples.
     const int64_t left = std::max<int64_t>(0, (before_x + up - 1) / up);
     const int64_t reach = ((columns_out - 1) * down - before_x + taps - 1) / up + 1;
     const int64_t width = left + std::max(columns, reach);
+    constexpr bool direct = std::is_same<T, float>::value;  // else a row is summed, then rounded
 #pragma omp parallel if (batch * rows_out * columns_out * C > WORTH)
     {
-        std::vector<float> line(width * C);
+        std::vector<float> line(width * C), sums(direct ? 0 : columns_out * C);
         float* inside = line.data() + left * C;
 #pragma omp for schedule(static)
         for (int64_t t = 0; t < batch * rows_out; ++t) {
             const int64_t image = t / rows_out, base = t % rows_out * down - before_y;
-            Sum sum;
+            Sum<T> sum;
             for (int64_t m = 0; m < taps; ++m) {
                 const int64_t at = base + m;
                 if (at < 0 || at % up || at / up >= rows) continue;
                 sum.add(w[m] * gain, x + (image * rows + at / up) * columns * C, inside, columns * C);
             }
             sum.finish(inside, columns * C);
-            float* to = y + t * columns_out * C;
+            T* row = y + t * columns_out * C;
+            float* to = sums.data();
+            if constexpr (direct) to = row;
             if (up == 1 && down == 1) {
                 // Every window starts one pixel on: the row is a sum of shifted rows.
-                Sum shifted;
+                Sum<float> shifted;
                 for (int64_t m = 0; m < taps; ++m)
                     shifted.add(w[m], inside + (m - before_x) * C, to, columns_out * C);
                 shifted.finish(to, columns_out * C);
-                continue;
+            } else {
+                for (int64_t o = 0; o < columns_out; ++o) {
+                    const int64_t start = o * down - before_x;
+                    const int64_t skip = ((-start) % up + up) % up;  // window's start to first sample
+                    Sum<float> pixel;
+                    for (int64_t m = skip; m < taps; m += up)
+                        pixel.add(w[m], inside + (start + m) / up * C, to + o * C, C);
+                    pixel.finish(to + o * C, C);
+                }
             }
-            for (int64_t o = 0; o < columns_out; ++o, to += C) {
-                const int64_t start = o * down - before_x;
-                const int64_t skip = ((-start) % up + up) % up;  // window's start to first sample
-                Sum pixel;
-                for (int64_t m = skip; m < taps; m += up)
-                    pixel.add(w[m], inside + (start + m) / up * C, to, C);
-                pixel.finish(to, C);
+            if constexpr (!direct) {
+#pragma omp simd
+                for (int64_t i = 0; i < columns_out * C; ++i) store(row + i, to[i]);
             }
         }
     }
 }
+
+}  // namespace
+
+RTIL_EXPORT(styled)
+RTIL_EXPORT(styled_grad)
+RTIL_EXPORT(norm_act)
+RTIL_EXPORT(norm_act_grad)
+RTIL_EXPORT(norm_act_second)
+RTIL_EXPORT(upfirdn2d)

@@ -88,8 +88,8 @@ def invert(cfg: DictConfig, overrides: Sequence[str] | None = None) -> Path:
     problem.claim(provenance(rt))
     all_sum(torch.zeros(1, device=rt.device))  # every process waits for the directory
     try:
+        G = rt.place(G)
         G = UnitRange(G) if config["target_range"] == "unit" else G
-        G = G.to(rt.device, memory_format=rt.layout)
         loop(config, rt, G, inverter or yardstick, yardstick, problem)
         all_sum(torch.zeros(1, device=rt.device))
     finally:

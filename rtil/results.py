@@ -18,16 +18,20 @@ from rtil.operators import KNOBS
 FREE_TRAIN = ("run_dir", "root", "total_nimg", "hardware", "log_every", "checkpoint_every",
               "samples_every", "keep_checkpoints", "data.path", "data.cache_gb", "scale",
               "protocol", "experiment")
-FREE_INVERT = ("run_dir", "root", "generator", "num_images", "inversion_batch", "hardware",
-               "pictures", "save_measurements", "protocol", "experiment", "data.path",
-               "data.val_path", "data.test_path", "data.cache_gb", "scale")
+# Training may go on in another precision, as on another machine; rows of one table may not.
+FREE_INVERT = ("run_dir", "root", "generator", "num_images", "inversion_batch",
+               "hardware.device", "hardware.threads", "hardware.tf32", "hardware.channels_last",
+               "hardware.ops", "pictures", "save_measurements", "protocol", "experiment",
+               "data.path", "data.val_path", "data.test_path", "data.cache_gb", "scale")
+UNSAID = {"hardware.precision": "fp32"}  # what a configuration without the key means
 GROUPS = ("model", "rtil", "task", "inverter", "data", "scale", "hardware", "experiment",
           "protocol")
 # Overrides that a run's directory is named after, and those among them that it is not.
 IN_NAME = {
     "train": ("model", "rtil", "data", "scale", "resolution", "image_channels"),
     "invert": ("task", "inverter", "loss", "metrics", "selection", "target_range", "split",
-               "mask", "scale.ilo", "scale.csgm", "scale.mgan", "scale.lpips", "tuned"),
+               "mask", "scale.ilo", "scale.csgm", "scale.mgan", "scale.lpips", "tuned",
+               "hardware.precision"),
 }
 NOT_IN_NAME = ("data.path", "data.val_path", "data.test_path", "data.cache_gb", "data.trained_on",
                "scale.num_images", "scale.inversion_batch", "scale.sweep")
@@ -50,7 +54,7 @@ def _under(key: str, names: Iterable[str]) -> bool:
 
 def differing_keys(old: Mapping, new: Mapping, free: Iterable[str]) -> list[str]:
     """Lines "key: old there, new here" for every key outside `free` that differs."""
-    a, b = flatten(old), flatten(new)
+    a, b = UNSAID | flatten(old), UNSAID | flatten(new)
     return [
         f"{key}: {a.get(key)!r} there, {b.get(key)!r} here"
         for key in sorted(a.keys() | b.keys())

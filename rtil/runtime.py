@@ -9,6 +9,7 @@ import platform
 import signal
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -18,10 +19,12 @@ import numpy
 import torch
 import torch.distributed as dist
 from omegaconf.errors import OmegaConfBaseException
-from torch import Tensor
+from torch import Tensor, nn
 
 from rtil import ops as operators
 
+PRECISIONS = {"fp32": None, "bf16": torch.bfloat16}  # type of feature maps; None: the weights'
+CPUINFO = Path("/proc/cpuinfo")
 PACKAGE = Path(__file__).resolve().parent
 CONFIGS = next(
     (str(d) for d in (PACKAGE / "configs", PACKAGE.parent / "configs") if d.is_dir()), None
@@ -29,12 +32,21 @@ CONFIGS = next(
 
 
 class Runtime(NamedTuple):
-    """Device, rank of this process, number of processes, and layout of feature maps."""
+    """Device, rank of this process, number of processes, and how networks keep feature maps.
+
+    layout: memory order. map_dtype: torch.bfloat16, or None for the weights' own type.
+    """
 
     device: torch.device
     rank: int
     world: int
     layout: torch.memory_format
+    map_dtype: torch.dtype | None = None
+
+    def place(self, network: nn.Module) -> nn.Module:
+        """Moves a generator or discriminator to the device, and sets how it keeps its maps."""
+        network.map_dtype = self.map_dtype
+        return network.to(self.device, memory_format=self.layout)
 
 
 def start(
@@ -43,6 +55,7 @@ def start(
     tf32: bool = True,
     channels_last: bool = True,
     ops: str = "auto",
+    precision: str = "fp32",
 ) -> Runtime:
     """Chooses the device, sets the thread count and joins the ranks that torchrun started.
 
@@ -52,11 +65,18 @@ def start(
         tf32: lets GPUs that have it multiply float32 matrices in TF32.
         channels_last: networks keep feature maps with channels innermost.
         ops: implementation of bias_act and upfirdn2d: auto, cuda or reference.
+        precision: of feature maps and of what convolutions multiply: fp32 or bf16.
 
     Raises:
-        ValueError: an unknown device or implementation.
-        RuntimeError: cuda asked for where there is none, or kernels where they cannot be built.
+        ValueError: an unknown device, implementation or precision.
+        RuntimeError: cuda asked for where there is none, kernels where they cannot be built, or
+            bf16 of a GPU without it.
     """
+    if precision not in PRECISIONS:
+        raise ValueError(
+            f"hardware.precision={precision!r} must be {' or '.join(PRECISIONS)}; fp16 is not "
+            "offered, its range is too small for the gradients."
+        )
     if device not in ("auto", "cpu", "cuda"):
         raise ValueError(f"hardware.device={device!r} must be auto, cpu or cuda.")
     if device == "cuda" and not torch.cuda.is_available():
@@ -69,6 +89,8 @@ def start(
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     local = int(os.environ.get("LOCAL_RANK", 0))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    if precision == "bf16":
+        _check_bf16(local if cuda else None)
     torch.set_num_threads(threads or max(1, cores // world))
     _keep_large_blocks()
     if cuda:
@@ -85,13 +107,41 @@ def start(
         dist.init_process_group("nccl" if cuda else "gloo", timeout=timedelta(minutes=30))
     place = torch.device("cuda", local) if cuda else torch.device("cpu")
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    return Runtime(place, rank, world, layout)
+    return Runtime(place, rank, world, layout, PRECISIONS[precision])
 
 
 def stop() -> None:
     """Leaves the process group, if there is one."""
     if dist.is_initialized():
         dist.destroy_process_group()
+
+
+def _check_bf16(gpu: int | None) -> None:
+    """Refuses bf16 on a GPU that has none; warns where a CPU does it in software.
+
+    Args:
+        gpu: index; None for the CPU.
+
+    Raises:
+        RuntimeError: a GPU older than compute capability 8.0.
+    """
+    if gpu is not None:
+        major, minor = torch.cuda.get_device_capability(gpu)
+        if major < 8:
+            raise RuntimeError(
+                f"hardware.precision=bf16, but {torch.cuda.get_device_name(gpu)} (compute "
+                f"capability {major}.{minor}) has no bfloat16 arithmetic, which begins with 8.0; "
+                "use hardware.precision=fp32."
+            )
+        return
+    known = CPUINFO.read_text() if CPUINFO.exists() else ""
+    if known and not any("bf16" in word for word in known.split()):
+        warnings.warn(
+            "hardware.precision=bf16: this CPU has no bfloat16 instructions (avx512_bf16, "
+            "amx_bf16 or Arm's bf16), so convolutions convert to float32 and are slower than "
+            "with hardware.precision=fp32.",
+            stacklevel=3,
+        )
 
 
 def _keep_large_blocks() -> None:
@@ -233,4 +283,5 @@ def provenance(runtime: Runtime) -> dict[str, object]:
         "threads": torch.get_num_threads(),
         "processes": runtime.world,
         "ops": operators.used(runtime.device),
+        "precision": "fp32" if runtime.map_dtype is None else "bf16",
     }

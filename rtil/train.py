@@ -89,8 +89,9 @@ def train(cfg: DictConfig, overrides: Sequence[str] | None = None) -> int | None
     state = build_state(config, family, rt)
     if rt.rank == 0:
         results.claim(run_dir, config, results.FREE_TRAIN)
-        record = json.dumps(provenance(rt), indent=1)
-        results.write_text(run_dir / "provenance.json", record)
+        record = provenance(rt)
+        warn_of_change(run_dir, record["precision"])
+        results.write_text(run_dir / "provenance.json", json.dumps(record, indent=1))
     nimg, step = restore(run_dir, state)
     if nimg >= cfg.total_nimg:
         log.info("%s is trained already: %d of %d images.", run_dir, nimg, cfg.total_nimg)
@@ -278,8 +279,8 @@ def validate(cfg: DictConfig) -> None:
 def build_state(config: dict, family: Family, rt: Runtime) -> State:
     """Networks, objective and optimisers at the start of training."""
     model = config["model"]
-    G = checkpoint.build(model["generator"]).to(rt.device, memory_format=rt.layout)
-    D = checkpoint.build(model["discriminator"]).to(rt.device, memory_format=rt.layout)
+    G = rt.place(checkpoint.build(model["generator"]))
+    D = rt.place(checkpoint.build(model["discriminator"]))
     objective = checkpoint.build(
         model["objective"], members=[len(space.names) for space in family.spaces]
     ).to(rt.device)
@@ -360,6 +361,14 @@ def restore(run_dir: Path, state: State) -> tuple[int, int]:
         else:
             part.load_state_dict(content[name])
     return content["nimg"], content["step"]
+
+
+def warn_of_change(run_dir: Path, precision: str) -> None:
+    """Says when training goes on in another precision than it has had so far."""
+    path = run_dir / "provenance.json"
+    before = json.loads(path.read_text()).get("precision", "fp32") if path.exists() else precision
+    if before != precision and checkpoint.latest(run_dir):
+        log.warning("%s: in %s so far, goes on in %s.", run_dir, before, precision)
 
 
 def space_name(space) -> str:

@@ -94,7 +94,8 @@ def test_hardware_choices_compose(name):
     if name == "slurm":
         pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
     config = resolved("train", f"hardware={name}")
-    assert config["hardware"].keys() == {"device", "threads", "tf32", "channels_last", "ops"}
+    assert config["hardware"].keys() == {
+        "device", "threads", "tf32", "precision", "channels_last", "ops"}
 
 
 @pytest.mark.parametrize("name", names("tuned"))

@@ -26,28 +26,37 @@ def last(x):
     return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
 
 
-def thrice(function, inputs, dtype):
-    """Value, gradients and second gradients of a function, in one dtype."""
-    leaves = [None if t is None else last(t.to(dtype)).requires_grad_() for t in inputs]
+def thrice(function, inputs, dtypes, given=torch.float32):
+    """Value, gradients and second gradients of a function; cotangents are rounded to `given`."""
+    leaves = [
+        None if t is None else last(t.to(d)).requires_grad_() for t, d in zip(inputs, dtypes)
+    ]
     y = function(*leaves)
-    given = [t for t in leaves if t is not None]
-    up = last(rand(*y.shape, seed=1).to(dtype)).requires_grad_()
+    up = last(rand(*y.shape, seed=1).to(given).to(y.dtype)).requires_grad_()
+    given, kind = [t for t in leaves if t is not None], given
     first = torch.autograd.grad(y, given, up, create_graph=True)
-    total = sum((g * rand(*g.shape, seed=2).to(dtype)).sum() for g in first)
+    total = sum((g * rand(*g.shape, seed=2).to(kind).to(g.dtype)).sum().double() for g in first)
     second = torch.autograd.grad(total, [up, *given], allow_unused=True)
     leaves = [up, *given]
     return y, first, [torch.zeros_like(t) if s is None else s for s, t in zip(second, leaves)]
 
 
 def agrees(function, *inputs, tolerance=2e-5):
-    """The kernel's float32 equals PyTorch's float64, where no kernel serves."""
-    small = thrice(function, inputs, torch.float32)
-    exact = thrice(function, inputs, torch.float64)
-    for got, want in zip((small[0], *small[1], *small[2]), (exact[0], *exact[1], *exact[2])):
-        assert got.shape == want.shape
-        got, want = got.detach(), want.detach()
-        scale = want.abs().max().clamp_min(1e-2)
-        assert float((got.double() - want).abs().max() / scale) < tolerance
+    """The kernels equal PyTorch's float64, where no kernel serves; the first input is a map.
+
+    In bfloat16 that holds but for one rounding, 2^-8 of each number, of the same inputs' float64.
+    """
+    brief = [inputs[0].bfloat16().float(), *inputs[1:]]
+    for kind, given in ((torch.float32, inputs), (torch.bfloat16, brief)):
+        small = thrice(function, given, [kind] + [torch.float32] * (len(given) - 1), kind)
+        exact = thrice(function, given, [torch.float64] * len(given), kind)
+        for got, want in zip((small[0], *small[1], *small[2]), (exact[0], *exact[1], *exact[2])):
+            assert got.shape == want.shape
+            got, want = got.detach(), want.detach()
+            scale = want.abs().max().clamp_min(1e-2)
+            rounding = 2.0**-8 * want.abs() if got.dtype == torch.bfloat16 else 0.0
+            assert float(((got.double() - want).abs() - rounding).max() / scale) < tolerance
+        assert small[0].dtype == small[1][0].dtype == small[2][0].dtype == kind
 
 
 SHAPES = [(1, 1, 1, 1), (2, 3, 5, 7), (3, 16, 9, 4), (1, 33, 40, 41), (2, 64, 16, 17)]
@@ -100,13 +109,15 @@ def test_upfirdn2d_differentiates_twice_for_every_setting():
         f = rand(taps, seed=9)
 
         def call(x, f=f, up=up, down=down, padding=padding, flip=flip):
-            return upfirdn2d(x, f.to(x.dtype), up, down, padding, 1.3, flip)
+            return upfirdn2d(x, f, up, down, padding, 1.3, flip)
 
         agrees(call, rand(*shape))
 
 
-def test_results_depend_neither_on_threads_nor_on_the_batch():
-    x, d = last(rand(3, 32, 40, 40)).requires_grad_(), rand(3, 32, seed=1).requires_grad_()
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+def test_results_depend_neither_on_threads_nor_on_the_batch(kind):
+    x = last(rand(3, 32, 40, 40)).to(kind).requires_grad_()
+    d = rand(3, 32, seed=1).requires_grad_()
     noise, b = rand(3, 1, 40, 40, seed=2), rand(32, seed=3)
 
     def run(part):
@@ -128,15 +139,37 @@ def test_results_depend_neither_on_threads_nor_on_the_batch():
     assert all(torch.equal(a[1], b[1]) for a, b in zip(whole[1:], one[1:]))
 
 
-def test_only_float32_with_channels_innermost_is_served(monkeypatch):
+def test_only_channels_innermost_are_served_and_beside_the_map_float32(monkeypatch):
     x = last(rand(2, 3, 4, 5))
-    assert cpu.serves(x) and cpu.serves(rand(4, 5))
+    assert cpu.serves(x) and cpu.serves(rand(4, 5)) and cpu.serves(x.bfloat16())
+    assert cpu.serves(x.bfloat16(), others=(rand(3), None)) and not cpu.serves(x.half())
+    assert not cpu.serves(x.bfloat16(), others=(rand(3).bfloat16(),))
     assert not cpu.serves(x.contiguous()) and not cpu.serves(x.double())
     assert not cpu.serves(x, "reference") and not cpu.serves(x[:0]) and not cpu.serves(x[:, :2])
     with torch.autocast("cpu"):
         assert not cpu.serves(x)
     monkeypatch.setattr(cpu.kernels, "_default", "reference")
     assert not cpu.serves(x)
+
+
+def test_bfloat16_is_rounded_to_nearest_even_and_keeps_what_is_not_finite():
+    bits = torch.arange(-(2**15), 2**15, dtype=torch.int32) << 16
+    near = torch.tensor([0, 1, 0x7FFF, 0x8000, 0x8001, 0xFFFF], dtype=torch.int32)
+    x = (bits[:, None] | near).flatten().view(torch.float32)
+    big = x.abs() > 1e38  # a bias that is added to 0 passes every float32 through
+    x = x[~big | ~x.isfinite()]
+    got = bias_act(torch.zeros(1, len(x), dtype=torch.bfloat16), x, slope=1.0, gain=1.0)[0]
+    assert torch.equal(got.isnan(), x.isnan())
+    assert torch.equal(got[~x.isnan()], x.bfloat16()[~x.isnan()])
+
+
+def test_without_kernels_a_narrow_map_is_rounded_once():
+    x, d, noise, b = last(rand(2, 8, 5, 5)).bfloat16(), rand(2, 8), rand(2, 1, 5, 5), rand(8)
+    fused = styled_act(x, d, noise, torch.tensor(0.7), b)
+    plain = styled_act(x.contiguous(), d, noise, torch.tensor(0.7), b)
+    assert plain.dtype == torch.bfloat16 and not cpu.serves(x.contiguous())
+    torch.testing.assert_close(plain, fused, rtol=2.0**-7, atol=0)  # float32 may differ by a bit
+    assert float((plain != fused).float().mean()) < 0.01
 
 
 def test_transforms_of_torch_func_go_through_pytorch():

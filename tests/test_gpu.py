@@ -21,9 +21,15 @@ def run(entry, *overrides):
     return {"train": train.train, "invert": invert.invert}[entry](cfg, overrides)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize(("model", "rtil", "inverter"), ARMS)
-def test_training_resumes_and_inversion_scores_on_the_gpu(tmp_path, model, rtil, inverter):
-    choice = [f"model={model}", f"rtil={rtil}", f"root={tmp_path}", "data.num_train=64"]
+def test_training_resumes_and_inversion_scores_on_the_gpu(
+    tmp_path, model, rtil, inverter, precision
+):
+    if precision == "bf16" and torch.cuda.get_device_capability()[0] < 8:
+        pytest.skip("this GPU has no bfloat16 arithmetic")
+    choice = [f"model={model}", f"rtil={rtil}", f"root={tmp_path}", "data.num_train=64",
+              f"hardware.precision={precision}"]
     if model == "pggan":
         choice.append("model.phase_nimg=[16,16,32]")
     for total in (24, 64):

@@ -218,6 +218,7 @@ def test_two_processes_end_with_identical_weights(tmp_path):
     (("data=folder", "data.path=nowhere"), "nowhere"),
     (("data.num_train=4",), "4 images"),
     (("hardware.device=tpu",), "tpu"),
+    (("hardware.precision=fp16",), "hardware.precision='fp16' must be fp32 or bf16"),
     (("hardware.ops=fast",), "impl='fast' must be one of auto, cuda, reference"),
     (("hardware.ops=cuda",), "hardware.ops=cuda, but on the CPU"),
 ])

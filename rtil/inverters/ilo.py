@@ -181,10 +181,14 @@ class ILO(Inverter):
         self, G: Generator, k: int, w: Tensor, noise: tuple[Tensor, ...], state: State,
         z: Tensor | None,
     ) -> State:
-        """State after block k, from the state after block k - 1 and its z."""
+        """State after block k, from the state after block k - 1 and its z.
+
+        Its map has the latents' type, whatever the generator keeps its maps in.
+        """
         if z is not None:
             state = state._replace(x=state.x + z, keep_rgb=self.keep_rgb)
-        return G.step(k, state, w, noise or None)
+        state = G.step(k, state, w, noise or None)
+        return state._replace(x=state.x.to(w.dtype))
 
 
 @lru_cache(maxsize=1)

@@ -77,6 +77,7 @@ class Additive(LatentSpace):
             if k in add:
                 z = add[k]
                 if self.relative:
-                    z = z * state.x.detach().square().mean((1, 2, 3), keepdim=True).sqrt()
+                    square = state.x.detach().to(z.dtype).square()
+                    z = z * square.mean((1, 2, 3), keepdim=True).sqrt()
                 state = state._replace(x=state.x + z)
         return G.image(state, latents.w)

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 class State(NamedTuple):
     """What crosses the cut after block k's convolutions and before its toRGB.
 
-    x: (B, C_k, H_k, W_k) feature map. rgb: image accumulated by blocks before k, or None.
+    x: (B, C_k, H_k, W_k) feature map; block k + 1 takes it in any type.
+    rgb: image accumulated by blocks before k, or None.
     keep_rgb: False leaves the image of blocks up to k out of what follows (published restart).
     """
 
@@ -55,6 +56,8 @@ class Generator(nn.Module, ABC):
         w_shape: shape of one sample's styles.
         per_block_styles: whether blocks after the first read the styles.
         noise_shapes: shape of each noise map, in the order the blocks use them.
+        map_dtype: type of the feature maps between convolutions and of what convolutions multiply;
+            None: the weights'. Weights, styles, noise and images keep the weights' type.
     """
 
     z_dim: int
@@ -63,6 +66,7 @@ class Generator(nn.Module, ABC):
     w_shape: tuple[int, ...]
     per_block_styles: bool
     noise_shapes: tuple[tuple[int, ...], ...]
+    map_dtype: torch.dtype | None = None
 
     @property
     @abstractmethod

@@ -49,6 +49,11 @@ def derived(weight: Tensor, what: str, compute: Callable[[], Tensor]) -> Tensor:
     return _kept[key][1]
 
 
+def entering(x: Tensor, dtype: torch.dtype | None) -> Tensor:
+    """A feature map in the type that a network keeps its maps in; None: as it is."""
+    return x if dtype is None else x.to(dtype)
+
+
 class EqualLinear(nn.Module):
     """y = W x gain lr / sqrt(in) + lr b (Karras et al. 2018, section 4.1).
 
@@ -106,9 +111,12 @@ class EqualConv2d(nn.Module):
         self.stride, self.padding = stride, padding
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (B, in, H, W) to (B, out, H', W')."""
-        weight = derived(self.weight, "scaled", lambda: self.weight * self.scale)
-        return conv2d(x, weight, self.bias, self.stride, self.padding)
+        """Maps (B, in, H, W) to (B, out, H', W') in x's dtype."""
+        bias = None if self.bias is None else self.bias.to(x.dtype)
+        weight = derived(
+            self.weight, f"scaled {x.dtype}", lambda: (self.weight * self.scale).to(x.dtype)
+        )
+        return conv2d(x, weight, bias, self.stride, self.padding)
 
 
 def pixel_norm(x: Tensor) -> Tensor:

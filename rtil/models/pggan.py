@@ -23,6 +23,7 @@ from rtil.models.layers import (
     EqualLinear,
     check_resolution,
     derived,
+    entering,
     minibatch_stddev,
 )
 from rtil.ops.bias_act import SQRT2
@@ -236,13 +237,16 @@ class PGGANGenerator(Generator):
         if k == 1:
             first = derived(self.input, "scaled", lambda: self.input * self.input_scale)
             x = torch.einsum("bz,zchw->bchw", before(w), first)
-            return State(self.blocks[0](after(x + self.input_bias[:, None, None])))
+            x = entering(x + self.input_bias[:, None, None], self.map_dtype)
+            return State(self.blocks[0](after(x)))
         fading = k == self.num_blocks and self.alpha < 1.0
-        rgb = self.upsample(self.to_rgb[k - 2](before(state.x))) if fading else None
-        return State(self.blocks[k - 1](state.x), rgb)
+        rgb = None
+        if fading:
+            rgb = self.upsample(self.to_rgb[k - 2](before(state.x.to(w.dtype))))
+        return State(self.blocks[k - 1](entering(state.x, self.map_dtype)), rgb)
 
     def image(self, state: State, w: Tensor) -> Tensor:
-        rgb = self.to_rgb[self.num_blocks - 1](self.around.before(state.x))
+        rgb = self.to_rgb[self.num_blocks - 1](self.around.before(state.x.to(w.dtype)))
         return rgb if state.rgb is None else torch.lerp(state.rgb, rgb, self.alpha)
 
     def style_prior(self, num_samples: int, rng: torch.Generator) -> StylePrior:
@@ -262,7 +266,13 @@ class PGGANDiscriminator(nn.Module):
         resolution, channels, image_channels, phase_nimg: as for the generator.
         stddev_group: group of the minibatch standard deviation; None for the whole batch, as
             published. Groups of 4 let a batch hold several family members (rtil.latents.mixture).
+
+    Attributes:
+        map_dtype: as of a Generator; the last block, where samples are compared, and the score
+            keep the weights' type.
     """
+
+    map_dtype: torch.dtype | None = None
 
     def __init__(
         self,
@@ -291,10 +301,11 @@ class PGGANDiscriminator(nn.Module):
         Differs from Karras et al. 2018: pixel norm after every convolution, as published.
         """
         top = self.num_blocks - 1
+        x = entering(x, self.map_dtype)
         h = self.from_rgb[top](x)
         for i in range(top, -1, -1):
             if i == 0:
-                h = minibatch_stddev(h, self.stddev_group)
+                h = minibatch_stddev(h.to(self.score.weight.dtype), self.stddev_group)
             for conv in self.blocks[i]:
                 h = norm_act(conv(h), SLOPE)
             if i == 0:

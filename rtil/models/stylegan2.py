@@ -19,6 +19,7 @@ from rtil.models.layers import (
     EqualLinear,
     check_resolution,
     derived,
+    entering,
     minibatch_stddev,
     pixel_norm,
 )
@@ -53,10 +54,12 @@ class ModulatedConv2d(nn.Module):
         """Maps x (B, in, H, W) and styles w (B, w_dim) to y / d and d.
 
         Returns:
-            (B, out, H', W') before it is scaled, and d (B, out), None without demodulation.
+            (B, out, H', W') in x's dtype before it is scaled, and d (B, out) in w's dtype, None
+            without demodulation.
         """
         style = self.style(w)
-        weight = derived(self.weight, "scaled", lambda: self.weight * self.scale)
+        exact = derived(self.weight, "scaled", lambda: self.weight * self.scale)
+        weight = derived(self.weight, f"scaled {x.dtype}", lambda: exact.to(x.dtype))
         x = modulate(x, style)
         if self.up:
             x = conv_transpose2d(x, weight.transpose(0, 1), stride=2)
@@ -65,7 +68,7 @@ class ModulatedConv2d(nn.Module):
             x = conv2d(x, weight, padding=self.padding)
         if not self.demod:
             return x, None
-        squares = derived(self.weight, "squares", lambda: weight.square().sum((2, 3)))
+        squares = derived(self.weight, "squares", lambda: exact.square().sum((2, 3)))
         return x, demodulation(style, squares)
 
 
@@ -93,8 +96,8 @@ class ToRGB(nn.Module):
         self.bias = nn.Parameter(torch.zeros(image_channels))
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
-        """Maps x (B, in, H, W) and styles (B, w_dim) to (B, image_channels, H, W)."""
-        x, _ = self.conv(x, w)
+        """Maps x (B, in, H, W) and styles (B, w_dim) to (B, image_channels, H, W), w's dtype."""
+        x, _ = self.conv(x.to(w.dtype), w)
         return bias_act(x, self.bias, slope=1.0, gain=1.0)
 
 
@@ -179,13 +182,14 @@ class StyleGAN2Generator(Generator):
             noise = [getattr(self, f"noise_{i}") for i in range(len(self.noise_shapes))]
         block = self.blocks[k - 1]
         if k == 1:
-            x = self.const.expand(w.shape[0], -1, -1, -1)
+            x = entering(self.const, self.map_dtype).expand(w.shape[0], -1, -1, -1)
             return State(block.conv(x, w[:, 0], noise[0]), None)
         rgb = None
         if state.keep_rgb:
             rgb = self._rgb(k - 1, state, w)
             rgb = upfirdn2d(rgb, self.fir, up=2, padding=(2, 1), gain=4.0)
-        x = block.up(state.x, w[:, 2 * k - 3], noise[2 * k - 3])
+        x = entering(state.x, self.map_dtype)
+        x = block.up(x, w[:, 2 * k - 3], noise[2 * k - 3])
         return State(block.conv(x, w[:, 2 * k - 2], noise[2 * k - 2]), rgb)
 
     def image(self, state: State, w: Tensor) -> Tensor:
@@ -273,7 +277,13 @@ class StyleGAN2Discriminator(nn.Module):
     Args:
         resolution, channels, image_channels: as for the generator.
         stddev_group: group of the minibatch standard deviation; None for the whole batch.
+
+    Attributes:
+        map_dtype: as of a Generator; from where samples are compared on, maps and score keep the
+            weights' type.
     """
+
+    map_dtype: torch.dtype | None = None
 
     def __init__(
         self,
@@ -294,9 +304,10 @@ class StyleGAN2Discriminator(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Scores images (B, C, H, W): (B,), larger for real."""
-        x = self.from_rgb(x)
+        x = self.from_rgb(entering(x, self.map_dtype))
         for block in self.blocks:
             x = block(x)
+        x = x.to(self.score.weight.dtype)
         x = self.conv(minibatch_stddev(x, self.stddev_group))
         x = bias_act(self.hidden(x.flatten(1)), None, SLOPE, SQRT2)
         return self.score(x)[:, 0]

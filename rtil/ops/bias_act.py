@@ -22,6 +22,7 @@ from torch import Tensor
 from rtil.ops import cpu, kernels
 
 SQRT2 = math.sqrt(2.0)
+NARROW = (torch.bfloat16, torch.float16)
 
 
 def bias_act(
@@ -37,7 +38,8 @@ def bias_act(
 
     Args:
         x: any shape, floating point.
-        b: (x.shape[dim],) or None for no bias; x's dtype, or any inside autocast.
+        b: (x.shape[dim],) or None for no bias; x's dtype, float32 for a narrower x, or any inside
+            autocast.
         slope: slope of the leaky ReLU for negative inputs, >= 0; 1 is the identity.
         gain: factor on the output, > 0; sqrt(2) keeps the second moment of a normal input.
         dim: dimension of x along which the bias runs.
@@ -64,27 +66,29 @@ def bias_act(
             "the output's sign, which needs slope >= 0, gain > 0 and clamp > 0 or None."
         )
     if kernels.kernels_serve(impl, x.device.type, x.device.index or 0, "bias_act"):
+        b = None if b is None else b.to(x.dtype)
         return bias_act_op(x, b, slope, gain, dim, -1.0 if clamp is None else clamp)
-    if dim % x.ndim == 1 and clamp is None and cpu.serves(x, impl):
+    if dim % x.ndim == 1 and clamp is None and cpu.serves(x, impl, (b,)):
         return _on_cpu((slope, gain), x, b)
-    return reference(x, b, slope, gain, dim, clamp)
+    return reference(x, b, slope, gain, dim, clamp).to(x.dtype)
 
 
 def _fitting(x: Tensor, b: Tensor, dim: int) -> Tensor:
-    """The bias in x's dtype, or an error that names both shapes."""
+    """The bias in a dtype that may join x's, or an error that names both shapes."""
     if b.ndim != 1 or not -x.ndim <= dim < x.ndim or b.shape[0] != x.shape[dim]:
         allowed = (x.shape[dim],) if -x.ndim <= dim < x.ndim else "none"
         raise ValueError(
             f"bias_act: bias of shape {tuple(b.shape)} does not fit dimension {dim} of x "
             f"with shape {tuple(x.shape)}; it must have shape {allowed}."
         )
-    if b.dtype == x.dtype:
+    if b.dtype == x.dtype or (b.dtype == torch.float32 and x.dtype in NARROW):
         return b
     if torch.is_autocast_enabled(x.device.type):
         return b.to(x.dtype)
     raise TypeError(
         f"bias_act: bias of shape {tuple(b.shape)} is {b.dtype}, x of shape {tuple(x.shape)} is "
-        f"{x.dtype}; convert one, or run inside torch.autocast."
+        f"{x.dtype}; convert one, or run inside torch.autocast. A narrower x may have a float32 "
+        "bias."
     )
 
 

@@ -1,8 +1,10 @@
 """The CPU's kernels: loading them, and giving a kernel its first and second gradient.
 
-Lives here: what rtil.ops.kernels is for GPUs. The kernels (cuda_ops/cpu_ops.cpp) take float32
-feature maps with channels innermost; anything else takes the PyTorch form. Results differ from
-that form by rounding only, and depend neither on the number of threads nor on the batch.
+Lives here: what rtil.ops.kernels is for GPUs. The kernels (cuda_ops/cpu_ops.cpp) take float32 or
+bfloat16 feature maps with channels innermost, and everything else (factors, biases, noise and
+their gradients) in float32; what does not fit takes the PyTorch form. They compute in float32 and
+round once, to the maps' type. Results differ from that form by rounding only, and depend neither
+on the number of threads nor on the batch.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ import ctypes
 import math
 import warnings
 from collections.abc import Callable, Sequence
-from ctypes import c_float, c_int64, c_void_p
+from ctypes import CFUNCTYPE, c_float, c_int64, c_void_p
 from functools import cache
 
 import torch
@@ -29,20 +31,22 @@ SIGNATURES = {
     "upfirdn2d": "ppnnnnnnfpnnnnnn",
 }
 TYPES = {"p": c_void_p, "n": c_int64, "f": c_float}
+MAPS = (torch.float32, torch.bfloat16)  # in the order of RTIL_EXPORT
 
 
 @cache
-def library() -> ctypes.CDLL | RuntimeError:
-    """The loaded kernels, or why there are none; one warning in that case."""
+def library() -> dict[tuple[str, torch.dtype], Callable[..., None]] | RuntimeError:
+    """The kernel of each name and type of maps, or why there are none; then with one warning."""
     # Imported late: nothing of the build is needed where only GPUs compute.
     from rtil.ops.build import BuildError, build_cpu
 
     try:
-        found = ctypes.CDLL(str(build_cpu()))
+        found, functions = ctypes.CDLL(str(build_cpu())), {}
         for name, letters in SIGNATURES.items():
-            function = getattr(found, f"rtil_cpu_{name}")
-            function.argtypes, function.restype = [TYPES[letter] for letter in letters], None
-        return found
+            kind = CFUNCTYPE(None, *(TYPES[letter] for letter in letters))
+            addresses = (c_void_p * len(MAPS)).in_dll(found, f"rtil_cpu_{name}")
+            functions |= {(name, dtype): kind(at) for dtype, at in zip(MAPS, addresses)}
+        return functions
     except (BuildError, OSError) as error:
         warnings.warn(
             f"rtil.ops: using the slower PyTorch form between convolutions: {error}\n"
@@ -52,9 +56,15 @@ def library() -> ctypes.CDLL | RuntimeError:
         return RuntimeError(str(error))
 
 
-def serves(x: Tensor, impl: str | None = None) -> bool:
-    """Whether the kernels compute on x: float32, (B, C) or channels innermost."""
-    if x.dtype != torch.float32 or x.device.type != "cpu" or kernels.chosen(impl) != "auto":
+def serves(x: Tensor, impl: str | None = None, others: Sequence[Tensor | None] = ()) -> bool:
+    """Whether the kernels compute on x: float32 or bfloat16, (B, C) or channels innermost.
+
+    Args:
+        others: what comes with x and is no feature map: float32, or None.
+    """
+    if x.dtype not in MAPS or x.device.type != "cpu" or kernels.chosen(impl) != "auto":
+        return False
+    if any(t is not None and t.dtype != torch.float32 for t in others):
         return False
     order = torch.channels_last if x.ndim == 4 else torch.contiguous_format
     if x.ndim not in (2, 4) or not x.is_contiguous(memory_format=order) or x.numel() == 0:
@@ -76,9 +86,12 @@ def plain_autograd(device_type: str) -> bool:
 
 
 def call(name: str, *arguments: object) -> None:
-    """Calls a kernel; tensors go by address, None as a null pointer."""
+    """Calls a kernel for the type of its first argument, a map.
+
+    Tensors go by address, None as a null pointer.
+    """
     raw = [a.data_ptr() if isinstance(a, Tensor) else a for a in arguments]
-    getattr(library(), f"rtil_cpu_{name}")(*raw)
+    library()[name, arguments[0].dtype](*raw)
 
 
 def dense(x: Tensor) -> Tensor:
@@ -111,7 +124,7 @@ def differentiable(
         gradient: (settings, wanted, dy, y, *inputs) -> the gradient of each input, None where
             wanted[i] is false: the kernel.
         formula: the same in plain PyTorch, correct as a function of dy and the inputs for y held
-            constant; it is what a second gradient differentiates.
+            constant; it is what a second gradient differentiates, in float32.
         kept: inputs that gradients need; the others arrive there as None. None: all.
         second: (settings, dy, y, *inputs, *cotangents of the gradients) -> gradients of dy and of
             the inputs, by a kernel; None differentiates the formula.
@@ -158,12 +171,13 @@ def differentiable(
             asked = (ctx.needs_input_grad[2], *ctx.needs_input_grad[4:])
             with torch.enable_grad():
                 leaves = [
-                    t if t is None else t.detach().requires_grad_(need)
+                    t if t is None else t.detach().float().requires_grad_(need)
                     for t, need in zip((dy, *inputs), asked)
                 ]
-                first = formula(settings, wanted, leaves[0], y, *leaves[1:])
+                first = formula(settings, wanted, leaves[0], y.float(), *leaves[1:])
                 pairs = [
-                    (g, dd) for g, dd in zip(first, seconds) if dd is not None and g is not None
+                    (g, dd.float()) for g, dd in zip(first, seconds)
+                    if dd is not None and g is not None
                 ]
                 pairs = [(g, dd) for g, dd in pairs if g.requires_grad]
             found = iter(())

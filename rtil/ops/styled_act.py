@@ -29,7 +29,7 @@ def styled_act(
     """Computes gain lrelu(d x + strength noise + b), differentiable twice.
 
     Args:
-        x: (B, C, H, W).
+        x: (B, C, H, W); may be narrower than the rest, which then is float32.
         d: (B, C) factor on every channel (demodulation), or None for 1.
         noise: (B or 1, 1, H, W).
         strength: () factor on the noise.
@@ -38,20 +38,22 @@ def styled_act(
         gain: factor on the output, > 0.
 
     Returns:
-        (B, C, H, W).
+        (B, C, H, W) in x's dtype, rounded to it once.
     """
-    if cpu.serves(x):
+    if cpu.serves(x, others=(d, noise, strength, b)):
         return _styled((slope, gain), x, d, noise, strength, b)
-    if d is not None:
-        x = x * d[:, :, None, None]
-    return bias_act(x + noise * strength, b, slope, gain)
+    y = x if d is None else x * d[:, :, None, None]
+    return bias_act(y + noise * strength, b, slope, gain).to(x.dtype)
 
 
 def modulate(x: Tensor, s: Tensor) -> Tensor:
-    """Scales every channel of x (B or 1, C, H, W) by s (B, C), differentiable twice."""
-    if cpu.serves(x) and len(x) == len(s):
+    """Scales every channel of x (B or 1, C, H, W) by s (B, C), differentiable twice.
+
+    The result has x's dtype; s may be wider.
+    """
+    if len(x) == len(s) and cpu.serves(x, others=(s,)):
         return _modulate((), x, s)
-    return x * s[:, :, None, None]
+    return (x * s[:, :, None, None]).to(x.dtype)
 
 
 def demodulation(s: Tensor, squares: Tensor) -> Tensor:
@@ -79,7 +81,7 @@ def _styled_gradient(settings: tuple, wanted, dy, y, x, d, noise, strength, b) -
     dx = cpu.empty(x) if to_x else None
     dd = torch.empty_like(d) if to_d else None
     d = None if d is None else d.contiguous()
-    total = x.new_empty(len(x), 1, *x.shape[2:]) if to_noise or to_strength else None
+    total = noise.new_empty(len(x), 1, *x.shape[2:]) if to_noise or to_strength else None
     db = torch.empty_like(b) if to_b else None
     cpu.call("styled_grad", dy, y, x, d, *settings, dx, dd, total, db, *cpu.sizes(x))
     return [dx, dd, *_noise(total, noise, strength, to_noise, to_strength), db]
@@ -105,7 +107,11 @@ def _noise(total: Tensor | None, noise: Tensor, strength: Tensor, to_noise, to_s
 
 
 def _modulate_value(settings: tuple, x: Tensor, s: Tensor) -> Tensor:
-    return x * s[:, :, None, None]
+    if x.dtype == s.dtype:
+        return x * s[:, :, None, None]
+    y = cpu.empty(x)
+    cpu.call("styled", x, s.contiguous(), None, 1, 0.0, None, 1.0, 1.0, y, *cpu.sizes(x))
+    return y
 
 
 def _modulate_gradient(settings: tuple, wanted, dy, y, x, s) -> list:

@@ -281,7 +281,8 @@ class OnCPU(torch.autograd.Function):
         ctx.settings = f, up, down, padding, gain, flip
         axes, x = Axes(up, down, padding), cpu.dense(x)
         rows, columns = axes.out(x.shape[2:], (len(f), len(f)))
-        out = torch.empty((*x.shape[:2], rows, columns), memory_format=torch.channels_last)
+        shape = (*x.shape[:2], rows, columns)
+        out = torch.empty(shape, dtype=x.dtype, memory_format=torch.channels_last)
         ctx.sizes = x.shape[2:], (rows, columns)
         taps = f.float().contiguous()
         cpu.call("upfirdn2d", x, taps, len(f), flip, up[0], down[0], padding[0], padding[2], gain,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from baseline import pggan, stylegan2
@@ -33,6 +33,15 @@ class Setting:
     quick: bool = False
     batch: dict[int, int] = field(default_factory=dict)
 
+    @property
+    def has_bf16(self) -> bool:
+        """Whether rows in bfloat16 can be measured."""
+        return self.rt.device.type == "cpu" or torch.cuda.get_device_capability()[0] >= 8
+
+    def in_bf16(self) -> Setting:
+        """The same with hardware.precision=bf16."""
+        return replace(self, rt=self.rt._replace(map_dtype=torch.bfloat16))
+
     def say(self, text: str) -> None:
         """One line per finished measurement."""
         print(f"  {text}", flush=True)
@@ -54,7 +63,7 @@ def generator(cfg: dict, rt: Runtime) -> nn.Module:
     """rtil's generator as an inverter gets it: seeded, frozen, on the device."""
     torch.manual_seed(0)
     G = checkpoint.build(cfg["model"]["generator"])
-    return G.eval().requires_grad_(False).to(rt.device, memory_format=rt.layout)
+    return rt.place(G.eval().requires_grad_(False))
 
 
 def twin(network: nn.Module, cfg: dict, part: str) -> nn.Module:
