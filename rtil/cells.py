@@ -6,7 +6,6 @@ and each choice of settings, whose runs differ in their seed only. Statistics li
 
 from __future__ import annotations
 
-import json
 import math
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
@@ -201,9 +200,8 @@ def commands(run: Run, entry: Entry) -> tuple[str, str]:
 
     They repeat the run's groups, seed, knob and settings, and what its own command set besides.
     """
-    config, case, provenance = run.config, case_of(run), run.path / "provenance.json"
-    argv = json.loads(provenance.read_text())["command"] if provenance.exists() else []
-    given = {text.lstrip("+~").partition("=")[0] for text in argv[1:]}
+    config, case, recorded = run.config, case_of(run), results.recorded_commands(run.path)
+    given = {text.lstrip("+~").partition("=")[0] for argv in recorded[:1] for text in argv[1:]}
     keys = sorted({*entry.settings, *given} & config.keys() - NOT_COPIED)
     kept = {key: config[key] for key in keys
             if entry.arm == config["rtil.name"] or not key.startswith("rtil.")}

@@ -7,7 +7,6 @@ row already are left out, so the same command goes on where it was stopped.
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import sys
 import time
@@ -103,8 +102,7 @@ def invert(cfg: DictConfig, overrides: Sequence[str] | None = None) -> Path:
     yardstick = load_yardstick(config, A, G, trained_on) if left else None
     if rt.rank == 0:
         results.claim(run_dir, config, results.FREE_INVERT)
-        record = json.dumps(provenance(rt), indent=1)
-        results.write_text(run_dir / "provenance.json", record)
+        results.write_provenance(run_dir, provenance(rt))
         for path in run_dir.glob("results*.jsonl"):
             results.mend(path)
     all_sum(torch.zeros(1, device=rt.device))  # every process waits for the directory

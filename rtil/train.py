@@ -7,7 +7,6 @@ from (seed, rank, nimg), and continues from its last checkpoint when the same co
 from __future__ import annotations
 
 import copy
-import json
 import logging
 import os
 import time
@@ -89,8 +88,7 @@ def train(cfg: DictConfig, overrides: Sequence[str] | None = None) -> int | None
     state = build_state(config, family, rt)
     if rt.rank == 0:
         results.claim(run_dir, config, results.FREE_TRAIN)
-        record = json.dumps(provenance(rt), indent=1)
-        results.write_text(run_dir / "provenance.json", record)
+        results.write_provenance(run_dir, provenance(rt))
     nimg, step = restore(run_dir, state)
     if nimg >= cfg.total_nimg:
         log.info("%s is trained already: %d of %d images.", run_dir, nimg, cfg.total_nimg)
