@@ -54,6 +54,11 @@ class Case(NamedTuple):
         return self[:5]
 
     @property
+    def heading(self) -> str:
+        """Its series as it is typed, e.g. "task=cs, inverter=ilo, data=glyphs"."""
+        return ", ".join(f"{key}={value}" for key, value in zip(self._fields, self.series))
+
+    @property
     def measurement(self) -> str:
         """For example "ratio 0.05, noise 0.01"."""
         noise = self.noise_std if self.knob != "noise_std" else 0.0
