@@ -6,7 +6,6 @@ and each choice of settings, whose runs differ in their seed only. Statistics li
 
 from __future__ import annotations
 
-import json
 import math
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
@@ -53,6 +52,11 @@ class Case(NamedTuple):
     def series(self) -> tuple[str, ...]:
         """What the cells of one figure share."""
         return self[:5]
+
+    @property
+    def heading(self) -> str:
+        """Its series as it is typed, e.g. "task=cs, inverter=ilo, data=glyphs"."""
+        return ", ".join(f"{key}={value}" for key, value in zip(self._fields, self.series))
 
     @property
     def measurement(self) -> str:
@@ -208,9 +212,8 @@ def commands(run: Run, entry: Entry) -> tuple[str, str]:
 
     They repeat the run's groups, seed, knob and settings, and what its own command set besides.
     """
-    config, case, provenance = run.config, case_of(run), run.path / "provenance.json"
-    argv = json.loads(provenance.read_text())["command"] if provenance.exists() else []
-    given = {text.lstrip("+~").partition("=")[0] for text in argv[1:]}
+    config, case, recorded = run.config, case_of(run), results.recorded_commands(run.path)
+    given = {text.lstrip("+~").partition("=")[0] for argv in recorded[:1] for text in argv[1:]}
     keys = sorted({*entry.settings, *given} & config.keys() - NOT_COPIED)
     kept = {key: config[key] for key in keys
             if entry.arm == config["rtil.name"] or not key.startswith("rtil.")}

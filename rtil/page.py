@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 import math
 import shlex
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -28,19 +28,23 @@ CAPTIONS = {
     "Samples": "One row for each generator (of the first seed) and member, the same seeds in all "
     "(paper, Fig. 9). G^k: Gaussian maps of the RTIL family's σ after blocks 1 to k; N: codes.",
     "Reconstructions": "The first images, not chosen, of the first seed, with their PSNR.",
-    "Gallery": "The first images, of the first seed, with PSNR (gain over the baseline). Error: "
-    "|reconstruction - original|, mean over channels, black at 0, light from 0.5 of white on.",
+    "Gallery": "The first images, of the first seed, with PSNR (gain over the baseline); a click "
+    "on a measurement unfolds it, the buttons sort it. Error: |reconstruction - original|, mean "
+    "over channels, black at 0, light from 0.5 of white on.",
     "Settings": "Every run: its folder, images and configuration.",
 }
 
 
-def gallery(title: str, shown: Sequence[Shown], names: Sequence[str]) -> str:
-    """A table of images, sortable by the PSNR gain of each entry over its baseline."""
+def gallery(title: str, shown: Sequence[Shown], names: Sequence[str], unfold: bool) -> str:
+    """A table of images, sortable by the PSNR gain of each entry over its baseline.
+
+    A folded one costs the browser nothing until it is unfolded.
+    """
     texts = ["as listed", *(f"gain of {s.label}, {end} first"
                             for s in shown if s.base for end in ("best", "worst"))]
     buttons = "".join(
-        f'<button data-key="{(i + 1) // 2}" data-sign="{1 - i % 2 * 2}">{escape(text)}</button>'
-        for i, text in enumerate(texts))
+        f'<button data-key="{(i + 1) // 2}" data-sign="{1 - i % 2 * 2}" '
+        f'class="{"" if i else "on"}">{escape(text)}</button>' for i, text in enumerate(texts))
     body = ""
     for number, name in enumerate(names):
         original, keys = picture(shown, name, "-original"), [float(number)]
@@ -58,7 +62,9 @@ def gallery(title: str, shown: Sequence[Shown], names: Sequence[str]) -> str:
         body += f"<th>{escape(name)}</th>{''.join(cells)}</tr>"
     labels = [text for s in shown for text in (s.label, f"|error| of {s.label}")]
     html = grid_html(["image", "original", "measurement", "LMMSE", *labels], body)
-    return f'<h3>{escape(title)}</h3><div class="gallery"><p>{buttons}</p>{html}</div>'
+    summary = f"<summary>{escape(title)}; {len(names)} images</summary>"
+    state = " open" if unfold else ""
+    return f'<details class="gallery"{state}>{summary}<p>{buttons}</p>{html}</details>'
 
 
 def cell(image: np.ndarray | None, caption: str = "") -> str:
@@ -96,7 +102,7 @@ def table_html(name: str, rows: Sequence[Mapping], baseline: str) -> str:
         body += f'<tr class="{look}">{cells}</tr>'
     html = f"<h3>{escape(name)}</h3>" + grid_html(lines[0], body)
     for text, commands in remarks(rows):
-        html += paragraphs([text]) + (f"<pre>{escape(commands)}</pre>" if commands else "")
+        html += paragraphs([text]) + (code(commands.splitlines()) if commands else "")
     return html
 
 
@@ -107,10 +113,10 @@ def plain_table(name: str, lines: Sequence[Mapping[str, str]]) -> str:
     return f"<h3>{escape(name)}</h3>" + grid_html(lines[0], body)
 
 
-def figure(path: Path, caption: str) -> str:
-    """A PNG file inside the page, with its caption."""
+def figure(path: Path, heading: str) -> str:
+    """A PNG file inside the page, under its heading."""
     image = f'<img src="{uri(path.read_bytes())}" alt="{escape(path.stem)}">'
-    return f"<figure>{image}<figcaption>{escape(caption)}</figcaption></figure>"
+    return f"<h3>{escape(heading)}</h3><figure>{image}</figure>"
 
 
 def paragraphs(lines: Iterable[str]) -> str:
@@ -128,20 +134,22 @@ def settings(runs: Iterable[Run]) -> str:
     return text
 
 
-def commands(lines: Iterable[str], runs: Iterable[Run]) -> str:
-    """The commands behind the page, then those that the runs recorded, each once."""
-    recorded = {}
-    for run in runs:
-        path = run.path / "provenance.json"
-        if path.exists():
-            name, *words = json.loads(path.read_text())["command"]
-            line = f"python -m rtil.{Path(name).stem} {' '.join(map(shlex.quote, words))}".strip()
-            recorded.setdefault(line, []).append(run)
-    html = f"<pre>{escape(chr(10).join(lines))}</pre>"
-    if recorded:
-        texts = [f"{line}    # {len(mine)} runs" for line, mine in recorded.items()]
-        html += f"<p>As recorded by the runs:</p><pre>{escape(chr(10).join(texts))}</pre>"
+def commands(lines: Iterable[str], recorded: Iterable[Sequence[str]]) -> str:
+    """The commands behind the page, then those recorded by runs, each once."""
+    counts = Counter(
+        f"python -m rtil.{Path(name).stem} {' '.join(map(shlex.quote, words))}".strip()
+        for name, *words in recorded)
+    html = code(lines)
+    if counts:
+        html += "<p>As recorded by the runs:</p>"
+        html += code(f"{line}    # {count} {'runs' if count > 1 else 'run'}"
+                     for line, count in counts.items())
     return html
+
+
+def code(lines: Iterable[str]) -> str:
+    """Commands to be copied, each a block of its own where it is longer than the page is wide."""
+    return f"<pre>{''.join(f'<code>{escape(line)}</code>' for line in lines)}</pre>"
 
 
 def caption(plan: Mapping) -> list[str]:
@@ -162,32 +170,41 @@ def caption(plan: Mapping) -> list[str]:
     return lines
 
 
-def page(title: str, sections: Mapping[str, str]) -> str:
-    """The whole page: a table of contents and one section of HTML for each heading."""
+def page(title: str, lead: str, sections: Mapping[str, str]) -> str:
+    """The whole page: what is there, its contents and a section of HTML for each heading."""
     links = " · ".join(f'<a href="#{name}">{name}</a>' for name in sections)
     body = "".join(
         f'<section id="{name}"><h2>{name}</h2><p>{CAPTIONS[name]}</p>{html or "None."}</section>'
         for name, html in sections.items())
-    return (f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}'
-            f"</title><style>{CSS}</style></head><body><h1>{escape(title)}</h1><nav>{links}</nav>"
-            f"{body}<script>{JS}</script></body></html>\n")
+    return (f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" '
+            f'content="width=device-width"><title>{escape(title)}</title>'
+            f"<style>{CSS}</style></head><body><h1>{escape(title)}</h1>"
+            f"<p>{escape(lead)}</p><nav>{links}</nav>{body}<script>{JS}</script></body></html>\n")
 
 
 CSS = """
 body { font: 16px/1.5 sans-serif; color: #1c1e21; background: #f4f5f7; margin: 2rem 4%; }
 section { background: #fff; border-radius: 8px; margin: 1.2rem 0; padding: 1.2rem 1.4rem; }
 h1, h2, h3 { margin: .2rem 0 .8rem; } h3 { font-size: 1rem; margin-top: 1.6rem; }
-figure { margin: 0 0 1.6rem; } figure img { max-width: min(100%, 76rem); }
+figure { margin: 0; } figure img { max-width: min(100%, 76rem); }
 figcaption, p { color: #4b5159; max-width: 64rem; font-size: .92rem; }
 table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .3rem .6rem; text-align: left; border-bottom: 1px solid #e6e8eb; }
+th, td { padding: .3rem .5rem; text-align: left; border-bottom: 1px solid #e6e8eb; }
 thead th { background: #f0f2f5; vertical-align: bottom; } td { white-space: nowrap; }
 .better td { background: #e6f1fa; } .worse td { background: #fdeee2; } .missing { color: #8a9099; }
 .wide { overflow-x: auto; }
 pre { white-space: pre-wrap; background: #f6f8fa; padding: .8rem; font-size: .83rem; }
+code { display: block; padding-left: 2rem; text-indent: -2rem; overflow-wrap: anywhere; }
+.gallery th { text-align: center; } .gallery summary { font-weight: bold; margin-top: .8rem; }
 .gallery td { text-align: center; vertical-align: top; padding: .3rem; font-size: .8rem; }
 .gallery img { width: 128px; } .gallery .small { width: 96px; image-rendering: pixelated; }
-button { margin: 0 .4rem .3rem 0; } .on { background: #d6e8f7; } a, summary { color: #0b5cad; }
+button { margin: 0 .4rem .3rem 0; padding: .2rem .6rem; font: inherit; cursor: pointer; }
+.on { background: #d6e8f7; } a, summary { color: #0b5cad; }
+summary { overflow-wrap: anywhere; cursor: pointer; }
+@media (max-width: 50rem) {
+  body { margin: 1rem .6rem; } section { padding: .8rem; } h1 { font-size: 1.4rem; }
+  figure { overflow-x: auto; } figure img { max-width: 52rem; }
+}
 """
 
 JS = """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 import yaml
 
@@ -22,6 +23,7 @@ from rtil.experiment import (
 from rtil.operators import KNOBS
 
 Job = Mapping[str, str]
+LINES = {"inverter.num_codes": "N"}
 FREE = (*NOT_TOLD, "data")  # planned choices that a run of the experiment may have otherwise
 
 
@@ -30,16 +32,17 @@ def belonging(
 ) -> list[tuple[Run, Job]]:
     """The runs of an experiment at a scale, each with the planned job that it is.
 
-    A run belongs to it when it has a job's choices, and was last run for the experiment or is
-    named as a job's command names it, with or without what those runs set besides. Arms that were
-    run for it without being planned belong.
+    A run belongs to it when it has a job's choices, and was run for the experiment or is named as
+    a job's command names it, with or without what those runs set besides. Arms that were run for
+    it without being planned belong.
     """
     if not experiment["cells"] and part == "invert":
         return []
     found, plan, runs = [], jobs(experiment, part), list(runs)
-    ways = [(), *besides(runs, experiment, scale)]
+    ways = [(), *besides(runs, experiment, scale, part)]
     for run in runs:
         named = run.config.get("experiment.name") == experiment["name"]
+        named = named or bool(commands_for(run.path, experiment["name"]))
         if run.config.get("scale.name") != scale:
             continue
         fits = [job for job in plan if _agrees(run, job, FREE)]
@@ -71,23 +74,49 @@ def _is_named_as(run: Run, words: Sequence[str], part: str) -> bool:
         part == "train" or run.path.name == results.run_label("invert", config, words))
 
 
-def besides(runs: Iterable[Run], experiment: Mapping, scale: str) -> list[tuple[str, ...]]:
+def besides(
+    runs: Iterable[Run], experiment: Mapping, scale: str, part: str = "invert"
+) -> list[tuple[str, ...]]:
     """What the commands of an experiment's runs set beside the plan, the most frequent first.
 
     Words that single out some of its jobs are left out.
     """
-    planned = {key for entry in products(experiment, "invert") for key in entry} - {"data"}
+    planned = {key for entry in products(experiment, part) for key in entry} - {"data"}
     counts: Counter[tuple[str, ...]] = Counter()
     for run in runs:
-        path = run.path / "provenance.json"
-        last = run.config.get("scale.name"), run.config.get("experiment.name")
-        if last == (scale, experiment["name"]) and path.exists():
-            words = json.loads(path.read_text())["command"][1:]
+        if run.config.get("scale.name") != scale:
+            continue
+        for _, *words in commands_for(run.path, experiment["name"])[:1]:
             keys = [word.lstrip("+").partition("=")[0] for word in words]
             counts[tuple(
                 word for word, key in zip(words, keys)
                 if "=" in word and key not in {*planned, *NOT_TOLD, "scale", "root"})] += 1
     return [words for words, _ in counts.most_common()]
+
+
+def commands_for(run_dir: Path, name: str) -> list[list[str]]:
+    """The recorded commands of a run that ran an experiment, the last one first."""
+    return [command for command in results.recorded_commands(run_dir)
+            if f"experiment={name}" in (word.lstrip("+") for word in command)]
+
+
+def on_the_same_images(found: Sequence[tuple[Run, Job]]) -> list[tuple[Run, Job]]:
+    """The runs of an experiment without rows of images that the others do not have.
+
+    Another experiment may have asked for more images of a run that both share. Where a run has
+    those that were planned and no others, they are the ones that count.
+    """
+    ids: dict[str, set[str]] = {}
+    for run, job in found:
+        if len(run.rows) <= int(job["num_images"]):
+            ids.setdefault(case_of(run).data, set()).update(run.rows)
+    kept = []
+    for run, job in found:
+        known = ids.get(case_of(run).data, set())
+        if len(known) == int(job["num_images"]) < len(run.rows):
+            run = run._replace(rows={i: row for i, row in run.rows.items() if i in known})
+        kept.append((run, job))
+    return kept
 
 
 def told(experiment: Mapping) -> set[str]:
@@ -160,7 +189,8 @@ def complete(
             label = ", ".join([job["rtil"], *(f"{k}={v}" for k, v in settings.items())])
             row = {
                 **case._asdict(), "measurement": case.measurement, "arm": job["rtil"],
-                "label": label, "settings": settings, "commands": [
+                "label": label, "settings": settings, "planned": int(job["num_images"]),
+                "commands": [
                     command(experiment, "train", for_training(words), job),
                     command(experiment, "invert", words, job)],
             }
@@ -189,7 +219,7 @@ def _placed(row: dict, job: Job, config: Mapping, experiment: Mapping) -> dict:
     if row["settings"].get("selection") == "oracle":
         label += ", oracle"
     if line and line in config:
-        label += f", {line.rpartition('.')[2]}={config[line]}"
+        label += f", {LINES.get(line, line)} = {config[line]}"
     return row | {
         "job": dict(job), "line": label,
         "panel": row["measurement"] if panel == "value" else row["task"],

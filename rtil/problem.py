@@ -5,7 +5,6 @@ Measurements that the user gives in files, without a true image, are in `rtil.ow
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -111,7 +110,7 @@ class HeldOut(Problem):
         if self.rt.rank:
             return
         results.claim(self.place, self.config, results.FREE_INVERT)
-        results.write_text(self.place / "provenance.json", json.dumps(provenance, indent=1))
+        results.write_provenance(self.place, provenance)
         for path in self.place.glob("results*.jsonl"):
             results.mend(path)
 

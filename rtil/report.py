@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
@@ -26,9 +26,16 @@ from rtil.runtime import CONFIGS
 from rtil.runtime import entry as run_entry
 from rtil.table import READING, grid_text, records, reference, table_text
 
+FIRST = {"curves": "Figures", "pictures": "Reconstructions", "samples": "Samples",
+         "differences": "Tables"}
+
 
 class Content(NamedTuple):
-    """What a report is about; gaps are generators without samples, plan is the experiment's."""
+    """What a report is about; gaps are generators without samples, plan is the experiment's.
+
+    generators is {(data, scale, model): {arm: (G, its family)}}, recorded are the commands of the
+    runs, trainings first.
+    """
 
     title: str
     cells: list[Cell]
@@ -36,7 +43,8 @@ class Content(NamedTuple):
     runs: list[Run]
     notes: list[str]
     gaps: list[str]
-    generators: dict[str, dict]
+    generators: dict[tuple, dict]
+    recorded: list[list[str]]
     commands: list[str]
     plan: Mapping
 
@@ -51,8 +59,8 @@ def everything(root: Path, baseline: str) -> Content:
     found = generators(cells, root, gaps)
     tables = [records(cell, baseline) for cell in cells]
     lines = [f"python -m rtil.report root={root}"]
-    title = f"Inversions below {root}"
-    return Content(title, cells, tables, runs, notes, gaps, found, lines, {})
+    title, recorded = f"Inversions below {root}", last_commands(folders(runs, root))
+    return Content(title, cells, tables, runs, notes, gaps, found, recorded, lines, {})
 
 
 def one(plan: Mapping, scale: str, root: Path, baseline: str) -> Content:
@@ -61,34 +69,60 @@ def one(plan: Mapping, scale: str, root: Path, baseline: str) -> Content:
     Raises:
         FileNotFoundError: it has nothing yet; the message holds the commands that run it.
     """
-    runs, _ = inversions(root)
+    part, runs = ("invert", inversions(root)[0]) if plan["cells"] else ("train", trainings(root))
     notes = [plan["note"]] if plan.get("note") else []
-    found = planned.belonging(runs, plan, scale)
     words = [f"scale={scale}", *([f"root={root}"] if str(root) != "runs" else [])]
-    words += next(iter(planned.besides(runs, plan, scale)), ())
-    cells = arrange([run for run, _ in found], baseline, planned.told(plan))
-    cells = planned.by_switch(cells, found, plan)
-    size = int(plan["common"]["num_images"]) // plan["sets"] if plan.get("sets") else 0
-    tables = [records(cell._replace(missing=[]), baseline, size) for cell in cells]
-    if plan["cells"]:
+    words += next(iter(planned.besides(runs, plan, scale, part)), ())
+    found = planned.belonging(runs, plan, scale, part)
+    if part == "invert":
+        found = planned.on_the_same_images(found)
+    runs, gaps, cells, tables = [run for run, _ in found], [], [], []
+    if part == "invert":
+        cells = arrange(runs, baseline, planned.told(plan))
+        cells = planned.by_switch(cells, found, plan)
+        size = int(plan["common"]["num_images"]) // plan["sets"] if plan.get("sets") else 0
+        tables = [records(cell._replace(missing=[]), baseline, size) for cell in cells]
         cells, tables = planned.complete(cells, tables, found, plan, words)
-    gaps: list[str] = []
-    drawn = (generators(cells, root, gaps) if plan["cells"]
-             else trained(plan, scale, root, words, notes))
-    lines = [experiment.command(plan, "train", experiment.for_training(words))]
-    lines += [experiment.command(plan, "invert", words)] if plan["cells"] else []
-    if not found and not drawn:
+        drawn, paths = generators(cells, root, gaps), folders(runs, root)
+        lines = [experiment.command(plan, "train", experiment.for_training(words)),
+                 experiment.command(plan, "invert", words)]
+    else:
+        drawn, paths, runs = trained(plan, found, words, notes), [run.path for run in runs], []
+        lines = [experiment.command(plan, "train", words)]
+    if not found:
         raise FileNotFoundError(
             f"report: nothing of experiment={plan['name']} at scale={scale} below {root}. Run it:"
             + "".join(f"\n    {line}" for line in lines))
     lines.append(experiment.command(plan, "report", [w for w in words if w.startswith(
         ("scale=", "scale.", "root="))]))
-    runs = [run for run, _ in found]
-    return Content(plan["title"], cells, tables, runs, notes, gaps, drawn, lines, plan)
+    recorded = last_commands(paths, plan["name"])
+    return Content(plan["title"], cells, tables, runs, notes, gaps, drawn, recorded, lines, plan)
 
 
-def generators(cells: Iterable[Cell], root: Path, notes: list[str]) -> dict[str, dict]:
-    """{"data, scale, model": {arm: (G, its family)}} of the generators that were inverted.
+def generator_file(run: Run, root: Path) -> Path:
+    """The generator that an inversion was run with."""
+    own = run.config.get("generator")
+    return Path(own) if own else root / "train" / run.path.parent.name / "generator.pt"
+
+
+def folders(runs: Sequence[Run], root: Path) -> list[Path]:
+    """Those of the generators that were inverted, then those of the inversions."""
+    trained = [generator_file(run, root).parent for run in runs
+               if run.config["inverter.name"] not in WITHOUT_GENERATOR]
+    return [*dict.fromkeys(trained), *(run.path for run in runs)]
+
+
+def last_commands(folders: Iterable[Path], name: str = "") -> list[list[str]]:
+    """The last command recorded in each folder, of those for an experiment where there are any."""
+    found = []
+    for folder in folders:
+        recorded = results.recorded_commands(folder)
+        found += (planned.commands_for(folder, name) or recorded)[:1]
+    return found
+
+
+def generators(cells: Iterable[Cell], root: Path, notes: list[str]) -> dict[tuple, dict]:
+    """{(data, scale, model): {arm: (G, its family)}} of the generators that were inverted.
 
     Of several seeds the first one's is taken; `notes` gets a line for each file that is gone.
     """
@@ -99,40 +133,47 @@ def generators(cells: Iterable[Cell], root: Path, notes: list[str]) -> dict[str,
         if (arm, digest) in seen or case.inverter in WITHOUT_GENERATOR:
             continue
         seen.add((arm, digest))
-        path = config.get("generator") or root / "train" / run.path.parent.name / "generator.pt"
-        path, source = Path(path), config.get("data.trained_on", config["data.name"])
+        path = generator_file(run, root)
+        source = config.get("data.trained_on", config["data.name"])
         source = case.data if source == config["data.name"] else source
         try:
             if hashlib.sha256(path.read_bytes()).hexdigest() != digest:
                 raise ValueError(f"{path} has changed since the inversion.")
-            group = found.setdefault(", ".join([source, case.scale, case.model]), {})
+            group = found.setdefault((source, case.scale, case.model), {})
             group[f"{arm} {digest[:8]}" if arm in group else arm] = loaded(path)
         except (KeyError, OSError, TypeError, ValueError) as error:
             notes.append(f"No samples of {arm} as inverted in {run.path}: {error}")
     return {name: group for name, group in found.items() if group}
 
 
+def trainings(root: Path) -> list[Run]:
+    """The trainings below root that have a generator, as runs without rows."""
+    return [Run(path.parent, results.flatten(yaml.safe_load(path.read_text())), {})
+            for path in sorted((root / "train").glob("*/config.yaml"))
+            if (path.parent / "generator.pt").exists()]
+
+
 def trained(
-    plan: Mapping, scale: str, root: Path, words: list[str], notes: list[str]
-) -> dict[str, dict]:
-    """`generators` of an experiment without inversions; `notes` names those to be trained."""
-    paths = [p.parent for p in sorted((root / "train").glob("*/config.yaml"))]
-    runs = [Run(path, results.flatten(yaml.safe_load((path / "config.yaml").read_text())), {})
-            for path in paths if (path / "generator.pt").exists()]
-    found, done = {}, []
-    for run, job in planned.belonging(runs, plan, scale, "train"):
+    plan: Mapping, found: list[tuple[Run, planned.Job]], words: list[str], notes: list[str]
+) -> dict[tuple, dict]:
+    """`generators` of an experiment without inversions, found among `trainings`.
+
+    `notes` names those that are to be trained.
+    """
+    drawn, jobs = {}, experiment.jobs(plan, "train")
+    order = {json.dumps(job): number for number, job in enumerate(jobs)}
+    for run, job in sorted(found, key=lambda f: order.get(json.dumps(f[1]), len(order))):
         config, arm, path = run.config, run.config["rtil.name"], run.path
-        place = (config.get("data.trained_on") or config["data.name"], scale, job["model"])
-        group = found.setdefault(", ".join(map(str, place)), {})
+        source = config.get("data.trained_on") or config["data.name"]
+        group = drawn.setdefault((source, config["scale.name"], job["model"]), {})
         group[f"{arm} {path.name}" if arm in group else arm] = loaded(path / "generator.pt")
-        done.append(job)
         if not experiment.trained(path):
             notes.append(f"{path} was stopped before its end.")
-    for job in experiment.jobs(plan, "train"):
-        if job not in done:
+    for job in jobs:
+        if job not in [job for _, job in found]:
             line = experiment.command(plan, "train", words, job)
             notes.append(f"Missing: {job['model']}, {job['rtil']}. It is trained by: {line}")
-    return found
+    return drawn
 
 
 def loaded(path: Path) -> tuple:
@@ -162,35 +203,40 @@ def report(cfg: DictConfig) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     html = dict.fromkeys(page.CAPTIONS, "")
 
-    def add(section: str, name: str, kind: str, draw: Callable, *arguments: object) -> None:
-        path = out / f"{kind}-{name.replace(', ', '-').replace(' ', '')}.png"
+    def add(section: str, heading: str, name: str, draw: Callable, *arguments: object) -> None:
+        path = out / f"{name.replace(' ', '')}.png"
         draw(*arguments, path)
-        html[section] += page.figure(path, name)
+        html[section] += page.figure(path, heading)
 
     text = tables(content, baseline, add, html)
-    for name, found in content.generators.items():
+    for place, found in content.generators.items():
+        heading = ", ".join(map("=".join, zip(("data", "scale", "model"), place)))
         own = bool(content.plan) and content.plan["figure"]["kind"] == "samples"
         rows = figures.sample_rows(found, cfg.columns, content.gaps, own)
         if rows:
-            add("Samples", name, "samples", figures.mosaic, rows)
+            add("Samples", heading, "-".join(["samples", *place]), figures.mosaic, rows)
     html["Samples"] += page.paragraphs(content.gaps)
     for cell in content.cells:
-        name = ", ".join([*cell.case.series, cell.case.measurement])
+        heading = f"{cell.case.heading}, {cell.case.measurement}"
         shown = pictured(cell, baseline)
         ids = sorted(set().union(*(s.rows for s in shown)))
         ids.sort(key=lambda i: sum(i not in s.rows for s in shown))  # those of every entry first
         rows = figures.image_rows(shown, ids[: cfg.columns])
         if rows:
-            add("Reconstructions", name, "grid", figures.mosaic, rows)
-            html["Gallery"] += page.gallery(name, shown, ids[: cfg.gallery])
-    html["Commands"] = page.commands(content.commands, content.runs)
+            measurement = cell.case.measurement.replace(", ", "-")
+            name = "-".join(["grid", *cell.case.series, measurement])
+            add("Reconstructions", heading, name, figures.mosaic, rows)
+            html["Gallery"] += page.gallery(
+                heading, shown, ids[: cfg.gallery], unfold=not html["Gallery"])
+    html["Commands"] = page.commands(content.commands, content.recorded)
     html["Settings"] = page.paragraphs(content.notes) + page.settings(content.runs)
     if content.plan:  # what a figure is not made of is no gap
-        html = {section: found for section, found in html.items() if found}
+        first = FIRST[content.plan["figure"]["kind"]]
+        html = {s: html[s] for s in dict.fromkeys((first, *html)) if html[s]}
     values = json.loads(json.dumps([*chain(*content.tables)]), parse_constant=lambda _: None)
     results.write_text(out / "table.json", json.dumps(values, indent=1) + "\n")  # no NaN
     results.write_text(out / "table.md", text)
-    results.write_text(out / "report.html", page.page(content.title, html))
+    results.write_text(out / "report.html", page.page(content.title, lead(content), html))
     print(f"{text}\nPage: {out / 'report.html'}")
     return out / "report.html"
 
@@ -201,14 +247,15 @@ def tables(content: Content, baseline: str, add: Callable, html: dict[str, str])
     text = "\n\n".join([f"# {content.title}", *reading, *content.notes]) + "\n"
     plan, rows_of = content.plan, {}
     for cell, table in zip(content.cells, content.tables):
-        rows_of.setdefault(cell.case.series, []).extend(table)
+        place = cell.case.series, cell.case.heading
+        rows_of.setdefault(place, []).extend(table)
     if plan and plan["figure"]["kind"] == "curves":
         places = dict.fromkeys((cell.case.data, cell.case.model) for cell in content.cells)
         for data, model in places:
             mine = [row for rows in rows_of.values() for row in rows
                     if (row["data"], row["model"]) == (data, model)]
-            add("Figures", f"{plan['name']}, {data}, {model}", "figure", panels.panels, mine,
-                plan["figure"], plan.get("published", {}))
+            add("Figures", f"data={data}, model={model}", f"figure-{plan['name']}-{data}-{model}",
+                panels.panels, mine, plan["figure"], plan.get("published", {}))
         html["Figures"] += page.paragraphs(page.caption(plan))
     if plan and plan["figure"]["kind"] == "differences":
         for name, lines in differences.tables(content.cells, plan).items():
@@ -216,13 +263,26 @@ def tables(content: Content, baseline: str, add: Callable, html: dict[str, str])
             text += grid_text(name, lines)
         html["Tables"] += page.paragraphs([differences.READING])
         text += f"\n{differences.READING}\n"
-    for series, rows in rows_of.items():
-        name = ", ".join(series)
+    for (series, heading), rows in rows_of.items():
         if not plan:
-            add("Figures", name, "psnr", figures.curves, name, rows)
-        html["Tables"] += page.table_html(name, rows, baseline)
-        text += table_text(name, rows, baseline)
+            add("Figures", heading, "-".join(["psnr", *series]), figures.curves,
+                ", ".join(series), rows)
+        html["Tables"] += page.table_html(heading, rows, baseline)
+        text += table_text(heading, rows, baseline)
     return text
+
+
+def lead(content: Content) -> str:
+    """How much of what the page is about is there."""
+    rows = [*chain(*content.tables)]
+    if not rows:
+        number = sum(map(len, content.generators.values()))
+        return " ".join([f"{number} generators.", *content.notes])
+    gone, fewer = sum("n" not in row for row in rows), sum(bool(row.get("more")) for row in rows)
+    gaps = [f"{gone} missing"] * bool(gone)
+    gaps += [f"{fewer} with fewer images than planned"] * bool(fewer)
+    found = f"{', '.join(gaps)}; the tables name the commands." if gaps else "all there."
+    return f"{len(rows)} entries, each an arm at a measurement: {found}"
 
 
 @hydra.main(version_base="1.3", config_path=CONFIGS, config_name="report")

@@ -161,6 +161,30 @@ def write_text(path: Path, text: str) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def write_provenance(run_dir: Path, record: Mapping) -> None:
+    """Writes what a command that works on run_dir runs with: its own line, versions, device.
+
+    Those of earlier commands stay under "before", oldest first, where they differ: rows and steps
+    may be theirs.
+    """
+    path, before = run_dir / "provenance.json", []
+    if path.exists():
+        old = json.loads(path.read_text())
+        before = [*old.pop("before", []), old]
+    before = [other for other in before if other != record]
+    text = json.dumps({**record, **({"before": before} if before else {})}, indent=1)
+    write_text(path, text)
+
+
+def recorded_commands(run_dir: Path) -> list[list[str]]:
+    """The commands that worked on a run, the last one first, as program and its arguments."""
+    path = run_dir / "provenance.json"
+    if not path.exists():
+        return []
+    record = json.loads(path.read_text())
+    return [entry["command"] for entry in (record, *reversed(record.get("before", ())))]
+
+
 def append_rows(path: Path, rows: Iterable[Mapping]) -> None:
     """Appends rows to a JSON-lines file and forces them to disk."""
     with open(path, "a", encoding="utf-8") as file:

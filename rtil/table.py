@@ -124,13 +124,13 @@ def table(rows: Iterable[Mapping], baseline: str) -> list[dict[str, str]]:
         found = row.get(key)
         if not found:
             return "–"
-        count = f" (n={found['n']})" if sign or found["n"] != row["n"] else ""
+        count = f" (n={found['n']})" if found["n"] != row["n"] else ""
         half = "" if math.isnan(found["ci95"]) else f" ± {found['ci95']:.{digits}f}"
         return f"{found['mean']:{sign}.{digits}f}{half}{count}"
 
     def count(row: Mapping) -> str:
-        n, planned = row.get("n", "–"), row.get("planned", row.get("n"))
-        return str(n) if n == planned or planned is None else f"{n} of {planned}"
+        n, planned = row.get("n", 0), row.get("planned", 0)
+        return f"{n} of {planned}" if n < planned else str(n or "–")
 
     lines = [{
         "measurement": row["measurement"], "arm": row["label"],
@@ -141,10 +141,9 @@ def table(rows: Iterable[Mapping], baseline: str) -> list[dict[str, str]]:
         "LPIPS": text(row, "lpips", 3), "LMMSE PSNR [dB]": text(row, "lmmse_psnr_db"),
         "LMMSE SSIM": text(row, "lmmse_ssim", 3), "last PSNR [dB]": text(row, "last_psnr_db"),
         "oracle PSNR [dB]": text(row, "oracle_psnr_db"),
-        "PSNR over sets [dB]": text(row, "sets", 2, "-"),
+        "PSNR over sets [dB]": text(row, "sets"),
     } for row in rows]
-    empty = {key for key in ("LPIPS", "PSNR over sets [dB]")
-             if all(line[key] == "–" for line in lines)}
+    empty = {key for key in lines[0] if all(line[key] == "–" for line in lines)}
     return [{key: t for key, t in line.items() if key not in empty} for line in lines]
 
 
@@ -186,14 +185,15 @@ def remarks(rows: Sequence[Mapping]) -> list[tuple[str, str]]:
                 if "n" in row else f"Missing: {where}. These commands fill it:", commands))
         if row.get("differs"):
             text = "; ".join(row["differs"]).replace(" there,", " in the baseline,")
-            differing.setdefault((row["label"], text), []).append(row["measurement"])
+            differing.setdefault(text, {}).setdefault(row["arm"], {})[row["measurement"]] = None
     lacking += [
         (f"{kind}, {len(where)} of {len(rows)} planned: {'; '.join(where)}. "
          "These commands fill them:", "\n".join(texts))
         for kind, (where, texts) in gaps.items()
     ]
     return lacking + [
-        (f"Settings of {label} differ from its baseline's at {'; '.join(where)}: {text}.", "")
-        for (label, text), where in differing.items()
+        (f"Settings of {' and '.join(arms)} differ from the baseline's at "
+         f"{'; '.join(dict.fromkeys(chain(*arms.values())))}: {text}.", "")
+        for text, arms in differing.items()
     ]
 

@@ -91,7 +91,7 @@ def train(cfg: DictConfig, overrides: Sequence[str] | None = None) -> int | None
         results.claim(run_dir, config, results.FREE_TRAIN)
         record = provenance(rt)
         warn_of_change(run_dir, record["precision"])
-        results.write_text(run_dir / "provenance.json", json.dumps(record, indent=1))
+        results.write_provenance(run_dir, record)
     nimg, step = restore(run_dir, state)
     if nimg >= cfg.total_nimg:
         log.info("%s is trained already: %d of %d images.", run_dir, nimg, cfg.total_nimg)

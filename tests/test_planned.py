@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import yaml
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from scipy import stats
 from test_experiments import composed, plan_of
@@ -29,7 +30,8 @@ def write_run(root, plan, job, psnr, words=(), name=None, scale="demo"):
     run_dir = root / "invert" / names[0] / names[1]
     run_dir.mkdir(parents=True)
     (run_dir / "config.yaml").write_text(yaml.safe_dump(config))
-    command = ["invert.py", f"experiment={plan['name']}", f"scale={scale}", "num_images=2", *words]
+    name = config["experiment"]["name"]
+    command = ["invert.py", f"experiment={name}", f"scale={scale}", "num_images=2", *words]
     (run_dir / "provenance.json").write_text(json.dumps({"command": command}))
     rows = [{"id": i, "psnr_db": v, "ssim": 0.5, "oracle_psnr_db": v + 1, "lmmse_psnr_db": 10.0}
             for i, v in psnr.items()]
@@ -75,6 +77,46 @@ def test_runs_belong_by_what_they_were_run_for_or_by_their_name(tmp_path):
     assert {run.path for run, _ in found} == set(kept)
     assert [run.path for run, _ in planned.belonging(
         cells.inversions(tmp_path)[0], other, "demo")] != []
+
+
+def test_a_run_stays_with_the_experiments_that_it_was_run_for(tmp_path):
+    """Where commands of another experiment worked on it later, and its name tells nothing."""
+    plan, words = plan_of("fig6_ilo", "demo"), ["data.num_train=64"]
+    jobs = experiment.jobs(plan, "invert")
+    for job in (*jobs[:2], {**jobs[1], "rtil": "ilo_mixture"}):
+        run_dir = write_run(tmp_path, plan, job, {"a": 1.0}, words)
+        config = (run_dir / "config.yaml").read_text()
+        (run_dir / "config.yaml").write_text(config.replace("fig6_ilo", "fig2_cs"))
+        old = json.loads((run_dir / "provenance.json").read_text())
+        later = {"command": ["invert.py", "experiment=fig2_cs", "scale=demo"]}
+        results.write_provenance(run_dir, later)
+        assert results.recorded_commands(run_dir) == [later["command"], old["command"]]
+    content_of = content(tmp_path, "fig6_ilo")
+    rows = [row for table in content_of.tables for row in table]
+    assert [row["job"] for row in rows if "n" in row] == [
+        *jobs[:2], {**jobs[1], "rtil": "ilo_mixture"}]
+    assert all("data.num_train=64" in line for line in content_of.commands[:2])
+    assert all("experiment=fig6_ilo" in command for command in content_of.recorded)
+
+
+def test_a_figure_compares_the_same_images(tmp_path):
+    """Another experiment asked for more images of the first run; then all have more."""
+    plan, more = plan_of("sigma", "demo"), {f"{i:02d}": 20.0 + i for i in range(36)}
+    jobs = experiment.jobs(plan, "invert")
+    planned_ids = [*more][20:32]
+    write_run(tmp_path, plan, jobs[0], more)
+    write_run(tmp_path, plan, jobs[1], {i: more[i] for i in planned_ids[:3]})
+    rows = [row for row in rows_of(tmp_path, "sigma") if "n" in row]
+    assert [line["n"] for line in table.table(rows, "vanilla")] == ["36", "3 of 12"]
+    run_dir = write_run(tmp_path, plan, jobs[2], {i: more[i] for i in planned_ids})
+    rows = [row for row in rows_of(tmp_path, "sigma") if "n" in row]
+    found = {row["job"]["ratio"] + row["arm"]: (row["n"], row["psnr_db"]["mean"]) for row in rows}
+    first, _, last = jobs[:3]
+    assert found[first["ratio"] + first["rtil"]] == found[last["ratio"] + last["rtil"]]
+    assert found[first["ratio"] + first["rtil"]][0] == 12
+    lines = (json.dumps({"id": i, "psnr_db": v, "ssim": 0.5}) for i, v in more.items())
+    (run_dir / "results.jsonl").write_text("\n".join(lines))
+    assert sorted(row["n"] for row in rows_of(tmp_path, "sigma") if "n" in row) == [3, 36, 36]
 
 
 def test_what_is_planned_and_not_there_is_told_with_commands_that_single_it_out(fig6):
@@ -137,8 +179,8 @@ def test_the_figure_has_the_papers_panels_its_curves_and_crosses_for_gaps(fig6, 
     root, plan, _ = fig6
     axes = drawn(monkeypatch, root, rows_of(root, "fig6_ilo"), plan)
     titles = [ax.get_title() for ax in axes]
-    assert titles == ["compressed sensing; n = 0 to 36 of 36 planned", "inpainting; n = 0",
-                      "super-resolution; n = 0"]
+    assert titles == [f"{task}; n = {n} of 36 planned" for task, n in (
+        ("compressed sensing", "0 to 36"), ("inpainting", "0"), ("super-resolution", "0"))]
     lines = {line.get_label(): line for line in axes[2].get_lines()}
     paper = lines["ilo, paper (oracle, FFHQ to CelebA-HQ 256x256)"]
     assert paper.get_linestyle() == "--" and [*paper.get_ydata()] == [21.5, 29.29, 33.82]
@@ -150,6 +192,27 @@ def test_the_figure_has_the_papers_panels_its_curves_and_crosses_for_gaps(fig6, 
     assert [*oracle] == pytest.approx([22.94, 26.5], abs=0.1)
 
 
+def test_lines_of_an_arm_share_its_colour_and_those_of_a_setting_their_marker(tmp_path):
+    """And the legend tells every line, drawn or missing, and each kind of line once."""
+    plan = plan_of("fig19_codes", "demo")
+    write_run(tmp_path, plan, experiment.jobs(plan, "invert")[0], {"a": 20.0, "b": 22.0})
+    looks = panels.looks_of(rows_of(tmp_path, "fig19_codes"))
+    assert [*looks] == [f"{arm}, N = {n}" for arm in ("vanilla", "mgan") for n in (1, 5, 10)]
+    red, green, blue = np.transpose([to_rgb(look["color"]) for look in looks.values()])
+    assert (red[:3] > blue[:3]).all() and (red[3:] < blue[3:]).all()
+    assert np.diff(green[:3]).max() < -0.1 and np.diff(green[3:]).max() < -0.1  # light to dark
+    markers = [look["marker"] for look in looks.values()]
+    assert markers[:3] == markers[3:] and len({*markers}) == 3
+    fig = Figure()
+    axes = fig.subplots(1, 2)
+    rows = rows_of(tmp_path, "fig19_codes")
+    for ax, name in zip(axes, ("cs", "inpainting")):
+        mine = [row for row in rows if row["panel"] == name]
+        panels.draw(ax, mine, looks, panels.scale_x(ax, [row["x"] for row in mine], "ratio"))
+    assert [*panels.legend(axes, looks, "paper")] == [
+        *looks, "oracle (no result)", "missing", "LMMSE, no generator"]
+
+
 def test_axes_put_more_measurements_and_later_layers_to_the_right():
     one, other, ax = Figure().subplots(1, 3)
     ratio = panels.scale_x(one, [0.25, 0.05], "ratio")
@@ -158,6 +221,16 @@ def test_axes_put_more_measurements_and_later_layers_to_the_right():
     assert ratio["0.05"] < ratio["0.25"] and factor["16"] < factor["2"]
     assert [steps[str(s)] for s in ([9], [9, 9], [9, 1, 9])] == [0, 1, 2]
     assert [label.get_text() for label in ax.get_xticklabels()] == ["$z_0$", "$z_1$", "$z_2$"]
+
+
+def test_texts_of_an_axis_do_not_run_into_each_other_and_its_ends_are_written():
+    ax = Figure(figsize=(4.9, 5.4)).subplots()
+    panels.scale_x(ax, [0.01, 0.1, 0.25, 0.5, 0.75, 1.0], "ratio")
+    texts = [label.get_text() for label in ax.get_xticklabels()]
+    assert texts == ["1", "10", "25", "50", "", "100"]
+    panels.scale_x(ax, [0.1, 0.25, 0.5, 0.01, 0.2, 0.3], "ratio")  # the paper's after one's own
+    places = dict(zip(ax.get_xticks(), (t.get_text() for t in ax.get_xticklabels())))
+    assert places == {0.1: "10", 0.25: "25", 0.5: "50", 0.01: "1", 0.2: "", 0.3: ""}
 
 
 def test_a_line_without_the_axis_setting_runs_across(tmp_path, monkeypatch):

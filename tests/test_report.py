@@ -285,7 +285,8 @@ def test_page_is_self_contained_and_has_every_section(written):
 
 def test_gallery_sorts_by_the_gain_of_each_image(written):
     html = (written / "report.html").read_text()
-    gallery = html.split("<h3>cs, ilo, glyphs, demo, stylegan2, ratio 0.1</h3>")[-1]
+    series = "task=cs, inverter=ilo, data=glyphs, scale=demo, model=stylegan2"
+    gallery = html.split(f"<summary>{series}, ratio 0.1; 4 images</summary>")[1]
     keys = re.findall(r'<tr data-keys="([^"]*)"><th>(\w)</th>', gallery)[:4]
     assert keys == [("0 1", "a"), ("1 0.5", "b"), ("2 nan", "c"), ("3 nan", "d")]
 

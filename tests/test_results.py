@@ -47,6 +47,17 @@ def test_claim_makes_the_directory_and_knows_its_own_run(tmp_path):
     assert os.listdir(run_dir) == ["config.yaml"]
 
 
+def test_provenance_keeps_the_commands_before_the_last_one_once_each(tmp_path):
+    """Rows may be theirs, and a command that found nothing left to do must not hide them."""
+    first, second = ({"command": ["invert.py", word], "commit": word} for word in "ab")
+    for record in (first, first, second, first, second, second):
+        results.write_provenance(tmp_path, record)
+    record = json.loads((tmp_path / "provenance.json").read_text())
+    assert record == {**second, "before": [first]}
+    assert results.recorded_commands(tmp_path) == [second["command"], first["command"]]
+    assert results.recorded_commands(tmp_path / "nothing") == []
+
+
 def test_claim_of_another_run_names_every_differing_key_and_changes_nothing(tmp_path):
     results.claim(tmp_path, CONFIG, ())
     before = (tmp_path / "config.yaml").read_bytes()
