@@ -242,11 +242,11 @@ class PGGANGenerator(Generator):
         fading = k == self.num_blocks and self.alpha < 1.0
         rgb = None
         if fading:
-            rgb = self.upsample(self.to_rgb[k - 2](before(state.x.to(w.dtype))))
+            rgb = self.upsample(self.to_rgb[k - 2](before(state.x.to(self.input.dtype))))
         return State(self.blocks[k - 1](entering(state.x, self.map_dtype)), rgb)
 
     def image(self, state: State, w: Tensor) -> Tensor:
-        rgb = self.to_rgb[self.num_blocks - 1](self.around.before(state.x.to(w.dtype)))
+        rgb = self.to_rgb[self.num_blocks - 1](self.around.before(state.x.to(self.input.dtype)))
         return rgb if state.rgb is None else torch.lerp(state.rgb, rgb, self.alpha)
 
     def style_prior(self, num_samples: int, rng: torch.Generator) -> StylePrior:
