@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from rtil import results
 from rtil.operators import KNOBS
+from rtil.runtime import CONFIGS
 
 NAME = "tuned.yaml"
 BUDGET = "inverter.steps"  # typed or planned, its stages and sum bound the trials
@@ -58,6 +59,12 @@ def settings(config: Mapping, digest: str, chosen: Iterable[str]) -> dict[str, o
         "generator_sha256": digest}
 
 
+def space_keys(inverter: str) -> set[str]:
+    """What the space of an inverter sets (configs/search)."""
+    space = OmegaConf.load(Path(CONFIGS) / "search" / f"{inverter}.yaml")
+    return {str(key) for node in (*space.anchors, *space.variants) for key in node}
+
+
 def refuse_typed(overrides: Iterable[str], chosen: Iterable[str]) -> None:
     """Raises ValueError for a setting of the command line that a tuning chooses."""
     chosen = {*chosen} - {BUDGET}
@@ -85,6 +92,7 @@ def apply(cfg: DictConfig, overrides: Sequence[str], digest: str) -> None:
     if config["split"] == "val" and not config["input"]:
         raise ValueError("invert: protocol=fair was tuned on the images of split=val, so its "
                          "scores there are no result. Use split=test.")
+    refuse_typed(overrides, space_keys(config["inverter"]["name"]))
     if not path.exists():
         raise FileNotFoundError(f"invert: protocol=fair has no settings at {path}. They are "
                                 f"chosen on validation images by\n    {line}")
@@ -93,7 +101,6 @@ def apply(cfg: DictConfig, overrides: Sequence[str], digest: str) -> None:
         raise ValueError(f"invert: {path} was tuned on split={found['validation']['split']}; "
                          f"only validation images may be. Delete it and run\n    {line}")
     chosen = found["chosen"]
-    refuse_typed(overrides, chosen)
     here = settings(config, digest, chosen)
     differs = results.differing_keys(found["settings"], here, ())
     if differs:
