@@ -35,6 +35,20 @@ class Run(NamedTuple):
     config: dict[str, object]
     rows: dict[str, dict]
 
+    @property
+    def protocol(self) -> str:
+        """Its name; runs of earlier versions have none and are of the paper's."""
+        return str(self.config.get("protocol.name", "paper"))
+
+    @property
+    def asked(self) -> dict[str, object]:
+        """The settings that were asked for: without those that a tuning chose for them."""
+        chosen = self.config.get("protocol.tuned.keys", ())
+        kept = {key: value for key, value in self.config.items() if key not in chosen}
+        start = "protocol.tuned.asked."
+        return kept | {key.removeprefix(start): value for key, value in self.config.items()
+                       if key.startswith(start)}
+
 
 class Case(NamedTuple):
     """What the runs of a cell share; value is that of the task's knob."""
@@ -151,7 +165,8 @@ def arrange(runs: Iterable[Run], baseline: str, told: Iterable[str] = ()) -> lis
 
     It lacks the baseline, every arm run elsewhere in its series, and where a series has the
     baseline alone, the family that the inverter was proposed with. Entries are told apart by the
-    settings in which they differ, and by those in `told`; selection=oracle is told always.
+    settings in which they differ under one protocol, by the protocol where there is another than
+    the paper's, and by those in `told`; selection=oracle is told always.
     """
     series: dict[tuple, list[Run]] = {}
     for run in runs:
@@ -169,6 +184,7 @@ def arrange(runs: Iterable[Run], baseline: str, told: Iterable[str] = ()) -> lis
         order = sorted(arms, key=lambda arm: (arm != baseline, arm))
         keys = {a: distinguishing([r for (_, b), r in places.items() if a == b]) for a in order}
         shared = {key for found in keys.values() for key in found if not key.startswith("rtil.")}
+        shared |= {"protocol"} if any(run.protocol != "paper" for run in group) else set()
         for case in dict.fromkeys(case for case, _ in places):
             entries = [e for arm in order for e in entries_of(
                 arm, places.get((case, arm), ()), {*keys[arm], *shared, *told})]
@@ -178,10 +194,12 @@ def arrange(runs: Iterable[Run], baseline: str, told: Iterable[str] = ()) -> lis
 
 
 def distinguishing(places: Iterable[Sequence[Run]]) -> set[str]:
-    """Settings in which runs of one arm differ within some cell."""
+    """Settings in which runs of one arm and protocol differ within some cell."""
+    first: dict[tuple[int, str], Run] = {}
     return {
-        line.partition(": ")[0] for runs in places for run in runs
-        for line in results.differing_keys(runs[0].config, run.config, SAME)
+        line.partition(": ")[0] for number, runs in enumerate(places) for run in runs
+        for other in [first.setdefault((number, run.protocol), run)]
+        for line in results.differing_keys(other.asked, run.asked, SAME)
     }
 
 
@@ -190,8 +208,8 @@ def entries_of(arm: str, runs: Sequence[Run], keys: Iterable[str]) -> list[Entry
     groups: dict[tuple, list[Run]] = {}
     for run in runs:
         oracle = {"selection"} if run.config.get("selection") == "oracle" else set()
-        told = sorted({*keys, *oracle} & run.config.keys())
-        settings = {key: as_text(run.config[key]) for key in told}
+        found = {**run.asked, "protocol": run.protocol}
+        settings = {key: as_text(found[key]) for key in sorted({*keys, *oracle} & found.keys())}
         groups.setdefault(tuple(settings.items()), []).append(run)
     entries = []
     for settings, group in sorted(groups.items()):

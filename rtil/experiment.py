@@ -1,10 +1,10 @@
-"""Experiments: the jobs of `rtil.train` and `rtil.invert` behind a figure (configs/experiment).
+"""Experiments: the jobs of `rtil.train`, `rtil.tune` and `rtil.invert` behind a figure.
 
 An experiment holds `generators`, what training makes, and `cells`, what is inverted with each of
 them under the settings of `common`; all are products {key: value or list of alternatives}. A job
 is one choice of each, {key: text}, and runs as if its choices had been typed. A cell with
 `switches` is inverted as it is and with the settings of each of them on top. To add an experiment,
-add a yaml: `python -m rtil.invert experiment=NAME` runs it.
+add a yaml to configs/experiment: `python -m rtil.invert experiment=NAME` runs it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def products(experiment: Mapping, part: str) -> list[dict[str, list[str]]]:
     Args:
         experiment: the `experiment` node of a configuration, resolved.
         part: "train", or "invert", whose jobs are each cell with each generator, or where it
-            names its model, with that one.
+            names its model, with that one; or "tune", whose jobs are those but for their images.
     """
     generators, cells = experiment["generators"], [
         {**experiment.get("common", {}), **cell, **switch}
@@ -41,7 +41,8 @@ def products(experiment: Mapping, part: str) -> list[dict[str, list[str]]]:
     ]
     return [
         {key: [as_text(v) for v in (value if isinstance(value, list) else [value])]
-         for key, value in entry.items() if key != "switches"}
+         for key, value in entry.items()
+         if key != "switches" and not (part == "tune" and key in ("num_images", "split"))}
         for entry in found
     ]
 
@@ -95,7 +96,7 @@ def jobs(
         for entry in found for values in product(*entry.values(), *rest.values())
     ]
     if not rows:
-        what = "inversions" if part == "invert" else "training runs"
+        what = {"invert": "inversions", "tune": "tunings"}.get(part, "training runs")
         chosen = ", ".join(f"{key}={','.join(texts)}" for key, texts in (given or {}).items())
         raise ValueError(
             f"experiment={name} has no {what}" + (f" with {chosen}." if products(experiment, part)

@@ -20,7 +20,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
-from rtil import checkpoint, inputs, measurement, metrics, results
+from rtil import checkpoint, fair, inputs, measurement, metrics, results
 from rtil.data import load_data, to_float
 from rtil.inverters.inverter import Inverter
 from rtil.inverters.linear import LinearEstimate
@@ -69,6 +69,8 @@ def invert(cfg: DictConfig, overrides: Sequence[str] | None = None) -> Path:
     items = inputs.survey(cfg, overrides)
     rt = start(**cfg.hardware)
     path, digest, G, trained_on = load(cfg, overrides)
+    if fair.is_fair(cfg):
+        fair.apply(cfg, overrides, digest)
     config = OmegaConf.to_container(cfg, resolve=True)
     config |= {"generator": str(path), "generator_sha256": digest}
     inverter = build_inverter(config)
@@ -123,9 +125,9 @@ def held_out(
     data = load_data(
         config["data"], G.image_shape[1], config["split"], G.image_shape[0], config["num_images"]
     )
-    label = results.run_label("invert", config, overrides)
-    trained = ",".join([results.run_label("train", config, overrides), explicit]).rstrip(",")
-    run_dir = Path(config["run_dir"] or Path(config["root"]) / "invert" / trained / label)
+    run_dir = Path(
+        config["run_dir"] or results.inversion_place("invert", config, overrides, explicit)
+    )
     config["run_dir"] = str(run_dir)
     return HeldOut(config, data, A, loss, lpips, run_dir, rt)
 
@@ -246,7 +248,8 @@ def adopt(cfg: DictConfig, trained: dict, named: set[str], overrides: Sequence[s
             cfg[group] = trained[group]
     arm = f"{cfg.inverter.name}_{cfg.rtil.name}"
     names = {"tuned": f"{arm}_{cfg.task.name}.yaml",
-             "protocol/arm": f"{cfg.protocol.name}_{arm}.yaml"}
+             "protocol/arm": f"{cfg.protocol.name}_{arm}.yaml",
+             "protocol/task": f"{cfg.protocol.name}_{cfg.task.name}.yaml"}
     for group, name in names.items() if cfg.rtil.name != composed else ():
         path = Path(CONFIGS) / group / name
         if group in named or not path.exists():

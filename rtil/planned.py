@@ -60,8 +60,9 @@ def belonging(
 
 def _agrees(run: Run, job: Job, free: Sequence[str]) -> bool:
     """Whether a run has the choices of a job, but for those in `free`."""
+    asked = run.asked
     return all(
-        run.config.get(f"{key}.name" if key in results.GROUPS else key) == yaml.safe_load(value)
+        asked.get(f"{key}.name" if key in results.GROUPS else key) == yaml.safe_load(value)
         for key, value in job.items() if key not in free
     )
 
@@ -175,7 +176,7 @@ def complete(
             run, job = of[row["runs"][0]]
             planned = int(job["num_images"])
             more = [command(experiment, "invert", words, job)] if row["n"] < planned else []
-            rows[cell.case].append(_placed(row, job, run.config, experiment) | {
+            rows[cell.case].append(_placed(row, job, run.asked, experiment) | {
                 "planned": planned, "more": more})
     places = dict.fromkeys((case_of(run).data, case_of(run).scale) for run, _ in found)
     ran = {(case_of(run).data, json.dumps(job)) for run, job in found}
@@ -216,6 +217,8 @@ def _placed(row: dict, job: Job, config: Mapping, experiment: Mapping) -> dict:
     figure = experiment["figure"]
     panel, x, line = (figure.get(key) for key in ("panel", "x", "line"))
     label = row["arm"]
+    if row["settings"].get("protocol", "paper") != "paper":
+        label += f", protocol={row['settings']['protocol']}"
     if row["settings"].get("selection") == "oracle":
         label += ", oracle"
     if line and line in config:

@@ -131,6 +131,21 @@ def run_label(kind: str, cfg: Mapping, overrides: Iterable[str] | None = None) -
     return "-".join(parts) + (f",{suffix}" if suffix else "")
 
 
+def inversion_place(
+    kind: str, cfg: Mapping, overrides: Iterable[str], explicit: str
+) -> Path:
+    """<root>/kind/<choices of the training>/<choices of the inversion>.
+
+    Args:
+        kind: "invert", or "tuned" for what chose its settings.
+        cfg: resolved configuration.
+        explicit: digest of a generator that is no other run's, which names the directory; or "".
+    """
+    overrides = list(overrides)
+    trained = ",".join([run_label("train", cfg, overrides), explicit]).rstrip(",")
+    return Path(cfg["root"]) / kind / trained / run_label("invert", cfg, overrides)
+
+
 def trained_generator(cfg: Mapping, overrides: Iterable[str]) -> Path:
     """Where the generator that an inversion's choices ask for is, once it is trained."""
     return Path(cfg["root"]) / "train" / run_label("train", cfg, overrides) / "generator.pt"

@@ -12,7 +12,7 @@ from itertools import chain
 
 import numpy as np
 
-from rtil import results
+from rtil import fair, results
 from rtil.cells import SAME, Cell, Entry, commands, is_number
 from rtil.metrics import mean_ci, paired_ci
 from rtil.operators import NONLINEAR
@@ -98,6 +98,9 @@ def records(cell: Cell, baseline: str, set_size: int = 0) -> list[dict]:
             **{metric: estimate(values[metric]) for metric in METRICS},
             "baseline": base and base.label, "runs": [str(run.path) for run in entry.runs],
             "differs": [], "commands": [],
+            "protocol": entry.runs[0].protocol,
+            "choices": [fair.told(run.config) for run in entry.runs],
+            "budgets": [fair.budget(run.config) for run in entry.runs],
         }
         if set_size:
             row["sets"] = over_sets(values["psnr_db"], set_size)
@@ -191,9 +194,27 @@ def remarks(rows: Sequence[Mapping]) -> list[tuple[str, str]]:
          "These commands fill them:", "\n".join(texts))
         for kind, (where, texts) in gaps.items()
     ]
-    return lacking + [
+    return lacking + [(text, "") for text in choices(rows)] + [
         (f"Settings of {' and '.join(arms)} differ from the baseline's at "
          f"{'; '.join(dict.fromkeys(chain(*arms.values())))}: {text}.", "")
         for text, arms in differing.items()
     ]
 
+
+def choices(rows: Iterable[Mapping]) -> list[str]:
+    """Which choices were made on what, where a row is of another protocol than the paper's."""
+    rows = [row for row in rows if "n" in row]
+    if all(row["protocol"] == "paper" for row in rows):
+        return []
+    told: dict[str, None] = {}
+    for row in rows:
+        for seed, text in zip(row["seeds"], row["choices"]):
+            place = f"{row['arm']} at {row['measurement']}, seed {seed}, "
+            told[(place if row["protocol"] == "fair" else "") + text] = None
+    for case in dict.fromkeys((row["task"], row["measurement"]) for row in rows):
+        budgets = {b for row in rows if (row["task"], row["measurement"]) == case
+                   for b in row["budgets"] if b}
+        if len(budgets) > 1:
+            told[f"Not fair at {', '.join(case)}: arms were tuned with different (trials, "
+                 f"validation images): {', '.join(map(str, sorted(budgets)))}."] = None
+    return [*told]

@@ -54,7 +54,7 @@ class ExperimentSweeper(Sweeper):
         part = self.config.hydra.job.config_name
         jobs = [experiment.overrides(plan, job) for job in experiment.jobs(plan, part, given)]
         composed = [(self._compose(words), words) for words in jobs]
-        if part == "invert":
+        if part != "train":
             words = [w for w in arguments if w.partition("=")[0] != "experiment"]
             experiment.check_trained(plan, composed, words)
         for result in self.launcher.launch(jobs, initial_job_idx=0):

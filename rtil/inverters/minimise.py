@@ -38,6 +38,10 @@ class Variable:
             self.value.copy_(project_l1(self.value, self.l1))
 
 
+class NotFinite(RuntimeError):
+    """A measurement loss that is not finite: these step sizes have no result."""
+
+
 class Schedule(NamedTuple):
     """Ramp of the step size: linear up, then cosine down to zero (published code).
 
@@ -92,7 +96,7 @@ def minimise(
         optimiser: "adam" or "sgd" (no momentum).
 
     Raises:
-        RuntimeError: a loss that is not finite; names the step and the images of the batch.
+        NotFinite: a loss that is not finite; names the step and the images of the batch.
     """
     values = [v.value.requires_grad_(True) for v in variables]
     groups = [{"params": [v.value], "lr": v.lr} for v in variables]
@@ -134,7 +138,7 @@ def minimise(
     bad = torch.nonzero(~record.isfinite())
     if len(bad):
         images = sorted({int(b) for s, b in bad if s == bad[0, 0]})
-        raise RuntimeError(
+        raise NotFinite(
             f"inversion: the measurement loss is not finite from step {int(bad[0, 0])} on, images "
             f"{images} of the batch. Lower the inverter's step sizes."
         )

@@ -1,0 +1,156 @@
+"""protocol=fair: the file of settings that a tuning chose, and what an inversion takes from it.
+
+`rtil.tune` writes the file, `rtil.invert` applies it to images that the tuning has not seen. One
+file belongs to one generator, task and budget of steps; anything else is refused.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import yaml
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from rtil import results
+from rtil.operators import KNOBS
+from rtil.runtime import CONFIGS
+
+NAME = "tuned.yaml"
+BUDGET = "inverter.steps"  # typed or planned, its stages and sum bound the trials
+# What the choice depends on, and what of it leaves the choice valid.
+SETTINGS = ("task", *KNOBS, "noise_std", "mask", "seed", "inverter", "loss", "selection",
+            "target_range", "data", "resolution")
+FREE = ("data.path", "data.cache_gb", "data.origin", "data.trained_on")
+# Overrides of an inversion that its tuning does not take.
+NOT_TUNED = ("protocol", "experiment", "num_images", "split", "run_dir", "pictures", "input",
+             "output", "fit", "keep_observed", "save_measurements", "yardstick", "metrics")
+
+
+def is_fair(cfg: Mapping) -> bool:
+    """Whether an inversion still has to take its settings from a tuning."""
+    return "tuned" in cfg["protocol"] and cfg["protocol"]["tuned"] is None
+
+
+def folder(config: Mapping, overrides: Iterable[str], digest: str) -> Path:
+    """Where the tuning of an inversion lives; split and number of images do not name it.
+
+    Args:
+        config: resolved; digest: SHA-256 of the generator's file.
+    """
+    words = [w for w in overrides if w.lstrip("+~").partition("=")[0] != "split"]
+    explicit = digest[:8] if config["generator"] else ""
+    return results.inversion_place("tuned", config, words, explicit)
+
+
+def command(overrides: Iterable[str]) -> str:
+    """The tuning that an inversion under these overrides needs."""
+    words = [w for w in overrides
+             if w.lstrip("+~").partition("=")[0].partition(".")[0] not in NOT_TUNED]
+    return " ".join(["python -m rtil.tune", *map(shlex.quote, words)])
+
+
+def settings(config: Mapping, digest: str, chosen: Iterable[str]) -> dict[str, object]:
+    """Flat settings that a choice is valid for: all but those chosen, with the budget as asked."""
+    flat = results.flatten({key: config[key] for key in SETTINGS if key in config})
+    left_out = {*FREE, *chosen} - {BUDGET}
+    return {key: flat[key] for key in sorted(flat.keys() - left_out)} | {
+        "generator_sha256": digest}
+
+
+def space_keys(inverter: str) -> set[str]:
+    """What the space of an inverter sets (configs/search)."""
+    space = OmegaConf.load(Path(CONFIGS) / "search" / f"{inverter}.yaml")
+    return {str(key) for node in (*space.anchors, *space.variants) for key in node}
+
+
+def refuse_typed(overrides: Iterable[str], chosen: Iterable[str]) -> None:
+    """Raises ValueError for a setting of the command line that a tuning chooses."""
+    chosen = {*chosen} - {BUDGET}
+    for word in overrides:
+        if word.lstrip("+~").partition("=")[0] in chosen:
+            raise ValueError(f"protocol=fair: {word} is what a tuning chooses. Leave it out, or "
+                             "change the space (search=..., configs/search).")
+
+
+def apply(cfg: DictConfig, overrides: Sequence[str], digest: str) -> None:
+    """Takes the chosen settings into cfg, and into cfg.protocol.tuned what they rest on.
+
+    Args:
+        cfg: of an inversion, complete with what its generator brings along.
+        overrides: "key=value" texts of the command line.
+        digest: SHA-256 of the generator's file.
+
+    Raises:
+        FileNotFoundError: not tuned yet; the message holds the command that does it.
+        ValueError: tuned for something else, on test images, or to be applied to the images that
+            it was tuned on.
+    """
+    config, line = OmegaConf.to_container(cfg, resolve=True), command(overrides)
+    path = folder(config, overrides, digest) / NAME
+    if config["split"] == "val" and not config["input"]:
+        raise ValueError("invert: protocol=fair was tuned on the images of split=val, so its "
+                         "scores there are no result. Use split=test.")
+    refuse_typed(overrides, space_keys(config["inverter"]["name"]))
+    if not path.exists():
+        raise FileNotFoundError(f"invert: protocol=fair has no settings at {path}. They are "
+                                f"chosen on validation images by\n    {line}")
+    found = read(path)
+    if found["validation"]["split"] != "val":
+        raise ValueError(f"invert: {path} was tuned on split={found['validation']['split']}; "
+                         f"only validation images may be. Delete it and run\n    {line}")
+    chosen = found["chosen"]
+    here = settings(config, digest, chosen)
+    differs = results.differing_keys(found["settings"], here, ())
+    if differs:
+        raise ValueError(f"invert: {path} was tuned for other settings:\n  "
+                         + "\n  ".join(differs) + "\nAsk for those, or delete "
+                         f"{path.parent} and run\n    {line}")
+    asked = {key: results.flatten(config).get(key) for key in chosen if key == BUDGET}
+    with open_dict(cfg):
+        for key, value in chosen.items():
+            OmegaConf.update(cfg, key, value)
+        cfg.protocol.tuned = {
+            "file": str(path), "keys": sorted(chosen), "asked": asked, "trial": found["trial"],
+            "trials": len(found["trials"]), "validation": found["validation"],
+        }
+
+
+def read(path: Path) -> dict:
+    """A file of `rtil.tune`. Raises ValueError where it is none."""
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        for key in ("chosen", "trial", "trials", "validation", "settings"):
+            found[key]
+    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+        raise ValueError(f"protocol=fair: {path} is no file of python -m rtil.tune "
+                         f"({type(error).__name__}: {error}).") from error
+    return found
+
+
+def budget(config: Mapping) -> tuple[int, int] | None:
+    """Trials and validation images behind a run; None where nothing was tuned."""
+    found = [config.get(f"protocol.tuned.{key}") for key in ("trials", "validation.n")]
+    return None if None in found else tuple(found)
+
+
+def told(config: Mapping) -> str:
+    """On what the settings of a run rest, in a sentence; config flattened."""
+    name = config.get("protocol.name", "paper")
+    if name != "fair":
+        return {
+            "paper": "protocol=paper: settings of the paper's appendix and the published code, "
+                     "each arm with its own; none was chosen here.",
+            "authors": "protocol=authors: settings of the published code, each arm with its own; "
+                       "none was chosen here.",
+        }.get(name, f"protocol={name}.")
+    tuned = {key.removeprefix("protocol.tuned."): value for key, value in config.items()
+             if key.startswith("protocol.tuned.")}
+    chosen = ", ".join(f"{key}={config.get(key)}" for key in tuned.get("keys", ()))
+    half = tuned.get("validation.ci95")
+    return (f"protocol=fair: trial {tuned.get('trial')} of {tuned.get('trials')}, the same trials "
+            f"and total steps for every arm, chosen by the mean {tuned.get('validation.metric')} "
+            f"of {tuned.get('validation.n')} validation images (split=val): "
+            f"{tuned.get('validation.mean'):.2f}"
+            + (f" ± {half:.2f}" if half is not None else "") + f", with {chosen}.")

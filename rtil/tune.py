@@ -1,0 +1,187 @@
+"""Chooses an arm's inversion settings on validation images: `python -m rtil.tune trials=24 ...`.
+
+Every trial is an inversion of the same validation images (`rtil.invert`) with a directory of its
+own below <root>/tuned, so a tuning that was stopped goes on, image by image. The best mean PSNR
+wins and is written for `python -m rtil.invert protocol=fair`. What is tried is the same for every
+arm: `rtil.search`, configs/search. One command for several arms: -m rtil=vanilla,ilo.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import hydra
+import yaml
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from rtil import fair, invert, metrics, results, search
+from rtil.inverters.minimise import NotFinite
+from rtil.runtime import CONFIGS, check_numbers, entry
+
+METRIC = "psnr_db"
+
+
+class Trial(NamedTuple):
+    """settings: {key: value}. scores: METRIC by image id, empty where its loss was not finite."""
+
+    number: int
+    settings: dict[str, object]
+    scores: dict[str, float]
+
+
+def tune(cfg: DictConfig, overrides: Sequence[str] | None = None) -> Path:
+    """Runs the trials that are not on disk and writes what is best.
+
+    Args:
+        cfg: composed from tune.yaml.
+        overrides: "key=value" texts given by the user; None reads those of the Hydra job.
+
+    Returns:
+        The file of the chosen settings.
+
+    Raises:
+        ValueError, FileNotFoundError: bad settings or files, before any inversion.
+        RuntimeError: no trial had a finite loss, or several processes.
+    """
+    if overrides is None:
+        overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else ()
+    check(cfg)
+    _, digest, _, _ = invert.load(cfg, overrides)
+    config = OmegaConf.to_container(cfg, resolve=True)
+    space, steps = config["search"], stages(config["inverter"])
+    keys = search.keys(space, steps)
+    fair.refuse_typed(overrides, keys)
+    proposals = search.trials(space, steps, cfg.trials, cfg.search_seed)
+    place = fair.folder(config, overrides, digest)
+    trials = [run(cfg, overrides, place, i, chosen) for i, chosen in enumerate(proposals)]
+    best, ids = choose(trials)
+    found = {
+        "chosen": dict(best.settings), "trial": best.number,
+        "validation": {"split": "val", "data": config["data"]["name"],
+                       "metric": METRIC, **score(best, ids)},
+        "total_steps": sum(steps) if steps else config["inverter"]["steps"],
+        "search_seed": config["search_seed"], "space": space,
+        "settings": fair.settings(config, digest, keys),
+        "trials": [{"trial": t.number, **score(t, ids), **t.settings} for t in trials],
+    }
+    path = place / fair.NAME
+    results.write_text(path, text(found))
+    print(table(found))
+    print(f"{path}: trial {best.number}; use it with python -m rtil.invert protocol=fair")
+    return path
+
+
+def check(cfg: DictConfig) -> None:
+    """Raises ValueError or RuntimeError for settings that no tuning could have."""
+    if cfg.split != "val":
+        raise ValueError(f"tune: split={cfg.split}; settings are chosen on validation images, "
+                         "split=val, so that test images are seen once, with what was chosen.")
+    if cfg.input:
+        raise ValueError("tune: input has no true image to score against; leave it out. "
+                         "Validation images come from data=...")
+    if cfg.protocol.name != "fair":
+        raise ValueError(f"tune: protocol={cfg.protocol.name} has nothing to tune; leave it out.")
+    check_numbers("tune", cfg, {"trials": 1, "search_seed": 0})
+    invert.check_settings(cfg)
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise RuntimeError("tune: runs in one process. Tune arms side by side with -m "
+                           "rtil=... hydra/launcher=joblib, and invert with torchrun.")
+
+
+def stages(inverter: dict) -> list[int] | None:
+    """Steps of each stage of an inverter's configuration; None where it has no stages."""
+    if "depth" not in inverter:
+        return None
+    steps = inverter["steps"]
+    return [steps] * (inverter["depth"] + 1) if isinstance(steps, int) else list(steps)
+
+
+def run(
+    cfg: DictConfig, overrides: Sequence[str], place: Path, number: int, chosen: dict
+) -> Trial:
+    """One trial: an inversion of the validation images, or what is on disk of it."""
+    where = place / f"trial-{number:03d}"
+    failed = where / "not-finite.json"
+    if failed.exists() and json.loads(failed.read_text())["settings"] == chosen:
+        return Trial(number, chosen, {})
+    trial = cfg.copy()
+    with open_dict(trial):
+        for key in ("search", "trials", "search_seed"):
+            trial.pop(key, None)
+        for key, value in chosen.items():
+            OmegaConf.update(trial, key, value)
+        trial.protocol.tuned = {"trial": number}
+        trial.run_dir, trial.pictures, trial.yardstick.use = str(where), False, False
+        trial.metrics.lpips = False
+    try:
+        invert.invert(trial, overrides)
+    except NotFinite as error:
+        results.write_text(failed, json.dumps({"settings": chosen, "error": str(error)}))
+        return Trial(number, chosen, {})
+    return Trial(number, chosen, {row["id"]: row[METRIC] for row in results.result_rows(where)})
+
+
+def choose(trials: Sequence[Trial]) -> tuple[Trial, list[str]]:
+    """The trial with the best mean over the images that all have, the first of equals.
+
+    Returns:
+        The trial, and the ids of those images.
+
+    Raises:
+        RuntimeError: no trial has scores.
+    """
+    scored = [t for t in trials if t.scores]
+    if not scored:
+        raise RuntimeError(f"tune: none of {len(trials)} trials had a finite loss; lower the "
+                           "ranges in configs/search.")
+    ids = sorted(set.intersection(*({*t.scores} for t in scored)))
+    best = max(scored, key=lambda t: (sum(t.scores[i] for i in ids), -t.number))
+    return best, ids
+
+
+def score(trial: Trial, ids: Sequence[str]) -> dict[str, float | int | None]:
+    """Mean over the images with its 95 % interval and n; None where there is none."""
+    if not trial.scores:
+        return {"mean": None, "ci95": None, "n": 0}
+    mean, half = metrics.mean_ci([trial.scores[i] for i in ids])
+    half = None if math.isnan(half) else round(half, 4)
+    return {"mean": round(mean, 4), "ci95": half, "n": len(ids)}
+
+
+def text(found: dict) -> str:
+    """The file as YAML, a line for each trial."""
+    head = {key: value for key, value in found.items() if key != "trials"}
+    lines = [yaml.safe_dump(row, sort_keys=False, default_flow_style=True, width=math.inf)
+             for row in found["trials"]]
+    return (yaml.safe_dump(head, sort_keys=False, default_flow_style=None, width=120)
+            + "trials:\n" + "".join(f"- {line}" for line in lines))
+
+
+def table(found: dict) -> str:
+    """The trials, best first."""
+    rows = sorted(found["trials"], key=lambda row: -math.inf if row["mean"] is None
+                  else row["mean"], reverse=True)
+    lines = [f"Mean {METRIC} of {found['validation']['n']} validation images, total steps "
+             f"{found['total_steps']}:"]
+    for row in rows:
+        told = ", ".join(f"{key.removeprefix('inverter.')}={row[key]}" for key in found["chosen"])
+        value = "not finite" if row["mean"] is None else f"{row['mean']:7.3f}"
+        half = "" if row["ci95"] is None else f" ± {row['ci95']:.3f}"
+        lines.append(f"  {row['trial']:3d}  {value}{half}  {told}")
+    return "\n".join(lines)
+
+
+@hydra.main(version_base="1.3", config_path=CONFIGS, config_name="tune")
+def main(cfg: DictConfig) -> None:
+    """Entry point; finished trials, and finished batches of others, stay when it is stopped."""
+    entry(lambda: (tune(cfg), None)[1])
+
+
+if __name__ == "__main__":
+    main()

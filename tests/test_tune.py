@@ -1,0 +1,272 @@
+"""Tuning: what is tried is the same for every arm, the best is taken, nothing is repeated."""
+
+import json
+import re
+import shlex
+from functools import lru_cache
+
+import pytest
+import torch
+import yaml
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+from test_report import make_run, run_report
+
+from rtil import checkpoint, fair, invert, results, search, tune
+from rtil.inverters.ilo import ILO
+from rtil.inverters.minimise import NotFinite
+from rtil.runtime import CONFIGS
+
+COMMON = ("scale=tiny", "hardware=cpu", "hardware.threads=1", "yardstick.use=false",
+          "inversion_batch=1")
+ARMS = [("stylegan2", "ilo", rtil) for rtil in ("vanilla", "ilo", "ilo_mixture")] + [
+    ("pggan", "mgan", rtil) for rtil in ("vanilla", "mgan", "mgan_mixture")]
+
+
+@lru_cache
+def composed(entry, *overrides):
+    with initialize_config_dir(CONFIGS, version_base="1.3"):
+        return compose(entry, list(overrides))
+
+
+def resolved(entry, *overrides):
+    cfg = composed(entry, *overrides).copy()
+    cfg.image_channels = cfg.image_channels or 1
+    cfg.model.phase_nimg = None
+    return OmegaConf.to_container(cfg, resolve=True)
+
+
+def words(arm, *more):
+    return (f"model={arm[0]}", f"inverter={arm[1]}", f"rtil={arm[2]}", *more)
+
+
+def export(root, seed=0, rtil="ilo"):
+    """An untrained generator where an inversion with the same choices looks for it."""
+    overrides = ("scale=tiny", f"rtil={rtil}")
+    config = resolved("train", *overrides)
+    torch.manual_seed(seed)
+    G = checkpoint.build(config["model"]["generator"])
+    path = root / "train" / results.run_label("train", config, overrides) / "generator.pt"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    checkpoint.save({"format": checkpoint.EXPORT, "config": config, "nimg": 0, "step": 0,
+                     "G_ema": G.state_dict()}, path)
+
+
+@pytest.fixture
+def root(tmp_path):
+    export(tmp_path)
+    return tmp_path
+
+
+def start(entry, root, *overrides):
+    overrides = [*COMMON, f"root={root}", "num_images=2", *overrides]
+    run = {"tune": tune.tune, "invert": invert.invert}[entry]
+    return run(composed(entry, *overrides).copy(), overrides)
+
+
+def proposals(arm, count=30, scale="paper", seed=0):
+    config = resolved("tune", *words(arm, f"scale={scale}"))
+    steps = tune.stages(config["inverter"])
+    return search.trials(config["search"], steps, count, seed), steps, config["search"]
+
+
+@pytest.mark.parametrize("arms", [ARMS[:3], ARMS[3:]])
+def test_every_arm_gets_the_same_trials_and_total_steps(arms):
+    first, steps, _ = proposals(arms[0])
+    for arm in arms[1:]:
+        assert proposals(arm)[:2] == (first, steps)
+    assert len({json.dumps(trial) for trial in first}) == len(first) == 30
+    for trial in first:
+        if steps:
+            division = trial["inverter.steps"]
+            assert sum(division) == sum(steps) and len(division) == len(steps)
+            assert min(division) >= 1
+        else:
+            assert "inverter.steps" not in trial
+    assert not steps or len({tuple(t["inverter.steps"]) for t in first}) > 20
+
+
+@pytest.mark.parametrize("arm", [ARMS[0], ARMS[3]])
+def test_more_trials_go_on_from_fewer_and_stay_within_the_space(arm):
+    many, _, space = proposals(arm, 40)
+    assert proposals(arm, 7)[0] == many[:7]
+    assert proposals(arm, 40, seed=1)[0] != many
+    drawn, variants = many[len(space["anchors"]):], space["variants"]
+    for number, trial in enumerate(drawn):
+        for key, node in variants[number % len(variants)].items():
+            if isinstance(node, dict) and "low" in node:
+                assert node["low"] <= trial[key] <= node["high"]
+            else:
+                assert trial[key] in (node["choices"] if isinstance(node, dict) else [node])
+    for key in ("inverter.lr_style", "inverter.lr_code"):
+        values = sorted(trial[key] for trial in drawn if key in trial)
+        assert not values or values[-1] > 10 * values[0]
+
+
+@pytest.mark.parametrize(("arms", "task"), [
+    (ARMS[:2], "sr"), (ARMS[1:3], "inpainting"), (ARMS[3:5], "inpainting"), (ARMS[4:], "sr"),
+])
+def test_what_is_not_tuned_is_the_same_for_every_arm(arms, task):
+    configs = [resolved("tune", *words(arm, f"task={task}", "scale=paper")) for arm in arms]
+    assert configs[0]["loss"]["lpips"] > 0
+    chosen = search.keys(configs[0]["search"], tune.stages(configs[0]["inverter"]))
+    for config in configs[1:]:
+        assert not results.differing_keys(configs[0], config, (*chosen, "rtil"))
+
+
+@pytest.mark.parametrize("first", [0.2, 0.45, 0.7])
+@pytest.mark.parametrize("ratio", [0.5, 1.0, 2.0])
+def test_a_division_keeps_the_sum_and_follows_its_shares(first, ratio):
+    for steps in ([3, 2, 2], [2000, 1000, 1000, 1000, 2000], [5], [1, 1]):
+        found = search.divide(steps, first, ratio)
+        assert sum(found) == sum(steps) and len(found) == len(steps) and min(found) >= 1
+    found = search.divide([2000, 1000, 1000, 1000, 2000], first, ratio)
+    assert found[0] / 7000 == pytest.approx(first, abs=2e-3)
+    assert found[3] / found[2] == pytest.approx(ratio, rel=0.02)
+    with pytest.raises(ValueError, match="1 steps for 2 stages"):
+        search.divide([1, 0], 0.5, 1.0)
+
+
+@pytest.mark.parametrize(("change", "named"), [
+    ({"variants": [{"a": {"low": 2.0, "high": 1.0}}], "anchors": []}, "0 < low < high"),
+    ({"variants": [{"a": 1}, {"b": 1}], "anchors": []}, "the same keys"),
+    ({"stages": {"first": [0.0, 0.5], "ratio": [1, 1]}}, "shares in"),
+])
+def test_a_space_that_cannot_be_searched_is_refused(change, named):
+    space = {"anchors": [], "variants": [{"a": {"low": 1.0, "high": 2.0}}], "stages": None}
+    with pytest.raises(ValueError, match=named):
+        search.trials({**space, **change}, [2, 1], 4, 0)
+
+
+def test_the_best_planted_trial_is_chosen_over_the_images_that_all_have():
+    planted = [{"a": 20.0, "b": 22.0}, {"a": 25.0, "b": 18.0, "c": 99.0}, {},
+               {"a": 21.5, "b": 21.5}]
+    trials = [tune.Trial(i, {"number": i}, scores) for i, scores in enumerate(planted)]
+    best, ids = tune.choose(trials)
+    assert (best.number, ids) == (1, ["a", "b"])
+    assert tune.choose([trials[0], trials[2]])[0].number == 0
+    equal = tune.Trial(4, {}, {"a": 21.0, "b": 21.0})
+    assert tune.choose([equal, trials[0]])[0].number == 0
+    assert tune.score(trials[0], ids)["mean"] == 21.0 and tune.score(trials[2], ids)["n"] == 0
+    with pytest.raises(RuntimeError, match="none of 1 trials"):
+        tune.choose([trials[2]])
+
+
+def test_a_tuning_finds_the_settings_that_score_best(root, monkeypatch):
+    """Scores planted by the step of the styles: its best is nearest to 0.05, whatever the arm."""
+    tried = []
+
+    def planted(cfg, overrides):
+        place = results.Path(cfg.run_dir)
+        place.mkdir(parents=True)
+        assert cfg.split == "val" and "search" not in cfg
+        tried.append(cfg.inverter.lr_style)
+        if len(tried) == 3:
+            raise NotFinite("planted")
+        score = -abs(cfg.inverter.lr_style - 0.05)
+        results.append_rows(place / "results.jsonl", [{"id": i, "psnr_db": score} for i in "ab"])
+
+    monkeypatch.setattr(invert, "invert", planted)
+    path = start("tune", root, "trials=12")
+    found = yaml.safe_load(path.read_text())
+    best = min((x for n, x in enumerate(tried) if n != 2), key=lambda x: abs(x - 0.05))
+    assert len(tried) == len(found["trials"]) == 12
+    assert found["chosen"]["inverter.lr_style"] == best == tried[found["trial"]]
+    assert found["trials"][2]["mean"] is None and found["trials"][2]["n"] == 0
+    assert found["validation"] == {"split": "val", "data": "glyphs", "metric": "psnr_db",
+                                   "mean": round(-abs(best - 0.05), 4), "ci95": 0.0, "n": 2}
+
+
+def test_a_stopped_tuning_goes_on_without_repeating_an_image(root, monkeypatch):
+    right, calls = ILO.invert, []
+
+    def counted(self, G, A, y, *rest, **more):
+        calls.append((self, float(y.sum())))
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return right(self, G, A, y, *rest, **more)
+
+    monkeypatch.setattr(ILO, "invert", counted)
+    with pytest.raises(KeyboardInterrupt):
+        start("tune", root, "trials=3")
+    assert not list(root.rglob(fair.NAME))
+    path = start("tune", root, "trials=3")
+    assert len(calls) == 7 and len({(c[0].lr_style, c[1]) for c in calls}) == 6
+    rows = {p: p.read_text() for p in path.parent.rglob("results.jsonl")}
+    start("tune", root, "trials=4")
+    assert len(calls) == 9 and all(p.read_text() == text for p, text in rows.items())
+    assert len(yaml.safe_load(path.read_text())["trials"]) == 4
+
+
+def test_a_fair_inversion_says_its_tuning_takes_it_and_is_bound_to_it(root):
+    with pytest.raises(FileNotFoundError, match=r"python -m rtil\.tune") as error:
+        start("invert", root, "protocol=fair", "ratio=0.2")
+    line = shlex.split(str(error.value).splitlines()[-1])
+    assert not any(word.startswith(("protocol", "num_images", "yardstick")) for word in line)
+    path = start("tune", root, *line[3:], "trials=3")
+    found = yaml.safe_load(path.read_text())
+    place = start("invert", root, "protocol=fair", "ratio=0.2", "run_dir=null")
+    saved = yaml.safe_load((place / "config.yaml").read_text())
+    flat = results.flatten(saved)
+    assert {key: flat[key] for key in found["chosen"]} == found["chosen"]
+    assert saved["split"] == "test" and place.parents[1] == root / "invert"
+    assert flat["protocol.tuned.trials"] == 3 and flat["protocol.tuned.validation.n"] == 2
+    assert "tuned" not in place.parts and len(results.result_rows(place)) == 2
+
+    for word, named in (("split=val", "tuned on the images"),
+                        ("inverter.lr_style=0.3", "what a tuning chooses"),
+                        ("noise_std=0.1", r"tune .* noise_std=0\.1")):
+        with pytest.raises((ValueError, FileNotFoundError), match=named):
+            start("invert", root, "protocol=fair", "ratio=0.2", word)
+    text = path.read_text()
+    for old, new, named in (("split: val", "split: test", "only validation images may be"),
+                            ("loss.mse: 0.25", "loss.mse: 1.0", "loss.mse: 1.0 there, 0.25 here"),
+                            ("steps: [3, 2, 2]\n  l", "steps: [9]\n  l", r"steps: \[9\] there"),
+                            ("validation:", "valid:", "no file of python")):
+        assert old in text
+        path.write_text(text.replace(old, new))
+        with pytest.raises(ValueError, match=named):
+            start("invert", root, "protocol=fair", "ratio=0.2")
+    path.write_text(text)
+    export(root, seed=1)
+    with pytest.raises(ValueError, match="generator_sha256"):
+        start("invert", root, "protocol=fair", "ratio=0.2")
+
+
+@pytest.mark.parametrize(("override", "named"), [
+    ("split=test", "validation images"), ("protocol=paper", "nothing to tune"),
+    ("input=photo.png", "true image"), ("trials=0", "trials=0"),
+    ("inverter.lr_noise=0.3", "what a tuning chooses"),
+    ("inverter=csgm", "no inverter=csgm"),
+])
+def test_a_tuning_that_would_not_be_fair_is_refused(root, override, named):
+    with pytest.raises(ValueError, match=re.escape(named)):
+        start("tune", root, override)
+    assert not (root / "tuned").exists()
+
+
+def test_a_report_shows_protocols_side_by_side_and_what_was_chosen_on_what(tmp_path):
+    for arm, trials in (("vanilla", 24), ("ilo", 8)):
+        for name in ("paper", "authors", "fair"):
+            psnr = {"a": 20.0 + len(name), "b": 21.0 + len(name)}
+            place = make_run(tmp_path, arm, psnr, name=name, pictures=False)
+            config = yaml.safe_load((place / "config.yaml").read_text())
+            config["protocol"] = {"name": name}
+            config["inverter"]["lr_style"] = {"paper": 0.2, "authors": 0.1, "fair": 0.05}[name]
+            config["selection"] = "oracle" if name == "authors" else "best"
+            if name == "fair":
+                config["inverter"]["lr_style"] += 0.01 * trials
+                config["protocol"]["tuned"] = {
+                    "keys": ["inverter.lr_style", "inverter.steps"], "trial": 3, "trials": trials,
+                    "asked": {"inverter.steps": [4, 2]},
+                    "validation": {"n": 12, "metric": "psnr_db", "mean": 19.5, "ci95": 0.5},
+                }
+            (place / "config.yaml").write_text(yaml.safe_dump(config))
+    text = (run_report(tmp_path) / "table.md").read_text()
+    for arm in ("vanilla", "ilo"):
+        for label in ("protocol=paper", "protocol=authors, selection=oracle", "protocol=fair"):
+            assert f"| {arm}, {label} " in text
+    assert "lr_style=" not in text.split("\n\n## ")[1].split("\n\n")[1]
+    assert "trial 3 of 24" in text and "12 validation images" in text and "19.50 ± 0.50" in text
+    assert "inverter.lr_style=0.29" in text and "none was chosen here" in text
+    assert "Not fair at cs, ratio 0.1" in text and "(8, 12), (24, 12)" in text
