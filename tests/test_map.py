@@ -85,7 +85,7 @@ def test_no_map_changes_no_bit_and_a_weight_shrinks_the_feature_map():
 
 def test_a_relative_sigma_is_that_of_training():
     """The penalty of a map that Additive(relative) draws as z is |z|^2 / (2 sigma^2)."""
-    G, (A, y, loss, _) = stylegan2(), problem(2)
+    G, (_, _, loss, _) = stylegan2(), problem(2)
     space = Additive(1, sigma=0.4, relative=True)
     rng = torch.Generator().manual_seed(0)
     latents = Latents(G.sample_w(2, rng), G.sample_noise(2, rng), {}, member=(0, 0))

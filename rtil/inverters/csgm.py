@@ -114,4 +114,5 @@ def _better(a: Reconstruction, b: Reconstruction) -> Reconstruction:
     return Reconstruction(
         pick(a.image, b.image, best), pick(a.last, b.last, last), pick(a.loss, b.loss, best),
         pick(a.last_loss, b.last_loss, last), torch.cat([a.history, b.history]), latents,
+        (*a.starts, len(a.history)),
     )

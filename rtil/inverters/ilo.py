@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -290,4 +291,7 @@ def _join(minima: list[Minimum], latents: Latents, per_stage: bool) -> Reconstru
         best = torch.where(better.view(-1, 1, 1, 1), found.best, best)
         best_loss = torch.where(better, found.best_loss, best_loss)
     history = torch.cat([found.history for found in minima])
-    return Reconstruction(best, minima[-1].last, best_loss, minima[-1].last_loss, history, latents)
+    starts = tuple(accumulate((len(found.history) for found in minima[:-1]), initial=0))
+    return Reconstruction(
+        best, minima[-1].last, best_loss, minima[-1].last_loss, history, latents, starts
+    )

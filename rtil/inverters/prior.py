@@ -21,7 +21,7 @@ def check_map(who: str, weight: str | float | None, noise_std: float) -> None:
         raise ValueError(f"{who}: map={weight!r} must be null, posterior or a number above 0.")
     if weight == POSTERIOR and not noise_std > 0:
         raise ValueError(
-            f"{who}: map=posterior weighs the prior against Gaussian noise of known noise_std, and "
+            f"{who}: map=posterior weighs the prior against Gaussian noise of known size, and "
             f"noise_std={noise_std}. Set noise_std above 0, or map to a number."
         )
 
