@@ -31,6 +31,7 @@ from rtil.models.unit_range import UnitRange
 from rtil.operators import KNOBS, ForwardOperator, build_operator, check_task
 from rtil.own import Own
 from rtil.problem import HeldOut, Problem
+from rtil.recovery import Recovery, Split
 from rtil.runtime import (
     CONFIGS,
     Runtime,
@@ -42,7 +43,7 @@ from rtil.runtime import (
     start,
     stop,
 )
-from rtil.selection import check_choices, select
+from rtil.selection import check_choices
 
 log = logging.getLogger("rtil.invert")
 ADOPTED = ("model", "rtil", "scale", "data")  # groups that an explicit generator brings along
@@ -66,6 +67,10 @@ def invert(cfg: DictConfig, overrides: Sequence[str] | None = None) -> Path:
     if overrides is None:
         overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else ()
     check_settings(cfg)
+    recovery = Recovery(
+        cfg.selection, cfg.heldout.share, cfg.discrepancy.tau, cfg.discrepancy.noise_std,
+        cfg.restarts, cfg.average, cfg.back_projection, cfg.noise_std, cfg.seed,
+    )
     items = inputs.survey(cfg, overrides)
     rt = start(**cfg.hardware)
     path, digest, G, trained_on = load(cfg, overrides)
@@ -84,6 +89,8 @@ def invert(cfg: DictConfig, overrides: Sequence[str] | None = None) -> Path:
     A = problem.parts[0].A
     if isinstance(inverter, LinearEstimate):
         inverter.check_operator(A)
+    recovery.check(inverter, A)
+    splits = [recovery.split(part.A, part.loss, config["loss"]) for part in problem.parts]
     if config["loss"]["lpips"] and any(part.loss.lpips is None for part in problem.parts):
         log.warning("LPIPS is left out of the loss: loss.lpips_min_ratio is not reached.")
     yardstick = load_yardstick(config, A, G, trained_on) if problem.left else None
@@ -92,7 +99,7 @@ def invert(cfg: DictConfig, overrides: Sequence[str] | None = None) -> Path:
     try:
         G = rt.place(G)
         G = UnitRange(G) if config["target_range"] == "unit" else G
-        loop(config, rt, G, inverter or yardstick, yardstick, problem)
+        loop(config, rt, G, inverter or yardstick, yardstick, problem, recovery, splits)
         all_sum(torch.zeros(1, device=rt.device))
     finally:
         stop()
@@ -134,29 +141,40 @@ def held_out(
 
 def loop(
     config: dict, rt: Runtime, G: Generator, inverter: Inverter | None, yardstick: LMMSE | None,
-    problem: Problem,
+    problem: Problem, recovery: Recovery, splits: Sequence[Split | None],
 ) -> None:
-    """Measures and inverts what is left for this process, in batches of one operator each."""
+    """Measures and inverts what is left for this process, in batches of one operator each.
+
+    Args:
+        splits: of the problem's parts.
+    """
     seed, size = config["seed"], config["inversion_batch"]
     bar = tqdm(total=sum(len(part.items) for part in problem.parts), unit="img",
                disable=rt.rank > 0, mininterval=0.5 if sys.stderr.isatty() else 30)
 
-    def batch(A: ForwardOperator, loss: MeasurementLoss, items: list[int]) -> None:
+    def batch(
+        A: ForwardOperator, loss: MeasurementLoss, split: Split | None, items: list[int]
+    ) -> None:
         measured = problem.measure(A, items)
-        rngs = [seeded("cpu", seed, problem.name(i), "inversion") for i in items]
+        # The first start has no number: it is the one of a run without others.
+        starts = [
+            [seeded("cpu", seed, problem.name(i), "inversion", *([r] if r else [])) for i in items]
+            for r in range(recovery.restarts)
+        ]
         begin = time.perf_counter()
-        found = inverter.invert(G, A, measured.y, loss, rngs, watch=measured.oracle)
+        found = recovery(inverter, G, A, measured.y, loss, split, starts, measured.oracle)
         seconds = (time.perf_counter() - begin) / len(items)
-        found = select(config["selection"], found, measured.oracle, A, measured.y, loss)
         linear = yardstick.invert(None, A, measured.y, loss) if yardstick else None
         problem.keep(A, items, measured, found, linear, seconds)
 
-    for A, loss, todo in problem.parts:
+    for (A, loss, todo), split in zip(problem.parts, splits):
         first, A, loss = 0, A.to(rt.device), loss.to(rt.device)
+        if split is not None:
+            split = Split(split.withheld.to(rt.device), split.loss.to(rt.device))
         while first < len(todo):
             items, short = todo[first : first + size], False
             try:
-                batch(A, loss, items)
+                batch(A, loss, split, items)
             except RuntimeError as error:
                 if not out_of_memory(error) or len(items) == 1:
                     raise
@@ -264,9 +282,40 @@ def adopt(cfg: DictConfig, trained: dict, named: set[str], overrides: Sequence[s
 
 def build_inverter(config: dict) -> Inverter | None:
     """The inverter of the configuration; None for LMMSE, which is the yardstick itself."""
+    settings = {k: v for k, v in config["inverter"].items() if k != "name"}
     if config["inverter"]["name"] == "lmmse":
         return None
-    return checkpoint.build({k: v for k, v in config["inverter"].items() if k != "name"})
+    if settings.get("map") is not None and "map_sigma" in settings:
+        settings |= trained_sigma(settings, config["rtil"]["family"])
+    return checkpoint.build(settings)
+
+
+def trained_sigma(inverter: dict, family: dict) -> dict:
+    """The standard deviation that training gave to z_k, for a prior that names no other.
+
+    Args:
+        inverter: settings of ILO. family: what the generator was trained with.
+
+    Returns:
+        Settings of ILO to replace; none where they are given or training had none.
+
+    Raises:
+        ValueError: ILO optimises a z_k that training did not draw.
+    """
+    depth = max(family.get("depths", [0]))
+    if inverter["map_sigma"] is not None or not depth or "sigma" not in family:
+        return {}
+    steps = inverter["steps"]
+    last = inverter["depth"] if isinstance(steps, int) else len(steps) - 1
+    if last > depth:
+        raise ValueError(
+            f"invert: inverter.map needs the standard deviation of z_1 .. z_{last}, and training "
+            f"drew z_1 .. z_{depth} (rtil.family.depths). Shorten inverter.steps, or give "
+            "inverter.map_sigma."
+        )
+    relative = inverter["map_relative"]
+    return {"map_sigma": family["sigma"],
+            "map_relative": family.get("relative", False) if relative is None else relative}
 
 
 def load_yardstick(

@@ -27,10 +27,13 @@ class MeasurementLoss(nn.Module):
             observed. For masks; a down-sampled image is observed whole. With over half of them
             missing LPIPS did not help (appendix A.3).
         lpips_module: used instead of loading one.
+        kept: bool, broadcastable to the measurement's shape: entries that the loss sees, instead
+            of all; m is then their number. LPIPS compares both pictures with the others at 0, and
+            is used where it would be without `kept`.
 
     Raises:
-        ValueError: weights that leave nothing to minimise, or LPIPS on vectors or on images too
-            small for it.
+        ValueError: weights that leave nothing to minimise, no entry kept, or LPIPS on vectors or
+            on images too small for it.
         FileNotFoundError: LPIPS is used and its backbone is not on disk.
     """
 
@@ -42,6 +45,7 @@ class MeasurementLoss(nn.Module):
         lpips_net: str = "alex",
         lpips_min_ratio: float = 0.0,
         lpips_module: LPIPS | None = None,
+        kept: Tensor | None = None,
     ) -> None:
         super().__init__()
         name = type(operator).__name__
@@ -81,6 +85,12 @@ class MeasurementLoss(nn.Module):
                 f"loss.lpips_min_ratio={lpips_min_ratio}, {observed_share:.3g} of the pixels "
                 "observed): nothing is left to minimise; set loss.mse above 0."
             )
+        self.register_buffer("kept", kept, persistent=False)
+        if kept is not None:
+            seen = kept if operator.observed is None else kept & operator.observed
+            self.num_measurements = int(seen.expand(operator.out_shape).sum())
+            if not self.num_measurements:
+                raise ValueError(f"MeasurementLoss: {name}: no observed entry of y is kept.")
 
     def forward(self, y_hat: Tensor, y: Tensor) -> Tensor:
         """Loss of each image.
@@ -92,7 +102,34 @@ class MeasurementLoss(nn.Module):
         Returns:
             (B,).
         """
+        if self.kept is not None:
+            y_hat, y = y_hat * self.kept, y * self.kept
         loss = self.mse_weight * (y_hat - y).square().flatten(1).sum(dim=1) / self.num_measurements
         if self.lpips is not None:
             loss = loss + self.lpips_weight * self.lpips(y_hat, y)
         return loss
+
+    def nat(self, noise_std: float) -> float:
+        """What this loss is worth per unit of the negative log-likelihood of y: 2 mse s^2 / m.
+
+        With y = A x + e, e ~ N(0, s^2 I) and s = 2 noise_std on [-1, 1] images,
+
+            -log p(y | x) = ||A x - y||^2 / (2 s^2) + const,
+
+        which 2 mse s^2 / m turns into the squared error of this loss. A prior term
+        -log p(z) times that number makes the sum the negative log-posterior, in units of this
+        loss and up to a constant. LPIPS is no likelihood and comes on top.
+
+        Args:
+            noise_std: of the measurements, in units of the [0, 1] image.
+
+        Raises:
+            ValueError: no noise, where the likelihood has no density, or no squared error.
+        """
+        if not (noise_std > 0 and self.mse_weight > 0):
+            raise ValueError(
+                f"MeasurementLoss: a posterior needs noise and the squared error; got noise_std="
+                f"{noise_std}, loss.mse={self.mse_weight}. Set both above 0, or give the weight "
+                "of the prior as a number (inverter.map=NUMBER)."
+            )
+        return 2 * self.mse_weight * (2 * noise_std) ** 2 / self.num_measurements

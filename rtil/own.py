@@ -24,6 +24,7 @@ from rtil.inverters.inverter import Reconstruction
 from rtil.losses import MeasurementLoss
 from rtil.operators import KNOBS, ForwardOperator, build_operator
 from rtil.problem import Measured, Part, Problem
+from rtil.recovery import Recovered
 from rtil.runtime import Runtime
 
 log = logging.getLogger("rtil.own")
@@ -216,7 +217,7 @@ class Own(Problem):
 
     @torch.no_grad()
     def keep(
-        self, A: ForwardOperator, items: Sequence[int], measured: Measured, found: Reconstruction,
+        self, A: ForwardOperator, items: Sequence[int], measured: Measured, found: Recovered,
         linear: Reconstruction | None, seconds: float,
     ) -> None:
         image, y, m = found.image, measured.y, A.num_measurements
@@ -229,6 +230,7 @@ class Own(Problem):
                 "mask": str(item.mask) if item.mask else None, "num_measurements": m,
                 "loss": float(found.loss[b]), "last_loss": float(found.last_loss[b]),
                 "residual_rms": float(residual[b]), "seconds": seconds,
+                **{key: values[b] for key, values in found.facts.items()},
                 "settings": self._settings(item), "provenance": self.provenance,
             }
             results.write_text(record, json.dumps(row, indent=1))

@@ -19,6 +19,7 @@ from rtil.inverters.inverter import Reconstruction
 from rtil.losses import MeasurementLoss
 from rtil.metrics import to_unit
 from rtil.operators import KNOBS, ForwardOperator
+from rtil.recovery import Recovered
 from rtil.runtime import Runtime, seeded
 from rtil.selection import Oracle
 
@@ -69,13 +70,13 @@ class Problem(ABC):
 
     @abstractmethod
     def keep(
-        self, A: ForwardOperator, items: Sequence[int], measured: Measured, found: Reconstruction,
+        self, A: ForwardOperator, items: Sequence[int], measured: Measured, found: Recovered,
         linear: Reconstruction | None, seconds: float,
     ) -> None:
         """Writes what is known of a batch.
 
         Args:
-            found: by the inverter, with the selected iterate as its image.
+            found: what is reported of the inverter's run.
             linear: by the yardstick, where there is one.
             seconds: that the inversion took for each image.
         """
@@ -125,7 +126,7 @@ class HeldOut(Problem):
         return Measured(A.noisy(A(x), noise_std, rngs), x, oracle)
 
     def keep(
-        self, A: ForwardOperator, items: Sequence[int], measured: Measured, found: Reconstruction,
+        self, A: ForwardOperator, items: Sequence[int], measured: Measured, found: Recovered,
         linear: Reconstruction | None, seconds: float,
     ) -> None:
         config, names = self.config, [self.name(i) for i in items]
@@ -155,12 +156,15 @@ class HeldOut(Problem):
         chosen = "oracle " if any(row.get("selection") == "oracle" for row in rows) else ""
         names = {
             "psnr_db": f"{chosen}PSNR", "last_psnr_db": "PSNR of the last iterate",
+            "best_psnr_db": "PSNR of the lowest loss on what the inverter saw",
+            "single_psnr_db": "mean PSNR of single starts",
+            "generated_psnr_db": "PSNR before back-projection",
             "oracle_psnr_db": "oracle PSNR (picked by the true image)",
             "lmmse_psnr_db": "PSNR of the LMMSE yardstick", "ssim": f"{chosen}SSIM",
             "lpips": f"{chosen}LPIPS",
         }
         for key, name in names.items():
-            values = [row[key] for row in rows if row[key] is not None]
+            values = [row[key] for row in rows if row.get(key) is not None]
             if values:
                 mean, half = metrics.mean_ci(values)
                 unit = " dB" if key.endswith("_db") else ""
@@ -170,10 +174,14 @@ class HeldOut(Problem):
 
 
 def score(
-    config: dict, names: list[str], measured: Measured, found: Reconstruction,
+    config: dict, names: list[str], measured: Measured, found: Recovered,
     linear: Reconstruction | None, lpips: metrics.LPIPS | None, seconds: float,
 ) -> list[dict]:
-    """One row per image: the selected iterate, the last one, the oracle and the yardstick."""
+    """One row per image: the selected iterate, the last one, the oracle and the yardstick.
+
+    What `Recovered` holds besides has columns of its own; averages and back-projections change
+    how sharp an image is, so their rows tell it, before and after.
+    """
     x = measured.x
     columns = {
         **quality("", found.image, x, lpips),
@@ -182,12 +190,31 @@ def score(
         "last_loss": found.last_loss.tolist(),
         "oracle_psnr_db": measured.oracle.best.tolist(),
         **quality("lmmse_", linear.image if linear else None, x, lpips),
+        **found.facts,
     }
+    for prefix, image in found.others.items():
+        columns |= quality(prefix, image, x, lpips)
+    if found.singles is not None:
+        each = [quality("single_", image, x, lpips) for image in found.singles]
+        columns |= {key: [mean(values) for values in zip(*(one[key] for one in each))]
+                    for key in each[0]}
+        sharp = torch.stack([metrics.gradient_energy(image, x) for image in found.singles])
+        columns["single_gradient_energy"] = sharp.mean(0).tolist()
+    if "generated_" in found.others:
+        sharp = metrics.gradient_energy(found.others["generated_"], x)
+        columns["generated_gradient_energy"] = sharp.tolist()
+    if found.singles is not None or "generated_" in found.others:
+        columns["gradient_energy"] = metrics.gradient_energy(found.image, x).tolist()
     return [
         {"id": name, **{key: values[b] for key, values in columns.items()}, "seconds": seconds,
          "selection": config["selection"]}
         for b, name in enumerate(names)
     ]
+
+
+def mean(values: Sequence[float | None]) -> float | None:
+    """Mean over the starts of an image; None for a metric that is not measured."""
+    return None if None in values else sum(values) / len(values)
 
 
 @torch.no_grad()
@@ -208,7 +235,7 @@ def quality(
 
 def draw(
     folder: Path, names: list[str], A: ForwardOperator, measured: Measured,
-    found: Reconstruction, linear: Reconstruction | None, selection: str,
+    found: Recovered, linear: Reconstruction | None, selection: str,
 ) -> None:
     """Writes <id>.png, or <id>-oracle.png, and its original, measurement and yardstick."""
     from torchvision.utils import save_image  # slow to import

@@ -30,7 +30,8 @@ GROUPS = ("model", "rtil", "task", "inverter", "data", "scale", "hardware", "exp
 IN_NAME = {
     "train": ("model", "rtil", "data", "scale", "resolution", "image_channels"),
     "invert": ("task", "inverter", "loss", "metrics", "selection", "target_range", "split",
-               "mask", "scale.ilo", "scale.csgm", "scale.mgan", "scale.lpips", "tuned",
+               "mask", "heldout", "discrepancy", "restarts", "average", "back_projection",
+               "scale.ilo", "scale.csgm", "scale.mgan", "scale.lpips", "tuned",
                "hardware.precision"),
 }
 NOT_IN_NAME = ("data.path", "data.val_path", "data.test_path", "data.cache_gb", "data.trained_on",

@@ -21,7 +21,9 @@ METRICS = ("psnr_db", "ssim", "lpips", "oracle_psnr_db", "last_psnr_db", "last_s
            "lmmse_psnr_db", "lmmse_ssim")
 READING = (
     "PSNR and SSIM (psnr_db, ssim) are those of the iterate with the lowest measurement loss, or "
-    "with selection=last of the last one; no inverter sees the true image. Oracle PSNR is that of "
+    "with selection=last of the last one, with heldout of the one that fits withheld measurements "
+    "best, with discrepancy of the first that fits up to the noise; no inverter sees the true "
+    "image, and none of these rules does. Oracle PSNR is that of "
     "the best iterate as judged by the true image, which no user has: it is not a result, and "
     "neither is any number in a row that says selection=oracle, where that iterate was kept. "
     "LMMSE is the linear estimate from training images, a yardstick without generator. ± is the "

@@ -49,6 +49,21 @@ def measured(operator, batch=3):
     return operator(x_hat), operator(x)
 
 
+@pytest.mark.parametrize("name", IMAGES)
+def test_kept_measurements_are_all_that_the_loss_sees(perceptual, name):
+    """Both terms: the error per kept entry, and LPIPS of two pictures that lack the others."""
+    operator = OPERATORS[name]
+    y_hat, y = measured(operator)
+    kept = torch.rand(operator.out_shape[1:], generator=torch.Generator().manual_seed(1)) < 0.7
+    loss = MeasurementLoss(operator, 2.0, 0.5, lpips_module=perceptual, kept=kept)
+    error = [(a - b)[:, kept].square() for a, b in zip(y_hat, y)]
+    expected = torch.stack([2 * e[e > 0].mean() for e in error])
+    expected = expected + 0.5 * perceptual(y_hat * kept, y * kept)
+    torch.testing.assert_close(loss(y_hat, y), expected)
+    other = torch.where(kept, y_hat, -y_hat)
+    assert torch.equal(loss(other, y), loss(y_hat, y)) and "kept" not in loss.state_dict()
+
+
 @pytest.mark.parametrize("operator", OPERATORS.values(), ids=OPERATORS)
 @pytest.mark.parametrize("weight", [1.0, 0.25])
 def test_loss_is_the_mean_squared_error_over_measurements(operator, weight):

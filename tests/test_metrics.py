@@ -10,7 +10,16 @@ import torchvision
 from scipy import stats
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from rtil.metrics import LPIPS, load_backbone, mean_ci, paired_ci, psnr, ssim, to_unit
+from rtil.metrics import (
+    LPIPS,
+    gradient_energy,
+    load_backbone,
+    mean_ci,
+    paired_ci,
+    psnr,
+    ssim,
+    to_unit,
+)
 
 FILES = {"alex": "alexnet-owt-7be5be79.pth", "vgg": "vgg16-397923af.pth"}
 
@@ -50,6 +59,18 @@ def test_ssim_is_that_of_torchmetrics_one_at_a_time(shape):
         pair = x_hat[i : i + 1], x[i : i + 1]
         expected = structural_similarity_index_measure(*pair, data_range=1.0)
         torch.testing.assert_close(values[i], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_gradient_energy_is_that_of_the_differences_and_falls_in_an_average():
+    x = torch.rand(2, 3, 9, 7, generator=torch.Generator().manual_seed(0))
+    expected = sum(float((x[0, c, i, j] - x[0, c, k, m]) ** 2)
+                   for c in range(3) for i in range(9) for j in range(7)
+                   for k, m in ((i + 1, j), (i, j + 1)) if k < 9 and m < 7)
+    ramp = torch.arange(7.0).expand(2, 3, 9, 7)  # 3 * 9 * 6 differences of 1
+    found = gradient_energy(x, ramp)
+    torch.testing.assert_close(found[0], torch.tensor(expected / 162))
+    torch.testing.assert_close(gradient_energy(-2 * x + 1, x), torch.full((2,), 4.0))
+    assert (gradient_energy((x + x.flip(3)) / 2, x) < 0.9).all()
 
 
 @pytest.mark.parametrize("side", [2, 3, 4, 5, 6, 7, 10, 16])

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from rtil.inverters.inverter import Inverter, Loss, Reconstruction, Watch
 from rtil.inverters.minimise import Schedule, Variable, minimise, randn
+from rtil.inverters.prior import check_map, half_square, prior_weight
 from rtil.latents.additive import Additive
 from rtil.latents.space import Latents
 from rtil.models.generator import Generator
@@ -26,6 +27,11 @@ class CSGM(Inverter):
         lr: their step size.
         restarts: starts from new draws; each image keeps the one with the lowest loss.
         l2: weight of |z0|^2.
+        map: None, or the factor of -log p(z0) = |z0|^2 / 2 beside the measurement loss: a number,
+            or "posterior" for the maximum a posteriori of z0 ~ N(0, I), see `prior_weight`. It is
+            l2 = map / 2 under another name, so only one of the two can be set. It says nothing to
+            a generator that normalises z0 (PGGAN with pixel_norm=input).
+        noise_std: of the measurements, in units of the [0, 1] image; read by "posterior".
         rampup, rampdown: shares of the steps, see Schedule.
 
     Raises:
@@ -36,6 +42,8 @@ class CSGM(Inverter):
     lr: float = 0.1
     restarts: int = 2
     l2: float = 0.0
+    map: str | float | None = None
+    noise_std: float = 0.0
     rampup: float = 0.05
     rampdown: float = 0.75
 
@@ -44,6 +52,11 @@ class CSGM(Inverter):
             raise ValueError(
                 f"CSGM: steps={self.steps}, restarts={self.restarts} must be 1 or more, "
                 f"lr={self.lr} positive, l2={self.l2} 0 or more."
+            )
+        check_map("CSGM", self.map, self.noise_std)
+        if self.map is not None and self.l2:
+            raise ValueError(
+                f"CSGM: l2={self.l2} and map={self.map} weigh the same |z0|^2; set one of them."
             )
 
     def check(self, G: Generator) -> None:
@@ -59,7 +72,7 @@ class CSGM(Inverter):
         rngs: Sequence[torch.Generator],
         watch: Watch | None = None,
     ) -> Reconstruction:
-        best = None
+        best, weight = None, prior_weight(self.map, loss, self.noise_std)
         for _ in range(self.restarts):
             z0 = randn((G.z_dim,), rngs, y)
             noise = tuple(randn(shape, rngs, y) for shape in G.noise_shapes)
@@ -68,6 +81,8 @@ class CSGM(Inverter):
             def render(z0=z0, noise=noise, member=member) -> tuple[Tensor, Tensor | None]:
                 latents = Latents(G.map(z0), noise, {}, member=member)
                 penalty = self.l2 * z0.square().sum(1) if self.l2 else None
+                if weight:
+                    penalty = weight * half_square(z0)
                 return Additive(0).synthesize(G, latents), penalty
 
             found = minimise(
@@ -99,4 +114,5 @@ def _better(a: Reconstruction, b: Reconstruction) -> Reconstruction:
     return Reconstruction(
         pick(a.image, b.image, best), pick(a.last, b.last, last), pick(a.loss, b.loss, best),
         pick(a.last_loss, b.last_loss, last), torch.cat([a.history, b.history]), latents,
+        (*a.starts, len(a.history)),
     )

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import accumulate
 
 import torch
 from torch import Tensor
 
 from rtil.inverters.inverter import Inverter, Loss, Reconstruction, Watch
 from rtil.inverters.minimise import Minimum, Schedule, Variable, minimise, norm, randn
+from rtil.inverters.prior import check_map, half_square, prior_weight
 from rtil.latents.additive import Additive
 from rtil.latents.space import Latents
 from rtil.models.generator import EMPTY, Generator, State, StylePrior
@@ -32,6 +34,15 @@ class ILO(Inverter):
     the cut is kept (keep_rgb: false drops it), and the best iterate is that of all stages
     (best_per_stage: true).
 
+    With `map` = f every stage minimises data term + f (-log p), maximum a posteriori for the
+    latents that it optimises, given those it has frozen: z_k ~ N(0, sigma_k^2 I) as RTIL training
+    draws it, and v and the noise maps ~ N(0, I), so that
+
+        -log p = ||z_k||^2 / (2 sigma_k^2) + ||v||^2 / 2 + sum_i ||n_i||^2 / 2 + const.
+
+    The last two are constant on their spheres and so are added with sphere: false alone. f =
+    "posterior" makes the sum the negative log-posterior: see `prior_weight`.
+
     Args:
         steps: Adam updates of each stage; one number stands for depth + 1 equal stages.
         depth: last block optimised, where steps is one number.
@@ -49,6 +60,10 @@ class ILO(Inverter):
         keep_rgb: see above.
         best_per_stage: each stage forgets the best iterate of those before it, so that `image`
             and what `watch` is shown are of the last stage.
+        map: None, "posterior" or the factor f.
+        map_sigma: sigma_k, in feature units; one number, or one per stage from 1 on.
+        map_relative: map_sigma counts in units of the rms of x_k, image by image, as in Additive.
+        noise_std: of the measurements, in units of the [0, 1] image; read by "posterior".
         fit_samples: draws of the Gaussian fit of the mapping network.
         rampup, rampdown: shares of each stage, see Schedule.
 
@@ -70,6 +85,10 @@ class ILO(Inverter):
     noise_maps_per_stage: int = 2
     keep_rgb: bool = True
     best_per_stage: bool = False
+    map: str | float | None = None
+    map_sigma: float | Sequence[float] | None = None
+    map_relative: bool | None = None
+    noise_std: float = 0.0
     fit_samples: int = 100_000
     rampup: float = 0.05
     rampdown: float = 0.75
@@ -96,6 +115,21 @@ class ILO(Inverter):
             )
         if self.fit_samples < 2:
             raise ValueError(f"ILO: fit_samples={self.fit_samples} must be 2 or more.")
+        check_map("ILO", self.map, self.noise_std)
+        later = len(stages) - 1
+        if self.map is not None and later and self.map_sigma is None:
+            raise ValueError(
+                f"ILO: map={self.map} needs the standard deviation of the maps z_k. Training with "
+                "rtil=ilo or ilo_mixture gives them one (rtil.family.sigma) and other training "
+                "none: give inverter.map_sigma=NUMBER, or leave map out."
+            )
+        if self.map_sigma is not None:
+            sigmas = _per_stage(self.map_sigma, later)
+            if len(sigmas) != later or min(sigmas, default=1) <= 0:
+                raise ValueError(
+                    f"ILO: map_sigma={self.map_sigma} must be one number, or one for each of the "
+                    f"{later} stages after the first, all above 0."
+                )
 
     @property
     def stages(self) -> tuple[int, ...]:
@@ -165,16 +199,46 @@ class ILO(Inverter):
                 l1 = self.l1_radius[k - 1] * (state.x / scale).abs().sum((1, 2, 3))
             variables.append(Variable(z, rate["feature"], l1=l1))
         angles = self.geodesic and k < self.geodesic_stages and v.ndim == 3
+        prior_term = self._prior(G, loss, k, v, noise[:used], state)
         start = state if self.keep_rgb or k == G.num_blocks else state._replace(keep_rgb=False)
 
         def render() -> tuple[Tensor, Tensor | None]:
             add = {k: z * scale} if k else {}
             latents = Latents(prior(v), noise, add, member=(0,) * len(v))
             penalty = self.geodesic * geodesic_cross(v) if angles else None
+            if prior_term is not None:
+                term = prior_term(add.get(k))
+                penalty = term if penalty is None else penalty + term
             return Additive(k).synthesize(G, latents, k, start), penalty
 
         schedule = Schedule(self.rampup, self.rampdown)
         return minimise(render, variables, A, y, loss, steps, schedule, watch=watch)
+
+    def _prior(
+        self, G: Generator, loss: Loss, k: int, v: Tensor, noise: tuple[Tensor, ...], state: State
+    ) -> Callable[[Tensor | None], Tensor] | None:
+        """Stage k's f (-log p) as a function of z_k; None without `map`.
+
+        Args:
+            v, noise: free variables of the stage.
+        """
+        weight = prior_weight(self.map, loss, self.noise_std)
+        free = [] if self.sphere else [*noise]
+        if not self.sphere and (k == 0 or G.per_block_styles):
+            free.append(v)
+        if not weight or not (k or free):
+            return None
+        sigma = 1.0
+        if k:
+            sigma = _per_stage(self.map_sigma, len(self.stages) - 1)[k - 1]
+            if self.map_relative:
+                sigma = sigma * state.x.square().mean((1, 2, 3), keepdim=True).sqrt()
+
+        def term(z: Tensor | None) -> Tensor:
+            parts = [half_square(x) for x in free] + ([half_square(z / sigma)] if k else [])
+            return weight * sum(parts)
+
+        return term
 
     @torch.no_grad()
     def _advance(
@@ -231,4 +295,7 @@ def _join(minima: list[Minimum], latents: Latents, per_stage: bool) -> Reconstru
         best = torch.where(better.view(-1, 1, 1, 1), found.best, best)
         best_loss = torch.where(better, found.best_loss, best_loss)
     history = torch.cat([found.history for found in minima])
-    return Reconstruction(best, minima[-1].last, best_loss, minima[-1].last_loss, history, latents)
+    starts = tuple(accumulate((len(found.history) for found in minima[:-1]), initial=0))
+    return Reconstruction(
+        best, minima[-1].last, best_loss, minima[-1].last_loss, history, latents, starts
+    )

@@ -28,6 +28,7 @@ class Reconstruction(NamedTuple):
     loss, last_loss: (B,) measurement losses of the two.
     history: (T, B) measurement loss of every iterate, on the CPU; empty for direct estimates.
     latents: of the last iterate; None for estimates without a generator.
+    starts: row of `history` that each stage, or start from a new draw, begins with.
     """
 
     image: Tensor
@@ -36,6 +37,7 @@ class Reconstruction(NamedTuple):
     last_loss: Tensor
     history: Tensor
     latents: Latents | None = None
+    starts: tuple[int, ...] = (0,)
 
 
 class Inverter(ABC):

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from rtil.inverters.inverter import Inverter, Loss, Reconstruction, Watch
 from rtil.inverters.minimise import Schedule, Variable, minimise, randn
+from rtil.inverters.prior import check_map, half_square, prior_weight
 from rtil.latents.multicode import MultiCode, flat_dirichlet
 from rtil.latents.space import Latents
 from rtil.models.generator import Generator
@@ -29,6 +30,10 @@ class MGANPrior(Inverter):
         lr_code, lr_alpha: step sizes (App. A.4: 0.1 with Adam, 1 with SGD).
         alpha_init: "dirichlet", one draw repeated over channels (as in training), or a number
             that every weight starts from (published code for vanilla: 1/256).
+        map: None, or the factor of -log p(z_1, .., z_N) = sum_n |z_n|^2 / 2 beside the measurement
+            loss: a number, or "posterior", see `prior_weight`. The prior of alpha' in training,
+            Dir_N(1), is flat on its simplex and adds nothing.
+        noise_std: of the measurements, in units of the [0, 1] image; read by "posterior".
         rampup, rampdown: shares of the steps, see Schedule.
 
     Raises:
@@ -42,6 +47,8 @@ class MGANPrior(Inverter):
     lr_code: float = 0.1
     lr_alpha: float = 0.1
     alpha_init: str | float = "dirichlet"
+    map: str | float | None = None
+    noise_std: float = 0.0
     rampup: float = 0.05
     rampdown: float = 0.75
 
@@ -57,6 +64,7 @@ class MGANPrior(Inverter):
             raise ValueError(
                 f"MGANPrior: alpha_init={self.alpha_init!r} must be dirichlet or a number."
             )
+        check_map("MGANPrior", self.map, self.noise_std)
         MultiCode(self.num_codes, self.block)
 
     def check(self, G: Generator) -> None:
@@ -88,8 +96,11 @@ class MGANPrior(Inverter):
                 counts=(self.num_codes,) * batch, member=(0,) * batch,
             )
 
+        weight = prior_weight(self.map, loss, self.noise_std)
+
         def render() -> tuple[Tensor, Tensor | None]:
-            return space.synthesize(G, latents()), None
+            penalty = weight * half_square(codes) if weight else None
+            return space.synthesize(G, latents()), penalty
 
         variables = [Variable(codes, self.lr_code), Variable(alpha, self.lr_alpha)]
         schedule = Schedule(self.rampup, self.rampdown)
