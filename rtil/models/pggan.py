@@ -148,11 +148,11 @@ class PGGANGenerator(Generator):
             return State(self.blocks[0](norm_act(entering(x, self.map_dtype), SLOPE)))
         x = _upsample(entering(state.x, self.map_dtype))
         fading = k == self.num_blocks and self.alpha < 1.0
-        rgb = _upsample(self.to_rgb[k - 2](state.x.to(w.dtype))) if fading else None
+        rgb = _upsample(self.to_rgb[k - 2](state.x.to(self.input.dtype))) if fading else None
         return State(self.blocks[k - 1](x), rgb)
 
     def image(self, state: State, w: Tensor) -> Tensor:
-        rgb = self.to_rgb[self.num_blocks - 1](state.x.to(w.dtype))
+        rgb = self.to_rgb[self.num_blocks - 1](state.x.to(self.input.dtype))
         return rgb if state.rgb is None else torch.lerp(state.rgb, rgb, self.alpha)
 
     def style_prior(self, num_samples: int, rng: torch.Generator) -> StylePrior:
