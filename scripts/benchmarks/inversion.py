@@ -194,6 +194,15 @@ def slow_mgan(setting: Setting, size: int, codes: int, block: int) -> Callable:
     return partial(theirs_mgan, g, A, x[:1], G.shapes[block][0], codes, block)
 
 
+def ilo_in_bf16(setting: Setting, size: int, batches: Sequence[int]) -> dict[str, Here]:
+    """The cases of hardware.precision=bf16: the smallest and the largest batch."""
+    if not setting.has_bf16:
+        return {}
+    inverter, G, A, loss, x = parts(setting.in_bf16(), size)
+    return {f"batch {b}, bf16": Here(partial(ours, inverter, G, A, loss, x[:b]))
+            for b in (batches[0], batches[-1])}
+
+
 def in_brief(
     group: str, title: str, against: str, batch: int, times: dict[str, list[float]],
     reach: str | None,
@@ -219,14 +228,7 @@ def measure_ilo(setting: Setting, size: int) -> list[Row]:
     cases = {"straightforward": straightforward(setting, slow_ilo, setting, size)}
     for b in batches:
         cases[f"batch {b}"] = Here(partial(ours, inverter, G, A, loss, x[:b]))
-    brief = parts(setting.in_bf16(), size)[1] if setting.has_bf16 else None
-    in_bf16 = (batches[0], batches[-1]) if brief else ()
-    for b in in_bf16:
-        cases[f"batch {b}, bf16"] = Here(partial(ours, inverter, brief, A, loss, x[:b]))
-    in_bf16 = (batches[0], batches[-1]) if setting.has_bf16 else ()
-    for b in in_bf16:
-        brief = parts(setting.in_bf16(), size)[1]
-        cases[f"batch {b}, bf16"] = Here(partial(ours, inverter, brief, A, loss, x[:b]))
+    cases |= ilo_in_bf16(setting, size, batches)
     n, counts = prepared(cases, len(schedule), setting.quick)
     cases = {name: partial(case, [n] * len(schedule)) for name, case in cases.items()}
     found = alternate({"sgemm": Peak(setting.rt.device), **cases}, setting.repeats, setting.say)
@@ -263,12 +265,9 @@ def measure_ilo(setting: Setting, size: int) -> list[Row]:
             ratio_of(reached, rate), ">= 0.6", unit="of peak",
             details={**details, "sgemm_flops_per_second": rate},
         ))
-    for b in in_bf16:
-        rows.append(in_brief("ilo", f"ILO image-steps/s, {where}", "straightforward", b, times,
-                             {1: ">= 4", 12: ">= 4.5"}.get(b)))
-    for b in in_bf16:
-        rows.append(in_brief("ilo", f"ILO image-steps/s, {where}", "straightforward", b, times,
-                             {1: ">= 4", 12: ">= 4.5"}.get(b)))
+    rows += [in_brief("ilo", f"ILO image-steps/s, {where}", "straightforward", b, times,
+                      {1: ">= 4", 12: ">= 4.5"}.get(b))
+             for b in batches if f"batch {b}, bf16" in times]
     one = mean([flops.ilo_step(layers, 1, k).flops for k in range(len(schedule))])
     rows.append(Row(
         "ilo", f"fraction of peak, ILO step, {where}, straightforward", "sgemm",
@@ -287,11 +286,8 @@ def measure_mgan(setting: Setting, size: int) -> list[Row]:
     A, loss, x = measurement(size, setting)
     cases = {"straightforward": straightforward(setting, slow_mgan, setting, size, codes, block)}
     brief = generator(cfg, setting.in_bf16().rt) if setting.has_bf16 else None
-    brief = generator(cfg, setting.in_bf16().rt) if setting.has_bf16 else None
     for b in BATCHES[:2]:
         cases[f"batch {b}"] = Here(partial(ours, inverter, G, A, loss, x[:b]))
-        if brief:
-            cases[f"batch {b}, bf16"] = Here(partial(ours, inverter, brief, A, loss, x[:b]))
         if brief:
             cases[f"batch {b}, bf16"] = Here(partial(ours, inverter, brief, A, loss, x[:b]))
     n, counts = prepared(cases, 1, setting.quick)
