@@ -68,8 +68,9 @@ def invert(cfg: DictConfig, overrides: Sequence[str] | None = None) -> Path:
         overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else ()
     check_settings(cfg)
     recovery = Recovery(
-        cfg.selection, cfg.heldout.share, cfg.discrepancy.tau, cfg.discrepancy.noise_std,
-        cfg.restarts, cfg.average, cfg.back_projection, cfg.noise_std, cfg.seed,
+        cfg.selection, share=cfg.heldout.share, tau=cfg.discrepancy.tau,
+        level=cfg.discrepancy.noise_std, restarts=cfg.restarts, average=cfg.average,
+        back_projection=cfg.back_projection, noise_std=cfg.noise_std, seed=cfg.seed,
     )
     items = inputs.survey(cfg, overrides)
     rt = start(**cfg.hardware)

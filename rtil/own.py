@@ -221,6 +221,7 @@ class Own(Problem):
         linear: Reconstruction | None, seconds: float,
     ) -> None:
         image, y, m = found.image, measured.y, A.num_measurements
+        generated = found.others.get("generated_", image)
         residual = ((A(image) - y).square().flatten(1).sum(1) / m).sqrt() / 2
         whole = torch.where(A.observed, y, image) if self.config["keep_observed"] else image
         for b, item in enumerate(self.items[i] for i in items):
@@ -235,7 +236,7 @@ class Own(Problem):
             }
             results.write_text(record, json.dumps(row, indent=1))
             if self.config["keep_observed"]:
-                measurement.write_picture(drawn, to_uint8(image[b]))
+                measurement.write_picture(drawn, to_uint8(generated[b]))
             measurement.write_picture(picture, to_uint8(whole[b]))
 
     def summarise(self) -> None:

@@ -1,4 +1,8 @@
-"""The weight of a latent's prior beside the data term: maximum a posteriori inversion."""
+"""The weight of a latent's prior beside the data term: maximum a posteriori inversion.
+
+The best iterate of an inverter is still that with the lowest data term, which fits the noise most
+closely; what the sum converges to is its last.
+"""
 
 from __future__ import annotations
 
