@@ -37,7 +37,8 @@ READING = (
     "over the sigma that training drew z_k with. jump: rms change of the [0, 1] image where stage "
     "k takes over, before its first step. Frechet distance of random convolutional features: no "
     "FID, compare at the same data and n alone; the row of training images is what other real "
-    "images get.")
+    "images get. Recall of scattered samples is high, for their balls are wide: read it beside "
+    "precision.")
 
 
 def diagnose(cfg: DictConfig, overrides: Sequence[str] | None = None) -> Path:

@@ -6,6 +6,8 @@ file belongs to one generator, task and budget of steps; anything else is refuse
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -114,6 +116,9 @@ def apply(cfg: DictConfig, overrides: Sequence[str], digest: str) -> None:
         cfg.protocol.tuned = {
             "file": str(path), "keys": sorted(chosen), "asked": asked, "trial": found["trial"],
             "trials": len(found["trials"]), "validation": found["validation"],
+            "space": hashlib.sha256(json.dumps(
+                [found["space"], found["search_seed"], found["total_steps"]]).encode()
+            ).hexdigest()[:8],
         }
 
 
@@ -121,7 +126,8 @@ def read(path: Path) -> dict:
     """A file of `rtil.tune`. Raises ValueError where it is none."""
     try:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))
-        for key in ("chosen", "trial", "trials", "validation", "settings"):
+        for key in ("chosen", "trial", "trials", "validation", "settings", "space",
+                    "search_seed", "total_steps"):
             found[key]
     except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
         raise ValueError(f"protocol=fair: {path} is no file of python -m rtil.tune "
@@ -129,9 +135,12 @@ def read(path: Path) -> dict:
     return found
 
 
-def budget(config: Mapping) -> tuple[int, int] | None:
-    """Trials and validation images behind a run; None where nothing was tuned."""
-    found = [config.get(f"protocol.tuned.{key}") for key in ("trials", "validation.n")]
+def budget(config: Mapping) -> tuple[int, int, str] | None:
+    """Trials, validation images and space (a digest with seed and total steps) behind a run.
+
+    None where nothing was tuned. Runs to be compared have the same.
+    """
+    found = [config.get(f"protocol.tuned.{key}") for key in ("trials", "validation.n", "space")]
     return None if None in found else tuple(found)
 
 
@@ -149,8 +158,7 @@ def told(config: Mapping) -> str:
              if key.startswith("protocol.tuned.")}
     chosen = ", ".join(f"{key}={config.get(key)}" for key in tuned.get("keys", ()))
     half = tuned.get("validation.ci95")
-    return (f"protocol=fair: trial {tuned.get('trial')} of {tuned.get('trials')}, the same trials "
-            f"and total steps for every arm, chosen by the mean {tuned.get('validation.metric')} "
-            f"of {tuned.get('validation.n')} validation images (split=val): "
-            f"{tuned.get('validation.mean'):.2f}"
+    return (f"protocol=fair: trial {tuned.get('trial')} (from 0) of {tuned.get('trials')} (space "
+            f"{tuned.get('space')}), chosen by the mean {tuned.get('validation.metric')} of "
+            f"{tuned.get('validation.n')} validation images: {tuned.get('validation.mean'):.2f}"
             + (f" ± {half:.2f}" if half is not None else "") + f", with {chosen}.")

@@ -175,7 +175,9 @@ def complete(
         for row in table:
             run, job = of[row["runs"][0]]
             planned = int(job["num_images"])
-            more = [command(experiment, "invert", words, job)] if row["n"] < planned else []
+            own = [word for word in words if not word.startswith("protocol=")]
+            own += [f"protocol={row['protocol']}"] if row["protocol"] != "paper" else []
+            more = [command(experiment, "invert", own, job)] if row["n"] < planned else []
             rows[cell.case].append(_placed(row, job, run.asked, experiment) | {
                 "planned": planned, "more": more})
     places = dict.fromkeys((case_of(run).data, case_of(run).scale) for run, _ in found)

@@ -218,5 +218,6 @@ def choices(rows: Iterable[Mapping]) -> list[str]:
                    for b in row["budgets"] if b}
         if len(budgets) > 1:
             told[f"Not fair at {', '.join(case)}: arms were tuned with different (trials, "
-                 f"validation images): {', '.join(map(str, sorted(budgets)))}."] = None
+                 "validation images, space): "
+                 f"{', '.join(str(b) for b in sorted(budgets))}."] = None
     return [*told]
