@@ -14,7 +14,7 @@ class UnitRange(Generator):
     The published code trains G on images in [-1, 1] and inverts it against images in [0, 1], so
     that black is where G draws mid-grey. Measured, compared and scored as any other image, with
     loss.mse = 1/4, x has the published squared error |A G - A (x* + 1) / 2|^2 for a linear A.
-    Differs from the published code in what LPIPS is given: images in [-1, 1], as it was trained.
+    LPIPS is given images in [-1, 1], as it was trained on; the published inversion has no LPIPS.
 
     Args:
         G: of any kind; shares its weights.
