@@ -140,10 +140,10 @@ def test_a_space_that_cannot_be_searched_is_refused(change, named):
 
 def test_the_best_planted_trial_is_chosen_over_the_images_that_all_have():
     planted = [{"a": 20.0, "b": 22.0}, {"a": 25.0, "b": 18.0, "c": 99.0}, {},
-               {"a": 21.5, "b": 21.5}]
+               {"a": 21.6, "b": 21.5}]
     trials = [tune.Trial(i, {"number": i}, scores) for i, scores in enumerate(planted)]
     best, ids = tune.choose(trials)
-    assert (best.number, ids) == (1, ["a", "b"])
+    assert (best.number, ids) == (3, ["a", "b"])
     assert tune.choose([trials[0], trials[2]])[0].number == 0
     equal = tune.Trial(4, {}, {"a": 21.0, "b": 21.0})
     assert tune.choose([equal, trials[0]])[0].number == 0
