@@ -150,7 +150,8 @@ def told(config: Mapping) -> str:
     if name != "fair":
         return {
             "paper": "protocol=paper: settings of the paper's appendix and the published code, "
-                     "each arm with its own; none was chosen here.",
+                     "each arm with its own; the paper tuned them for compressed sensing and does "
+                     "not say on which images. None was chosen here.",
             "authors": "protocol=authors: settings of the published code, each arm with its own; "
                        "none was chosen here.",
         }.get(name, f"protocol={name}.")

@@ -270,5 +270,5 @@ def test_a_report_shows_protocols_side_by_side_and_what_was_chosen_on_what(tmp_p
     assert "lr_style=" not in text.split("\n\n## ")[1].split("\n\n")[1]
     for said in ("trial 3 (from 0) of 24", "12 validation images", "19.50 ± 0.50"):
         assert said in text
-    assert "inverter.lr_style=0.29" in text and "none was chosen here" in text
+    assert "inverter.lr_style=0.29" in text and "does not say on which images" in text
     assert "Not fair at cs, ratio 0.1" in text and "(8, 12, '00ff00ff'), (24, 12" in text
