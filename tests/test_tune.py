@@ -177,6 +177,7 @@ def test_a_tuning_finds_the_settings_that_score_best(root, monkeypatch):
                                    "mean": round(-abs(best - 0.05), 4), "ci95": 0.0, "n": 2}
 
 
+@pytest.mark.slow
 def test_a_stopped_tuning_goes_on_without_repeating_an_image(root, monkeypatch):
     right, calls = ILO.invert, []
 
