@@ -247,7 +247,9 @@ def test_rehearsal_measures_every_row(tmp_path):
     groups = {r["group"] for r in record["rows"]}
     assert groups == {"peak", "train", "ilo", "mgan", "memory", "start"}
     for r in record["rows"]:
-        assert r["error"] is None and r["ratio"]["median"] > 0
+        # Two batches lie on one line, so the rehearsal may depart from it by nothing.
+        on_line = r["row"].startswith("departure") and r["ratio"]["median"] == 0
+        assert r["error"] is None and (on_line or r["ratio"]["median"] > 0)
         assert r["ratio"]["low"] <= r["ratio"]["median"] <= r["ratio"]["high"] or (
             r["ratio"]["pairs"] == 2  # a ratio of medians may leave the range of two pairs
         )
