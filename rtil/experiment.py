@@ -20,6 +20,7 @@ import yaml
 
 from rtil import results
 
+AT = "protocol.at"
 NOT_TOLD = ("experiment", "num_images")  # a command that fills a gap goes by the plan for these
 
 
@@ -29,7 +30,8 @@ def products(experiment: Mapping, part: str) -> list[dict[str, list[str]]]:
     Args:
         experiment: the `experiment` node of a configuration, resolved.
         part: "train", or "invert", whose jobs are each cell with each generator, or where it
-            names its model, with that one; or "tune", whose jobs are those but for their images.
+            names its model, with that one; or "tune", whose jobs are those but for their images,
+            of protocol=fair alone where it is planned, at what its protocol.at says.
     """
     generators, cells = experiment["generators"], [
         {**experiment.get("common", {}), **cell, **switch}
@@ -39,10 +41,21 @@ def products(experiment: Mapping, part: str) -> list[dict[str, list[str]]]:
         {**cell, **{key: g[key] for key in g if key not in cell}}
         for cell in cells for g in ([{}] if "model" in cell else generators)
     ]
-    return [
+    found = [
         {key: [as_text(v) for v in (value if isinstance(value, list) else [value])]
-         for key, value in entry.items()
-         if key != "switches" and not (part == "tune" and key in ("num_images", "split"))}
+         for key, value in entry.items() if key != "switches"} for entry in found
+    ]
+    return tunings(found) if part == "tune" else found
+
+
+def tunings(entries: Sequence[Mapping[str, list[str]]]) -> list[dict[str, list[str]]]:
+    """What `rtil.tune` runs for the products of inversions."""
+    found = [entry for entry in entries if "fair" in entry.get("protocol", ())] or entries
+    left_out = ("num_images", "split", "protocol")
+    return [
+        {key: entry.get(f"{AT}.{key}", value) for key, value in entry.items()
+         if key not in left_out and not key.startswith(AT)}
+        | {key.removeprefix(f"{AT}."): entry[key] for key in entry if key.startswith(AT)}
         for entry in found
     ]
 
