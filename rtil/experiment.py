@@ -21,6 +21,7 @@ import yaml
 from rtil import results
 
 AT = "protocol.at"
+NOT_TUNED = ("num_images", "split", "protocol")  # choices of an inversion that tune does not take
 NOT_TOLD = ("experiment", "num_images")  # a command that fills a gap goes by the plan for these
 
 
@@ -51,10 +52,9 @@ def products(experiment: Mapping, part: str) -> list[dict[str, list[str]]]:
 def tunings(entries: Sequence[Mapping[str, list[str]]]) -> list[dict[str, list[str]]]:
     """What `rtil.tune` runs for the products of inversions."""
     found = [entry for entry in entries if "fair" in entry.get("protocol", ())] or entries
-    left_out = ("num_images", "split", "protocol")
     return [
         {key: entry.get(f"{AT}.{key}", value) for key, value in entry.items()
-         if key not in left_out and not key.startswith(AT)}
+         if key not in NOT_TUNED and not key.startswith(AT)}
         | {key.removeprefix(f"{AT}."): entry[key] for key in entry if key.startswith(AT)}
         for entry in found
     ]
@@ -85,7 +85,8 @@ def jobs(
     Raises:
         ValueError: no job is left, or more than one scale.
     """
-    name, found, rest = experiment["name"], products(experiment, part), {}
+    name, rest = experiment["name"], {}
+    found = products(experiment, "invert" if part == "tune" else part)
     if len((given or {}).get("scale", ())) > 1:
         raise ValueError(f"experiment={name} runs at one scale at a time, not {given['scale']}.")
     planned: dict[str, list] = {}
@@ -94,7 +95,7 @@ def jobs(
     for key, texts in (given or {}).items():
         if key.partition(".")[0] == "experiment":
             continue
-        if key not in planned:
+        if key not in planned or (part == "tune" and key in NOT_TUNED):
             rest[key] = list(texts)
             continue
         wanted = [parsed(text) for text in texts]
@@ -104,6 +105,7 @@ def jobs(
         else:
             kept = [list(texts) for _ in found]
         found = [{**entry, key: values} for entry, values in zip(found, kept) if values]
+    found = tunings(found) if part == "tune" else found
     rows = [
         dict(zip({**entry, **rest}, values))
         for entry in found for values in product(*entry.values(), *rest.values())

@@ -16,7 +16,7 @@ from pathlib import Path
 import yaml
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from rtil import results
+from rtil import experiment, results
 from rtil.operators import KNOBS
 from rtil.runtime import CONFIGS
 
@@ -86,6 +86,32 @@ def command(overrides: Iterable[str]) -> str:
     """The tuning that an inversion under these overrides needs."""
     words = [w for w in overrides if _key(w).partition(".")[0] not in NOT_TUNED]
     return " ".join(["python -m rtil.tune", *map(shlex.quote, words)])
+
+
+def check_tuned(
+    plan: Mapping, composed: Iterable[tuple[Mapping, list[str]]], given: Sequence[str]
+) -> None:
+    """Checks that the tunings of all jobs of an experiment are there before the first one runs.
+
+    Args:
+        plan: the experiment.
+        composed: (resolved configuration, overrides) of each inversion.
+        given: overrides of the command line beside the experiment.
+
+    Raises:
+        FileNotFoundError: some are not; holds the command that makes them.
+    """
+    wanted = [folder(config, words, "") for config, words in composed
+              if is_fair(config) and not config["generator"]]
+    missing = {place: None for place in wanted if not (place / NAME).exists()}
+    if missing:
+        words = [word for word in given if _key(word).partition(".")[0] not in NOT_TUNED]
+        line = experiment.command(plan, "tune", words)
+        raise FileNotFoundError(
+            f"experiment={plan['name']}: protocol=fair lacks {len(missing)} of "
+            f"{len(dict.fromkeys(wanted))} tunings:" + "".join(f"\n    {p}" for p in missing)
+            + f"\nThis command chooses them on validation images:\n    {line}\n"
+            "protocol=paper or protocol=authors runs what needs none, where it is planned.")
 
 
 def settings(config: Mapping, digest: str, chosen: Iterable[str]) -> dict[str, object]:

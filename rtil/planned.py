@@ -121,14 +121,14 @@ def on_the_same_images(found: Sequence[tuple[Run, Job]]) -> list[tuple[Run, Job]
 
 
 def told(experiment: Mapping) -> set[str]:
-    """Settings that the plan varies beside what tells cells and arms apart."""
+    """Settings that the plan varies beside what tells cells, arms and trainings apart."""
     values: dict[str, set] = {}
     for entry in products(experiment, "invert"):
         for key, texts in entry.items():
             values.setdefault(key, set()).update(texts)
     varied = {key for key, texts in values.items() if len(texts) > 1}
     varied |= {key for key in values if key.startswith("rtil.")}
-    return varied - {*results.GROUPS, *FREE, *KNOBS, "noise_std"}
+    return varied - {*results.GROUPS, *FREE, *KNOBS, "noise_std", "seed"}
 
 
 def by_switch(
