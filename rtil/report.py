@@ -20,7 +20,17 @@ import hydra
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from rtil import checkpoint, differences, experiment, figures, page, panels, planned, results
+from rtil import (
+    checkpoint,
+    differences,
+    experiment,
+    figures,
+    gains,
+    page,
+    panels,
+    planned,
+    results,
+)
 from rtil.cells import WITHOUT_GENERATOR, Cell, Run, arrange, case_of, collect, inversions
 from rtil.runtime import CONFIGS
 from rtil.runtime import entry as run_entry
@@ -269,6 +279,14 @@ def tables(content: Content, baseline: str, add: Callable, html: dict[str, str])
                 ", ".join(series), rows)
         html["Tables"] += page.table_html(heading, rows, baseline)
         text += table_text(heading, rows, baseline)
+    sides = {f"Gains by protocol, {heading}": gains.gains(rows, baseline)
+             for (_, heading), rows in rows_of.items()}
+    for name, lines in ((name, lines) for name, lines in sides.items() if lines):
+        html["Tables"] += page.plain_table(name, lines)
+        text += grid_text(name, lines)
+    if any(sides.values()):
+        html["Tables"] += page.paragraphs([gains.READING])
+        text += f"\n{gains.READING}\n"
     return text
 
 
