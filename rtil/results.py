@@ -49,6 +49,18 @@ def flatten(tree: Mapping, prefix: str = "") -> dict[str, object]:
     return flat
 
 
+def nested(flat: Mapping[str, object]) -> dict:
+    """{"a.b": 1} to {"a": {"b": 1}}, which undoes `flatten`."""
+    tree: dict = {}
+    for key, value in flat.items():
+        *parents, last = key.split(".")
+        node = tree
+        for name in parents:
+            node = node.setdefault(name, {})
+        node[last] = value
+    return tree
+
+
 def is_under(key: str, names: Iterable[str]) -> bool:
     """Whether a key is one of the names or below one: "loss.mse" is under "loss"."""
     return any(key == name or key.startswith(f"{name}.") for name in names)
