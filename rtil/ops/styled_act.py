@@ -16,6 +16,8 @@ from torch import Tensor
 from rtil.ops import cpu
 from rtil.ops.bias_act import SQRT2, bias_act
 
+EPS = 1e-8  # of the demodulation (the published code)
+
 
 def styled_act(
     x: Tensor,
@@ -66,7 +68,7 @@ def demodulation(s: Tensor, squares: Tensor) -> Tensor:
     Returns:
         (B, out).
     """
-    return torch.rsqrt(F.linear(s * s, squares) + 1e-8)
+    return torch.rsqrt(F.linear(s * s, squares) + EPS)
 
 
 def _styled_value(settings: tuple, x: Tensor, d, noise, strength, b) -> Tensor:
