@@ -29,11 +29,16 @@ WITHOUT_GENERATOR = ("adjoint", "lmmse", "tv")  # inverters whose result is the 
 
 
 class Run(NamedTuple):
-    """An inversion's directory: config flattened to {"a.b": value}, rows by image id."""
+    """An inversion's directory: config flattened to {"a.b": value}, rows by image id.
+
+    recorded are the commands that worked on it, trained those on its generator, the last first.
+    """
 
     path: Path
     config: dict[str, object]
     rows: dict[str, dict]
+    recorded: Sequence[list[str]] = ()
+    trained: Sequence[list[str]] = ()
 
     @property
     def protocol(self) -> str:
@@ -113,7 +118,15 @@ def inversions(root: Path) -> tuple[list[Run], list[str]]:
     paths = sorted((root / "invert").rglob("config.yaml"))
     runs = [read_run(p.parent) for p in paths if any(p.parent.glob("results*.jsonl"))]
     notes = [f"{run.path} has no rows yet." for run in runs if not run.rows]
-    return [run for run in runs if run.rows], notes
+    folders = {run.path: generator_file(run, root).parent for run in runs}
+    trained = {folder: results.recorded_commands(folder) for folder in {*folders.values()}}
+    return [run._replace(trained=trained[folders[run.path]]) for run in runs if run.rows], notes
+
+
+def generator_file(run: Run, root: Path) -> Path:
+    """The generator that an inversion was run with."""
+    own = run.config.get("generator")
+    return Path(own) if own else root / "train" / run.path.parent.name / "generator.pt"
 
 
 def collect(root: Path) -> tuple[list[Run], list[str]]:
@@ -136,16 +149,22 @@ def read_run(directory: Path) -> Run:
     try:
         config = results.flatten(yaml.safe_load((directory / "config.yaml").read_text()) or {})
         rows = {str(row["id"]): row for row in results.result_rows(directory)}
-        bad = [key for key in NEEDED if key not in config]
-        bad += [f"psnr_db of image {i}" for i, r in rows.items() if not is_number(r["psnr_db"])]
-        if bad:
-            raise ValueError(f"no {', '.join(bad)}")
+        recorded = results.recorded_commands(directory)
+        check(config, rows)
     except (AttributeError, KeyError, TypeError, ValueError, OSError, yaml.YAMLError) as error:
         raise ValueError(
             f"report: {directory} cannot be read as an inversion ({type(error).__name__}: "
             f"{error}). Delete it and run its command again, or move it out of the way."
         ) from error
-    return Run(directory, config, rows)
+    return Run(directory, config, rows, recorded)
+
+
+def check(config: Mapping[str, object], rows: Mapping[str, Mapping]) -> None:
+    """Raises ValueError where a run lacks what a report needs, KeyError without a PSNR."""
+    bad = [key for key in NEEDED if key not in config]
+    bad += [f"psnr_db of image {i}" for i, r in rows.items() if not is_number(r["psnr_db"])]
+    if bad:
+        raise ValueError(f"no {', '.join(bad)}")
 
 
 def case_of(run: Run) -> Case:
@@ -230,8 +249,9 @@ def commands(run: Run, entry: Entry) -> tuple[str, str]:
 
     They repeat the run's groups, seed, knob and settings, and what its own command set besides.
     """
-    config, case, recorded = run.config, case_of(run), results.recorded_commands(run.path)
-    given = {text.lstrip("+~").partition("=")[0] for argv in recorded[:1] for text in argv[1:]}
+    config, case = run.config, case_of(run)
+    given = {text.lstrip("+~").partition("=")[0]
+             for argv in run.recorded[:1] for text in argv[1:]}
     keys = sorted({*entry.settings, *given} & config.keys() - NOT_COPIED)
     kept = {key: config[key] for key in keys
             if entry.arm == config["rtil.name"] or not key.startswith("rtil.")}

@@ -6,12 +6,11 @@ and what each switches, come from `rtil.planned`, the intervals from `rtil.table
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 
 from rtil.cells import Cell
 from rtil.experiment import jobs, switch_of
-from rtil.table import difference, per_image
+from rtil.table import difference, per_image, written
 
 READING = (
     "Mean difference of the PSNR of the reported iterate to that of the same images with nothing "
@@ -34,11 +33,12 @@ def tables(cells: Iterable[Cell], plan: Mapping) -> dict[str, list[dict[str, str
             base = bases.get(entry.arm)
             if base is None or not entry.settings:
                 continue
-            values = difference(*(per_image(e, "psnr_db") for e in (entry, base)))
+            values = difference(*(per_image(e.runs, "psnr_db") for e in (entry, base)))
             column = f"{case.task}, {case.measurement}, {entry.arm}"
             title = f"Switched alone, {', '.join(case.series[1:])}"
             rows = found.setdefault((case.inverter, title), {})
-            rows.setdefault(named(entry.settings), {})[column] = written(values)
+            rows.setdefault(named(entry.settings), {})[column] = written(
+                values, 2, "+", f"n={values['n']}" if values else "")
     order: dict[str, list[str]] = {}
     for job in jobs(plan, "invert"):
         order.setdefault(job["inverter"], []).append(named(switch_of(plan, job)))
@@ -61,11 +61,3 @@ def place(row: str, names: Sequence[str]) -> int:
     """Place of a row among the plan's; a protocol that selects by an oracle names it besides."""
     bare = row.removesuffix(" selection=oracle")
     return names.index(row if row in names else bare)
-
-
-def written(values: Mapping | None) -> str:
-    """For example "+0.31 ± 0.12 (n=32)"."""
-    if values is None:
-        return "–"
-    half = "" if math.isnan(values["ci95"]) else f" ± {values['ci95']:.2f}"
-    return f"{values['mean']:+.2f}{half} (n={values['n']})"

@@ -20,6 +20,8 @@ import yaml
 
 from rtil import results
 
+AT = "protocol.at"
+NOT_TUNED = ("num_images", "split", "protocol")  # choices of an inversion that tune does not take
 NOT_TOLD = ("experiment", "num_images")  # a command that fills a gap goes by the plan for these
 
 
@@ -29,7 +31,8 @@ def products(experiment: Mapping, part: str) -> list[dict[str, list[str]]]:
     Args:
         experiment: the `experiment` node of a configuration, resolved.
         part: "train", or "invert", whose jobs are each cell with each generator, or where it
-            names its model, with that one; or "tune", whose jobs are those but for their images.
+            names its model, with that one; or "tune", whose jobs are those but for their images,
+            of protocol=fair alone where it is planned, at what its protocol.at says.
     """
     generators, cells = experiment["generators"], [
         {**experiment.get("common", {}), **cell, **switch}
@@ -39,10 +42,20 @@ def products(experiment: Mapping, part: str) -> list[dict[str, list[str]]]:
         {**cell, **{key: g[key] for key in g if key not in cell}}
         for cell in cells for g in ([{}] if "model" in cell else generators)
     ]
-    return [
+    found = [
         {key: [as_text(v) for v in (value if isinstance(value, list) else [value])]
-         for key, value in entry.items()
-         if key != "switches" and not (part == "tune" and key in ("num_images", "split"))}
+         for key, value in entry.items() if key != "switches"} for entry in found
+    ]
+    return tunings(found) if part == "tune" else found
+
+
+def tunings(entries: Sequence[Mapping[str, list[str]]]) -> list[dict[str, list[str]]]:
+    """What `rtil.tune` runs for the products of inversions."""
+    found = [entry for entry in entries if "fair" in entry.get("protocol", ())] or entries
+    return [
+        {key: entry.get(f"{AT}.{key}", value) for key, value in entry.items()
+         if key not in NOT_TUNED and not key.startswith(AT)}
+        | {key.removeprefix(f"{AT}."): entry[key] for key in entry if key.startswith(AT)}
         for entry in found
     ]
 
@@ -72,7 +85,8 @@ def jobs(
     Raises:
         ValueError: no job is left, or more than one scale.
     """
-    name, found, rest = experiment["name"], products(experiment, part), {}
+    name, rest = experiment["name"], {}
+    found = products(experiment, "invert" if part == "tune" else part)
     if len((given or {}).get("scale", ())) > 1:
         raise ValueError(f"experiment={name} runs at one scale at a time, not {given['scale']}.")
     planned: dict[str, list] = {}
@@ -81,7 +95,7 @@ def jobs(
     for key, texts in (given or {}).items():
         if key.partition(".")[0] == "experiment":
             continue
-        if key not in planned:
+        if key not in planned or (part == "tune" and key in NOT_TUNED):
             rest[key] = list(texts)
             continue
         wanted = [parsed(text) for text in texts]
@@ -91,6 +105,7 @@ def jobs(
         else:
             kept = [list(texts) for _ in found]
         found = [{**entry, key: values} for entry, values in zip(found, kept) if values]
+    found = tunings(found) if part == "tune" else found
     rows = [
         dict(zip({**entry, **rest}, values))
         for entry in found for values in product(*entry.values(), *rest.values())

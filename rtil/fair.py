@@ -1,7 +1,8 @@
 """protocol=fair: the file of settings that a tuning chose, and what an inversion takes from it.
 
 `rtil.tune` writes the file, `rtil.invert` applies it to images that the tuning has not seen. One
-file belongs to one generator, task and budget of steps; anything else is refused.
+file belongs to one arm, task and budget of steps, and to one generator and measurement unless
+`protocol.at` says which of them it was tuned at; anything else is refused.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 import yaml
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from rtil import results
+from rtil import experiment, results
 from rtil.operators import KNOBS
 from rtil.runtime import CONFIGS
 
@@ -30,9 +31,43 @@ NOT_TUNED = ("protocol", "experiment", "num_images", "split", "run_dir", "pictur
              "output", "fit", "keep_observed", "save_measurements", "yardstick", "metrics")
 
 
+AT = "protocol.at"  # its keys: what a tuning has otherwise than the inversion that takes it
+
+
 def is_fair(cfg: Mapping) -> bool:
     """Whether an inversion still has to take its settings from a tuning."""
     return "tuned" in cfg["protocol"] and cfg["protocol"]["tuned"] is None
+
+
+def tuned_at(config: Mapping) -> dict[str, object]:
+    """Choices of the tuning that an inversion takes, where they are not its own: protocol.at.
+
+    Raises:
+        ValueError: a seed beside generator=FILE, or a knob that the task does not have.
+    """
+    at = {key: value for key, value in (config["protocol"].get("at") or {}).items()
+          if value is not None}
+    if "seed" in at and config["generator"]:
+        raise ValueError(f"protocol=fair: {AT}.seed={at['seed']} is the seed of a generator found "
+                         "by its choices. Leave it or generator=FILE out.")
+    unknown = [key for key in at if key not in config]
+    if unknown:
+        raise ValueError(f"protocol=fair: {AT}.{unknown[0]} is no choice of "
+                         f"task={config['task']['name']}.")
+    return at
+
+
+def at_tuning(config: Mapping, overrides: Iterable[str]) -> tuple[dict, list[str]]:
+    """An inversion's resolved configuration and words as those of the tuning that it takes."""
+    at = tuned_at(config)
+    words = [f"{key}={at[key]}" if key in at else word for word in overrides
+             for key in [_key(word)] if not results.is_under(key, (AT,))]
+    words += [f"{key}={value}" for key, value in at.items() if key not in map(_key, words)]
+    return {**config, **at}, words
+
+
+def _key(word: str) -> str:
+    return word.lstrip("+~").partition("=")[0]
 
 
 def folder(config: Mapping, overrides: Iterable[str], digest: str) -> Path:
@@ -41,16 +76,42 @@ def folder(config: Mapping, overrides: Iterable[str], digest: str) -> Path:
     Args:
         config: resolved; digest: SHA-256 of the generator's file.
     """
-    words = [w for w in overrides if w.lstrip("+~").partition("=")[0] != "split"]
+    config, words = at_tuning(config, overrides)
     explicit = digest[:8] if config["generator"] else ""
+    words = [word for word in words if _key(word) != "split"]
     return results.inversion_place("tuned", config, words, explicit)
 
 
 def command(overrides: Iterable[str]) -> str:
     """The tuning that an inversion under these overrides needs."""
-    words = [w for w in overrides
-             if w.lstrip("+~").partition("=")[0].partition(".")[0] not in NOT_TUNED]
+    words = [w for w in overrides if _key(w).partition(".")[0] not in NOT_TUNED]
     return " ".join(["python -m rtil.tune", *map(shlex.quote, words)])
+
+
+def check_tuned(
+    plan: Mapping, composed: Iterable[tuple[Mapping, list[str]]], given: Sequence[str]
+) -> None:
+    """Checks that the tunings of all jobs of an experiment are there before the first one runs.
+
+    Args:
+        plan: the experiment.
+        composed: (resolved configuration, overrides) of each inversion.
+        given: overrides of the command line beside the experiment.
+
+    Raises:
+        FileNotFoundError: some are not; holds the command that makes them.
+    """
+    wanted = [folder(config, words, "") for config, words in composed
+              if is_fair(config) and not config["generator"]]
+    missing = {place: None for place in wanted if not (place / NAME).exists()}
+    if missing:
+        words = [word for word in given if _key(word).partition(".")[0] not in NOT_TUNED]
+        line = experiment.command(plan, "tune", words)
+        raise FileNotFoundError(
+            f"experiment={plan['name']}: protocol=fair lacks {len(missing)} of "
+            f"{len(dict.fromkeys(wanted))} tunings:" + "".join(f"\n    {p}" for p in missing)
+            + f"\nThis command chooses them on validation images:\n    {line}\n"
+            "protocol=paper or protocol=authors runs what needs none, where it is planned.")
 
 
 def settings(config: Mapping, digest: str, chosen: Iterable[str]) -> dict[str, object]:
@@ -71,7 +132,7 @@ def refuse_typed(overrides: Iterable[str], chosen: Iterable[str]) -> None:
     """Raises ValueError for a setting of the command line that a tuning chooses."""
     chosen = {*chosen} - {BUDGET}
     for word in overrides:
-        if word.lstrip("+~").partition("=")[0] in chosen:
+        if _key(word) in chosen:
             raise ValueError(f"protocol=fair: {word} is what a tuning chooses. Leave it out, or "
                              "change the space (search=..., configs/search).")
 
@@ -89,8 +150,9 @@ def apply(cfg: DictConfig, overrides: Sequence[str], digest: str) -> None:
         ValueError: tuned for something else, on test images, or to be applied to the images that
             it was tuned on.
     """
-    config, line = OmegaConf.to_container(cfg, resolve=True), command(overrides)
-    path = folder(config, overrides, digest) / NAME
+    config = OmegaConf.to_container(cfg, resolve=True)
+    at, (there, words) = tuned_at(config), at_tuning(config, overrides)
+    path, line = folder(config, overrides, digest) / NAME, command(words)
     if config["split"] == "val" and not config["input"]:
         raise ValueError("invert: protocol=fair was tuned on the images of split=val, so its "
                          "scores there are no result. Use split=test.")
@@ -103,7 +165,9 @@ def apply(cfg: DictConfig, overrides: Sequence[str], digest: str) -> None:
         raise ValueError(f"invert: {path} was tuned on split={found['validation']['split']}; "
                          f"only validation images may be. Delete it and run\n    {line}")
     chosen = found["chosen"]
-    here = settings(config, digest, chosen)
+    if "seed" in at:
+        digest = _digest(results.trained_generator(there, words), found)
+    here = settings(there, digest, chosen)
     differs = results.differing_keys(found["settings"], here, ())
     if differs:
         raise ValueError(f"invert: {path} was tuned for other settings:\n  "
@@ -115,11 +179,19 @@ def apply(cfg: DictConfig, overrides: Sequence[str], digest: str) -> None:
             OmegaConf.update(cfg, key, value)
         cfg.protocol.tuned = {
             "file": str(path), "keys": sorted(chosen), "asked": asked, "trial": found["trial"],
+            "at": at,
             "trials": len(found["trials"]), "validation": found["validation"],
             "space": hashlib.sha256(json.dumps(
                 [found["space"], found["search_seed"], found["total_steps"]]).encode()
             ).hexdigest()[:8],
         }
+
+
+def _digest(path: Path, found: Mapping) -> str:
+    """SHA-256 of the generator that was tuned; where it is gone, that in the file."""
+    if not path.exists():
+        return found["settings"]["generator_sha256"]
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def read(path: Path) -> dict:
@@ -159,7 +231,10 @@ def told(config: Mapping) -> str:
              if key.startswith("protocol.tuned.")}
     chosen = ", ".join(f"{key}={config.get(key)}" for key in tuned.get("keys", ()))
     half = tuned.get("validation.ci95")
+    at = [f"{key.removeprefix('at.')}={value}" for key, value in tuned.items()
+          if key.startswith("at.")]
     return (f"protocol=fair: trial {tuned.get('trial')} (from 0) of {tuned.get('trials')} (space "
             f"{tuned.get('space')}), chosen by the mean {tuned.get('validation.metric')} of "
             f"{tuned.get('validation.n')} validation images: {tuned.get('validation.mean'):.2f}"
-            + (f" ± {half:.2f}" if half is not None else "") + f", with {chosen}.")
+            + (f" ± {half:.2f}" if half is not None else "")
+            + (f", tuned at {', '.join(at)}" if at else "") + f", with {chosen}.")

@@ -23,7 +23,8 @@ CAPTIONS = {
     "Figures": "PSNR of the reported iterate, mean over n images with its 95 % interval; dash-"
     "dotted: the linear estimate, which uses no generator. Points of one measurement stand side "
     "by side.",
-    "Tables": READING + " Rows in blue gain, rows in orange lose: their interval excludes 0.",
+    "Tables": READING + " Rows in blue gain, rows in orange lose: the interval of Δ PSNR "
+    "over images excludes 0.",
     "Commands": "What makes this page, and the commands that its runs were made with.",
     "Samples": "One row for each generator (of the first seed) and member, the same seeds in all "
     "(paper, Fig. 9). G^k: Gaussian maps of the RTIL family's σ after blocks 1 to k; N: codes.",

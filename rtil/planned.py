@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 
 import yaml
 
@@ -42,7 +41,7 @@ def belonging(
     ways = [(), *besides(runs, experiment, scale, part)]
     for run in runs:
         named = run.config.get("experiment.name") == experiment["name"]
-        named = named or bool(commands_for(run.path, experiment["name"]))
+        named = named or bool(commands_for(run.recorded, experiment["name"]))
         if run.config.get("scale.name") != scale:
             continue
         fits = [job for job in plan if _agrees(run, job, FREE)]
@@ -69,7 +68,7 @@ def _agrees(run: Run, job: Job, free: Sequence[str]) -> bool:
 
 def _is_named_as(run: Run, words: Sequence[str], part: str) -> bool:
     """Whether a run lies where these overrides put it: it named no setting besides."""
-    config = yaml.safe_load((run.path / "config.yaml").read_text())
+    config = results.nested(run.config)
     trained = run.path if part == "train" else run.path.parent
     return trained.name == results.run_label("train", config, words) and (
         part == "train" or run.path.name == results.run_label("invert", config, words))
@@ -87,7 +86,7 @@ def besides(
     for run in runs:
         if run.config.get("scale.name") != scale:
             continue
-        for _, *words in commands_for(run.path, experiment["name"])[:1]:
+        for _, *words in commands_for(run.recorded, experiment["name"])[:1]:
             keys = [word.lstrip("+").partition("=")[0] for word in words]
             counts[tuple(
                 word for word, key in zip(words, keys)
@@ -95,9 +94,9 @@ def besides(
     return [words for words, _ in counts.most_common()]
 
 
-def commands_for(run_dir: Path, name: str) -> list[list[str]]:
-    """The recorded commands of a run that ran an experiment, the last one first."""
-    return [command for command in results.recorded_commands(run_dir)
+def commands_for(recorded: Iterable[list[str]], name: str) -> list[list[str]]:
+    """Those of the recorded commands of a run that ran an experiment."""
+    return [command for command in recorded
             if f"experiment={name}" in (word.lstrip("+") for word in command)]
 
 
@@ -121,14 +120,14 @@ def on_the_same_images(found: Sequence[tuple[Run, Job]]) -> list[tuple[Run, Job]
 
 
 def told(experiment: Mapping) -> set[str]:
-    """Settings that the plan varies beside what tells cells and arms apart."""
+    """Settings that the plan varies beside what tells cells, arms and trainings apart."""
     values: dict[str, set] = {}
     for entry in products(experiment, "invert"):
         for key, texts in entry.items():
             values.setdefault(key, set()).update(texts)
     varied = {key for key, texts in values.items() if len(texts) > 1}
     varied |= {key for key in values if key.startswith("rtil.")}
-    return varied - {*results.GROUPS, *FREE, *KNOBS, "noise_std"}
+    return varied - {*results.GROUPS, *FREE, *KNOBS, "noise_std", "seed"}
 
 
 def by_switch(

@@ -1,10 +1,11 @@
 """Turns inversion runs into tables, figures and a page: `python -m rtil.report root=runs`.
 
 With `experiment=fig6_ilo` the page is that figure in the paper's arrangement, and names what is
-missing. Every number comes from results*.jsonl. `rtil.cells` sorts runs into what is compared,
-`rtil.planned` adds what an experiment planned, `rtil.table` holds the statistics (those between
-settings of one arm: `rtil.differences`), `rtil.figures` and `rtil.panels` draw and `rtil.page`
-writes HTML.
+missing. Every number comes from results*.jsonl, or with `results=` from the file that `pack=` made
+of them (`rtil.packed`). `rtil.cells` sorts runs into what is compared, `rtil.planned` adds what an
+experiment planned, `rtil.table` holds the statistics (those between settings of one arm:
+`rtil.differences`, between protocols: `rtil.gains`), `rtil.figures` and `rtil.panels` draw and
+`rtil.page` writes HTML.
 """
 
 from __future__ import annotations
@@ -20,8 +21,28 @@ import hydra
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from rtil import checkpoint, differences, experiment, figures, page, panels, planned, results
-from rtil.cells import WITHOUT_GENERATOR, Cell, Run, arrange, case_of, collect, inversions
+from rtil import (
+    checkpoint,
+    differences,
+    experiment,
+    figures,
+    gains,
+    packed,
+    page,
+    panels,
+    planned,
+    results,
+)
+from rtil.cells import (
+    WITHOUT_GENERATOR,
+    Cell,
+    Run,
+    arrange,
+    case_of,
+    collect,
+    generator_file,
+    inversions,
+)
 from rtil.runtime import CONFIGS
 from rtil.runtime import entry as run_entry
 from rtil.table import READING, grid_text, records, reference, table_text
@@ -49,28 +70,38 @@ class Content(NamedTuple):
     plan: Mapping
 
 
-def everything(root: Path, baseline: str) -> Content:
-    """All inversions below root; raises as `collect` does."""
-    runs, notes = collect(root)
+def everything(root: Path, baseline: str, rows: Path | None = None) -> Content:
+    """All inversions below root, or those packed in `rows`; raises as `collect` or `read` do."""
+    runs, notes = packed.read(rows) if rows else collect(root)
     cells = arrange(runs, baseline)
     if baseline not in (arms := sorted({run.config["rtil.name"] for run in runs})):
         notes.append(f"No run has rtil={baseline}: choose baseline= among {', '.join(arms)}.")
     gaps: list[str] = []
-    found = generators(cells, root, gaps)
+    found = {} if rows else generators(cells, root, gaps)
     tables = [records(cell, baseline) for cell in cells]
-    lines = [f"python -m rtil.report root={root}"]
-    title, recorded = f"Inversions below {root}", last_commands(folders(runs, root))
+    lines = [f"python -m rtil.report results={rows}" if rows else
+             f"python -m rtil.report root={root}"]
+    title = f"Inversions in {rows}" if rows else f"Inversions below {root}"
+    recorded = last_commands(histories(runs))
     return Content(title, cells, tables, runs, notes, gaps, found, recorded, lines, {})
 
 
-def one(plan: Mapping, scale: str, root: Path, baseline: str) -> Content:
-    """What an experiment has at a scale, and what it lacks.
+def one(
+    plan: Mapping, scale: str, root: Path, baseline: str, rows: Path | None = None
+) -> Content:
+    """What an experiment has at a scale below root, or packed in `rows`, and what it lacks.
 
     Raises:
         FileNotFoundError: it has nothing yet; the message holds the commands that run it.
+        ValueError: it is made of generators alone, which packed rows do not hold.
     """
-    part, runs = ("invert", inversions(root)[0]) if plan["cells"] else ("train", trainings(root))
-    notes = [plan["note"]] if plan.get("note") else []
+    if rows and not plan["cells"]:
+        raise ValueError(f"report: experiment={plan['name']} shows generators, and {rows} holds "
+                         "inversions alone. Make it from the runs: leave out results=.")
+    part = "invert" if plan["cells"] else "train"
+    runs, notes = packed.read(rows) if rows else (
+        inversions(root)[0] if plan["cells"] else trainings(root), [])
+    notes = [*([plan["note"]] if plan.get("note") else []), *notes]
     words = [f"scale={scale}", *([f"root={root}"] if str(root) != "runs" else [])]
     words += next(iter(planned.besides(runs, plan, scale, part)), ())
     found = planned.belonging(runs, plan, scale, part)
@@ -83,41 +114,36 @@ def one(plan: Mapping, scale: str, root: Path, baseline: str) -> Content:
         size = int(plan["common"]["num_images"]) // plan["sets"] if plan.get("sets") else 0
         tables = [records(cell._replace(missing=[]), baseline, size) for cell in cells]
         cells, tables = planned.complete(cells, tables, found, plan, words)
-        drawn, paths = generators(cells, root, gaps), folders(runs, root)
+        drawn = {} if rows else generators(cells, root, gaps)
+        recorded = last_commands(histories(runs), plan["name"])
         lines = [experiment.command(plan, "train", experiment.for_training(words)),
                  experiment.command(plan, "invert", words)]
     else:
-        drawn, paths, runs = trained(plan, found, words, notes), [run.path for run in runs], []
+        drawn = trained(plan, found, words, notes)
+        recorded, runs = last_commands([run.recorded for run in runs], plan["name"]), []
         lines = [experiment.command(plan, "train", words)]
     if not found:
         raise FileNotFoundError(
-            f"report: nothing of experiment={plan['name']} at scale={scale} below {root}. Run it:"
+            f"report: nothing of experiment={plan['name']} at scale={scale} "
+            f"{f'in {rows}' if rows else f'below {root}'}. Run it:"
             + "".join(f"\n    {line}" for line in lines))
     lines.append(experiment.command(plan, "report", [w for w in words if w.startswith(
-        ("scale=", "scale.", "root="))]))
-    recorded = last_commands(paths, plan["name"])
+        ("scale=", "scale.", "root="))] + ([f"results={rows}"] if rows else [])))
     return Content(plan["title"], cells, tables, runs, notes, gaps, drawn, recorded, lines, plan)
 
 
-def generator_file(run: Run, root: Path) -> Path:
-    """The generator that an inversion was run with."""
-    own = run.config.get("generator")
-    return Path(own) if own else root / "train" / run.path.parent.name / "generator.pt"
+def histories(runs: Sequence[Run]) -> list[Sequence[list[str]]]:
+    """Commands behind each generator that was inverted, then those behind each inversion."""
+    trained = {(run.path.parent.name, run.config.get("generator_sha256")): run.trained
+               for run in runs if run.config["inverter.name"] not in WITHOUT_GENERATOR}
+    return [*trained.values(), *(run.recorded for run in runs)]
 
 
-def folders(runs: Sequence[Run], root: Path) -> list[Path]:
-    """Those of the generators that were inverted, then those of the inversions."""
-    trained = [generator_file(run, root).parent for run in runs
-               if run.config["inverter.name"] not in WITHOUT_GENERATOR]
-    return [*dict.fromkeys(trained), *(run.path for run in runs)]
-
-
-def last_commands(folders: Iterable[Path], name: str = "") -> list[list[str]]:
-    """The last command recorded in each folder, of those for an experiment where there are any."""
+def last_commands(histories: Iterable[Sequence[list[str]]], name: str = "") -> list[list[str]]:
+    """The last command of each history, of those for an experiment where there are any."""
     found = []
-    for folder in folders:
-        recorded = results.recorded_commands(folder)
-        found += (planned.commands_for(folder, name) or recorded)[:1]
+    for recorded in histories:
+        found += (planned.commands_for(recorded, name) or recorded)[:1]
     return found
 
 
@@ -148,7 +174,8 @@ def generators(cells: Iterable[Cell], root: Path, notes: list[str]) -> dict[tupl
 
 def trainings(root: Path) -> list[Run]:
     """The trainings below root that have a generator, as runs without rows."""
-    return [Run(path.parent, results.flatten(yaml.safe_load(path.read_text())), {})
+    return [Run(path.parent, results.flatten(yaml.safe_load(path.read_text())), {},
+                results.recorded_commands(path.parent))
             for path in sorted((root / "train").glob("*/config.yaml"))
             if (path.parent / "generator.pt").exists()]
 
@@ -192,14 +219,18 @@ def pictured(cell: Cell, baseline: str) -> list[figures.Shown]:
 
 
 def report(cfg: DictConfig) -> Path:
-    """Writes tables, figures and the page, whose path it returns; raises as `collect` does."""
-    root, baseline = Path(cfg.root), cfg.baseline
+    """Writes tables, figures and the page, whose path it returns; raises as `collect` does.
+
+    With cfg.results they are made from packed rows, without anything that needs an image.
+    """
+    root, baseline, rows = Path(cfg.root), cfg.baseline, cfg.results and Path(cfg.results)
+    place = root / "report" / rows.stem if rows else root / "report"
     if "experiment" in cfg:
         plan = OmegaConf.to_container(cfg.experiment, resolve=True)
-        content = one(plan, cfg.scale.name, root, baseline)
-        out = Path(cfg.out or root / "report" / f"{plan['name']}-{cfg.scale.name}")
+        content = one(plan, cfg.scale.name, root, baseline, rows)
+        out = Path(cfg.out or place / f"{plan['name']}-{cfg.scale.name}")
     else:
-        content, out = everything(root, baseline), Path(cfg.out or root / "report")
+        content, out = everything(root, baseline, rows), Path(cfg.out or place)
     out.mkdir(parents=True, exist_ok=True)
     html = dict.fromkeys(page.CAPTIONS, "")
 
@@ -212,20 +243,22 @@ def report(cfg: DictConfig) -> Path:
     for place, found in content.generators.items():
         heading = ", ".join(map("=".join, zip(("data", "scale", "model"), place)))
         own = bool(content.plan) and content.plan["figure"]["kind"] == "samples"
-        rows = figures.sample_rows(found, cfg.columns, content.gaps, own)
-        if rows:
-            add("Samples", heading, "-".join(["samples", *place]), figures.mosaic, rows)
+        samples = figures.sample_rows(found, cfg.columns, content.gaps, own)
+        if samples:
+            add("Samples", heading, "-".join(["samples", *place]), figures.mosaic, samples)
     html["Samples"] += page.paragraphs(content.gaps)
-    for cell in content.cells:
+    for section in ("Samples", "Reconstructions", "Gallery") if rows else ():
+        html[section] = page.paragraphs([packed.WITHOUT_PICTURES])
+    for cell in () if rows else content.cells:
         heading = f"{cell.case.heading}, {cell.case.measurement}"
         shown = pictured(cell, baseline)
         ids = sorted(set().union(*(s.rows for s in shown)))
         ids.sort(key=lambda i: sum(i not in s.rows for s in shown))  # those of every entry first
-        rows = figures.image_rows(shown, ids[: cfg.columns])
-        if rows:
+        images = figures.image_rows(shown, ids[: cfg.columns])
+        if images:
             measurement = cell.case.measurement.replace(", ", "-")
             name = "-".join(["grid", *cell.case.series, measurement])
-            add("Reconstructions", heading, name, figures.mosaic, rows)
+            add("Reconstructions", heading, name, figures.mosaic, images)
             html["Gallery"] += page.gallery(
                 heading, shown, ids[: cfg.gallery], unfold=not html["Gallery"])
     html["Commands"] = page.commands(content.commands, content.recorded)
@@ -239,6 +272,28 @@ def report(cfg: DictConfig) -> Path:
     results.write_text(out / "report.html", page.page(content.title, lead(content), html))
     print(f"{text}\nPage: {out / 'report.html'}")
     return out / "report.html"
+
+
+def pack(cfg: DictConfig) -> Path:
+    """Writes the inversions below cfg.root, or those of an experiment, to the file cfg.pack.
+
+    Raises:
+        FileNotFoundError: there are none. ValueError: as `collect` and `rtil.packed.write` say.
+    """
+    if cfg.results:
+        raise ValueError("report: pack= writes what is below root=, results= reads what was "
+                         "packed: give one of them.")
+    root, runs = Path(cfg.root), collect(Path(cfg.root))[0]
+    if "experiment" in cfg:
+        plan = OmegaConf.to_container(cfg.experiment, resolve=True)
+        runs = [run for run, _ in planned.belonging(runs, plan, cfg.scale.name)]
+        if not runs:
+            raise FileNotFoundError(
+                f"report: no inversion of experiment={plan['name']} at scale={cfg.scale.name} "
+                f"below {root}. python -m rtil.report experiment={plan['name']} root={root} "
+                "names the commands that run it.")
+    print(packed.write(runs, root, Path(cfg.pack)))
+    return Path(cfg.pack)
 
 
 def tables(content: Content, baseline: str, add: Callable, html: dict[str, str]) -> str:
@@ -269,6 +324,14 @@ def tables(content: Content, baseline: str, add: Callable, html: dict[str, str])
                 ", ".join(series), rows)
         html["Tables"] += page.table_html(heading, rows, baseline)
         text += table_text(heading, rows, baseline)
+    sides = {f"Gains by protocol, {heading}": gains.gains(rows, baseline)
+             for (_, heading), rows in rows_of.items()}
+    for name, lines in ((name, lines) for name, lines in sides.items() if lines):
+        html["Tables"] += page.plain_table(name, lines)
+        text += grid_text(name, lines)
+    if any(sides.values()):
+        html["Tables"] += page.paragraphs([gains.READING])
+        text += f"\n{gains.READING}\n"
     return text
 
 
@@ -288,7 +351,7 @@ def lead(content: Content) -> str:
 @hydra.main(version_base="1.3", config_path=CONFIGS, config_name="report")
 def main(cfg: DictConfig) -> None:
     """Entry point."""
-    run_entry(lambda: (report(cfg), None)[1])
+    run_entry(lambda: (pack(cfg) if cfg.pack else report(cfg), None)[1])
 
 
 if __name__ == "__main__":

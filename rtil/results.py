@@ -32,7 +32,7 @@ IN_NAME = {
     "invert": ("task", "inverter", "loss", "metrics", "selection", "target_range", "split",
                "mask", "heldout", "discrepancy", "restarts", "average", "back_projection",
                "scale.ilo", "scale.csgm", "scale.mgan", "scale.lpips", "tuned",
-               "hardware.precision"),
+               "hardware.precision", "protocol.at"),
 }
 NOT_IN_NAME = ("data.path", "data.val_path", "data.test_path", "data.cache_gb", "data.trained_on",
                "scale.num_images", "scale.inversion_batch", "scale.sweep")
@@ -49,7 +49,20 @@ def flatten(tree: Mapping, prefix: str = "") -> dict[str, object]:
     return flat
 
 
-def _under(key: str, names: Iterable[str]) -> bool:
+def nested(flat: Mapping[str, object]) -> dict:
+    """{"a.b": 1} to {"a": {"b": 1}}, which undoes `flatten`."""
+    tree: dict = {}
+    for key, value in flat.items():
+        *parents, last = key.split(".")
+        node = tree
+        for name in parents:
+            node = node.setdefault(name, {})
+        node[last] = value
+    return tree
+
+
+def is_under(key: str, names: Iterable[str]) -> bool:
+    """Whether a key is one of the names or below one: "loss.mse" is under "loss"."""
     return any(key == name or key.startswith(f"{name}.") for name in names)
 
 
@@ -59,7 +72,7 @@ def differing_keys(old: Mapping, new: Mapping, free: Iterable[str]) -> list[str]
     return [
         f"{key}: {a.get(key)!r} there, {b.get(key)!r} here"
         for key in sorted(a.keys() | b.keys())
-        if a.get(key) != b.get(key) and not _under(key, free)
+        if a.get(key) != b.get(key) and not is_under(key, free)
     ]
 
 
@@ -120,8 +133,8 @@ def run_label(kind: str, cfg: Mapping, overrides: Iterable[str] | None = None) -
     kept = set()
     for text in overrides:
         key, _, value = text.lstrip("+~").partition("=")
-        own = _under(key, IN_NAME[kind]) and not _under(key, NOT_IN_NAME)
-        other = kind == "train" and _under(key, IN_NAME["invert"])
+        own = is_under(key, IN_NAME[kind]) and not is_under(key, NOT_IN_NAME)
+        other = kind == "train" and is_under(key, IN_NAME["invert"])
         if own and not other and key not in GROUPS:
             kept.add(f"{key}={value}".replace("/", "_").replace(" ", ""))
     if kind == "invert" and protocol["name"] != "paper":
@@ -160,7 +173,7 @@ def training_command(cfg: Mapping, overrides: Iterable[str]) -> str:
         key = text.lstrip("+~").partition("=")[0]
         if key == "data" and source != data["name"]:
             text = f"data={source}"
-        if _under(key, FOR_TRAINING) and key != "data.trained_on":
+        if is_under(key, FOR_TRAINING) and key != "data.trained_on":
             words.append(shlex.quote(text))
     if source != data["name"] and not any(word.startswith("data=") for word in words):
         words.append(f"data={source}")

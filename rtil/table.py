@@ -1,7 +1,8 @@
 """Numbers of a report: means with their intervals, paired differences, and the table in Markdown.
 
 A new column is one key in METRICS and one line in `table`. Which runs are compared is decided in
-`rtil.cells`, the same table in HTML is `rtil.page.table_html`.
+`rtil.cells`, the same table in HTML is `rtil.page.table_html`, that of protocols side by side is
+made in `rtil.gains`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from itertools import chain
 import numpy as np
 
 from rtil import fair, results
-from rtil.cells import SAME, Cell, Entry, commands, is_number
+from rtil.cells import SAME, Cell, Entry, Run, commands, is_number
 from rtil.metrics import mean_ci, paired_ci
 from rtil.operators import NONLINEAR
 
@@ -27,22 +28,27 @@ READING = (
     "the best iterate as judged by the true image, which no user has: it is not a result, and "
     "neither is any number in a row that says selection=oracle, where that iterate was kept. "
     "LMMSE is the linear estimate from training images, a yardstick without generator. ± is the "
-    "half-width of the 95 % confidence interval over n images (Student t), Δ the mean difference "
-    "to the baseline over the n images that both have. With several seeds each image is averaged "
-    "over them first. The intervals do not cover what another training would change.")
+    "half-width of a 95 % confidence interval (Student t). That of a mean, and of Δ, the mean "
+    "difference to the baseline, is over images, n of them or for Δ those that both have; with "
+    "several seeds each image is averaged over them first. It covers other images under the same "
+    "trainings, not what another training would change. That does Δ over seeds: the difference of "
+    "each seed is the mean over the images that its run and the baseline's have, and the interval "
+    "is over these means, n seeds, each a training of both arms with its own random numbers in "
+    "inversion. It holds for these images, and is left out below two seeds or where seeds "
+    "share a generator.")
 
 
-def per_image(entry: Entry, metric: str) -> dict[str, float]:
-    """Value of each image that has one, averaged over the seeds that hold the image."""
+def per_image(runs: Iterable[Run], metric: str) -> dict[str, float]:
+    """Value of each image that has one, averaged over the runs (seeds) that hold the image."""
     values: dict[str, list[float]] = {}
-    for run in entry.runs:
+    for run in runs:
         for name, row in run.rows.items():
             if is_number(row.get(metric)):
                 values.setdefault(name, []).append(float(row[metric]))
     return {name: float(np.mean(v)) for name, v in sorted(values.items())}
 
 
-def estimate(values: Mapping[str, float]) -> dict | None:
+def estimate(values: Mapping[object, float]) -> dict | None:
     """Mean, half-width of its 95 % confidence interval and n; None without values."""
     if not values:
         return None
@@ -72,14 +78,39 @@ def difference(a: Mapping[str, float], b: Mapping[str, float]) -> dict | None:
     return {"mean": mean, "ci95": half_width, "n": len(common)}
 
 
+def by_seed(entry: Entry, base: Entry, metric: str) -> dict[object, float]:
+    """{seed: mean of `difference`} of the seeds that both have, over the images both have."""
+    theirs = {run.config["seed"]: run for run in base.runs}
+    pairs = {run.config["seed"]: difference(
+        per_image([run], metric), per_image([theirs[run.config["seed"]]], metric))
+        for run in entry.runs if run.config["seed"] in theirs}
+    return {seed: found["mean"] for seed, found in pairs.items() if found}
+
+
+def over_seeds(entry: Entry, base: Entry, values: Mapping[object, float]) -> dict | None:
+    """`estimate` of the differences `by_seed`; n counts seeds.
+
+    None below two of them, which have no interval, and where seeds share a generator: other
+    random numbers in inversion are no other training.
+    """
+    for runs in (entry.runs, base.runs):
+        digests = [run.config["generator_sha256"] for run in runs
+                   if run.config["seed"] in values and run.config.get("generator_sha256")]
+        if len({*digests}) < len(digests):
+            return None
+    return estimate(values) if len(values) > 1 else None
+
+
 def reference(cell: Cell, entry: Entry, baseline: str) -> Entry | None:
     """The baseline's entry that `entry` is paired with: with its settings, or the only one.
 
-    What an oracle selected is compared with nothing but what an oracle selected.
+    It is of the same protocol, and what an oracle selected is compared with nothing but what an
+    oracle selected.
     """
     if entry.arm == baseline:
         return None
-    found = [e for e in cell.entries if e.arm == baseline and e.oracle == entry.oracle]
+    found = [e for e in cell.entries if e.arm == baseline and e.oracle == entry.oracle
+             and e.runs[0].protocol == entry.runs[0].protocol]
     names = {key for e in found for key in e.settings if not key.startswith("rtil.")}
     same = [e for e in found if all(e.settings.get(k) == entry.settings.get(k) for k in names)]
     return same[0] if len(same) == 1 else found[0] if len(found) == 1 else None
@@ -92,7 +123,7 @@ def records(cell: Cell, baseline: str, set_size: int = 0) -> list[dict]:
     """
     found, common = [], {**cell.case._asdict(), "measurement": cell.case.measurement}
     for entry in cell.entries:
-        values = {metric: per_image(entry, metric) for metric in METRICS}
+        values = {metric: per_image(entry.runs, metric) for metric in METRICS}
         base = reference(cell, entry, baseline)
         row = {
             **common, "arm": entry.arm, "settings": entry.settings, "label": entry.label,
@@ -107,7 +138,11 @@ def records(cell: Cell, baseline: str, set_size: int = 0) -> list[dict]:
         if set_size:
             row["sets"] = over_sets(values["psnr_db"], set_size)
         for key in ("psnr_db", "ssim"):
-            row[f"gain_{key}"] = difference(values[key], per_image(base, key) if base else {})
+            row[f"gain_{key}"] = difference(values[key], per_image(base.runs, key) if base else {})
+            means = by_seed(entry, base, key) if base else {}
+            row[f"gain_{key}_by_seed"] = means
+            row[f"gain_{key}_seeds"] = over_seeds(entry, base, means) if base else None
+        row["lmmse_gain_psnr_db"] = difference(values["lmmse_psnr_db"], values["psnr_db"])
         if base:
             configs = base.runs[0].config, entry.runs[0].config
             row["differs"] = results.differing_keys(*configs, (*SAME, "rtil"))
@@ -122,16 +157,26 @@ def records(cell: Cell, baseline: str, set_size: int = 0) -> list[dict]:
     return found
 
 
+def written(found: Mapping | None, digits: int = 2, sign: str = "", count: str = "") -> str:
+    """An estimate as text, for example "+0.31 ± 0.12 (n=32)"."""
+    if not found:
+        return "–"
+    half = "" if math.isnan(found["ci95"]) else f" ± {found['ci95']:.{digits}f}"
+    return f"{found['mean']:{sign}.{digits}f}{half}" + (f" ({count})" if count else "")
+
+
+def seeds(found: Mapping | None) -> str:
+    """A gain over seeds as text, always with their number."""
+    return written(found, 2, "+", f"{found['n']} seeds" if found else "")
+
+
 def table(rows: Iterable[Mapping], baseline: str) -> list[dict[str, str]]:
     """Records of `rtil.report` as rows of {heading: text}; columns that none has are left out."""
 
     def text(row: Mapping, key: str, digits: int = 2, sign: str = "") -> str:
         found = row.get(key)
-        if not found:
-            return "–"
-        count = f" (n={found['n']})" if found["n"] != row["n"] else ""
-        half = "" if math.isnan(found["ci95"]) else f" ± {found['ci95']:.{digits}f}"
-        return f"{found['mean']:{sign}.{digits}f}{half}{count}"
+        count = f"n={found['n']}" if found and found["n"] != row["n"] else ""
+        return written(found, digits, sign, count)
 
     def count(row: Mapping) -> str:
         n, planned = row.get("n", 0), row.get("planned", 0)
@@ -142,6 +187,7 @@ def table(rows: Iterable[Mapping], baseline: str) -> list[dict[str, str]]:
         "seeds": ", ".join(map(str, row.get("seeds", "–"))), "n": count(row),
         "PSNR [dB]": text(row, "psnr_db") if "n" in row else "missing",
         f"Δ PSNR to {baseline} [dB]": text(row, "gain_psnr_db", 2, "+"),
+        "Δ PSNR over seeds [dB]": seeds(row.get("gain_psnr_db_seeds")),
         "SSIM": text(row, "ssim", 3), f"Δ SSIM to {baseline}": text(row, "gain_ssim", 3, "+"),
         "LPIPS": text(row, "lpips", 3), "LMMSE PSNR [dB]": text(row, "lmmse_psnr_db"),
         "LMMSE SSIM": text(row, "lmmse_ssim", 3), "last PSNR [dB]": text(row, "last_psnr_db"),

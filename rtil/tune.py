@@ -87,6 +87,9 @@ def check(cfg: DictConfig) -> None:
                          "Validation images come from data=...")
     if cfg.protocol.name != "fair":
         raise ValueError(f"tune: protocol={cfg.protocol.name} has nothing to tune; leave it out.")
+    if any(value is not None for value in cfg.protocol.at.values()):
+        raise ValueError(f"tune: {fair.AT} says where an inversion's settings were tuned. Give "
+                         "this tuning's own seed, ratio or factor.")
     check_numbers("tune", cfg, {"trials": 1, "search_seed": 0})
     invert.check_settings(cfg)
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:

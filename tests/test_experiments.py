@@ -29,6 +29,7 @@ SCALES = ("paper", "faces64", "demo")
 COUNTS = {
     "differences": (60, 60, 60, 6),
     "estimators_ilo": (30, 30, 18, 3), "estimators_mgan": (33, 30, 18, 3),
+    "evidence_ilo": (378, 351, 216, 9), "evidence_mgan": (405, 351, 216, 9),
     "fig13_layer": (12, 8, 6, 1), "fig14_inpainting": (2, 2, 2, 2),
     "fig15_inpainting": (2, 2, 2, 2), "fig16_sr": (2, 2, 2, 2), "fig17_sr": (2, 2, 2, 2),
     "fig18_depth": (50, 40, 18, 2), "fig19_codes": (66, 60, 36, 2), "fig2_cs": (2, 2, 2, 2),
@@ -263,3 +264,31 @@ def test_differences_run_from_end_to_end(tmp_path):
     assert {row["n"] for row in table} == {2} and [*folder.glob("grid-*.png")]
     page = (folder / "report.html").read_text()
     assert plan["title"] in page and "http" not in page.replace("http-equiv", "")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "twin"), [
+    ("evidence_ilo", "ilo_mixture"), ("evidence_mgan", "mgan_mixture")])
+def test_evidence_is_trained_tuned_inverted_and_reported_under_three_protocols(
+        name, twin, tmp_path):
+    plan = plan_of(name, "tiny")
+    choices = [f"experiment={name}", "scale=tiny", *QUICK, f"rtil=vanilla,{twin}", "seed=0,1"]
+    code, _, error = command(tmp_path, "rtil.train", *choices, "total_nimg=8")
+    assert code == 0, error
+    few = ["yardstick.num_train=50", "num_images=2"]
+    code, _, error = command(tmp_path, "rtil.invert", *choices, *few)
+    assert code == 1 and f"python -m rtil.tune experiment={name}" in error
+    assert not [*tmp_path.rglob("results.jsonl")]
+    code, _, error = command(tmp_path, "rtil.tune", *choices, "trials=2", "num_images=2")
+    assert code == 0, error
+    assert len([*tmp_path.rglob("tuned.yaml")]) == 2 * len(plan["cells"])
+    code, _, error = command(tmp_path, "rtil.invert", *choices, *few)
+    assert code == 0, error
+    code, _, error = command(tmp_path, "rtil.report", f"experiment={name}", "scale=tiny")
+    assert code == 0, error
+    folder = tmp_path / "runs" / "report" / f"{name}-tiny"
+    table = [row for row in json.loads((folder / "table.json").read_text()) if "n" in row]
+    assert len(table) == len(experiment.jobs(plan, "invert")) // 9 * 2  # arms of two seeds each
+    assert {row["protocol"] for row in table} == {"paper", "fair", "authors"}
+    assert all(row["seeds"] == [0, 1] for row in table)
+    assert "tuned at seed=0" in (folder / "report.html").read_text()

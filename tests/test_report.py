@@ -177,6 +177,38 @@ def test_seeds_are_averaged_image_by_image(tmp_path):
     assert ilo["lpips"] is None and ilo["baseline"] == "vanilla"
 
 
+def test_the_interval_over_seeds_is_that_of_the_paired_means_of_each_seed(tmp_path):
+    """Every seed has other images, one seed is the arm's alone; one seed has no interval."""
+    vanilla = {0: {"a": 20.0, "b": 22.0}, 1: {"a": 21.0, "b": 20.0, "c": 9.0}, 2: {"b": 25.0}}
+    ilo = {0: {"a": 21.0, "b": 25.0}, 1: {"b": 20.5, "d": 40.0}, 2: {"b": 24.0}, 7: {"a": 50.0}}
+    for arm, runs in (("vanilla", vanilla), ("ilo", ilo)):
+        for seed, psnr in runs.items():
+            make_run(tmp_path, arm, psnr, seed=seed)
+    row = table_of(tmp_path)[1]
+    gains = [2.0, 0.5, -1.0]
+    assert row["gain_psnr_db_by_seed"] == pytest.approx(dict(enumerate(gains)))
+    half = stats.t.ppf(0.975, 2) * stats.sem(gains)
+    assert row["gain_psnr_db_seeds"] == pytest.approx({"mean": 0.5, "ci95": half, "n": 3})
+    assert row["gain_ssim_seeds"] == pytest.approx({"mean": 0.005, "ci95": half / 100, "n": 3})
+    line = table.table([row], "vanilla")[0]
+    assert line["Δ PSNR over seeds [dB]"] == f"+0.50 ± {half:.2f} (3 seeds)"
+    assert f"<td>+0.50 ± {half:.2f} (3 seeds)</td>" in page.table_html("x", [row], "vanilla")
+    make_run(tmp_path, "vanilla", vanilla[0], ratio=0.2)
+    make_run(tmp_path, "ilo", ilo[0], ratio=0.2)
+    single = table_of(tmp_path)[3]
+    assert single["gain_psnr_db_by_seed"] == {0: 2.0} and single["gain_psnr_db_seeds"] is None
+    assert "Δ PSNR over seeds [dB]" not in table.table([single], "vanilla")[0]
+
+
+def test_seeds_that_share_a_generator_are_no_trainings(tmp_path):
+    for seed in (0, 1):
+        make_generator(tmp_path, "vanilla", [0], seed)  # equal files: the baseline is one
+        make_run(tmp_path, "vanilla", {"a": 20.0}, seed=seed, pictures=False)
+        make_run(tmp_path, "ilo", {"a": 21.0 + seed}, seed=seed, pictures=False)
+    row = table_of(tmp_path)[1]
+    assert row["gain_psnr_db_by_seed"] == {0: 1.0, 1: 2.0} and row["gain_psnr_db_seeds"] is None
+
+
 def test_other_settings_make_other_entries_paired_with_their_own_baseline(tmp_path):
     for steps, shift in ((10, 0.0), (20, 5.0)):
         make_run(tmp_path, "vanilla", {"a": 20.0 + shift, "b": 22.0}, settings={"steps": steps})

@@ -12,7 +12,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from test_report import make_run, run_report
 
-from rtil import checkpoint, fair, invert, results, search, tune
+from rtil import checkpoint, experiment, fair, invert, results, search, tune
 from rtil.inverters.ilo import ILO
 from rtil.inverters.minimise import NotFinite
 from rtil.runtime import CONFIGS
@@ -40,9 +40,9 @@ def words(arm, *more):
     return (f"model={arm[0]}", f"inverter={arm[1]}", f"rtil={arm[2]}", *more)
 
 
-def export(root, seed=0, rtil="ilo"):
+def export(root, seed=0, rtil="ilo", *more):
     """An untrained generator where an inversion with the same choices looks for it."""
-    overrides = ("scale=tiny", f"rtil={rtil}")
+    overrides = ("scale=tiny", f"rtil={rtil}", *more)
     config = resolved("train", *overrides)
     torch.manual_seed(seed)
     G = checkpoint.build(config["model"]["generator"])
@@ -232,6 +232,47 @@ def test_a_fair_inversion_says_its_tuning_takes_it_and_is_bound_to_it(root):
     export(root, seed=1)
     with pytest.raises(ValueError, match="generator_sha256"):
         start("invert", root, "protocol=fair", "ratio=0.2")
+
+
+def test_one_tuning_serves_other_seeds_and_ratios_where_protocol_at_names_it(root):
+    export(root, 1, "ilo", "seed=1")
+    other = ("protocol=fair", "seed=1", "ratio=0.4")
+    at = ("protocol.at.seed=0", "protocol.at.ratio=0.2")
+    with pytest.raises(FileNotFoundError, match=r"rtil\.tune") as error:
+        start("invert", root, *other, *at)
+    line = shlex.split(str(error.value).splitlines()[-1])
+    assert {"ratio=0.2", "seed=0"} < {*line} and not any("protocol" in word for word in line)
+    path = start("tune", root, *line[3:], "trials=2")
+    found = yaml.safe_load(path.read_text())
+    place = start("invert", root, *other, *at)
+    flat = results.flatten(yaml.safe_load((place / "config.yaml").read_text()))
+    assert {key: flat[key] for key in found["chosen"]} == found["chosen"]
+    assert (flat["seed"], flat["ratio"], flat["protocol.tuned.at.ratio"]) == (1, 0.4, 0.2)
+    assert "tuned at seed=0, ratio=0.2" in fair.told(flat)
+    with pytest.raises(FileNotFoundError):  # nothing is tuned for what it does not name
+        start("invert", root, *other, at[0])
+    explicit = f"generator={next(root.rglob('generator.pt'))}"
+    for words, named in (((explicit,), "found by its choices"),
+                         (("task=denoise", "noise_std=0.1"), "no choice of task=denoise")):
+        with pytest.raises((ValueError, FileNotFoundError), match=named):
+            start("invert", root, "protocol=fair", *at, *words)
+    with pytest.raises(ValueError, match=r"protocol\.at"):
+        start("tune", root, at[1])
+    export(root, 5)
+    with pytest.raises(ValueError, match="generator_sha256"):
+        start("invert", root, *other, *at)
+
+
+def test_an_experiment_tunes_what_its_fair_inversions_take():
+    plan = {"name": "x", "generators": [{"rtil": ["vanilla", "ilo"], "seed": [0, 1]}],
+            "common": {"num_images": 4}, "cells": [
+        {"task": "cs", "ratio": [0.1, 0.3], "switches": [
+            {"protocol": "authors"}, {"protocol": "fair", "protocol.at.ratio": 0.2,
+                                      "protocol.at.seed": 0}]}]}
+    assert experiment.jobs(plan, "tune") == [
+        {"task": "cs", "ratio": "0.2", "rtil": rtil, "seed": "0"} for rtil in ("vanilla", "ilo")]
+    plan["cells"][0]["switches"].pop()
+    assert len(experiment.jobs(plan, "tune")) == 8 and "ratio" in experiment.jobs(plan, "tune")[0]
 
 
 @pytest.mark.parametrize(("override", "named"), [

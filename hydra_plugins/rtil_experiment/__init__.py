@@ -57,6 +57,10 @@ class ExperimentSweeper(Sweeper):
         if part != "train":
             words = [w for w in arguments if w.partition("=")[0] != "experiment"]
             experiment.check_trained(plan, composed, words)
+        if part == "invert":
+            from rtil import fair  # with torch
+
+            fair.check_tuned(plan, composed, words)
         for result in self.launcher.launch(jobs, initial_job_idx=0):
             _ = result.return_value  # raises what the job raised
 

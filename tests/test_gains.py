@@ -1,0 +1,84 @@
+"""The table of protocols side by side: whose numbers stand where, and what is never the best."""
+
+import pytest
+import yaml
+from test_report import make_run, run_report, table_of
+
+from rtil import gains
+
+ORACLE = "authors (oracle)"
+
+
+@pytest.fixture
+def rows(tmp_path):
+    """Two arms under three protocols, two trainings of paper's; authors' select by an oracle."""
+    for seed in (0, 1):
+        write(tmp_path, "paper", 20.0 + seed, 0.5 + seed, seed=seed)
+    write(tmp_path, "authors", 30.0, 9.0, selection="oracle")
+    write(tmp_path, "fair", 22.0, 2.0)
+    return tmp_path
+
+
+def of_protocol(run_dir, protocol, selection="best"):
+    tuned = {"tuned": {"validation": {"mean": 20.0}}} if protocol == "fair" else {}
+    text = yaml.safe_dump({"protocol": {"name": protocol, **tuned}, "selection": selection})
+    with open(run_dir / "config.yaml", "a") as file:
+        file.write(text)
+
+
+def write(root, protocol, vanilla, gain, seed=0, selection="best", ratio=0.1):
+    for arm, value in (("vanilla", vanilla), ("ilo", vanilla + gain)):
+        run_dir = make_run(
+            root, arm, {"a": value, "b": value + 2}, seed, pictures=False, ratio=ratio,
+            name=f"{protocol}-{ratio}")
+        of_protocol(run_dir, protocol, selection)
+
+
+def test_each_number_is_that_of_its_arm_and_protocol(rows):
+    (line,) = gains.gains(table_of(rows), "vanilla")
+    assert [*line] == [
+        "measurement", "arm", "paper: Δ PSNR [dB]", "paper: Δ over seeds [dB]",
+        "paper: PSNR of vanilla [dB]", f"{ORACLE}: Δ PSNR [dB]", f"{ORACLE}: PSNR of vanilla [dB]",
+        "fair: Δ PSNR [dB]", "fair: PSNR of vanilla [dB]", "LMMSE PSNR [dB]",
+        "LMMSE - best arm [dB]"]
+    assert (line["measurement"], line["arm"]) == ("ratio 0.1", "ilo")
+    assert line["paper: Δ PSNR [dB]"] == "+1.00 ± 0.00 (n=2)"
+    assert line["paper: Δ over seeds [dB]"] == "+1.00 ± 6.35 (2 seeds)"
+    assert line["paper: PSNR of vanilla [dB]"] == "21.50 ± 12.71 (n=2)"
+    assert line[f"{ORACLE}: Δ PSNR [dB]"] == "+9.00 ± 0.00 (n=2)"
+    assert line["fair: PSNR of vanilla [dB]"] == "23.00 ± 12.71 (n=2)"
+    # The oracle's 40 dB is no result: fair's 25 dB is the best; LMMSE has 15 and 16 dB.
+    assert line["LMMSE - best arm [dB]"] == "-9.50 ± 6.35 (n=2) ilo, fair"
+
+
+def test_other_settings_make_lines_of_their_own(rows):
+    for steps, arm in ((5, "vanilla"), (5, "ilo")):
+        run_dir = make_run(rows, arm, {"a": 5.0, "b": 6.0}, settings={"steps": steps},
+                           pictures=False)
+        of_protocol(run_dir, "fair")
+    found = {line["arm"]: line for line in gains.gains(table_of(rows), "vanilla")}
+    assert {*found} == {"ilo, inverter.steps=[4,2]", "ilo, inverter.steps=5"}
+    assert found["ilo, inverter.steps=5"]["fair: Δ PSNR [dB]"] == "+0.00 ± 0.00 (n=2)"
+    assert found["ilo, inverter.steps=5"]["paper: Δ PSNR [dB]"] == "–"
+    assert found["ilo, inverter.steps=5"]["LMMSE - best arm [dB]"].startswith("+10.00")
+
+
+def test_one_protocol_alone_has_no_such_table(tmp_path):
+    write(tmp_path, "fair", 20.0, 1.0)
+    assert gains.gains(table_of(tmp_path), "vanilla") == []
+
+
+def test_an_arm_is_not_paired_with_a_baseline_of_another_protocol(tmp_path):
+    write(tmp_path, "paper", 20.0, 1.0)
+    run_dir = make_run(tmp_path, "ilo", {"a": 30.0}, pictures=False, name="fair-0.1")
+    of_protocol(run_dir, "fair")
+    (line,) = gains.gains(table_of(tmp_path), "vanilla")
+    assert "fair: Δ PSNR [dB]" not in line and line["paper: Δ PSNR [dB]"] != "–"
+
+
+def test_the_report_shows_it(rows):
+    out = run_report(rows)
+    for text in ((out / "table.md").read_text(), (out / "report.html").read_text()):
+        for part in ("Gains by protocol, task=cs", f"{ORACLE}: Δ PSNR", "they are no result",
+                     "+1.00 ± 6.35 (2 seeds)"):
+            assert part in text
