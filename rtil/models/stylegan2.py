@@ -24,9 +24,9 @@ from rtil.models.layers import (
     minibatch_stddev,
     pixel_norm,
 )
+from rtil.ops import styled_conv
 from rtil.ops.bias_act import SQRT2, bias_act
 from rtil.ops.conv2d import conv2d, conv_transpose2d
-from rtil.ops import styled_conv
 from rtil.ops.styled_act import demodulation, modulate, styled_act
 from rtil.ops.upfirdn2d import fir, upfirdn2d
 
@@ -116,7 +116,7 @@ class StyledConv(nn.Module):
     def forward(self, x: Tensor, w: Tensor, noise: Tensor) -> Tensor:
         """Maps x (B, in, H, W), styles (B, w_dim), noise (B or 1, 1, H', W')."""
         layer = self.conv.layer(x.dtype, self.bias, self.noise_strength, SLOPE, SQRT2)
-        if layer is not None and styled_conv.serves(layer, x, (w, noise)):
+        if layer is not None and styled_conv.serves(layer, x, w, noise):
             return styled_conv.styled_conv(x, w, noise, layer, self.plain)
         return self.plain(x, w, noise)
 
@@ -142,7 +142,7 @@ class ToRGB(nn.Module):
         """
         x = x.to(w.dtype)
         layer = self.conv.layer(x.dtype, self.bias, None, 1.0, 1.0)
-        if layer is not None and styled_conv.serves(layer, x, (w, skip)):
+        if layer is not None and styled_conv.serves(layer, x, w, skip):
             return styled_conv.to_rgb(x, w, skip, layer, self.plain)
         return self.plain(x, w, skip)
 

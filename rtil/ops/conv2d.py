@@ -76,7 +76,8 @@ def to_input(g: Tensor, w: Tensor, x: Tensor, padding: int) -> Tensor:
     """The gradient of x in conv2d(x, w, padding=padding), without one of its own.
 
     Args:
-        g: gradient of the result. w: (O, C, K, K). x: of the input's shape; its values are not read.
+        g: gradient of the result. w: (O, C, K, K).
+        x: of the input's shape; its values are not read.
     """
     at = Geometry(1, padding, tuple(x.shape), tuple(w.shape))
     return _backward(g, x, w, at, (True, False))[0]

@@ -42,7 +42,10 @@ def styled_act(
     Returns:
         (B, C, H, W) in x's dtype, rounded to it once.
     """
-    if cpu.serves(x, others=(d, noise, strength, b)):
+    # Kernels get addresses alone: other shapes go through PyTorch, which broadcasts or refuses.
+    fits = noise.shape in ((1, 1, *x.shape[2:]), (len(x), 1, *x.shape[2:]))
+    fits = fits and b.shape == (x.shape[1],) and (d is None or d.shape == x.shape[:2])
+    if fits and cpu.serves(x, others=(d, noise, strength, b)):
         return _styled((slope, gain), x, d, noise, strength, b)
     y = x if d is None else x * d[:, :, None, None]
     return bias_act(y + noise * strength, b, slope, gain).to(x.dtype)
@@ -53,7 +56,7 @@ def modulate(x: Tensor, s: Tensor) -> Tensor:
 
     The result has x's dtype; s may be wider.
     """
-    if len(x) == len(s) and cpu.serves(x, others=(s,)):
+    if x.shape[:2] == s.shape and cpu.serves(x, others=(s,)):
         return _modulate((), x, s)
     return (x * s[:, :, None, None]).to(x.dtype)
 

@@ -51,16 +51,25 @@ class Layer(NamedTuple):
     sources: tuple[Tensor, ...]
 
 
-def serves(layer: Layer, x: Tensor, others: Sequence[Tensor | None]) -> bool:
-    """Whether the functions below compute the layer for x, with weights that need no gradient.
+def serves(layer: Layer, x: Tensor, w: Tensor, last: Tensor | None) -> bool:
+    """Whether the functions below compute the layer for these, with weights that learn nothing.
 
     Args:
         x: (B, C, H, W); the batch may be expanded.
-        others: what comes with x and is no feature map.
+        w: (B, w_dim). last: noise or the image so far. The kernels get addresses alone, so other
+            shapes are left to the plain form, which refuses them.
     """
+    channels, width = layer.affine.shape
+    if x.ndim != 4 or x.shape[1] != channels or w.shape != (len(x), width):
+        return False
+    size = [n * (1 if layer.fir is None else 2) for n in x.shape[2:]]
+    if last is not None and [*last.shape[2:]] != size:
+        return False
+    if last is not None and len(last) != len(x) and (len(last) != 1 or layer.squares is None):
+        return False
     one = x[:1] if x.stride(0) == 0 else x
     constant = not any(weight.requires_grad for weight in layer.sources)
-    return constant and cpu.serves(one, others=(*others, layer.affine, layer.bias))
+    return constant and cpu.serves(one, others=(w, last, layer.affine, layer.bias))
 
 
 def styled_conv(
@@ -75,13 +84,13 @@ def styled_conv(
     Returns:
         (B, out, H', W') in x's dtype.
     """
-    return _StyledConv.apply(x, w, noise, layer, plain)
+    return _StyledConv.apply(cpu.dense(x), w, noise.contiguous(), layer, plain)
 
 
 def to_rgb(
     x: Tensor, w: Tensor, skip: Tensor | None, layer: Layer, plain: Callable[..., Tensor]
 ) -> Tensor:
-    """The 1x1 modulated convolution to an image, and the image so far, differentiable in all three.
+    """The 1x1 modulated convolution to an image plus the image so far, differentiable in all.
 
     Args:
         x: (B, in, H, W) float32. w: (B, w_dim). skip: (B, out, H, W) or None.
@@ -90,7 +99,8 @@ def to_rgb(
     Returns:
         (B, out, H, W).
     """
-    return _ToRGB.apply(x, w, skip, layer, plain)
+    skip = skip if skip is None else cpu.dense(skip)
+    return _ToRGB.apply(cpu.dense(x), w, skip, layer, plain)
 
 
 def _style(w: Tensor, layer: Layer) -> tuple[Tensor, Tensor | None]:
@@ -128,7 +138,6 @@ def _differentiated(plain: Callable[..., Tensor], inputs: Sequence, wanted, dy: 
 class _StyledConv(Function):
     @staticmethod
     def forward(ctx, x, w, noise, layer, plain):
-        x, noise = cpu.dense(x), noise.contiguous()
         s, d = _style(w, layer)
         scaled = cpu.empty(x)
         cpu.call("styled", x, s, None, 1, 0.0, None, 1.0, 1.0, scaled, *cpu.sizes(x))
@@ -181,7 +190,6 @@ class _StyledConv(Function):
 class _ToRGB(Function):
     @staticmethod
     def forward(ctx, x, w, skip, layer, plain):
-        x, skip = cpu.dense(x), skip if skip is None else cpu.dense(skip)
         s, _ = _style(w, layer)
         count = len(layer.bias)
         y = torch.empty((len(x), count, *x.shape[2:]), memory_format=torch.channels_last)
