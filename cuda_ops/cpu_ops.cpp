@@ -170,6 +170,118 @@ void styled_grad(const T* dy, const T* y, const T* x, const float* d, float slop
     if (db) add_up(for_b.data(), db, batch, count, C, true);
 }
 
+// s = A w + b and, with squares q (O, C), d = (sum_c s_c^2 q_oc + eps)^(-1/2); rows of w (B, D) lie
+// `step` numbers apart. q and d may be null.
+template <typename T>
+void style(const T* w, int64_t step, const float* A, const float* b, const float* q, float eps,
+           float* s, float* d, int64_t batch, int64_t D, int64_t C, int64_t O) {
+    for (int64_t c = 0; c < C; ++c) {
+        for (int64_t n = 0; n < batch; ++n) {
+            float sum = 0.0f;
+#pragma omp simd reduction(+ : sum)
+            for (int64_t i = 0; i < D; ++i) sum += A[c * D + i] * wide(w[n * step + i]);
+            s[n * C + c] = sum + b[c];
+        }
+    }
+    if (!q) return;
+    std::vector<float> square(batch * C);
+    for (int64_t i = 0; i < batch * C; ++i) square[i] = s[i] * s[i];
+    for (int64_t o = 0; o < O; ++o) {
+        for (int64_t n = 0; n < batch; ++n) {
+            const float* of = square.data() + n * C;
+            float sum = 0.0f;
+#pragma omp simd reduction(+ : sum)
+            for (int64_t c = 0; c < C; ++c) sum += q[o * C + c] * of[c];
+            d[n * O + o] = 1.0f / std::sqrt(sum + eps);
+        }
+    }
+}
+
+// dw = A^T (ds - s sum_o q_oc dd_o d_o^3), the gradient of `style`; q, d and dd may be null.
+template <typename T>
+void style_grad(const T* ds, const float* dd, const float* s, const float* d, const float* A,
+                const float* q, float* dw, int64_t batch, int64_t D, int64_t C, int64_t O) {
+    std::vector<float> total(batch * C);
+    if (q) {
+        for (int64_t o = 0; o < O; ++o) {
+            for (int64_t n = 0; n < batch; ++n) {
+                const float at = d[n * O + o], k = dd[n * O + o] * at * at * at;
+                float* to = total.data() + n * C;
+#pragma omp simd
+                for (int64_t c = 0; c < C; ++c) to[c] += k * q[o * C + c];
+            }
+        }
+    }
+    for (int64_t i = 0; i < batch * C; ++i) total[i] = wide(ds[i]) - s[i] * total[i];
+    std::fill(dw, dw + batch * D, 0.0f);
+    for (int64_t c = 0; c < C; ++c) {
+        for (int64_t n = 0; n < batch; ++n) {
+            const float k = total[n * C + c];
+            float* to = dw + n * D;
+#pragma omp simd
+            for (int64_t i = 0; i < D; ++i) to[i] += k * A[c * D + i];
+        }
+    }
+}
+
+// y_o = sum_c W_oc s_c x_c + b_o + skip_o at every pixel; y and skip (B, H, W, O), skip may be null.
+template <typename T>
+void to_rgb(const T* x, const float* s, const float* W, const float* b, const float* skip,
+            float* y, int64_t batch, int64_t pixels, int64_t C, int64_t O) {
+#pragma omp parallel if (batch * pixels * C > WORTH)
+    {
+        std::vector<float> scaled(O * C);
+        int64_t of = -1;
+#pragma omp for schedule(static)
+        for (int64_t p = 0; p < batch * pixels; ++p) {
+            if (p / pixels != of) {
+                of = p / pixels;
+                for (int64_t i = 0; i < O * C; ++i) scaled[i] = W[i] * s[of * C + i % C];
+            }
+            const T* from = x + p * C;
+            for (int64_t o = 0; o < O; ++o) {
+                const float* row = scaled.data() + o * C;
+                float sum = 0.0f;
+#pragma omp simd reduction(+ : sum)
+                for (int64_t c = 0; c < C; ++c) sum += row[c] * wide(from[c]);
+                y[p * O + o] = sum + b[o] + (skip ? skip[p * O + o] : 0.0f);
+            }
+        }
+    }
+}
+
+// The gradients of `to_rgb`: with t_c = sum_o W_oc dy_o, dx = s t and ds = sum over pixels of x t.
+template <typename T>
+void to_rgb_grad(const T* x, const float* dy, const float* s, const float* W, T* dx, float* ds,
+                 int64_t batch, int64_t pixels, int64_t C, int64_t O) {
+    const int64_t count = pieces(pixels);
+    std::vector<float> partial(batch * count * C);
+#pragma omp parallel for schedule(static) if (batch * pixels * C > WORTH)
+    for (int64_t t = 0; t < batch * count; ++t) {
+        const int64_t image = t / count, first = t % count * PIECE;
+        const int64_t last = std::min(pixels, first + PIECE);
+        const float* scale = s + image * C;
+        float* sum = partial.data() + t * C;
+        std::vector<float> along(C);
+        for (int64_t p = image * pixels + first; p < image * pixels + last; ++p) {
+            const float* g = dy + p * O;
+            for (int64_t o = 0; o < O; ++o) {
+                const float* row = W + o * C;
+#pragma omp simd
+                for (int64_t c = 0; c < C; ++c) along[c] = (o ? along[c] : 0.0f) + g[o] * row[c];
+            }
+            const T* from = x + p * C;
+            T* to = dx + p * C;
+#pragma omp simd
+            for (int64_t c = 0; c < C; ++c) {
+                sum[c] += wide(from[c]) * along[c];
+                store(to + c, scale[c] * along[c]);
+            }
+        }
+    }
+    add_up(partial.data(), ds, batch, count, C, false);
+}
+
 // y = lrelu(x r), r = (mean over channels of x^2 + eps)^(-1/2), for each of `pixels` pixels.
 template <typename T>
 void norm_act(const T* x, float slope, float eps, T* y, int64_t pixels, int64_t C) {
@@ -302,6 +414,10 @@ void upfirdn2d(const T* x, const float* f, int64_t taps, int64_t flip, int64_t u
 
 RTIL_EXPORT(styled)
 RTIL_EXPORT(styled_grad)
+RTIL_EXPORT(style)
+RTIL_EXPORT(style_grad)
+RTIL_EXPORT(to_rgb)
+RTIL_EXPORT(to_rgb_grad)
 RTIL_EXPORT(norm_act)
 RTIL_EXPORT(norm_act_grad)
 RTIL_EXPORT(norm_act_second)

@@ -49,6 +49,11 @@ def derived(weight: Tensor, what: str, compute: Callable[[], Tensor]) -> Tensor:
     return _kept[key][1]
 
 
+def is_frozen() -> bool:
+    """Whether `frozen` is in force."""
+    return _kept is not None
+
+
 def entering(x: Tensor, dtype: torch.dtype | None) -> Tensor:
     """A feature map in the type that a network keeps its maps in; None: as it is."""
     return x if dtype is None else x.to(dtype)

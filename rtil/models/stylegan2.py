@@ -20,9 +20,11 @@ from rtil.models.layers import (
     check_resolution,
     derived,
     entering,
+    is_frozen,
     minibatch_stddev,
     pixel_norm,
 )
+from rtil.ops import styled_conv
 from rtil.ops.bias_act import SQRT2, bias_act
 from rtil.ops.conv2d import conv2d, conv_transpose2d
 from rtil.ops.styled_act import demodulation, modulate, styled_act
@@ -58,7 +60,7 @@ class ModulatedConv2d(nn.Module):
             without demodulation.
         """
         style = self.style(w)
-        exact = derived(self.weight, "scaled", lambda: self.weight * self.scale)
+        exact = self._exact()
         weight = derived(self.weight, f"scaled {x.dtype}", lambda: exact.to(x.dtype))
         x = modulate(x, style)
         if self.up:
@@ -70,6 +72,36 @@ class ModulatedConv2d(nn.Module):
             return x, None
         squares = derived(self.weight, "squares", lambda: exact.square().sum((2, 3)))
         return x, demodulation(style, squares)
+
+    def _exact(self) -> Tensor:
+        return derived(self.weight, "scaled", lambda: self.weight * self.scale)
+
+    def layer(
+        self, dtype: torch.dtype, bias: Tensor, strength: Tensor | None, slope: float, gain: float
+    ) -> styled_conv.Layer | None:
+        """This layer for maps of a type, as `styled_conv` takes it; None but within `frozen`."""
+        if not is_frozen() or self.weight.requires_grad:
+            return None
+
+        def build() -> styled_conv.Layer:
+            exact, style = self._exact(), self.style
+            weight = (exact.transpose(0, 1) if self.up else exact).to(dtype)
+            layout = torch.channels_last if weight.shape[2] > 1 else torch.contiguous_format
+            sources = (self.weight, style.weight, style.bias, bias)
+            return styled_conv.Layer(
+                affine=(style.weight * style.scale).contiguous(),
+                shift=style.bias * style.lr,
+                weight=weight.contiguous(memory_format=layout),
+                bias=bias,
+                squares=exact.square().sum((2, 3)).contiguous() if self.demod else None,
+                fir=self.fir if self.up else None,
+                strength=0.0 if strength is None else float(strength),
+                slope=slope,
+                gain=gain,
+                sources=sources if strength is None else (*sources, strength),
+            )
+
+        return derived(self.weight, f"layer {dtype}", build)
 
 
 class StyledConv(nn.Module):
@@ -83,6 +115,13 @@ class StyledConv(nn.Module):
 
     def forward(self, x: Tensor, w: Tensor, noise: Tensor) -> Tensor:
         """Maps x (B, in, H, W), styles (B, w_dim), noise (B or 1, 1, H', W')."""
+        layer = self.conv.layer(x.dtype, self.bias, self.noise_strength, SLOPE, SQRT2)
+        if layer is not None and styled_conv.serves(layer, x, w, noise):
+            return styled_conv.styled_conv(x, w, noise, layer, self.plain)
+        return self.plain(x, w, noise)
+
+    def plain(self, x: Tensor, w: Tensor, noise: Tensor) -> Tensor:
+        """The same, one operation after the other."""
         x, d = self.conv(x, w)
         return styled_act(x, d, noise, self.noise_strength, self.bias, SLOPE, SQRT2)
 
@@ -95,10 +134,23 @@ class ToRGB(nn.Module):
         self.conv = ModulatedConv2d(in_channels, image_channels, 1, w_dim, False, demod=False)
         self.bias = nn.Parameter(torch.zeros(image_channels))
 
-    def forward(self, x: Tensor, w: Tensor) -> Tensor:
-        """Maps x (B, in, H, W) and styles (B, w_dim) to (B, image_channels, H, W), w's dtype."""
-        x, _ = self.conv(x.to(w.dtype), w)
-        return bias_act(x, self.bias, slope=1.0, gain=1.0)
+    def forward(self, x: Tensor, w: Tensor, skip: Tensor | None) -> Tensor:
+        """Maps x (B, in, H, W) and styles (B, w_dim) to (B, image_channels, H, W), w's dtype.
+
+        Args:
+            skip: what is added to the image, of its shape; None for nothing.
+        """
+        x = x.to(w.dtype)
+        layer = self.conv.layer(x.dtype, self.bias, None, 1.0, 1.0)
+        if layer is not None and styled_conv.serves(layer, x, w, skip):
+            return styled_conv.to_rgb(x, w, skip, layer, self.plain)
+        return self.plain(x, w, skip)
+
+    def plain(self, x: Tensor, w: Tensor, skip: Tensor | None) -> Tensor:
+        """The same, one operation after the other."""
+        x, _ = self.conv(x, w)
+        rgb = bias_act(x, self.bias, slope=1.0, gain=1.0)
+        return rgb if skip is None else rgb + skip
 
 
 class Block(nn.Module):
@@ -196,8 +248,7 @@ class StyleGAN2Generator(Generator):
         return self._rgb(self.num_blocks, state, w)
 
     def _rgb(self, k: int, state: State, w: Tensor) -> Tensor:
-        rgb = self.blocks[k - 1].to_rgb(state.x, w[:, 2 * k - 1])
-        return rgb if state.rgb is None else rgb + state.rgb
+        return self.blocks[k - 1].to_rgb(state.x, w[:, 2 * k - 1], state.rgb)
 
     @torch.no_grad()
     def style_prior(self, num_samples: int, rng: torch.Generator) -> StylePrior:

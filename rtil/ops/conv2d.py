@@ -72,6 +72,17 @@ def _backward(g: Tensor, x: Tensor, w: Tensor, at: Geometry, mask: tuple[bool, b
     )[:2]
 
 
+def to_input(g: Tensor, w: Tensor, x: Tensor, padding: int) -> Tensor:
+    """The gradient of x in conv2d(x, w, padding=padding), without one of its own.
+
+    Args:
+        g: gradient of the result. w: (O, C, K, K).
+        x: of the input's shape; its values are not read.
+    """
+    at = Geometry(1, padding, tuple(x.shape), tuple(w.shape))
+    return _backward(g, x, w, at, (True, False))[0]
+
+
 def _of_shape(shape: tuple[int, ...], like: Tensor) -> Tensor:
     """A tensor of a shape and layout, without contents worth memory."""
     layout = torch.contiguous_format

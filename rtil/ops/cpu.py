@@ -25,6 +25,10 @@ from rtil.ops import kernels
 SIGNATURES = {
     "styled": "pppnfpffpnnn",
     "styled_grad": "ppppffppppnnn",
+    "style": "pnpppfppnnnn",
+    "style_grad": "pppppppnnnn",
+    "to_rgb": "ppppppnnnn",
+    "to_rgb_grad": "ppppppnnnn",
     "norm_act": "pffpnn",
     "norm_act_grad": "ppffpnn",
     "norm_act_second": "pppffppnn",

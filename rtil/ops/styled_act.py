@@ -16,6 +16,8 @@ from torch import Tensor
 from rtil.ops import cpu
 from rtil.ops.bias_act import SQRT2, bias_act
 
+EPS = 1e-8  # of the demodulation (the published code)
+
 
 def styled_act(
     x: Tensor,
@@ -40,7 +42,10 @@ def styled_act(
     Returns:
         (B, C, H, W) in x's dtype, rounded to it once.
     """
-    if cpu.serves(x, others=(d, noise, strength, b)):
+    # Kernels get addresses alone: other shapes go through PyTorch, which broadcasts or refuses.
+    fits = noise.shape in ((1, 1, *x.shape[2:]), (len(x), 1, *x.shape[2:]))
+    fits = fits and b.shape == (x.shape[1],) and (d is None or d.shape == x.shape[:2])
+    if fits and cpu.serves(x, others=(d, noise, strength, b)):
         return _styled((slope, gain), x, d, noise, strength, b)
     y = x if d is None else x * d[:, :, None, None]
     return bias_act(y + noise * strength, b, slope, gain).to(x.dtype)
@@ -51,7 +56,7 @@ def modulate(x: Tensor, s: Tensor) -> Tensor:
 
     The result has x's dtype; s may be wider.
     """
-    if len(x) == len(s) and cpu.serves(x, others=(s,)):
+    if x.shape[:2] == s.shape and cpu.serves(x, others=(s,)):
         return _modulate((), x, s)
     return (x * s[:, :, None, None]).to(x.dtype)
 
@@ -66,7 +71,7 @@ def demodulation(s: Tensor, squares: Tensor) -> Tensor:
     Returns:
         (B, out).
     """
-    return torch.rsqrt(F.linear(s * s, squares) + 1e-8)
+    return torch.rsqrt(F.linear(s * s, squares) + EPS)
 
 
 def _styled_value(settings: tuple, x: Tensor, d, noise, strength, b) -> Tensor:

@@ -273,20 +273,47 @@ def _adjoint(up, down, padding, taps, size, size_out) -> list[int]:
     return adjoint
 
 
+def by_kernel(
+    x: Tensor, f: Tensor, up: int, down: int, padding: Sequence[int], gain: float, flip: bool
+) -> Tensor:
+    """upfirdn2d by the CPU's kernel, without a gradient.
+
+    Args:
+        x: (B, C, H, W) float32 or bfloat16 on the CPU. f: (K,). padding: of both axes, or of
+            rows, then columns.
+    """
+    x, taps = cpu.dense(x), f.float().contiguous()
+    above, below, left, right = padding if len(padding) == 4 else (*padding, *padding)
+    rows = (up * x.shape[2] + above + below - len(f)) // down + 1
+    columns = (up * x.shape[3] + left + right - len(f)) // down + 1
+    shape = (*x.shape[:2], rows, columns)
+    out = torch.empty(shape, dtype=x.dtype, memory_format=torch.channels_last)
+    cpu.call("upfirdn2d", x, taps, len(f), flip, up, down, above, left, gain, out, len(x),
+             *x.shape[2:], rows, columns, x.shape[1])
+    return out
+
+
+def adjoint_padding(
+    up: int, down: int, padding: tuple[int, int], taps: int, size: Sequence[int],
+    size_out: Sequence[int],
+) -> list[int]:
+    """Padding (rows, then columns) of the adjoint, which exchanges up and down and flips f.
+
+    Args:
+        padding: of both axes. size, size_out: rows and columns of x and of y.
+    """
+    both = (*padding, *padding)
+    return _adjoint((up, up), (down, down), both, (taps, taps), size, size_out)
+
+
 class OnCPU(torch.autograd.Function):
     """upfirdn2d by the CPU's kernel: f separable and constant, both axes alike."""
 
     @staticmethod
     def forward(ctx, x, f, up, down, padding, gain, flip):
         ctx.settings = f, up, down, padding, gain, flip
-        axes, x = Axes(up, down, padding), cpu.dense(x)
-        rows, columns = axes.out(x.shape[2:], (len(f), len(f)))
-        shape = (*x.shape[:2], rows, columns)
-        out = torch.empty(shape, dtype=x.dtype, memory_format=torch.channels_last)
-        ctx.sizes = x.shape[2:], (rows, columns)
-        taps = f.float().contiguous()
-        cpu.call("upfirdn2d", x, taps, len(f), flip, up[0], down[0], padding[0], padding[2], gain,
-                 out, len(x), *x.shape[2:], rows, columns, x.shape[1])
+        out = by_kernel(x, f, up[0], down[0], padding, gain, flip)
+        ctx.sizes = x.shape[2:], out.shape[2:]
         return out
 
     @staticmethod
