@@ -79,8 +79,9 @@ class ModulatedConv2d(nn.Module):
     def layer(
         self, dtype: torch.dtype, bias: Tensor, strength: Tensor | None, slope: float, gain: float
     ) -> styled_conv.Layer | None:
-        """This layer for maps of a type, as `styled_conv` takes it; None but within `frozen`."""
-        if not is_frozen() or self.weight.requires_grad:
+        """This layer for maps of a type, as `styled_conv` takes it; None but `frozen` on a CPU."""
+        on_cpu = self.weight.device.type == "cpu"
+        if not (is_frozen() and on_cpu) or self.weight.requires_grad:
             return None
 
         def build() -> styled_conv.Layer:
