@@ -199,7 +199,7 @@ def test_lower_bound_is_attained_by_a_direction_and_by_none_exceeded():
     assert float(torch.linalg.matrix_norm(rest, 2) ** 2) == pytest.approx(bound, rel=1e-10)
 
 
-@pytest.mark.parametrize("ratio", [0.4, 0.8])
+@pytest.mark.parametrize("ratio", [pytest.param(0.4, marks=pytest.mark.slow), 0.8])
 @pytest.mark.parametrize("train", [train_vanilla, train_rtil])
 @pytest.mark.parametrize("noise", [0.0, 0.1])
 def test_ilo_by_gradient_descent_is_algorithm_1_in_closed_form(ratio, train, noise):

@@ -154,7 +154,8 @@ def test_real_images_are_cropped_flipped_and_shrunk_as_asked():
     assert all(a != b for a, b in zip(flipped, kept))
 
 
-@pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "kind", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_signal_writes_a_checkpoint_and_the_same_command_goes_on(tmp_path, kind):
     args = ["rtil.train", *TINY, f"run_dir={tmp_path / 'run'}", "total_nimg=4000",
             "checkpoint_every=100000", "log_every=1"]
