@@ -197,7 +197,12 @@ def complete(
                     command(experiment, "invert", words, job)],
             }
             value = {key: yaml.safe_load(text) for key, text in job.items()}
-            rows.setdefault(case, []).append(_placed(row, job, value, experiment))
+            other = next((r for r in rows.setdefault(case, [])
+                          if "n" not in r and r["label"] == label), None)
+            if other:  # another training of the same: one row names both
+                other["commands"] = [*dict.fromkeys(other["commands"] + row["commands"])]
+                continue
+            rows[case].append(_placed(row, job, value, experiment))
     order = {json.dumps(job): number for number, job in enumerate(plan)}
     existing = {cell.case: cell for cell in cells}
     cases = sorted(rows)

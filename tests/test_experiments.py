@@ -287,7 +287,13 @@ def test_evidence_is_trained_tuned_inverted_and_reported_under_three_protocols(
     code, _, error = command(tmp_path, "rtil.report", f"experiment={name}", "scale=tiny")
     assert code == 0, error
     folder = tmp_path / "runs" / "report" / f"{name}-tiny"
-    table = [row for row in json.loads((folder / "table.json").read_text()) if "n" in row]
+    table = json.loads((folder / "table.json").read_text())
+    missing = [row for row in table if "n" not in row]
+    assert {row["arm"] for row in missing} == {*plan["generators"][0]["rtil"]}
+    names = {(row["measurement"], row["task"], row["label"]) for row in missing}
+    assert len(names) == len(missing)  # trainings of one arm share a row
+    assert all(any("seed=2" in line for line in row["commands"]) for row in missing)
+    table = [row for row in table if "n" in row]
     assert len(table) == len(experiment.jobs(plan, "invert")) // 9 * 2  # arms of two seeds each
     assert {row["protocol"] for row in table} == {"paper", "fair", "authors"}
     assert all(row["seeds"] == [0, 1] for row in table)
