@@ -49,8 +49,9 @@ def gains(rows: Sequence[Mapping], baseline: str) -> list[dict[str, str]]:
                 f"{name}: Δ over seeds [dB]": seeds(row and row["gain_psnr_db_seeds"]),
                 f"{name}: PSNR of {baseline} [dB]": counted(base.get("psnr_db")),
             }
-        linear = [row for row in found.values() if row["lmmse_psnr_db"]]
-        line["LMMSE PSNR [dB]"] = counted(linear[0]["lmmse_psnr_db"]) if linear else "–"
+        linear = [row["lmmse_psnr_db"] for row in found.values() if row["lmmse_psnr_db"]]
+        most = max(linear, key=lambda known: known["n"], default=None)
+        line["LMMSE PSNR [dB]"] = counted(most)
         line["LMMSE - best arm [dB]"] = to_best(
             [row for row in rows if row["measurement"] == measurement
              and others(row).items() <= others(next(iter(found.values()))).items()])
