@@ -207,13 +207,16 @@ def read(path: Path) -> dict:
     return found
 
 
-def budget(config: Mapping) -> tuple[int, int, str] | None:
-    """Trials, validation images and space (a digest with seed and total steps) behind a run.
+def budget(config: Mapping) -> tuple | None:
+    """Trials, validation images and space (a digest with seed and total steps) behind a run, then,
+    of a tuning in two rounds, the images of the first and how many went on.
 
     None where nothing was tuned. Runs to be compared have the same.
     """
     found = [config.get(f"protocol.tuned.{key}") for key in ("trials", "validation.n", "space")]
-    return None if None in found else tuple(found)
+    first = [config.get(f"protocol.tuned.validation.first_round.{key}")
+             for key in ("n", "finalists")]
+    return None if None in found else (*found, *(value for value in first if value is not None))
 
 
 def told(config: Mapping) -> str:
@@ -231,10 +234,13 @@ def told(config: Mapping) -> str:
              if key.startswith("protocol.tuned.")}
     chosen = ", ".join(f"{key}={config.get(key)}" for key in tuned.get("keys", ()))
     half = tuned.get("validation.ci95")
+    first = tuned.get("validation.first_round.n")
     at = [f"{key.removeprefix('at.')}={value}" for key, value in tuned.items()
           if key.startswith("at.")]
     return (f"protocol=fair: trial {tuned.get('trial')} (from 0) of {tuned.get('trials')} (space "
             f"{tuned.get('space')}), chosen by the mean {tuned.get('validation.metric')} of "
             f"{tuned.get('validation.n')} validation images: {tuned.get('validation.mean'):.2f}"
             + (f" ± {half:.2f}" if half is not None else "")
+            + (f", {tuned['validation.first_round.finalists']} of the trials by {first} of them "
+               "before" if first is not None else "")
             + (f", tuned at {', '.join(at)}" if at else "") + f", with {chosen}.")

@@ -264,6 +264,6 @@ def choices(rows: Iterable[Mapping]) -> list[str]:
                    for b in row["budgets"] if b}
         if len(budgets) > 1:
             told[f"Not fair at {', '.join(case)}: arms were tuned with different (trials, "
-                 "validation images, space): "
+                 "validation images, space, and of a first round images, trials kept): "
                  f"{', '.join(str(b) for b in sorted(budgets))}."] = None
     return [*told]

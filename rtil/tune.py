@@ -2,8 +2,10 @@
 
 Every trial is an inversion of the same validation images (`rtil.invert`) with a directory of its
 own below <root>/tuned, so a tuning that was stopped goes on, image by image. The best mean PSNR
-wins and is written for `python -m rtil.invert protocol=fair`. What is tried is the same for every
-arm: `rtil.search`, configs/search. One command for several arms: -m rtil=vanilla,ilo.
+wins and is written for `python -m rtil.invert protocol=fair`. With final_images=N the best trials
+(finalists) go on to N images, and the best of these wins: near the top trials differ by less than
+a few images tell. What is tried is the same for every arm: `rtil.search`, configs/search. One
+command for several arms: -m rtil=vanilla,ilo.
 """
 
 from __future__ import annotations
@@ -60,15 +62,27 @@ def tune(cfg: DictConfig, overrides: Sequence[str] | None = None) -> Path:
     proposals = search.trials(space, steps, cfg.trials, cfg.search_seed)
     place = fair.folder(config, overrides, digest)
     trials = [run(cfg, overrides, place, i, chosen) for i, chosen in enumerate(proposals)]
-    best, ids = choose(trials)
+    order, ids = rank(trials)
+    validation = {"split": "val", "data": config["data"]["name"], "metric": METRIC}
+    finals: dict[int, dict] = {}
+    if cfg.final_images:
+        validation["first_round"] = {"n": len(ids), "finalists": min(cfg.finalists, len(order))}
+        again = OmegaConf.merge(cfg, {"num_images": cfg.final_images})
+        rounds = [run(again, overrides, place, t.number, t.settings)
+                  for t in sorted(order[: cfg.finalists])]
+        order, last = rank(rounds)
+        finals = {t.number: {"final": score(t, last)} for t in rounds}
+        validation |= score(order[0], last)
+    else:
+        validation |= score(order[0], ids)
+    best = order[0]
     found = {
-        "chosen": dict(best.settings), "trial": best.number,
-        "validation": {"split": "val", "data": config["data"]["name"],
-                       "metric": METRIC, **score(best, ids)},
+        "chosen": dict(best.settings), "trial": best.number, "validation": validation,
         "total_steps": sum(steps) if steps else config["inverter"]["steps"],
         "search_seed": config["search_seed"], "space": space,
         "settings": fair.settings(config, digest, keys),
-        "trials": [{"trial": t.number, **score(t, ids), **t.settings} for t in trials],
+        "trials": [{"trial": t.number, **score(t, ids), **finals.get(t.number, {}), **t.settings}
+                   for t in trials],
     }
     path = place / fair.NAME
     results.write_text(path, text(found))
@@ -90,7 +104,11 @@ def check(cfg: DictConfig) -> None:
     if any(value is not None for value in cfg.protocol.at.values()):
         raise ValueError(f"tune: {fair.AT} says where an inversion's settings were tuned. Give "
                          "this tuning's own seed, ratio or factor.")
-    check_numbers("tune", cfg, {"trials": 1, "search_seed": 0})
+    check_numbers("tune", cfg, {"trials": 1, "search_seed": 0, "finalists": 1})
+    final = cfg.final_images
+    if final is not None and not (isinstance(final, int) and final > cfg.num_images):
+        raise ValueError(f"tune: final_images={final} must be an integer above num_images="
+                         f"{cfg.num_images}, or null for one round.")
     invert.check_settings(cfg)
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise RuntimeError("tune: runs in one process. Tune arms side by side with -m "
@@ -115,7 +133,7 @@ def run(
         return Trial(number, chosen, {})
     trial = cfg.copy()
     with open_dict(trial):
-        for key in ("search", "trials", "search_seed"):
+        for key in ("search", "trials", "search_seed", "finalists", "final_images"):
             trial.pop(key, None)
         for key, value in chosen.items():
             OmegaConf.update(trial, key, value)
@@ -127,14 +145,16 @@ def run(
     except NotFinite as error:
         results.write_text(failed, json.dumps({"settings": chosen, "error": str(error)}))
         return Trial(number, chosen, {})
-    return Trial(number, chosen, {row["id"]: row[METRIC] for row in results.result_rows(where)})
+    rows = results.result_rows(where)[: cfg.num_images]  # a longer tuning may have left more
+    return Trial(number, chosen, {row["id"]: row[METRIC] for row in rows})
 
 
-def choose(trials: Sequence[Trial]) -> tuple[Trial, list[str]]:
-    """The trial with the best mean over the images that all have, the first of equals.
+def rank(trials: Sequence[Trial]) -> tuple[list[Trial], list[str]]:
+    """Trials with scores by their mean over the images that all have, best first, the first of
+    equals before the others.
 
     Returns:
-        The trial, and the ids of those images.
+        The trials, and the ids of those images.
 
     Raises:
         RuntimeError: no trial has scores.
@@ -144,8 +164,7 @@ def choose(trials: Sequence[Trial]) -> tuple[Trial, list[str]]:
         raise RuntimeError(f"tune: none of {len(trials)} trials had a finite loss; lower the "
                            "ranges in configs/search.")
     ids = sorted(set.intersection(*({*t.scores} for t in scored)))
-    best = max(scored, key=lambda t: (sum(t.scores[i] for i in ids), -t.number))
-    return best, ids
+    return sorted(scored, key=lambda t: (-sum(t.scores[i] for i in ids), t.number)), ids
 
 
 def score(trial: Trial, ids: Sequence[str]) -> dict[str, float | int | None]:
@@ -168,15 +187,21 @@ def text(found: dict) -> str:
 
 def table(found: dict) -> str:
     """The trials, best first."""
-    rows = sorted(found["trials"], key=lambda row: -math.inf if row["mean"] is None
-                  else row["mean"], reverse=True)
-    lines = [f"Mean {METRIC} of {found['validation']['n']} validation images, total steps "
-             f"{found['total_steps']}:"]
+    told = found["validation"].get("first_round", found["validation"])
+    rows = sorted(found["trials"], key=lambda row: [
+        -math.inf if mean is None else mean
+        for mean in (row.get("final", {}).get("mean"), row["mean"])], reverse=True)
+    lines = [f"Mean {METRIC} of {told['n']} validation images, total steps "
+             f"{found['total_steps']}"
+             + (f"; the best {told['finalists']}, above, went on to {found['validation']['n']} "
+                "images:" if "finalists" in told else ":")]
     for row in rows:
-        told = ", ".join(f"{key.removeprefix('inverter.')}={row[key]}" for key in found["chosen"])
+        settings = ", ".join(f"{key.removeprefix('inverter.')}={row[key]}"
+                             for key in found["chosen"])
         value = "not finite" if row["mean"] is None else f"{row['mean']:7.3f}"
         half = "" if row["ci95"] is None else f" ± {row['ci95']:.3f}"
-        lines.append(f"  {row['trial']:3d}  {value}{half}  {told}")
+        final = f"  final {row['final']['mean']:.3f}" if "final" in row else ""
+        lines.append(f"  {row['trial']:3d}  {value}{half}{final}  {settings}")
     return "\n".join(lines)
 
 

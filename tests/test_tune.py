@@ -142,14 +142,14 @@ def test_the_best_planted_trial_is_chosen_over_the_images_that_all_have():
     planted = [{"a": 20.0, "b": 22.0}, {"a": 25.0, "b": 18.0, "c": 99.0}, {},
                {"a": 21.6, "b": 21.5}]
     trials = [tune.Trial(i, {"number": i}, scores) for i, scores in enumerate(planted)]
-    best, ids = tune.choose(trials)
-    assert (best.number, ids) == (3, ["a", "b"])
-    assert tune.choose([trials[0], trials[2]])[0].number == 0
+    order, ids = tune.rank(trials)
+    assert ([t.number for t in order], ids) == ([3, 1, 0], ["a", "b"])
+    assert [t.number for t in tune.rank([trials[0], trials[2]])[0]] == [0]
     equal = tune.Trial(4, {}, {"a": 21.0, "b": 21.0})
-    assert tune.choose([equal, trials[0]])[0].number == 0
+    assert [t.number for t in tune.rank([equal, trials[0]])[0]] == [0, 4]
     assert tune.score(trials[0], ids)["mean"] == 21.0 and tune.score(trials[2], ids)["n"] == 0
     with pytest.raises(RuntimeError, match="none of 1 trials"):
-        tune.choose([trials[2]])
+        tune.rank([trials[2]])
 
 
 def test_a_tuning_finds_the_settings_that_score_best(root, monkeypatch):
@@ -175,6 +175,42 @@ def test_a_tuning_finds_the_settings_that_score_best(root, monkeypatch):
     assert found["trials"][2]["mean"] is None and found["trials"][2]["n"] == 0
     assert found["validation"] == {"split": "val", "data": "glyphs", "metric": "psnr_db",
                                    "mean": round(-abs(best - 0.05), 4), "ci95": 0.0, "n": 2}
+
+
+def test_the_best_trials_go_on_to_more_images_and_the_best_of_these_wins(root, monkeypatch):
+    """Planted: trial 1 is best on the first two images, trial 3 second there and best on six,
+    trial 0 best on six but too bad on the first two to be looked at again."""
+    level = {0: (1.0, 90.0), 1: (9.0, 1.0), 2: (5.0, 9.0), 3: (8.0, 8.0), 4: (2.0, 2.0)}
+    asked = []
+
+    def planted(cfg, overrides):
+        place, number = results.Path(cfg.run_dir), cfg.protocol.tuned.trial
+        place.mkdir(parents=True, exist_ok=True)
+        have = len(results.result_rows(place))
+        asked.append((number, cfg.num_images - have))
+        results.append_rows(place / "results.jsonl", [
+            {"id": str(i), "psnr_db": level[number][i >= 2]} for i in range(have, cfg.num_images)])
+
+    monkeypatch.setattr(invert, "invert", planted)
+    path = start("tune", root, "trials=5", "finalists=2", "final_images=6")
+    found = yaml.safe_load(path.read_text())
+    assert asked == [(i, 2) for i in range(5)] + [(1, 4), (3, 4)]
+    assert found["trial"] == 3
+    validation = found["validation"]
+    assert validation.pop("first_round") == {"n": 2, "finalists": 2}
+    assert (validation["mean"], validation["n"]) == (8.0, 6)
+    assert [t.get("final", {}).get("mean") for t in found["trials"]] == [
+        None, round((18 + 4) / 6, 4), None, 8.0, None]
+    assert [t["mean"] for t in found["trials"]] == [1.0, 9.0, 5.0, 8.0, 2.0]
+    assert [line.split()[0] for line in tune.table(found).splitlines()[1:]] == [*"31240"]
+
+    once = yaml.safe_load(start("tune", root, "trials=5").read_text())  # of the first two alone
+    assert once["trial"] == 1 and once["validation"]["n"] == 2
+    more = dict(found, validation={**validation, "first_round": {"n": 2, "finalists": 2}})
+    budgets = [fair.budget(results.flatten({"protocol": {"tuned": {
+        "trials": 5, "space": "s", "validation": v}}}))
+        for v in (more["validation"], once["validation"])]
+    assert budgets == [(5, 6, "s", 2, 2), (5, 2, "s")]
 
 
 @pytest.mark.slow
@@ -278,6 +314,7 @@ def test_an_experiment_tunes_what_its_fair_inversions_take():
 @pytest.mark.parametrize(("override", "named"), [
     ("split=test", "validation images"), ("protocol=paper", "nothing to tune"),
     ("input=photo.png", "true image"), ("trials=0", "trials=0"),
+    ("finalists=0", "finalists=0"), ("final_images=2", "above num_images=2"),
     ("inverter.lr_noise=0.3", "what a tuning chooses"),
     ("inverter=csgm", "no inverter=csgm"),
 ])
