@@ -29,7 +29,7 @@ SCALES = ("paper", "faces64", "demo")
 COUNTS = {
     "differences": (60, 60, 60, 6),
     "estimators_ilo": (30, 30, 18, 3), "estimators_mgan": (33, 30, 18, 3),
-    "evidence_ilo": (378, 351, 216, 9), "evidence_mgan": (405, 351, 216, 9),
+    "evidence_ilo": (351, 324, 243, 9), "evidence_mgan": (351, 324, 243, 9),
     "fig13_layer": (12, 8, 6, 1), "fig14_inpainting": (2, 2, 2, 2),
     "fig15_inpainting": (2, 2, 2, 2), "fig16_sr": (2, 2, 2, 2), "fig17_sr": (2, 2, 2, 2),
     "fig18_depth": (50, 40, 18, 2), "fig19_codes": (66, 60, 36, 2), "fig2_cs": (2, 2, 2, 2),
