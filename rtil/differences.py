@@ -12,9 +12,11 @@ from rtil.cells import Cell
 from rtil.experiment import jobs, switch_of
 from rtil.table import difference, per_image, written
 
+METRICS = {"psnr_db": "PSNR", "gradient_energy": "Sharpness"}  # metric to title of its tables
 READING = (
-    "Mean difference of the PSNR of the reported iterate to that of the same images with nothing "
-    "switched, ± half-width of its 95 % confidence interval (Student t) over n images, in dB. "
+    "Mean difference of the PSNR (in dB) or sharpness of the reported iterate to that of the same "
+    "images with nothing switched, ± half-width of its 95 % confidence interval (Student t) over n "
+    "images. Sharpness is the image's gradient energy over that of the true image. "
     "Rows that say selection=oracle compare the iterate closest to the true image, which no user "
     "has, with a default that does not know it. – : not run, or not a choice of that column.")
 
@@ -33,12 +35,15 @@ def tables(cells: Iterable[Cell], plan: Mapping) -> dict[str, list[dict[str, str
             base = bases.get(entry.arm)
             if base is None or not entry.settings:
                 continue
-            values = difference(*(per_image(e.runs, "psnr_db") for e in (entry, base)))
             column = f"{case.task}, {case.measurement}, {entry.arm}"
-            title = f"Switched alone, {', '.join(case.series[1:])}"
-            rows = found.setdefault((case.inverter, title), {})
-            rows.setdefault(named(entry.settings), {})[column] = written(
-                values, 2, "+", f"n={values['n']}" if values else "")
+            for metric, title in METRICS.items():
+                values = difference(*(per_image(e.runs, metric) for e in (entry, base)))
+                if not values and metric != "psnr_db":
+                    continue
+                rows = found.setdefault(
+                    (case.inverter, f"{title}, each switched alone, {', '.join(case.series[1:])}"), {})
+                rows.setdefault(named(entry.settings), {})[column] = written(
+                    values, 2, "+", f"n={values['n']}" if values else "")
     order: dict[str, list[str]] = {}
     for job in jobs(plan, "invert"):
         order.setdefault(job["inverter"], []).append(named(switch_of(plan, job)))

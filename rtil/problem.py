@@ -5,6 +5,7 @@ Measurements that the user gives in files, without a true image, are in `rtil.ow
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -161,7 +162,7 @@ class HeldOut(Problem):
             "generated_psnr_db": "PSNR before back-projection",
             "oracle_psnr_db": "oracle PSNR (picked by the true image)",
             "lmmse_psnr_db": "PSNR of the LMMSE yardstick", "ssim": f"{chosen}SSIM",
-            "lpips": f"{chosen}LPIPS",
+            "lpips": f"{chosen}LPIPS", "gradient_energy": f"{chosen}gradient energy",
         }
         for key, name in names.items():
             values = [row[key] for row in rows if row.get(key) is not None]
@@ -179,8 +180,8 @@ def score(
 ) -> list[dict]:
     """One row per image: the selected iterate, the last one, the oracle and the yardstick.
 
-    What `Recovered` holds besides has columns of its own; averages and back-projections change
-    how sharp an image is, so their rows tell it, before and after.
+    What `Recovered` holds besides has columns of its own. Averages and back-projections trade
+    sharpness for PSNR, so every image has its gradient energy beside its PSNR.
     """
     x = measured.x
     columns = {
@@ -198,13 +199,6 @@ def score(
         each = [quality("single_", image, x, lpips) for image in found.singles]
         columns |= {key: [mean(values) for values in zip(*(one[key] for one in each))]
                     for key in each[0]}
-        sharp = torch.stack([metrics.gradient_energy(image, x) for image in found.singles])
-        columns["single_gradient_energy"] = sharp.mean(0).tolist()
-    if "generated_" in found.others:
-        sharp = metrics.gradient_energy(found.others["generated_"], x)
-        columns["generated_gradient_energy"] = sharp.tolist()
-    if found.singles is not None or "generated_" in found.others:
-        columns["gradient_energy"] = metrics.gradient_energy(found.image, x).tolist()
     return [
         {"id": name, **{key: values[b] for key, values in columns.items()}, "seconds": seconds,
          "selection": config["selection"]}
@@ -221,12 +215,19 @@ def mean(values: Sequence[float | None]) -> float | None:
 def quality(
     prefix: str, image: Tensor | None, x: Tensor, lpips: metrics.LPIPS | None
 ) -> dict[str, list]:
-    """PSNR, SSIM and, with a network, LPIPS of images (B, C, H, W) against x, per image."""
+    """PSNR, SSIM, gradient energy and, with a network, LPIPS of images (B, C, H, W) against x.
+
+    A list of one value per image each; None where there is none, as the gradient energy of a
+    constant x.
+    """
     nothing = [None] * len(x)
     if image is None:
-        return {f"{prefix}{key}": nothing for key in ("psnr_db", "ssim", "lpips")}
+        return {f"{prefix}{key}": nothing for key in ("psnr_db", "ssim", "lpips",
+                                                      "gradient_energy")}
     a, b = to_unit(image), to_unit(x)
+    sharp = metrics.gradient_energy(a, b).tolist()
     return {
+        f"{prefix}gradient_energy": [value if math.isfinite(value) else None for value in sharp],
         f"{prefix}psnr_db": metrics.psnr(a, b).tolist(),
         f"{prefix}ssim": metrics.ssim(a, b).tolist(),
         f"{prefix}lpips": lpips(image.clamp(-1, 1), x).tolist() if lpips else nothing,

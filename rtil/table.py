@@ -18,8 +18,8 @@ from rtil.cells import SAME, Cell, Entry, Run, commands, is_number
 from rtil.metrics import mean_ci, paired_ci
 from rtil.operators import NONLINEAR
 
-METRICS = ("psnr_db", "ssim", "lpips", "oracle_psnr_db", "last_psnr_db", "last_ssim",
-           "lmmse_psnr_db", "lmmse_ssim")
+METRICS = ("psnr_db", "ssim", "lpips", "gradient_energy", "oracle_psnr_db", "last_psnr_db",
+           "last_ssim", "lmmse_psnr_db", "lmmse_ssim", "lmmse_gradient_energy")
 READING = (
     "PSNR and SSIM (psnr_db, ssim) are those of the iterate with the lowest measurement loss, or "
     "with selection=last of the last one, with heldout of the one that fits withheld measurements "
@@ -27,7 +27,9 @@ READING = (
     "image, and none of these rules does. Oracle PSNR is that of "
     "the best iterate as judged by the true image, which no user has: it is not a result, and "
     "neither is any number in a row that says selection=oracle, where that iterate was kept. "
-    "LMMSE is the linear estimate from training images, a yardstick without generator. ± is the "
+    "LMMSE is the linear estimate from training images, a yardstick without generator. Sharpness "
+    "is the energy of the image's differences over that of the true image's: below 1 is smoother, "
+    "as an average of plausible images is. ± is the "
     "half-width of a 95 % confidence interval (Student t). That of a mean, and of Δ, the mean "
     "difference to the baseline, is over images, n of them or for Δ those that both have; with "
     "several seeds each image is averaged over them first. It covers other images under the same "
@@ -189,8 +191,10 @@ def table(rows: Iterable[Mapping], baseline: str) -> list[dict[str, str]]:
         f"Δ PSNR to {baseline} [dB]": text(row, "gain_psnr_db", 2, "+"),
         "Δ PSNR over seeds [dB]": seeds(row.get("gain_psnr_db_seeds")),
         "SSIM": text(row, "ssim", 3), f"Δ SSIM to {baseline}": text(row, "gain_ssim", 3, "+"),
-        "LPIPS": text(row, "lpips", 3), "LMMSE PSNR [dB]": text(row, "lmmse_psnr_db"),
-        "LMMSE SSIM": text(row, "lmmse_ssim", 3), "last PSNR [dB]": text(row, "last_psnr_db"),
+        "LPIPS": text(row, "lpips", 3), "sharpness": text(row, "gradient_energy"),
+        "LMMSE PSNR [dB]": text(row, "lmmse_psnr_db"),
+        "LMMSE SSIM": text(row, "lmmse_ssim", 3),
+        "LMMSE sharpness": text(row, "lmmse_gradient_energy"), "last PSNR [dB]": text(row, "last_psnr_db"),
         "oracle PSNR [dB]": text(row, "oracle_psnr_db"),
         "PSNR over sets [dB]": text(row, "sets"),
     } for row in rows]

@@ -1,5 +1,7 @@
 """The table of experiment=differences: what each switch changes, paired with nothing switched."""
 
+import json
+
 import pytest
 from test_experiments import composed, plan_of, resolved
 from test_planned import write_run
@@ -37,7 +39,7 @@ def test_each_switch_is_paired_with_the_same_images_of_its_own_arm(written):
     root, plan = written
     content = report.one(plan, "demo", root, "vanilla")
     (title, lines), = differences.tables(content.cells, plan).items()
-    assert title == "Switched alone, ilo, glyphs, demo, stylegan2"
+    assert title == "PSNR, each switched alone, ilo, glyphs, demo, stylegan2"
     column = "cs, ratio 0.1, vanilla"
     found = {line["switched"]: line[column] for line in lines}
     mean, half = -2.5 / 3, 4.302653 * 0.288675 / 3**0.5  # Student t with two degrees of freedom
@@ -47,6 +49,20 @@ def test_each_switch_is_paired_with_the_same_images_of_its_own_arm(written):
         "protocol=authors selection=oracle": "+1.00 ± 0.00 (n=3)",
     }
     assert next(iter(found)) == "inverter.keep_rgb=false"  # in the order of the plan
+
+
+def test_sharpness_has_a_table_beside_that_of_the_psnr(written):
+    root, plan = written
+    for path in root.rglob("results.jsonl"):
+        value = 0.75 if "keep_rgb" in str(path) else 1.0
+        path.write_text("".join(json.dumps({**json.loads(line), "gradient_energy": value}) + "\n"
+                                for line in path.read_text().splitlines()))
+    content = report.one(plan, "demo", root, "vanilla")
+    psnr, sharpness = differences.tables(content.cells, plan)
+    assert sharpness == psnr.replace("PSNR", "Sharpness")
+    lines = differences.tables(content.cells, plan)[sharpness]
+    found = {line["switched"]: line["cs, ratio 0.1, vanilla"] for line in lines}
+    assert found["inverter.keep_rgb=false"] == "-0.25 ± 0.00 (n=3)"
 
 
 def test_rows_are_labelled_by_what_they_switch_and_oracles_meet_no_other(written):
