@@ -15,8 +15,8 @@ from rtil.table import difference, per_image, written
 METRICS = {"psnr_db": "PSNR", "gradient_energy": "Sharpness"}  # metric to title of its tables
 READING = (
     "Mean difference of the PSNR (in dB) or sharpness of the reported iterate to that of the same "
-    "images with nothing switched, ± half-width of its 95 % confidence interval (Student t) over n "
-    "images. Sharpness is the image's gradient energy over that of the true image. "
+    "images with nothing switched, ± half-width of its 95 % confidence interval (Student t) over "
+    "n images. Sharpness is the image's gradient energy over that of the true image. "
     "Rows that say selection=oracle compare the iterate closest to the true image, which no user "
     "has, with a default that does not know it. – : not run, or not a choice of that column.")
 
@@ -40,8 +40,8 @@ def tables(cells: Iterable[Cell], plan: Mapping) -> dict[str, list[dict[str, str
                 values = difference(*(per_image(e.runs, metric) for e in (entry, base)))
                 if not values and metric != "psnr_db":
                     continue
-                rows = found.setdefault(
-                    (case.inverter, f"{title}, each switched alone, {', '.join(case.series[1:])}"), {})
+                heading = f"{title}, each switched alone, {', '.join(case.series[1:])}"
+                rows = found.setdefault((case.inverter, heading), {})
                 rows.setdefault(named(entry.settings), {})[column] = written(
                     values, 2, "+", f"n={values['n']}" if values else "")
     order: dict[str, list[str]] = {}

@@ -194,7 +194,8 @@ def table(rows: Iterable[Mapping], baseline: str) -> list[dict[str, str]]:
         "LPIPS": text(row, "lpips", 3), "sharpness": text(row, "gradient_energy"),
         "LMMSE PSNR [dB]": text(row, "lmmse_psnr_db"),
         "LMMSE SSIM": text(row, "lmmse_ssim", 3),
-        "LMMSE sharpness": text(row, "lmmse_gradient_energy"), "last PSNR [dB]": text(row, "last_psnr_db"),
+        "LMMSE sharpness": text(row, "lmmse_gradient_energy"),
+        "last PSNR [dB]": text(row, "last_psnr_db"),
         "oracle PSNR [dB]": text(row, "oracle_psnr_db"),
         "PSNR over sets [dB]": text(row, "sets"),
     } for row in rows]
