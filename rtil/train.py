@@ -178,6 +178,7 @@ def d_step(
     loss = objective.real(D(real))
     terms.add(step, "D/real", loss)
     loss.mean().backward()
+    del loss
     for space, weight in zip(*family):
         with torch.no_grad():
             latents = space.sample(G, len(real), rng, config["model"]["style_mixing"], turn)
@@ -190,6 +191,7 @@ def d_step(
             terms.add(step, f"D/penalty {space_name(space)}", penalty, members)
             loss = loss + penalty
         (weight * loss.mean()).backward()
+        del latents, fake, loss, penalty  # free before the next member's are made
     average_gradients(D.parameters())
     state.D_optim.step()
 
@@ -217,6 +219,7 @@ def g_step(
         members = tuple(space.names[m] for m in latents.member)
         terms.add(step, f"G/loss {space_name(space)}", loss, members)
         (weight * loss.mean()).backward()
+        del latents, loss
     average_gradients(G.parameters())
     state.G_optim.step()
 
@@ -227,6 +230,7 @@ def g_step(
             members = tuple(space.names[m] for m in member)
             terms.add(step, f"G/path {space_name(space)}", penalty, members)
             (weight * penalty.mean()).backward()
+            del penalty
         average_gradients(G.parameters())
         state.G_optim.step()
 

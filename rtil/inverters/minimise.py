@@ -99,7 +99,10 @@ def minimise(
         NotFinite: a loss that is not finite; names the step and the images of the batch.
     """
     values = [v.value.requires_grad_(True) for v in variables]
-    groups = [{"params": [v.value], "lr": v.lr} for v in variables]
+    rates: dict[float, list[Tensor]] = {}
+    for v in variables:
+        rates.setdefault(v.lr, []).append(v.value)
+    groups = [{"params": params, "lr": lr} for lr, params in rates.items()]
     kind = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}[optimiser]
     optim = kind(groups, lr=0.0, fused=True)
     best = best_loss = None
@@ -125,8 +128,8 @@ def minimise(
         for value, grad in zip(values, torch.autograd.grad(total, values, allow_unused=True)):
             value.grad = grad
         factor = schedule(step / steps)
-        for group, variable in zip(optim.param_groups, variables):
-            group["lr"] = variable.lr * factor
+        for group, lr in zip(optim.param_groups, rates):
+            group["lr"] = lr * factor
         optim.step()
         with torch.no_grad():
             for variable in variables:

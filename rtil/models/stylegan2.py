@@ -237,19 +237,18 @@ class StyleGAN2Generator(Generator):
         if k == 1:
             x = entering(self.const, self.map_dtype).expand(w.shape[0], -1, -1, -1)
             return State(block.conv(x, w[:, 0], noise[0]), None)
+        # toRGB of the block before and the first convolution of this one read the same style.
+        before, last = w[:, 2 * k - 3 : 2 * k - 1].unbind(1)
         rgb = None
         if state.keep_rgb:
-            rgb = self._rgb(k - 1, state, w)
+            rgb = self.blocks[k - 2].to_rgb(state.x, before, state.rgb)
             rgb = upfirdn2d(rgb, self.fir, up=2, padding=(2, 1), gain=4.0)
         x = entering(state.x, self.map_dtype)
-        x = block.up(x, w[:, 2 * k - 3], noise[2 * k - 3])
-        return State(block.conv(x, w[:, 2 * k - 2], noise[2 * k - 2]), rgb)
+        x = block.up(x, before, noise[2 * k - 3])
+        return State(block.conv(x, last, noise[2 * k - 2]), rgb)
 
     def image(self, state: State, w: Tensor) -> Tensor:
-        return self._rgb(self.num_blocks, state, w)
-
-    def _rgb(self, k: int, state: State, w: Tensor) -> Tensor:
-        return self.blocks[k - 1].to_rgb(state.x, w[:, 2 * k - 1], state.rgb)
+        return self.blocks[self.num_blocks - 1].to_rgb(state.x, w[:, -1], state.rgb)
 
     @torch.no_grad()
     def style_prior(self, num_samples: int, rng: torch.Generator) -> StylePrior:

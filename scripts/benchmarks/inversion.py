@@ -204,19 +204,27 @@ def ilo_in_bf16(setting: Setting, size: int, batches: Sequence[int]) -> dict[str
 
 
 def in_brief(
-    group: str, title: str, against: str, batch: int, times: dict[str, list[float]],
-    reach: str | None,
-) -> Row:
-    """A row of hardware.precision=bf16; the straightforward form stays float32.
+    group: str, work: str, where: str, against: str, batch: int, times: dict[str, list[float]],
+    reach: str | None, needed: float, rate: list[float],
+) -> list[Row]:
+    """The rows of hardware.precision=bf16; the straightforward form and the peak stay float32.
 
     Args:
+        work: what steps. where: at what size.
         times: seconds a step of every case, by round.
+        needed: operations of a step. rate: operations a second of sgemm, by round.
     """
     name = f"batch {batch}, bf16"
     per_image = [batch * t for t in times["straightforward"]]
     details = {key: times[key] for key in ("straightforward", f"batch {batch}", name)}
-    ratio = ratio_of(per_image, times[name])
-    return Row(group, f"{title}, {name}", against, ratio, reach, details=details)
+    reached = [needed / t for t in times[name]]
+    return [
+        Row(group, f"{work} image-steps/s, {where}, {name}", against,
+            ratio_of(per_image, times[name]), reach, details=details),
+        Row(group, f"fraction of peak, {work} step, {where}, {name}", "sgemm",
+            ratio_of(reached, rate), unit="of peak",
+            details={"flops_needed": needed, "sgemm_flops_per_second": rate}),
+    ]
 
 
 def measure_ilo(setting: Setting, size: int) -> list[Row]:
@@ -265,10 +273,11 @@ def measure_ilo(setting: Setting, size: int) -> list[Row]:
             ratio_of(reached, rate), ">= 0.6", unit="of peak",
             details={**details, "sgemm_flops_per_second": rate},
         ))
-    rows += [in_brief("ilo", f"ILO image-steps/s, {where}", "straightforward", b, times,
-                      {1: ">= 4", 12: ">= 4.5"}.get(b))
-             for b in batches if f"batch {b}, bf16" in times]
     one = mean([flops.ilo_step(layers, 1, k).flops for k in range(len(schedule))])
+    for b in batches:
+        if f"batch {b}, bf16" in times:
+            rows += in_brief("ilo", "ILO", where, "straightforward", b, times,
+                             {1: ">= 4", 12: ">= 4.5"}.get(b), b * one, rate)
     rows.append(Row(
         "ilo", f"fraction of peak, ILO step, {where}, straightforward", "sgemm",
         ratio_of([one / t for t in times["straightforward"]], rate), unit="of peak",
@@ -316,6 +325,6 @@ def measure_mgan(setting: Setting, size: int) -> list[Row]:
             details={**details, "sgemm_flops_per_second": rate},
         ))
         if brief:
-            rows.append(in_brief("mgan", f"mGANprior image-steps/s, {size}x{size}, N = {codes}",
-                                 "one pass per code, batch 1", b, times, ">= 2"))
+            rows += in_brief("mgan", "mGANprior", f"{size}x{size}, N = {codes}",
+                             "one pass per code, batch 1", b, times, ">= 2", cost.flops, rate)
     return rows
