@@ -21,8 +21,9 @@ FREE_TRAIN = ("run_dir", "root", "total_nimg", "hardware", "log_every", "checkpo
 # Training may go on in another precision, as on another machine; rows of one table may not.
 FREE_INVERT = ("run_dir", "root", "generator", "num_images", "inversion_batch",
                "hardware.device", "hardware.threads", "hardware.tf32", "hardware.channels_last",
-               "hardware.ops", "pictures", "save_measurements", "protocol", "experiment",
-               "data.path", "data.val_path", "data.test_path", "data.cache_gb", "scale")
+               "hardware.ops", "hardware.cuda_graphs", "pictures", "save_measurements", "protocol",
+               "experiment", "data.path", "data.val_path", "data.test_path", "data.cache_gb",
+               "scale")
 UNSAID = {"hardware.precision": "fp32"}  # what a configuration without the key means
 GROUPS = ("model", "rtil", "task", "inverter", "data", "scale", "hardware", "experiment",
           "protocol")

@@ -22,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor, nn
 
 from rtil import ops as operators
+from rtil.inverters import graphs
 
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16}  # type of feature maps; None: the weights'
 CPUINFO = Path("/proc/cpuinfo")
@@ -56,6 +57,7 @@ def start(
     channels_last: bool = True,
     ops: str = "auto",
     precision: str = "fp32",
+    cuda_graphs: bool = True,
 ) -> Runtime:
     """Chooses the device, sets the thread count and joins the ranks that torchrun started.
 
@@ -66,6 +68,7 @@ def start(
         channels_last: networks keep feature maps with channels innermost.
         ops: implementation of bias_act and upfirdn2d: auto, cuda or reference.
         precision: of feature maps and of what convolutions multiply: fp32 or bf16.
+        cuda_graphs: replays the steps of an inversion on a GPU instead of starting every kernel.
 
     Raises:
         ValueError: an unknown device, implementation or precision.
@@ -98,6 +101,7 @@ def start(
         torch.backends.cuda.matmul.allow_tf32 = tf32
         torch.backends.cudnn.allow_tf32 = tf32
     operators.set_impl(ops)
+    graphs.set_graphs(cuda_graphs)
     if ops == "cuda":
         found = operators.used(torch.device("cuda", local) if cuda else torch.device("cpu"))
         if found != "cuda":

@@ -95,7 +95,7 @@ def test_hardware_choices_compose(name):
         pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
     config = resolved("train", f"hardware={name}")
     assert config["hardware"].keys() == {
-        "device", "threads", "tf32", "precision", "channels_last", "ops"}
+        "device", "threads", "tf32", "precision", "channels_last", "ops", "cuda_graphs"}
 
 
 @pytest.mark.parametrize("name", names("tuned"))

@@ -5,7 +5,14 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from rtil import checkpoint, invert, results, train
-from rtil.runtime import CONFIGS
+from rtil.inverters import graphs
+from rtil.inverters.ilo import ILO
+from rtil.inverters.multicode import MGANPrior
+from rtil.losses import MeasurementLoss
+from rtil.operators.circulant import PartialCirculant
+from rtil.operators.downsample import Downsample
+from rtil.operators.mask import RandomInpainting
+from rtil.runtime import CONFIGS, seeded
 
 pytestmark = [
     pytest.mark.gpu,
@@ -48,3 +55,53 @@ def test_generators_draw_the_same_image_as_on_the_cpu(request, kind):
     expected = G(z)
     found = G.to("cuda", memory_format=torch.channels_last)(z.cuda())
     torch.testing.assert_close(found.cpu(), expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("precision", [None, torch.bfloat16])
+@pytest.mark.parametrize("task", ["cs", "sr", "inpainting"])
+@pytest.mark.parametrize("kind", ["stylegan2", "pggan"])
+def test_replayed_steps_are_those_started_one_by_one(request, kind, task, precision, caplog):
+    if precision and torch.cuda.get_device_capability()[0] < 8:
+        pytest.skip("this GPU has no bfloat16 arithmetic")
+    G = request.getfixturevalue(kind)(32).float().requires_grad_(False)
+    G = G.to("cuda", memory_format=torch.channels_last)
+    G.map_dtype = precision
+    A = {"cs": PartialCirculant(G.image_shape, 0.2), "sr": Downsample(G.image_shape, 2),
+         "inpainting": RandomInpainting(G.image_shape, 0.3)}[task].to("cuda")
+    x = torch.rand(3, *G.image_shape, generator=seeded("cpu", "x")).cuda() * 2 - 1
+    inverter = (ILO(steps=[25, 25], lr_feature=0.1, fit_samples=1000) if kind == "stylegan2"
+                else MGANPrior(num_codes=2, block=2, steps=40))
+    found, seen = [], []
+    for enabled in (False, True):
+        graphs.set_graphs(enabled)
+        shown = []
+        rngs = [seeded("cpu", name) for name in "abc"]
+        found.append(inverter.invert(
+            G, A, A(x), MeasurementLoss(A).to("cuda"), rngs,
+            watch=lambda image, shown=shown: shown.append(image.mean())))
+        seen.append(torch.stack(shown).cpu())
+    assert "cannot be recorded" not in caplog.text
+    tolerance = 1e-3 if precision is None else 0.05  # rounding, amplified by the steps
+    for a, b in zip(found, found[1:]):
+        assert a.starts == b.starts and a.history.shape == b.history.shape
+        torch.testing.assert_close(b.history[:5], a.history[:5], rtol=tolerance, atol=1e-5)
+        torch.testing.assert_close(b.loss.cpu(), b.history.amin(0))
+        torch.testing.assert_close(
+            b.history.amin(0), a.history.amin(0), rtol=0.1, atol=1e-4)
+    torch.testing.assert_close(seen[1][:5], seen[0][:5], rtol=tolerance, atol=1e-3)
+
+
+def test_a_step_that_cannot_be_recorded_is_run_as_it_is(caplog):
+    graphs.set_graphs(True)
+    x = torch.zeros(3, device="cuda")
+
+    def step():
+        x.add_(1.0)
+        assert x.sum().item() > 0  # waits for the device
+        return x
+
+    shown = [float(value[0]) for value in graphs.repeated(step, 30)]
+    assert shown == [float(n) for n in range(1, 31)]
+    assert "cannot be recorded" in caplog.text and not graphs.wanted(x.device, 100)
+    graphs.set_graphs(True)
+    assert float(x[0]) == 30.0 and graphs.wanted(x.device, 100)

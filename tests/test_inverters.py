@@ -6,6 +6,7 @@ from itertools import pairwise
 import pytest
 import torch
 
+from rtil.inverters import graphs
 from rtil.inverters.csgm import CSGM
 from rtil.inverters.ilo import ILO, geodesic_cross
 from rtil.inverters.lmmse import LMMSE, GaussianPrior, conjugate_gradient
@@ -254,6 +255,23 @@ def test_project_l1_solves_its_definition():
             over = (a.abs() - middle).clamp_min(0).sum() > r
             low, high = (middle, high) if over else (low, middle)
         torch.testing.assert_close(b, a.sign() * (a.abs() - low).clamp_min(0), atol=1e-9, rtol=0)
+
+
+def test_steps_that_a_gpu_replays_are_those_of_the_loop(method, monkeypatch):
+    G, inverter = method
+    A, y, loss, _ = problem()
+    found, seen = [], []
+    for replay in (False, True):
+        shown = []
+        monkeypatch.setattr(graphs, "wanted", lambda device, steps, replay=replay: replay)
+        monkeypatch.setattr(graphs, "repeated", lambda step, n: (step() for _ in range(n)))
+        found.append(inverter.invert(
+            G, A, y, loss, rngs("abc"), watch=lambda x, shown=shown: shown.append(x.clone())))
+        seen.append(torch.stack(shown))
+    close = {"rtol": 1e-4, "atol": 1e-5}  # step sizes are float32 where they lie on the device
+    torch.testing.assert_close(seen[1], seen[0], **close)
+    for key in ("image", "last", "loss", "last_loss", "history"):
+        torch.testing.assert_close(getattr(found[1], key), getattr(found[0], key), **close)
 
 
 def test_sgd_of_minimise_is_gradient_descent():

@@ -25,6 +25,7 @@ from benchmarks.apart import Here, straightforward
 from benchmarks.record import Row
 from benchmarks.setting import SCALES, Setting, config, generator, images, twin
 from benchmarks.timing import Peak, alternate, ratio_of, synchronise
+from rtil.inverters import graphs
 from rtil.inverters.ilo import ILO
 from rtil.inverters.multicode import MGANPrior
 from rtil.losses import MeasurementLoss
@@ -34,10 +35,11 @@ from rtil.runtime import CONFIGS, seeded
 BATCHES = (1, 4, 12)
 RATIO = 0.1  # m/n of compressed sensing
 SKIP, FEWEST, MOST, LONG = 1, 4, 40, 0.4  # steps left out; steps a stage; seconds of a stage
+SKIP_GPU = graphs.WARM + 2  # likewise: those before the step is recorded, and the first replay
 
 
 class Stopwatch:
-    """A `watch` that times the steps of every stage, but for the first SKIP.
+    """A `watch` that times the steps of every stage, but for the first few.
 
     Args:
         stages: steps of each stage; every stage shows one iterate more.
@@ -47,7 +49,8 @@ class Stopwatch:
     def __init__(self, stages: Sequence[int], device: torch.device) -> None:
         self.stages, self.device, self.marks = list(stages), device, []
         ends = [sum(self.stages[: i + 1]) + i for i in range(len(self.stages))]
-        self.spans = [(end - steps + SKIP, end) for end, steps in zip(ends, self.stages)]
+        skip = [SKIP_GPU if graphs.wanted(device, n) else SKIP for n in self.stages]
+        self.spans = [(end - n + s, end) for end, n, s in zip(ends, self.stages, skip)]
 
     def __call__(self, image: torch.Tensor) -> None:
         if any(len(self.marks) in span for span in self.spans):
