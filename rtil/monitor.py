@@ -12,6 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from rtil import results
+from rtil.graphs import Noted
 from rtil.latents.family import Family
 from rtil.latents.mixture import Mixture
 from rtil.metrics import to_unit
@@ -30,6 +31,11 @@ class Terms:
     def add(self, step: int, name: str, values: Tensor, members: tuple[str, ...] = ()) -> None:
         """Notes values (B,) of a term; members[b] names the family member of sample b."""
         self.seen.append((step, name, members, values.detach()))
+
+    def note(self, step: int, noted: Noted) -> None:
+        """Adds all that a part of a step noted."""
+        for name, values, members in noted:
+            self.add(step, name, values, members)
 
     def report(self) -> dict[str, float]:
         """Mean of each term over the steps seen, and forgets them.

@@ -21,8 +21,8 @@ import torch.distributed as dist
 from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor, nn
 
+from rtil import graphs
 from rtil import ops as operators
-from rtil.inverters import graphs
 
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16}  # type of feature maps; None: the weights'
 CPUINFO = Path("/proc/cpuinfo")
@@ -204,8 +204,12 @@ def check_numbers(who: str, settings: Mapping, lowest: Mapping[str, float]) -> N
 
 def seeded(device: torch.device | str, *parts: object) -> torch.Generator:
     """A generator whose stream depends on the parts alone, e.g. (seed, image id, "noise")."""
-    digest = hashlib.sha256(repr(parts).encode()).digest()
-    return torch.Generator(device=device).manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+    return torch.Generator(device=device).manual_seed(seed_of(*parts))
+
+
+def seed_of(*parts: object) -> int:
+    """What `seeded` seeds its generator with."""
+    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "little") >> 1
 
 
 def all_sum(x: Tensor) -> Tensor:

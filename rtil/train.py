@@ -23,8 +23,9 @@ import torch.nn.functional as F
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
-from rtil import checkpoint, results
+from rtil import checkpoint, graphs, results
 from rtil.data import ImageData, Prefetch, epoch_indices, load_data, to_float
+from rtil.graphs import Noted, Recorder
 from rtil.latents.family import Family
 from rtil.models.generator import Generator
 from rtil.monitor import Board, Terms, grid, peak_memory_mb
@@ -37,6 +38,7 @@ from rtil.runtime import (
     check_numbers,
     entry,
     provenance,
+    seed_of,
     seeded,
     start,
     stop,
@@ -115,6 +117,10 @@ def loop(
     first, begin, seed, total = nimg, time.perf_counter(), config["seed"], config["total_nimg"]
     since_nimg, since = nimg, begin
     terms, decay = Terms(), config["model"]["ema_decay"]
+    # One generator, seeded anew each step: a recorded step reads its state when it is replayed.
+    rng = seeded(rt.device, seed, "train")
+    run = Recorder(rng, rt.world == 1 and graphs.wanted(rt.device))
+    held: dict[tuple[int, ...], Tensor] = {}
     board = Board(run_dir, nimg, total) if rt.rank == 0 else None
 
     def fetch(at: int) -> Tensor:
@@ -126,15 +132,17 @@ def loop(
             for network in (state.G, state.D, state.G_ema):
                 network.progress(nimg)
             batch = batch_at(config, nimg)
-            rng = seeded(rt.device, seed, "train", rt.rank, nimg)
+            rng.manual_seed(seed_of(seed, "train", rt.rank, nimg))
             real = reals.get(nimg)
             reals.schedule(nimg + batch)
             mirror = config["data"]["mirror"]
             real = prepare(real.to(rt.device), config["resolution"], state.G, mirror, rng)
+            if run.enabled:  # always at one place
+                real = held.setdefault(tuple(real.shape), real).copy_(real)
 
             turn = step * rt.world + rt.rank  # rotates the members of a mixture
-            d_step(config, family, state, real, rng, step, turn, terms)
-            g_step(config, family, state, len(real), rng, step, turn, rt.world, terms)
+            d_step(config, family, state, real, rng, step, turn, terms, run)
+            g_step(config, family, state, len(real), rng, step, turn, rt.world, terms, run)
             follow(state.G_ema, state.G, decay)
             nimg, step = nimg + batch, step + 1
 
@@ -168,15 +176,32 @@ def loop(
 
 def d_step(
     config: dict, family: Family, state: State, real: Tensor, rng: torch.Generator, step: int,
-    turn: int, terms: Terms,
+    turn: int, terms: Terms, run: Recorder | None = None,
 ) -> None:
-    """One step of the discriminator: real images once, then each space's images in turn."""
-    G, D, objective = state.G, state.D, state.objective
+    """One step of the discriminator, and now and then one for its penalty on real images.
+
+    Args:
+        run: how the parts are run; None runs them as they are.
+    """
+    run = run or Recorder(rng, False)
+    objective, batch, stage = state.objective, len(real), state.G.stage
+    drawn = [space.drawn(batch, turn) for space in family.spaces]
+    terms.note(step, run(stage, ("D", batch, *drawn),
+                         lambda: d_losses(config, family, state, real, rng, turn)))
+    if objective.d_every and step % objective.d_every == 0:
+        terms.note(step, run(stage, ("D penalty", batch), lambda: d_penalty(state, real)))
+
+
+def d_losses(
+    config: dict, family: Family, state: State, real: Tensor, rng: torch.Generator, turn: int
+) -> Noted:
+    """An update of the discriminator: real images once, then each space's images in turn."""
+    G, D, objective, noted = state.G, state.D, state.objective, []
     D.requires_grad_(True)
     G.requires_grad_(False)
     state.D_optim.zero_grad(set_to_none=True)
     loss = objective.real(D(real))
-    terms.add(step, "D/real", loss)
+    noted.append(("D/real", loss.detach(), ()))
     loss.mean().backward()
     del loss
     for space, weight in zip(*family):
@@ -185,61 +210,88 @@ def d_step(
             fake = space.synthesize(G, latents)
         members = tuple(space.names[m] for m in latents.member)
         loss = objective.fake(D(fake))
-        terms.add(step, f"D/fake {space_name(space)}", loss, members)
+        noted.append((f"D/fake {space_name(space)}", loss.detach(), members))
         penalty = objective.pair_penalty(D, real, fake, rng)
         if penalty is not None:
-            terms.add(step, f"D/penalty {space_name(space)}", penalty, members)
+            noted.append((f"D/penalty {space_name(space)}", penalty.detach(), members))
             loss = loss + penalty
         (weight * loss.mean()).backward()
         del latents, fake, loss, penalty  # free before the next member's are made
     average_gradients(D.parameters())
     state.D_optim.step()
+    return noted
 
-    if objective.d_every and step % objective.d_every == 0:
-        state.D_optim.zero_grad(set_to_none=True)
-        penalty = objective.d_penalty(D, real)
-        terms.add(step, "D/r1", penalty)
-        penalty.mean().backward()
-        average_gradients(D.parameters())
-        state.D_optim.step()
+
+def d_penalty(state: State, real: Tensor) -> Noted:
+    """An update of the discriminator for its lazy penalty."""
+    state.D.requires_grad_(True)
+    state.D_optim.zero_grad(set_to_none=True)
+    penalty = state.objective.d_penalty(state.D, real)
+    penalty.mean().backward()
+    average_gradients(state.D.parameters())
+    state.D_optim.step()
+    return [("D/r1", penalty.detach(), ())]
 
 
 def g_step(
     config: dict, family: Family, state: State, batch: int, rng: torch.Generator, step: int,
-    turn: int, world: int, terms: Terms,
+    turn: int, world: int, terms: Terms, run: Recorder | None = None,
 ) -> None:
-    """One step of the generator, each space's images in turn."""
-    G, D, objective, mixing = state.G, state.D, state.objective, config["model"]["style_mixing"]
+    """One step of the generator, and now and then one for its penalty; `run` as in d_step."""
+    run = run or Recorder(rng, False)
+    objective, stage = state.objective, state.G.stage
+    drawn = [space.drawn(batch, turn) for space in family.spaces]
+    terms.note(step, run(stage, ("G", batch, *drawn),
+                         lambda: g_losses(config, family, state, batch, rng, turn)))
+    if objective.g_every and step % objective.g_every == 0:
+        few, at = objective.penalty_draw(world, turn)
+        drawn = [space.drawn(few, at) for space in family.spaces]
+        terms.note(step, run(stage, ("G penalty", few, *drawn),
+                             lambda: g_penalty(config, family, state, rng, turn, world)))
+
+
+def g_losses(
+    config: dict, family: Family, state: State, batch: int, rng: torch.Generator, turn: int
+) -> Noted:
+    """An update of the generator, each space's images in turn."""
+    G, D, objective, noted = state.G, state.D, state.objective, []
     D.requires_grad_(False)
     G.requires_grad_(True)
     state.G_optim.zero_grad(set_to_none=True)
     for space, weight in zip(*family):
-        latents = space.sample(G, batch, rng, mixing, turn)
+        latents = space.sample(G, batch, rng, config["model"]["style_mixing"], turn)
         loss = objective.generator(D(space.synthesize(G, latents)))
         members = tuple(space.names[m] for m in latents.member)
-        terms.add(step, f"G/loss {space_name(space)}", loss, members)
+        noted.append((f"G/loss {space_name(space)}", loss.detach(), members))
         (weight * loss.mean()).backward()
         del latents, loss
     average_gradients(G.parameters())
     state.G_optim.step()
+    return noted
 
-    if objective.g_every and step % objective.g_every == 0:
-        state.G_optim.zero_grad(set_to_none=True)
-        for i, (space, weight) in enumerate(zip(*family)):
-            penalty, member = objective.g_penalty(G, space, i, world, rng, mixing, turn)
-            members = tuple(space.names[m] for m in member)
-            terms.add(step, f"G/path {space_name(space)}", penalty, members)
-            (weight * penalty.mean()).backward()
-            del penalty
-        average_gradients(G.parameters())
-        state.G_optim.step()
+
+def g_penalty(
+    config: dict, family: Family, state: State, rng: torch.Generator, turn: int, world: int
+) -> Noted:
+    """An update of the generator for its lazy penalty."""
+    G, mixing, noted = state.G, config["model"]["style_mixing"], []
+    G.requires_grad_(True)
+    state.G_optim.zero_grad(set_to_none=True)
+    for i, (space, weight) in enumerate(zip(*family)):
+        penalty, member = state.objective.g_penalty(G, space, i, world, rng, mixing, turn)
+        members = tuple(space.names[m] for m in member)
+        noted.append((f"G/path {space_name(space)}", penalty.detach(), members))
+        (weight * penalty.mean()).backward()
+        del penalty
+    average_gradients(G.parameters())
+    state.G_optim.step()
+    return noted
 
 
 @torch.no_grad()
 def follow(average: nn.Module, network: nn.Module, decay: float) -> None:
     """Moves the averaged weights: average <- decay average + (1 - decay) weights."""
-    for a, p in zip(average.parameters(), network.parameters()):
-        a.lerp_(p, 1.0 - decay)
+    torch._foreach_lerp_([*average.parameters()], [*network.parameters()], 1.0 - decay)
 
 
 def validate(cfg: DictConfig) -> None:
@@ -293,7 +345,10 @@ def build_state(config: dict, family: Family, rt: Runtime) -> State:
         # A lazy penalty adds a step every `every` steps (Karras et al. 2020, App. B).
         share = every / (every + 1) if every else 1.0
         betas = tuple(beta**share for beta in model["betas"])
-        return torch.optim.Adam(network.parameters(), model["lr"] * share, betas, fused=True)
+        return torch.optim.Adam(
+            network.parameters(), model["lr"] * share, betas, fused=True,
+            capturable=rt.device.type == "cuda",
+        )
 
     G_ema = copy.deepcopy(G).eval().requires_grad_(False)
     return State(G, D, G_ema, objective, adam(G, objective.g_every), adam(D, objective.d_every))
@@ -364,6 +419,9 @@ def restore(run_dir: Path, state: State) -> tuple[int, int]:
             checkpoint.load_weights(part, content[name], path)
         else:
             part.load_state_dict(content[name])
+            on_gpu = next(state.G.parameters()).is_cuda
+            for group in part.param_groups:  # it may come from another device
+                group["capturable"] = on_gpu
     return content["nimg"], content["step"]
 
 

@@ -1,11 +1,12 @@
 """What only a CUDA device can show: `bash scripts/test.sh -m gpu` on a machine that has one."""
 
+import json
+
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-from rtil import checkpoint, invert, results, train
-from rtil.inverters import graphs
+from rtil import checkpoint, graphs, invert, results, train
 from rtil.inverters.ilo import ILO
 from rtil.inverters.multicode import MGANPrior
 from rtil.losses import MeasurementLoss
@@ -82,12 +83,11 @@ def test_replayed_steps_are_those_started_one_by_one(request, kind, task, precis
         seen.append(torch.stack(shown).cpu())
     assert "cannot be recorded" not in caplog.text
     tolerance = 1e-3 if precision is None else 0.05  # rounding, amplified by the steps
-    for a, b in zip(found, found[1:]):
-        assert a.starts == b.starts and a.history.shape == b.history.shape
-        torch.testing.assert_close(b.history[:5], a.history[:5], rtol=tolerance, atol=1e-5)
-        torch.testing.assert_close(b.loss.cpu(), b.history.amin(0))
-        torch.testing.assert_close(
-            b.history.amin(0), a.history.amin(0), rtol=0.1, atol=1e-4)
+    a, b = found
+    assert a.starts == b.starts and a.history.shape == b.history.shape
+    torch.testing.assert_close(b.history[:5], a.history[:5], rtol=tolerance, atol=1e-5)
+    torch.testing.assert_close(b.loss.cpu(), b.history.amin(0))
+    torch.testing.assert_close(b.history.amin(0), a.history.amin(0), rtol=0.1, atol=1e-4)
     torch.testing.assert_close(seen[1][:5], seen[0][:5], rtol=tolerance, atol=1e-3)
 
 
@@ -105,3 +105,80 @@ def test_a_step_that_cannot_be_recorded_is_run_as_it_is(caplog):
     assert "cannot be recorded" in caplog.text and not graphs.wanted(x.device, 100)
     graphs.set_graphs(True)
     assert float(x[0]) == 30.0 and graphs.wanted(x.device, 100)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize(("model", "rtil"), [
+    ("stylegan2", "ilo_mixture"), ("stylegan2", "ilo"), ("pggan", "mgan_mixture"),
+])
+def test_replayed_training_is_training_started_kernel_by_kernel(
+    tmp_path, caplog, model, rtil, precision
+):
+    if precision == "bf16" and torch.cuda.get_device_capability()[0] < 8:
+        pytest.skip("this GPU has no bfloat16 arithmetic")
+    choice = [f"model={model}", f"rtil={rtil}", "data.num_train=64", "total_nimg=400",
+              "log_every=1", f"hardware.precision={precision}", "hardware.tf32=false"]
+    if model == "stylegan2":
+        choice += ["model.objective.r1_every=3", "model.objective.path_every=2"]
+    else:  # it grows: what was recorded at a smaller size must go
+        choice.append("model.phase_nimg=[120,160,120]")
+    rows, weights = [], []
+    for replay in (False, True):
+        root = tmp_path / str(replay)
+        run("train", *choice, f"root={root}", f"hardware.cuda_graphs={replay}")
+        (run_dir,) = (root / "train").iterdir()
+        rows.append([json.loads(line) for line in (run_dir / "log.jsonl").open()])
+        content = checkpoint.load(checkpoint.latest(run_dir))
+        weights.append({key: content[key] for key in ("G", "D", "G_ema", "objective")})
+    assert "cannot be recorded" not in caplog.text
+    assert len(rows[0]) == len(rows[1]) == 50
+    for i, (a, b) in enumerate(zip(*rows)):
+        assert a.keys() == b.keys()
+        loose = 1e-4 * 2 ** (i / 4) + (0.02 if precision == "bf16" else 0)  # rounding grows
+        for key in a.keys() - {"images_per_second", "peak_memory_mb", "seconds"}:
+            assert b[key] == pytest.approx(a[key], rel=loose, abs=loose), (i, key)
+    for part in weights[0]:
+        for key, a in weights[0][part].items():
+            b = weights[1][part][key]
+            assert float((a - b).norm()) <= 0.1 * float(a.norm()) + 0.1, (part, key)
+
+
+def test_a_part_that_cannot_be_recorded_is_run_as_it_is_and_draws_the_same(caplog):
+    found = []
+    for enabled in (False, True):
+        graphs.set_graphs(True)
+        rng = seeded("cuda", "draws")
+        run_part = graphs.Recorder(rng, enabled)
+        x, drawn = torch.zeros(4, device="cuda"), []
+
+        def part(x=x, rng=rng):
+            x.copy_(torch.randn(4, generator=rng, device="cuda"))
+            assert x.abs().sum().item() > 0  # waits for the device
+            return [("x", x, ())]
+
+        for step in range(6):
+            rng.manual_seed(step)
+            drawn.append(run_part(None, "part", part)[0][1].clone())
+        found.append(torch.stack(drawn))
+    assert torch.equal(*found) and "cannot be recorded" in caplog.text
+    graphs.set_graphs(True)
+
+
+def test_replayed_draws_are_those_of_the_seed_and_place():
+    graphs.set_graphs(True)
+    found = []
+    for enabled in (False, True):
+        rng = seeded("cuda", "draws")
+        run_part = graphs.Recorder(rng, enabled)
+
+        def part(rng=rng):
+            a = torch.randn(1000, generator=rng, device="cuda")
+            return [("a", a * torch.rand(1000, generator=rng, device="cuda"), ())]
+
+        drawn = []
+        for step in range(8):
+            rng.manual_seed(step // 2)  # the second one goes on where the first one ended
+            torch.rand(7, generator=rng, device="cuda")
+            drawn += [run_part(None, "part", part)[0][1] for _ in range(2)]
+        found.append(torch.stack(drawn))
+    assert torch.equal(*found)

@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from rtil.inverters import graphs
+from rtil import graphs
 from rtil.inverters.csgm import CSGM
 from rtil.inverters.ilo import ILO, geodesic_cross
 from rtil.inverters.lmmse import LMMSE, GaussianPrior, conjugate_gradient

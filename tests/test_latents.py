@@ -247,7 +247,7 @@ def test_members_rotate_in_proportion_to_the_weights(weights, cycle, batch, grou
     shares = torch.tensor(weights or [1.0] * 4)
     shares, counts = shares / shares.sum(), torch.zeros(4)
     for turn in range(cycle):
-        member = space.assignment(batch, turn)
+        member = space.drawn(batch, turn)
         size = next(n for n in range(min(batch, group or batch), 0, -1) if batch % n == 0)
         groups = [member[i : i + size] for i in range(0, batch, size)]
         assert len(member) == batch and all(len(set(g)) == 1 for g in groups)

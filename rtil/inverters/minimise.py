@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from rtil.inverters import graphs
+from rtil import graphs
 from rtil.inverters.inverter import Loss, Watch
 from rtil.operators.operator import ForwardOperator
 

@@ -80,7 +80,7 @@ class Mixture(LatentSpace):
                 break
         return tuple(sequence)
 
-    def assignment(self, batch: int, turn: int) -> tuple[int, ...]:
+    def drawn(self, batch: int, turn: int) -> tuple[int, ...]:
         """Member of each sample of draw number `turn`, sorted so that members lie together."""
         group = group_size(batch, self.group)
         groups = batch // group
@@ -96,7 +96,7 @@ class Mixture(LatentSpace):
         style_mixing: float = 0.0,
         turn: int = 0,
     ) -> Latents:
-        member = self.assignment(batch, turn)
+        member = self.drawn(batch, turn)
         counts = [member.count(m) * space.num_codes for m, space in enumerate(self.members)]
         styles = G.sample_w(sum(counts), rng, style_mixing)
         parts = [

@@ -46,6 +46,10 @@ class LatentSpace(ABC):
     def check(self, G: Generator) -> None:
         """Raises ValueError where G cannot be driven by this space."""
 
+    def drawn(self, batch: int, turn: int) -> tuple[int, ...]:
+        """Member of each sample of draw number `turn`; () where every draw is alike."""
+        return ()
+
     @abstractmethod
     def sample(
         self,

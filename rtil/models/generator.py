@@ -78,6 +78,11 @@ class Generator(nn.Module, ABC):
     def image_shape(self) -> tuple[int, int, int]:
         """(C, H, W) of the image it draws now."""
 
+    @property
+    def stage(self) -> tuple[float, ...]:
+        """What `progress` has set: two equal ones compute alike."""
+        return (self.num_blocks,)
+
     @abstractmethod
     def map(self, z0: Tensor) -> Tensor:
         """Maps z0 (B, z_dim) ~ N(0, I) to styles (B, *w_shape)."""

@@ -226,6 +226,10 @@ class PGGANGenerator(Generator):
     def image_shape(self) -> tuple[int, int, int]:
         return (self.image_channels, *self.shapes[self.num_blocks][1:])
 
+    @property
+    def stage(self) -> tuple[float, ...]:
+        return self.num_blocks, self.alpha
+
     def map(self, z0: Tensor) -> Tensor:
         """The identity: z0 (B, z_dim) is all the first block reads."""
         return z0

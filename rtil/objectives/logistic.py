@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -72,6 +73,12 @@ class Logistic(Objective):
         """r1_every (gamma / 2) |grad_x D(x)|^2 for each image (B,)."""
         return self.d_every * self.r1_weight / 2 * gradient_norm2(D, real)
 
+    def penalty_draw(self, world: int, turn: int) -> tuple[int, int]:
+        # Penalties are counted, not steps: where g_every divides a mixture's rotation, every
+        # penalty would meet the same member.
+        batch = max(1, self.path_batch // world)
+        return batch, turn // world // self.g_every * world + turn % world
+
     def g_penalty(
         self,
         G: Generator,
@@ -83,16 +90,13 @@ class Logistic(Objective):
         turn: int,
     ) -> tuple[Tensor, tuple[int, ...]]:
         """path_every weight (|J_w^T y| - a)^2 for each sample; updates the running means a."""
-        batch = max(1, self.path_batch // world)
-        # Penalties are counted, not steps: where g_every divides a mixture's rotation, every
-        # penalty would meet the same member.
-        turn = turn // world // self.g_every * world + turn % world
+        batch, turn = self.penalty_draw(world, turn)
         latents = space.sample(G, batch, rng, style_mixing, turn)
         y = torch.randn((batch, *G.image_shape), generator=rng, device=rng.device)
         lengths = path_lengths(G, space, latents, y.to(latents.w))
 
         mean = getattr(self, f"path_mean_{index}")
-        member = torch.tensor(latents.member, device=mean.device)
+        member = _members(latents.member, mean.device)
         seen = mean.new_zeros(2, len(mean))
         seen[0].index_add_(0, member, lengths.detach().to(mean))
         seen[1].index_add_(0, member, torch.ones_like(member, dtype=seen.dtype))
@@ -101,6 +105,12 @@ class Logistic(Objective):
         mean += torch.where(count > 0, self.path_decay * (average - mean), 0.0)
         error = lengths - mean[member].to(lengths)
         return self.g_every * self.path_weight * error.square(), latents.member
+
+
+@lru_cache(maxsize=256)
+def _members(member: tuple[int, ...], device: torch.device) -> Tensor:
+    """Indices on the device; a copy from the host cannot be part of a recorded step."""
+    return torch.tensor(member, device=device)
 
 
 def gradient_norm2(D: nn.Module, x: Tensor) -> Tensor:

@@ -47,6 +47,10 @@ class Objective(nn.Module, ABC):
     def d_penalty(self, D: nn.Module, real: Tensor) -> Tensor:
         """Penalty (B,) taken every d_every steps, scaled to stand for all of them."""
 
+    def penalty_draw(self, world: int, turn: int) -> tuple[int, int]:
+        """Samples of a penalty on the generator in a step's turn, and the number of their draw."""
+        return 0, turn
+
     @abstractmethod
     def g_penalty(
         self,

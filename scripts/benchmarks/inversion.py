@@ -25,7 +25,7 @@ from benchmarks.apart import Here, straightforward
 from benchmarks.record import Row
 from benchmarks.setting import SCALES, Setting, config, generator, images, twin
 from benchmarks.timing import Peak, alternate, ratio_of, synchronise
-from rtil.inverters import graphs
+from rtil import graphs
 from rtil.inverters.ilo import ILO
 from rtil.inverters.multicode import MGANPrior
 from rtil.losses import MeasurementLoss

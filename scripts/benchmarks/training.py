@@ -22,16 +22,17 @@ from benchmarks.apart import Here, straightforward
 from benchmarks.record import Row
 from benchmarks.setting import FAMILIES, TITLES, Setting, config, images, twin
 from benchmarks.timing import Peak, alternate, ratio_of, seconds_of
-from rtil import checkpoint, train
+from rtil import checkpoint, graphs, train
+from rtil.graphs import Recorder
 from rtil.monitor import Terms
-from rtil.runtime import seeded
+from rtil.runtime import seed_of, seeded
 
 Clock = Callable[[Callable[[], object]], float]
 LARGE = 128  # sides from which a CPU warms up with one image and times penalties in one round
 
 
 class Ours:
-    """rtil's training of one family, a step in its parts."""
+    """rtil's training of one family, a step in its parts; on a GPU replayed as in training."""
 
     def __init__(self, cfg: dict, setting: Setting) -> None:
         torch.manual_seed(0)
@@ -42,18 +43,27 @@ class Ours:
         self.every = {"r1": objective.d_every, "path": objective.g_every}
         names, self.passes = self.family.spaces[0].names, len(self.family.spaces)
         self.turns = 1 if cfg["model"]["name"] == "stylegan2" else len(names)
+        self.rng = seeded(self.device, "bench")
+        self.run = Recorder(self.rng, graphs.wanted(self.device))
+        self.real: torch.Tensor | None = None
 
     def prepare(self, raw: torch.Tensor) -> torch.Tensor:
-        mirror, rng = self.cfg["data"]["mirror"], seeded(self.device, "bench")
-        return train.prepare(raw, self.cfg["resolution"], self.state.G, mirror, rng)
+        self.rng.manual_seed(seed_of("bench"))
+        mirror = self.cfg["data"]["mirror"]
+        real = train.prepare(raw, self.cfg["resolution"], self.state.G, mirror, self.rng)
+        if self.run.enabled:
+            real = self.real = real if self.real is None else self.real.copy_(real)
+        return real
 
     def d_step(self, real: torch.Tensor, step: int, turn: int) -> None:
-        rng = seeded(self.device, "bench", turn)
-        train.d_step(self.cfg, self.family, self.state, real, rng, step, turn, Terms())
+        self.rng.manual_seed(seed_of("bench", turn))
+        train.d_step(self.cfg, self.family, self.state, real, self.rng, step, turn, Terms(),
+                     self.run)
 
     def g_step(self, batch: int, step: int, turn: int) -> None:
-        rng = seeded(self.device, "bench", turn)
-        train.g_step(self.cfg, self.family, self.state, batch, rng, step, turn, 1, Terms())
+        self.rng.manual_seed(seed_of("bench", turn))
+        train.g_step(self.cfg, self.family, self.state, batch, self.rng, step, turn, 1, Terms(),
+                     self.run)
 
     def follow(self) -> None:
         train.follow(self.state.G_ema, self.state.G, self.cfg["model"]["ema_decay"])
@@ -152,10 +162,14 @@ class Timed:
         path = counts.pop("path", 0.0)  # its batch is its own
         self.counts = {key: n * len(raw) / len(few) for key, n in counts.items()} | {"path": path}
         self.executed = sum(self.counts.values())
+        if raw.is_cuda and isinstance(steps, Ours):
+            for _ in range(graphs.WARM + 1):
+                self(0)
 
     def __call__(self, r: int) -> dict[str, float]:
         clock = partial(seconds_of, device=self.raw.device)
-        parts = mean_step(self.steps, self.raw, clock, r, self.lazy)
+        # On a GPU always the same members: those of another round would be recorded anew.
+        parts = mean_step(self.steps, self.raw, clock, 0 if self.raw.is_cuda else r, self.lazy)
         if self.large:
             self.lazy = {key: parts[key] for key in ("r1", "path") if key in parts}
         return parts

@@ -1,0 +1,147 @@
+"""CUDA graphs: a step recorded once and launched as one, instead of kernel by kernel.
+
+A step on small images takes a GPU less time than Python takes to start its kernels. Replayed, the
+kernels, their order and their inputs are those of the step run by Python: `repeated` does it for
+the steps of an inversion, `Recorder` for the parts of a training step.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterator
+
+import torch
+from torch import Tensor
+
+log = logging.getLogger("rtil.graphs")
+
+WARM = 3  # runs before recording: libraries choose algorithms and take workspace in them
+FEWEST = 20  # steps of an inversion below which recording costs more than it saves
+MOST = 64  # recorded parts; a training that asks for more has too many members to record
+
+_enabled = True
+_failed = False
+Noted = list[tuple[str, Tensor, tuple[str, ...]]]
+
+
+def set_graphs(enabled: bool) -> None:
+    """Whether steps on a GPU are replayed (config key hardware.cuda_graphs)."""
+    global _enabled, _failed
+    _enabled, _failed = enabled, False
+
+
+def wanted(device: torch.device, steps: int = FEWEST) -> bool:
+    """Whether so many steps on this device are to be replayed."""
+    return _enabled and not _failed and device.type == "cuda" and steps >= FEWEST
+
+
+def recorded(
+    work: Callable[[], object], side: torch.cuda.Stream, pool: object = None,
+    rng: torch.Generator | None = None,
+) -> tuple[torch.cuda.CUDAGraph, object] | None:
+    """The graph of what `work` starts, and its result; nothing of it has been computed then.
+
+    None, and one warning, where it cannot be recorded because it waits for the device, copies from
+    the host or finds no memory; nothing is recorded in this process from then on.
+
+    Args:
+        side: stream that the runs before this one used.
+        pool: memory shared with other graphs of which one runs at a time.
+        rng: on the GPU, read by `work`; each replay draws from its state at that time.
+    """
+    global _failed
+    graph = torch.cuda.CUDAGraph()
+    if rng is not None:
+        graph.register_generator_state(rng)
+    try:
+        with torch.cuda.graph(graph, pool=pool, stream=side):
+            result = work()
+    except RuntimeError as error:
+        _failed = True
+        reason = str(error).split("\n")[0]
+    else:
+        return graph, result
+    torch.cuda.synchronize()
+    torch.cuda.empty_cache()
+    log.warning(
+        "A step cannot be recorded as a CUDA graph and is started kernel by kernel, which is "
+        "slower: %s (hardware.cuda_graphs=false silences this)", reason,
+    )
+    return None
+
+
+def repeated(step: Callable[[], Tensor], times: int) -> Iterator[Tensor]:
+    """Runs a step so many times on the current GPU and yields what it returns each time.
+
+    The first WARM are run as they are, then one is recorded and replayed; one that cannot be
+    recorded is run as it is.
+
+    Args:
+        step: works on tensors that stay in place, so that running it again goes on from them;
+            depends on nothing else that changes. Its result may be overwritten by the next run.
+    """
+    here, side = torch.cuda.current_stream(), torch.cuda.Stream()
+    warm = min(WARM, times)
+    for _ in range(warm):
+        side.wait_stream(here)
+        with torch.cuda.stream(side):
+            result = step()
+        here.wait_stream(side)
+        yield result
+    found = recorded(step, side) if times > warm else None
+    for _ in range(times - warm):
+        if found is None:
+            yield step()
+        else:
+            graph, result = found
+            graph.replay()
+            yield result
+
+
+class Recorder:
+    """Runs parts of a training step, replaying those that have come WARM times before.
+
+    A part is a function without arguments that works on tensors which stay in place, draws from
+    `rng` alone, and returns what it notes: (name, values, members) of losses.
+
+    Args:
+        rng: generator on the device. enabled: False runs every part as it is.
+    """
+
+    def __init__(self, rng: torch.Generator, enabled: bool) -> None:
+        self.rng, self.enabled = rng, enabled
+        self.stage: Hashable = None
+        self.parts: dict[Hashable, tuple[torch.cuda.CUDAGraph, Noted]] = {}
+        self.runs: Counter = Counter()
+        if enabled:
+            self.side, self.pool = torch.cuda.Stream(), torch.cuda.graph_pool_handle()
+
+    def __call__(self, stage: Hashable, key: Hashable, part: Callable[[], Noted]) -> Noted:
+        """Runs a part; what it noted stays valid.
+
+        Args:
+            stage: of growing; graphs of another one are dropped.
+            key: all else that decides which kernels the part starts, and on what.
+        """
+        if not self.enabled or not wanted(self.rng.device):
+            return part()
+        if stage != self.stage:
+            self.stage = stage
+            self.parts.clear()
+            self.runs.clear()
+        if key not in self.parts and self.runs[key] >= WARM and len(self.parts) < MOST:
+            found = recorded(part, self.side, self.pool, self.rng)
+            if found is not None:
+                self.parts[key] = found
+        if key in self.parts:
+            graph, noted = self.parts[key]
+            graph.replay()
+            return [(name, values.clone(), members) for name, values, members in noted]
+        self.runs[key] += 1
+        here = torch.cuda.current_stream()
+        self.side.wait_stream(here)
+        with torch.cuda.stream(self.side):
+            noted = part()
+        here.wait_stream(self.side)
+        return noted
