@@ -39,36 +39,24 @@ def wanted(device: torch.device, steps: int = FEWEST) -> bool:
 def recorded(
     work: Callable[[], object], side: torch.cuda.Stream, pool: object = None,
     rng: torch.Generator | None = None,
-) -> tuple[torch.cuda.CUDAGraph, object] | None:
+) -> tuple[torch.cuda.CUDAGraph, object]:
     """The graph of what `work` starts, and its result; nothing of it has been computed then.
-
-    None, and one warning, where it cannot be recorded because it waits for the device, copies from
-    the host or finds no memory; nothing is recorded in this process from then on.
 
     Args:
         side: stream that the runs before this one used.
         pool: memory shared with other graphs of which one runs at a time.
         rng: on the GPU, read by `work`; each replay draws from its state at that time.
+
+    Raises:
+        RuntimeError: it cannot be recorded because it waits for the device, copies from the host
+            or finds no memory. `rng` cannot be used any more then.
     """
-    global _failed
     graph = torch.cuda.CUDAGraph()
     if rng is not None:
         graph.register_generator_state(rng)
-    try:
-        with torch.cuda.graph(graph, pool=pool, stream=side):
-            result = work()
-    except RuntimeError as error:
-        _failed = True
-        reason = str(error).split("\n")[0]
-    else:
-        return graph, result
-    torch.cuda.synchronize()
-    torch.cuda.empty_cache()
-    log.warning(
-        "A step cannot be recorded as a CUDA graph and is started kernel by kernel, which is "
-        "slower: %s (hardware.cuda_graphs=false silences this)", reason,
-    )
-    return None
+    with torch.cuda.graph(graph, pool=pool, stream=side):
+        result = work()
+    return graph, result
 
 
 def repeated(step: Callable[[], Tensor], times: int) -> Iterator[Tensor]:
@@ -81,6 +69,7 @@ def repeated(step: Callable[[], Tensor], times: int) -> Iterator[Tensor]:
         step: works on tensors that stay in place, so that running it again goes on from them;
             depends on nothing else that changes. Its result may be overwritten by the next run.
     """
+    global _failed
     here, side = torch.cuda.current_stream(), torch.cuda.Stream()
     warm = min(WARM, times)
     for _ in range(warm):
@@ -89,7 +78,21 @@ def repeated(step: Callable[[], Tensor], times: int) -> Iterator[Tensor]:
             result = step()
         here.wait_stream(side)
         yield result
-    found = recorded(step, side) if times > warm else None
+    if times == warm:
+        return
+    found, reason = None, ""
+    try:
+        found = recorded(step, side)
+    except RuntimeError as error:
+        reason = first_line(error)
+    if reason:  # past the except, where the error would hold memory
+        _failed = True
+        torch.cuda.synchronize()
+        torch.cuda.empty_cache()
+        log.warning(
+            "A step cannot be recorded as a CUDA graph and is started kernel by kernel, which is "
+            "slower: %s (hardware.cuda_graphs=false silences this)", reason,
+        )
     for _ in range(times - warm):
         if found is None:
             yield step()
@@ -97,6 +100,11 @@ def repeated(step: Callable[[], Tensor], times: int) -> Iterator[Tensor]:
             graph, result = found
             graph.replay()
             yield result
+
+
+def first_line(error: Exception) -> str:
+    """The first line of its message."""
+    return str(error).split("\n")[0] or type(error).__name__
 
 
 class Recorder:
@@ -123,6 +131,9 @@ class Recorder:
         Args:
             stage: of growing; graphs of another one are dropped.
             key: all else that decides which kernels the part starts, and on what.
+
+        Raises:
+            RuntimeError: a part cannot be recorded; says how to train without.
         """
         if not self.enabled or not wanted(self.rng.device):
             return part()
@@ -131,9 +142,14 @@ class Recorder:
             self.parts.clear()
             self.runs.clear()
         if key not in self.parts and self.runs[key] >= WARM and len(self.parts) < MOST:
-            found = recorded(part, self.side, self.pool, self.rng)
-            if found is not None:
-                self.parts[key] = found
+            try:
+                self.parts[key] = recorded(part, self.side, self.pool, self.rng)
+            except RuntimeError as error:
+                raise RuntimeError(
+                    f"train: the part {key} of a step cannot be recorded as a CUDA graph: "
+                    f"{first_line(error)}. The same command with hardware.cuda_graphs=false "
+                    "trains without, from the last checkpoint on."
+                ) from error
         if key in self.parts:
             graph, noted = self.parts[key]
             graph.replay()

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import platform
 import sys
+import time
 import traceback
 from pathlib import Path
 
@@ -60,6 +61,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     parser.add_argument("--threads", type=int, default=None, help="CPU threads (all cores)")
     parser.add_argument("--repeats", type=int, default=None, help="rounds (5; 2 with --quick)")
+    parser.add_argument("--only", nargs="+", metavar="NAME", default=None,
+                        help="units in this order, by the names it prints, e.g. 'ILO 64'")
+    parser.add_argument("--limit", type=float, default=None, metavar="SECONDS",
+                        help="starts no unit after so many seconds")
     parser.add_argument("--out", type=Path, default=Path("bench.json"))
     args = parser.parse_args(arguments)
     args.batch = {int(k): int(v) for k, v in (text.split("=") for text in args.batch)}
@@ -80,22 +85,41 @@ def environment(setting: Setting) -> dict:
                       "scripts/benchmarks/flops.py"}
 
 
-def run(groups: dict, setting: Setting, record: Record) -> int:
-    """Measures every unit of the groups; returns how many failed."""
-    failed = 0
-    for group, units in groups.items():
-        for name, measure in units(setting):
-            print(f"{name} ...", flush=True)
-            with Others() as others:
-                rows = attempt(group, name, measure)
-            if others.share is not None and others.share > BUSY:
-                print(f"  other processes took {others.share:.0%} of the machine: the figures "
-                      "are doubtful", flush=True)
-            failed += any(row.error is not None for row in rows)
-            for row in rows:
-                row.details["others_share"] = others.share
-                record.add(row)
-                print("  " + " | ".join(cell for cell in row.line() if cell), flush=True)
+def chosen(groups: dict, setting: Setting, only: list[str] | None) -> list[tuple]:
+    """(group, name, unit) of what is measured, in order.
+
+    Raises:
+        ValueError: a name that no unit has.
+    """
+    units = [(group, name, measure) for group, found in groups.items()
+             for name, measure in found(setting)]
+    if only is None:
+        return units
+    names = {name: (group, name, measure) for group, name, measure in units}
+    if unknown := [name for name in only if name not in names]:
+        raise ValueError(f"--only: no unit is called {', '.join(unknown)}; there are "
+                         f"{', '.join(names)}.")
+    return [names[name] for name in only]
+
+
+def run(units: list[tuple], setting: Setting, record: Record, limit: float | None = None) -> int:
+    """Measures every unit; returns how many failed."""
+    failed, begin = 0, time.monotonic()
+    for group, name, measure in units:
+        if limit is not None and time.monotonic() - begin > limit:
+            print(f"{name}: left out, {limit:g} s are over", flush=True)
+            continue
+        print(f"{name} ...", flush=True)
+        with Others() as others:
+            rows = attempt(group, name, measure)
+        if others.share is not None and others.share > BUSY:
+            print(f"  other processes took {others.share:.0%} of the machine: the figures "
+                  "are doubtful", flush=True)
+        failed += any(row.error is not None for row in rows)
+        for row in rows:
+            row.details["others_share"] = others.share
+            record.add(row)
+            print("  " + " | ".join(cell for cell in row.line() if cell), flush=True)
     return failed
 
 
@@ -114,9 +138,14 @@ def main(arguments: list[str] | None = None) -> int:
     rt = start(args.device, args.threads)
     setting = Setting(rt, args.sizes, args.repeats, args.quick, args.batch)
     record = Record(args.out, environment(setting))
-    chosen = args.rows or [g for g in GROUPS if g != "gpu" or rt.device.type == "cuda"]
-    groups = {name: units for name, units in GROUPS.items() if name in chosen}
-    failed = run(groups, setting, record)
+    rows = args.rows or [g for g in GROUPS if g != "gpu" or rt.device.type == "cuda"]
+    groups = {name: units for name, units in GROUPS.items() if name in rows}
+    try:
+        units = chosen(groups, setting, args.only)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
+    failed = run(units, setting, record, args.limit)
     print()
     print(f"{record.environment['device']}, {torch.get_num_threads()} threads, torch "
           f"{torch.__version__}, commit {record.environment['commit']}")

@@ -186,7 +186,7 @@ def test_every_row_is_on_disk_before_the_next_is_measured(tmp_path):
         return [(f"unit {i}", measure(i)) for i in range(3)]
 
     record = Record(path, {"device": "a CPU"})
-    assert bench.run({"train": units}, None, record) == 1
+    assert bench.run(bench.chosen({"train": units}, None, None), None, record) == 1
     written = json.loads(path.read_text())
     assert written["device"] == "a CPU"
     assert [r["error"] for r in written["rows"]] == [None, "RuntimeError: no memory", None]

@@ -134,7 +134,7 @@ def test_replayed_training_is_training_started_kernel_by_kernel(
     assert len(rows[0]) == len(rows[1]) == 50
     for i, (a, b) in enumerate(zip(*rows)):
         assert a.keys() == b.keys()
-        loose = 1e-4 * 2 ** (i / 4) + (0.02 if precision == "bf16" else 0)  # rounding grows
+        loose = 0.05 * 2 ** (i / 8) if precision == "bf16" else 1e-4 * 2 ** (i / 4)  # it grows
         for key in a.keys() - {"images_per_second", "peak_memory_mb", "seconds"}:
             assert b[key] == pytest.approx(a[key], rel=loose, abs=loose), (i, key)
     for part in weights[0]:
@@ -143,25 +143,20 @@ def test_replayed_training_is_training_started_kernel_by_kernel(
             assert float((a - b).norm()) <= 0.1 * float(a.norm()) + 0.1, (part, key)
 
 
-def test_a_part_that_cannot_be_recorded_is_run_as_it_is_and_draws_the_same(caplog):
-    found = []
-    for enabled in (False, True):
-        graphs.set_graphs(True)
-        rng = seeded("cuda", "draws")
-        run_part = graphs.Recorder(rng, enabled)
-        x, drawn = torch.zeros(4, device="cuda"), []
-
-        def part(x=x, rng=rng):
-            x.copy_(torch.randn(4, generator=rng, device="cuda"))
-            assert x.abs().sum().item() > 0  # waits for the device
-            return [("x", x, ())]
-
-        for step in range(6):
-            rng.manual_seed(step)
-            drawn.append(run_part(None, "part", part)[0][1].clone())
-        found.append(torch.stack(drawn))
-    assert torch.equal(*found) and "cannot be recorded" in caplog.text
+def test_a_part_that_cannot_be_recorded_says_how_to_train_without():
     graphs.set_graphs(True)
+    run_part = graphs.Recorder(seeded("cuda", "draws"), True)
+    x = torch.ones(4, device="cuda")
+
+    def part():
+        assert x.sum().item() == 4  # waits for the device
+        return [("x", x, ())]
+
+    for _ in range(graphs.WARM):
+        run_part(None, "part", part)
+    with pytest.raises(RuntimeError, match=r"part cannot be recorded|hardware.cuda_graphs=false"):
+        run_part(None, "part", part)
+    torch.cuda.synchronize()
 
 
 def test_replayed_draws_are_those_of_the_seed_and_place():

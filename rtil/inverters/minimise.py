@@ -190,8 +190,9 @@ def _replayed(
     count, batch, device = len(factors), len(y), y.device
     table = torch.tensor([[lr * factor for lr in groups] for factor in factors], device=device)
     rates = [torch.zeros((), device=device) for _ in groups]
+    more = {"capturable": True} if kind is torch.optim.Adam else {}
     optim = kind([{"params": group, "lr": lr} for lr, group in zip(rates, groups.values())],
-                 rates[0], fused=True, **({"capturable": True} if kind is torch.optim.Adam else {}))
+                 rates[0], fused=True, **more)
     row = torch.zeros(1, dtype=torch.long, device=device)
     history = y.new_empty(count + 1, batch)
     best, best_loss = y.new_zeros(batch, *in_shape), y.new_full((batch,), torch.inf)

@@ -1,8 +1,8 @@
 """Rows that only a GPU makes meaningful; `--rows gpu` rehearses them on a CPU.
 
 Images per second against batch until they saturate, the inversion step replayed as a CUDA graph
-and compiled with mode="reduce-overhead", seconds per 1000 images and length of the paper's training,
-its peak memory with 3 images, and profiles.
+and compiled with mode="reduce-overhead", seconds per 1000 images and length of the paper's
+training, its peak memory with 3 images, and profiles.
 """
 
 from __future__ import annotations
