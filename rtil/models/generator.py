@@ -80,7 +80,7 @@ class Generator(nn.Module, ABC):
 
     @property
     def stage(self) -> tuple[float, ...]:
-        """What `progress` has set: two equal ones compute alike."""
+        """What `progress` has set and decides which kernels a step starts."""
         return (self.num_blocks,)
 
     @abstractmethod

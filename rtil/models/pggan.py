@@ -70,6 +70,36 @@ def check_phases(who: str, phase_nimg: list[int] | None, blocks: int) -> list[in
     return phases
 
 
+class Growing(nn.Module):
+    """What generator and discriminator share while they grow.
+
+    Attributes:
+        alpha: weight of the newest size, which fades in from 0 to 1.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        # Where the maps are: a recorded step (rtil.graphs) reads it when it is replayed.
+        self.register_buffer("fade", torch.ones(()), persistent=False)
+        self._alpha = 1.0
+
+    @property
+    def alpha(self) -> float:
+        return self._alpha
+
+    @alpha.setter
+    def alpha(self, value: float) -> None:
+        self._alpha = value
+        self.fade.fill_(value)
+
+    def faded(self, old: Tensor, new: Tensor) -> Tensor:
+        """old + alpha (new - old)."""
+        if new.dtype == self.fade.dtype:
+            return torch.lerp(old, new, self.fade)
+        wide = torch.promote_types(new.dtype, self.fade.dtype)
+        return torch.lerp(old.to(wide), new.to(wide), self.fade.to(wide)).to(new.dtype)
+
+
 def _same(x: Tensor) -> Tensor:
     return x
 
@@ -143,7 +173,7 @@ class ConvBlock(nn.Module):
         return x
 
 
-class PGGANGenerator(Generator):
+class PGGANGenerator(Growing, Generator):
     """The generator of Karras et al. 2018 (paper, Table 2).
 
     Differs from Karras et al. 2018 by default, as the published RTIL module does: features are
@@ -228,7 +258,7 @@ class PGGANGenerator(Generator):
 
     @property
     def stage(self) -> tuple[float, ...]:
-        return self.num_blocks, self.alpha
+        return self.num_blocks, self.alpha < 1.0
 
     def map(self, z0: Tensor) -> Tensor:
         """The identity: z0 (B, z_dim) is all the first block reads."""
@@ -251,7 +281,7 @@ class PGGANGenerator(Generator):
 
     def image(self, state: State, w: Tensor) -> Tensor:
         rgb = self.to_rgb[self.num_blocks - 1](self.around.before(state.x.to(self.input.dtype)))
-        return rgb if state.rgb is None else torch.lerp(state.rgb, rgb, self.alpha)
+        return rgb if state.rgb is None else self.faded(state.rgb, rgb)
 
     def style_prior(self, num_samples: int, rng: torch.Generator) -> StylePrior:
         """z0 itself is standard normal: mean 0, standard deviation 1, no activation."""
@@ -263,7 +293,7 @@ class PGGANGenerator(Generator):
         self.num_blocks, self.alpha = growth(nimg, self.phase_nimg, self.max_blocks)
 
 
-class PGGANDiscriminator(nn.Module):
+class PGGANDiscriminator(Growing):
     """The discriminator of Karras et al. 2018, growing with the generator.
 
     Args:
@@ -316,7 +346,7 @@ class PGGANDiscriminator(nn.Module):
                 break
             h = F.avg_pool2d(h, 2)
             if i == top and self.alpha < 1.0:
-                h = torch.lerp(self.from_rgb[i - 1](F.avg_pool2d(x, 2)), h, self.alpha)
+                h = self.faded(self.from_rgb[i - 1](F.avg_pool2d(x, 2)), h)
         return self.score(h.flatten(1))[:, 0]
 
     def progress(self, nimg: int) -> None:
