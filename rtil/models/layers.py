@@ -161,14 +161,21 @@ def check_resolution(who: str, resolution: int, channels: dict[int, int]) -> dic
     """Validates a power-of-two resolution and its channel table, and returns it as {size: width}.
 
     Raises:
-        ValueError: the resolution is not a power of two from 8 up, or the table lacks a size.
+        ValueError: the resolution is not a power of two from 8 up, or the table is none or lacks a
+            size.
     """
     if resolution < 8 or resolution & (resolution - 1):
         raise ValueError(
             f"{who}: resolution={resolution} is not a power of two from 8 up; "
             "use 8, 16, 32, 64, 128, 256, ..."
         )
-    table = {int(size): int(width) for size, width in channels.items()}
+    try:
+        table = {int(size): int(width) for size, width in channels.items()}
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{who}: channels={channels!r} is no table of whole numbers {{size: width}}, such as "
+            "'{4: 64, 8: 32}'; in a shell it needs the quotes."
+        ) from error
     sizes = [2**i for i in range(2, resolution.bit_length())]
     missing = [size for size in sizes if table.get(size, 0) < 1]
     if missing:
