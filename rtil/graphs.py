@@ -122,8 +122,8 @@ class Recorder:
         self.stage: Hashable = None
         self.parts: dict[Hashable, tuple[torch.cuda.CUDAGraph, Noted]] = {}
         self.runs: Counter = Counter()
-        if enabled:
-            self.side, self.pool = torch.cuda.Stream(), torch.cuda.graph_pool_handle()
+        self.side = torch.cuda.Stream() if enabled else None
+        self.pool = torch.cuda.graph_pool_handle() if enabled else None
 
     def __call__(self, stage: Hashable, key: Hashable, part: Callable[[], Noted]) -> Noted:
         """Runs a part; what it noted stays valid.
@@ -143,7 +143,7 @@ class Recorder:
             self.runs.clear()
         if key not in self.parts and self.runs[key] >= WARM and len(self.parts) < MOST:
             try:
-                self.parts[key] = recorded(part, self.side, self.pool, self.rng)
+                self.parts[key] = self.record(part)
             except RuntimeError as error:
                 raise RuntimeError(
                     f"train: the part {key} of a step cannot be recorded as a CUDA graph: "
@@ -155,6 +155,14 @@ class Recorder:
             graph.replay()
             return [(name, values.clone(), members) for name, values, members in noted]
         self.runs[key] += 1
+        return self.run(part)
+
+    def record(self, part: Callable[[], Noted]) -> tuple[torch.cuda.CUDAGraph, Noted]:
+        """The graph of a part and where it notes."""
+        return recorded(part, self.side, self.pool, self.rng)
+
+    def run(self, part: Callable[[], Noted]) -> Noted:
+        """Runs a part as it is, beside the stream of the others."""
         here = torch.cuda.current_stream()
         self.side.wait_stream(here)
         with torch.cuda.stream(self.side):

@@ -1,12 +1,15 @@
 """Laws of training: resuming, several processes, what is refused and what survives."""
 
+import copy
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -16,7 +19,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from PIL import Image
 
-from rtil import checkpoint, train
+from rtil import checkpoint, graphs, train
 from rtil.latents.additive import Additive
 from rtil.monitor import Terms
 from rtil.runtime import CONFIGS, start
@@ -316,3 +319,61 @@ def test_sample_grid_has_a_row_for_every_member(tmp_path):
     run_dir = run(tmp_path / "run", "rtil=ilo_mixture", "total_nimg=8")
     image = Image.open(run_dir / "samples-0000000008.png")
     assert image.size == (8 * 66 + 2, 3 * 66 + 2)  # 8 columns, G^0 .. G^2, padding of 2
+
+
+class ByHand(graphs.Recorder):
+    """A recorder whose graphs run the recorded part again: what it closed over stays."""
+
+    replays: ClassVar[list[int]] = []
+
+    def __init__(self, rng, enabled):
+        super().__init__(rng, False)
+        self.enabled = True
+
+    def run(self, part):
+        return part()
+
+    def record(self, part):
+        noted = []
+
+        class Graph:
+            def replay(self):
+                ByHand.replays.append(1)
+                for place, (_, values, _) in zip(noted, part(), strict=True):
+                    place[1].copy_(values)
+
+        state = self.rng.get_state()
+        copies = [copy.deepcopy(part.__closure__[i].cell_contents)
+                  for i in range(len(part.__closure__))]
+        names = part.__code__.co_freevars
+        dry = types.FunctionType(part.__code__, part.__globals__, closure=tuple(
+            types.CellType(self.rng if name == "rng" else value)
+            for name, value in zip(names, copies)))
+        noted += dry()  # shapes and members, on copies: recording computes nothing
+        self.rng.set_state(state)
+        return Graph(), noted
+
+
+@pytest.mark.parametrize(("model", "rtil"), [
+    *(pytest.param(*arm, marks=pytest.mark.slow) for arm in ARMS if "mixture" not in arm[1]),
+    *(arm for arm in ARMS if "mixture" in arm[1]),
+])
+def test_what_a_recorded_part_is_known_by_decides_what_it_computes(
+    tmp_path, monkeypatch, model, rtil
+):
+    choice = [f"model={model}", f"rtil={rtil}", "total_nimg=240", "log_every=1"]
+    if model == "stylegan2":
+        choice += ["model.objective.r1_every=3", "model.objective.path_every=2"]
+    run(tmp_path / "plain", *choice)
+    monkeypatch.setattr(train, "Recorder", ByHand)
+    monkeypatch.setattr(graphs, "wanted", lambda device, steps=0: True)
+    ByHand.replays.clear()
+    run(tmp_path / "recorded", *choice)
+    assert len(ByHand.replays) > 20
+    assert_equal_trees(weights(tmp_path / "plain"), weights(tmp_path / "recorded"))
+    plain, recorded = ([json.loads(line) for line in (tmp_path / name / "log.jsonl").open()]
+                       for name in ("plain", "recorded"))
+    measured = {"images_per_second", "peak_memory_mb", "seconds"}
+    for a, b in zip(plain, recorded, strict=True):
+        assert {k: v for k, v in a.items() if k not in measured} == {
+            k: v for k, v in b.items() if k not in measured}
