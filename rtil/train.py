@@ -1,7 +1,8 @@
 """Trains a generator and its latent family: `python -m rtil.train model=stylegan2 rtil=ilo`.
 
-The whole GAN loop, top to bottom. It counts in images (nimg), draws every random number of a step
-from (seed, rank, nimg), and continues from its last checkpoint when the same command runs again.
+The GAN loop, top to bottom; what one step does is in rtil.steps. It counts in images (nimg), draws
+every random number of a step from (seed, rank, nimg), and continues from its last checkpoint when
+the same command runs again.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from collections.abc import Sequence
 from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
 
 import hydra
 import torch
@@ -25,16 +25,14 @@ from torch import Tensor, nn
 
 from rtil import checkpoint, graphs, results
 from rtil.data import ImageData, Prefetch, epoch_indices, load_data, to_float
-from rtil.graphs import Noted, Recorder
+from rtil.graphs import Recorder
 from rtil.latents.family import Family
 from rtil.models.generator import Generator
 from rtil.monitor import Board, Terms, grid, peak_memory_mb
-from rtil.objectives.objective import Objective
 from rtil.runtime import (
     CONFIGS,
     Runtime,
     StopRequest,
-    average_gradients,
     check_numbers,
     entry,
     provenance,
@@ -43,19 +41,9 @@ from rtil.runtime import (
     start,
     stop,
 )
+from rtil.steps import State, d_step, follow, g_step
 
 log = logging.getLogger("rtil.train")
-
-
-class State(NamedTuple):
-    """What training changes; everything a checkpoint holds but the counters."""
-
-    G: Generator
-    D: nn.Module
-    G_ema: Generator
-    objective: Objective
-    G_optim: torch.optim.Optimizer
-    D_optim: torch.optim.Optimizer
 
 
 def train(cfg: DictConfig, overrides: Sequence[str] | None = None) -> int | None:
@@ -172,126 +160,6 @@ def loop(
         done = "stopped; the same command goes on" if signum and not last else "done"
         log.info("%s: %d images at %.1f images/s, %s.", run_dir, nimg, rate, done)
     return signum if nimg < total else None
-
-
-def d_step(
-    config: dict, family: Family, state: State, real: Tensor, rng: torch.Generator, step: int,
-    turn: int, terms: Terms, run: Recorder | None = None,
-) -> None:
-    """One step of the discriminator, and now and then one for its penalty on real images.
-
-    Args:
-        run: how the parts are run; None runs them as they are.
-    """
-    run = run or Recorder(rng, False)
-    objective, batch, stage = state.objective, len(real), state.G.stage
-    drawn = [space.drawn(batch, turn) for space in family.spaces]
-    terms.note(step, run(stage, ("D", batch, *drawn),
-                         lambda: d_losses(config, family, state, real, rng, turn)))
-    if objective.d_every and step % objective.d_every == 0:
-        terms.note(step, run(stage, ("D penalty", batch), lambda: d_penalty(state, real)))
-
-
-def d_losses(
-    config: dict, family: Family, state: State, real: Tensor, rng: torch.Generator, turn: int
-) -> Noted:
-    """An update of the discriminator: real images once, then each space's images in turn."""
-    G, D, objective, noted = state.G, state.D, state.objective, []
-    D.requires_grad_(True)
-    G.requires_grad_(False)
-    state.D_optim.zero_grad(set_to_none=True)
-    loss = objective.real(D(real))
-    noted.append(("D/real", loss.detach(), ()))
-    loss.mean().backward()
-    del loss
-    for space, weight in zip(*family):
-        with torch.no_grad():
-            latents = space.sample(G, len(real), rng, config["model"]["style_mixing"], turn)
-            fake = space.synthesize(G, latents)
-        members = tuple(space.names[m] for m in latents.member)
-        loss = objective.fake(D(fake))
-        noted.append((f"D/fake {space_name(space)}", loss.detach(), members))
-        penalty = objective.pair_penalty(D, real, fake, rng)
-        if penalty is not None:
-            noted.append((f"D/penalty {space_name(space)}", penalty.detach(), members))
-            loss = loss + penalty
-        (weight * loss.mean()).backward()
-        del latents, fake, loss, penalty  # free before the next member's are made
-    average_gradients(D.parameters())
-    state.D_optim.step()
-    return noted
-
-
-def d_penalty(state: State, real: Tensor) -> Noted:
-    """An update of the discriminator for its lazy penalty."""
-    state.D.requires_grad_(True)
-    state.D_optim.zero_grad(set_to_none=True)
-    penalty = state.objective.d_penalty(state.D, real)
-    penalty.mean().backward()
-    average_gradients(state.D.parameters())
-    state.D_optim.step()
-    return [("D/r1", penalty.detach(), ())]
-
-
-def g_step(
-    config: dict, family: Family, state: State, batch: int, rng: torch.Generator, step: int,
-    turn: int, world: int, terms: Terms, run: Recorder | None = None,
-) -> None:
-    """One step of the generator, and now and then one for its penalty; `run` as in d_step."""
-    run = run or Recorder(rng, False)
-    objective, stage = state.objective, state.G.stage
-    drawn = [space.drawn(batch, turn) for space in family.spaces]
-    terms.note(step, run(stage, ("G", batch, *drawn),
-                         lambda: g_losses(config, family, state, batch, rng, turn)))
-    if objective.g_every and step % objective.g_every == 0:
-        few, at = objective.penalty_draw(world, turn)
-        drawn = [space.drawn(few, at) for space in family.spaces]
-        terms.note(step, run(stage, ("G penalty", few, *drawn),
-                             lambda: g_penalty(config, family, state, rng, turn, world)))
-
-
-def g_losses(
-    config: dict, family: Family, state: State, batch: int, rng: torch.Generator, turn: int
-) -> Noted:
-    """An update of the generator, each space's images in turn."""
-    G, D, objective, noted = state.G, state.D, state.objective, []
-    D.requires_grad_(False)
-    G.requires_grad_(True)
-    state.G_optim.zero_grad(set_to_none=True)
-    for space, weight in zip(*family):
-        latents = space.sample(G, batch, rng, config["model"]["style_mixing"], turn)
-        loss = objective.generator(D(space.synthesize(G, latents)))
-        members = tuple(space.names[m] for m in latents.member)
-        noted.append((f"G/loss {space_name(space)}", loss.detach(), members))
-        (weight * loss.mean()).backward()
-        del latents, loss
-    average_gradients(G.parameters())
-    state.G_optim.step()
-    return noted
-
-
-def g_penalty(
-    config: dict, family: Family, state: State, rng: torch.Generator, turn: int, world: int
-) -> Noted:
-    """An update of the generator for its lazy penalty."""
-    G, mixing, noted = state.G, config["model"]["style_mixing"], []
-    G.requires_grad_(True)
-    state.G_optim.zero_grad(set_to_none=True)
-    for i, (space, weight) in enumerate(zip(*family)):
-        penalty, member = state.objective.g_penalty(G, space, i, world, rng, mixing, turn)
-        members = tuple(space.names[m] for m in member)
-        noted.append((f"G/path {space_name(space)}", penalty.detach(), members))
-        (weight * penalty.mean()).backward()
-        del penalty
-    average_gradients(G.parameters())
-    state.G_optim.step()
-    return noted
-
-
-@torch.no_grad()
-def follow(average: nn.Module, network: nn.Module, decay: float) -> None:
-    """Moves the averaged weights: average <- decay average + (1 - decay) weights."""
-    torch._foreach_lerp_([*average.parameters()], [*network.parameters()], 1.0 - decay)
 
 
 def validate(cfg: DictConfig) -> None:
@@ -431,11 +299,6 @@ def warn_of_change(run_dir: Path, precision: str) -> None:
     before = json.loads(path.read_text()).get("precision", "fp32") if path.exists() else precision
     if before != precision and checkpoint.latest(run_dir):
         log.warning("%s: in %s so far, goes on in %s.", run_dir, before, precision)
-
-
-def space_name(space) -> str:
-    """Name of a space in terms and logs."""
-    return space.names[0] if len(space.names) == 1 else "family"
 
 
 def crossed(nimg: int, batch: int, every: int) -> bool:
