@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -20,20 +21,30 @@ WARM = 3  # runs before recording: libraries choose algorithms and take workspac
 FEWEST = 20  # steps of an inversion below which recording costs more than it saves
 MOST = 64  # recorded parts; a training that asks for more has too many members to record
 
+T = TypeVar("T")
 _enabled = True
-_failed = False
 Noted = list[tuple[str, Tensor, tuple[str, ...]]]
 
 
 def set_graphs(enabled: bool) -> None:
     """Whether steps on a GPU are replayed (config key hardware.cuda_graphs)."""
-    global _enabled, _failed
-    _enabled, _failed = enabled, False
+    global _enabled
+    _enabled = enabled
 
 
 def wanted(device: torch.device, steps: int = FEWEST) -> bool:
     """Whether so many steps on this device are to be replayed."""
-    return _enabled and not _failed and device.type == "cuda" and steps >= FEWEST
+    return _enabled and device.type == "cuda" and steps >= FEWEST
+
+
+def aside(work: Callable[[], T], side: torch.cuda.Stream) -> T:
+    """Runs work on another stream, between what comes before and after it on this one."""
+    here = torch.cuda.current_stream()
+    side.wait_stream(here)
+    with torch.cuda.stream(side):
+        result = work()
+    here.wait_stream(side)
+    return result
 
 
 def recorded(
@@ -59,25 +70,20 @@ def recorded(
     return graph, result
 
 
-def repeated(step: Callable[[], Tensor], times: int) -> Iterator[Tensor]:
-    """Runs a step so many times on the current GPU and yields what it returns each time.
+def repeated(step: Callable[[], Tensor], times: int, replay: bool) -> Iterator[Tensor]:
+    """Runs a step so many times and yields what it returns each time.
 
-    The first WARM are run as they are, then one is recorded and replayed; one that cannot be
-    recorded is run as it is.
+    To replay, the first WARM are run as they are, then one is recorded on the current GPU; one
+    that cannot be recorded is run as it is.
 
     Args:
         step: works on tensors that stay in place, so that running it again goes on from them;
             depends on nothing else that changes. Its result may be overwritten by the next run.
     """
-    global _failed
-    here, side = torch.cuda.current_stream(), torch.cuda.Stream()
-    warm = min(WARM, times)
+    warm = min(WARM, times) if replay else times
+    side = torch.cuda.Stream() if replay else None
     for _ in range(warm):
-        side.wait_stream(here)
-        with torch.cuda.stream(side):
-            result = step()
-        here.wait_stream(side)
-        yield result
+        yield aside(step, side) if replay else step()
     if times == warm:
         return
     found, reason = None, ""
@@ -86,7 +92,7 @@ def repeated(step: Callable[[], Tensor], times: int) -> Iterator[Tensor]:
     except RuntimeError as error:
         reason = first_line(error)
     if reason:  # past the except, where the error would hold memory
-        _failed = True
+        set_graphs(False)
         torch.cuda.synchronize()
         torch.cuda.empty_cache()
         log.warning(
@@ -122,6 +128,7 @@ class Recorder:
         self.stage: Hashable = None
         self.parts: dict[Hashable, tuple[torch.cuda.CUDAGraph, Noted]] = {}
         self.runs: Counter = Counter()
+        self.held: dict[tuple[int, ...], Tensor] = {}
         self.side = torch.cuda.Stream() if enabled else None
         self.pool = torch.cuda.graph_pool_handle() if enabled else None
 
@@ -135,7 +142,7 @@ class Recorder:
         Raises:
             RuntimeError: a part cannot be recorded; says how to train without.
         """
-        if not self.enabled or not wanted(self.rng.device):
+        if not self.enabled:
             return part()
         if stage != self.stage:
             self.stage = stage
@@ -157,15 +164,14 @@ class Recorder:
         self.runs[key] += 1
         return self.run(part)
 
+    def hold(self, x: Tensor) -> Tensor:
+        """x where parts may read it: with recording always at one place for each shape."""
+        return self.held.setdefault(tuple(x.shape), x).copy_(x) if self.enabled else x
+
     def record(self, part: Callable[[], Noted]) -> tuple[torch.cuda.CUDAGraph, Noted]:
         """The graph of a part and where it notes."""
         return recorded(part, self.side, self.pool, self.rng)
 
     def run(self, part: Callable[[], Noted]) -> Noted:
         """Runs a part as it is, beside the stream of the others."""
-        here = torch.cuda.current_stream()
-        self.side.wait_stream(here)
-        with torch.cuda.stream(self.side):
-            noted = part()
-        here.wait_stream(self.side)
-        return noted
+        return aside(part, self.side)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -24,6 +26,16 @@ class State(NamedTuple):
     objective: Objective
     G_optim: torch.optim.Optimizer
     D_optim: torch.optim.Optimizer
+
+
+@contextmanager
+def update(network: nn.Module, optim: torch.optim.Optimizer) -> Iterator[None]:
+    """An update of a network from the gradients that are taken within."""
+    network.requires_grad_(True)
+    optim.zero_grad(set_to_none=True)
+    yield
+    average_gradients(network.parameters())
+    optim.step()
 
 
 def d_step(
@@ -49,39 +61,33 @@ def d_losses(
 ) -> Noted:
     """An update of the discriminator: real images once, then each space's images in turn."""
     G, D, objective, noted = state.G, state.D, state.objective, []
-    D.requires_grad_(True)
     G.requires_grad_(False)
-    state.D_optim.zero_grad(set_to_none=True)
-    loss = objective.real(D(real))
-    noted.append(("D/real", loss.detach(), ()))
-    loss.mean().backward()
-    del loss
-    for space, weight in zip(*family):
-        with torch.no_grad():
-            latents = space.sample(G, len(real), rng, config["model"]["style_mixing"], turn)
-            fake = space.synthesize(G, latents)
-        members = tuple(space.names[m] for m in latents.member)
-        loss = objective.fake(D(fake))
-        noted.append((f"D/fake {space_name(space)}", loss.detach(), members))
-        penalty = objective.pair_penalty(D, real, fake, rng)
-        if penalty is not None:
-            noted.append((f"D/penalty {space_name(space)}", penalty.detach(), members))
-            loss = loss + penalty
-        (weight * loss.mean()).backward()
-        del latents, fake, loss, penalty  # free before the next member's are made
-    average_gradients(D.parameters())
-    state.D_optim.step()
+    with update(D, state.D_optim):
+        loss = objective.real(D(real))
+        noted.append(("D/real", loss.detach(), ()))
+        loss.mean().backward()
+        del loss
+        for space, weight in zip(*family):
+            with torch.no_grad():
+                latents = space.sample(G, len(real), rng, config["model"]["style_mixing"], turn)
+                fake = space.synthesize(G, latents)
+            members = tuple(space.names[m] for m in latents.member)
+            loss = objective.fake(D(fake))
+            noted.append((f"D/fake {space_name(space)}", loss.detach(), members))
+            penalty = objective.pair_penalty(D, real, fake, rng)
+            if penalty is not None:
+                noted.append((f"D/penalty {space_name(space)}", penalty.detach(), members))
+                loss = loss + penalty
+            (weight * loss.mean()).backward()
+            del latents, fake, loss, penalty  # free before the next member's are made
     return noted
 
 
 def d_penalty(state: State, real: Tensor) -> Noted:
     """An update of the discriminator for its lazy penalty."""
-    state.D.requires_grad_(True)
-    state.D_optim.zero_grad(set_to_none=True)
-    penalty = state.objective.d_penalty(state.D, real)
-    penalty.mean().backward()
-    average_gradients(state.D.parameters())
-    state.D_optim.step()
+    with update(state.D, state.D_optim):
+        penalty = state.objective.d_penalty(state.D, real)
+        penalty.mean().backward()
     return [("D/r1", penalty.detach(), ())]
 
 
@@ -106,19 +112,16 @@ def g_losses(
     config: dict, family: Family, state: State, batch: int, rng: torch.Generator, turn: int
 ) -> Noted:
     """An update of the generator, each space's images in turn."""
-    G, D, objective, noted = state.G, state.D, state.objective, []
+    G, D, noted = state.G, state.D, []
     D.requires_grad_(False)
-    G.requires_grad_(True)
-    state.G_optim.zero_grad(set_to_none=True)
-    for space, weight in zip(*family):
-        latents = space.sample(G, batch, rng, config["model"]["style_mixing"], turn)
-        loss = objective.generator(D(space.synthesize(G, latents)))
-        members = tuple(space.names[m] for m in latents.member)
-        noted.append((f"G/loss {space_name(space)}", loss.detach(), members))
-        (weight * loss.mean()).backward()
-        del latents, loss
-    average_gradients(G.parameters())
-    state.G_optim.step()
+    with update(G, state.G_optim):
+        for space, weight in zip(*family):
+            latents = space.sample(G, batch, rng, config["model"]["style_mixing"], turn)
+            loss = state.objective.generator(D(space.synthesize(G, latents)))
+            members = tuple(space.names[m] for m in latents.member)
+            noted.append((f"G/loss {space_name(space)}", loss.detach(), members))
+            (weight * loss.mean()).backward()
+            del latents, loss
     return noted
 
 
@@ -127,16 +130,13 @@ def g_penalty(
 ) -> Noted:
     """An update of the generator for its lazy penalty."""
     G, mixing, noted = state.G, config["model"]["style_mixing"], []
-    G.requires_grad_(True)
-    state.G_optim.zero_grad(set_to_none=True)
-    for i, (space, weight) in enumerate(zip(*family)):
-        penalty, member = state.objective.g_penalty(G, space, i, world, rng, mixing, turn)
-        members = tuple(space.names[m] for m in member)
-        noted.append((f"G/path {space_name(space)}", penalty.detach(), members))
-        (weight * penalty.mean()).backward()
-        del penalty
-    average_gradients(G.parameters())
-    state.G_optim.step()
+    with update(G, state.G_optim):
+        for i, (space, weight) in enumerate(zip(*family)):
+            penalty, member = state.objective.g_penalty(G, space, i, world, rng, mixing, turn)
+            members = tuple(space.names[m] for m in member)
+            noted.append((f"G/path {space_name(space)}", penalty.detach(), members))
+            (weight * penalty.mean()).backward()
+            del penalty
     return noted
 
 

@@ -108,7 +108,6 @@ def loop(
     # One generator, seeded anew each step: a recorded step reads its state when it is replayed.
     rng = seeded(rt.device, seed, "train")
     run = Recorder(rng, rt.world == 1 and graphs.wanted(rt.device))
-    held: dict[tuple[int, ...], Tensor] = {}
     board = Board(run_dir, nimg, total) if rt.rank == 0 else None
 
     def fetch(at: int) -> Tensor:
@@ -125,8 +124,7 @@ def loop(
             reals.schedule(nimg + batch)
             mirror = config["data"]["mirror"]
             real = prepare(real.to(rt.device), config["resolution"], state.G, mirror, rng)
-            if run.enabled:  # always at one place
-                real = held.setdefault(tuple(real.shape), real).copy_(real)
+            real = run.hold(real)
 
             turn = step * rt.world + rt.rank  # rotates the members of a mixture
             d_step(config, family, state, real, rng, step, turn, terms, run)

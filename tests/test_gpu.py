@@ -100,7 +100,7 @@ def test_a_step_that_cannot_be_recorded_is_run_as_it_is(caplog):
         assert x.sum().item() > 0  # waits for the device
         return x
 
-    shown = [float(value[0]) for value in graphs.repeated(step, 30)]
+    shown = [float(value[0]) for value in graphs.repeated(step, 30, True)]
     assert shown == [float(n) for n in range(1, 31)]
     assert "cannot be recorded" in caplog.text and not graphs.wanted(x.device, 100)
     graphs.set_graphs(True)

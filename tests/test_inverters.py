@@ -264,7 +264,7 @@ def test_steps_that_a_gpu_replays_are_those_of_the_loop(method, monkeypatch):
     for replay in (False, True):
         shown = []
         monkeypatch.setattr(graphs, "wanted", lambda device, steps, replay=replay: replay)
-        monkeypatch.setattr(graphs, "repeated", lambda step, n: (step() for _ in range(n)))
+        monkeypatch.setattr(graphs, "repeated", lambda step, n, _: (step() for _ in range(n)))
         found.append(inverter.invert(
             G, A, y, loss, rngs("abc"), watch=lambda x, shown=shown: shown.append(x.clone())))
         seen.append(torch.stack(shown))

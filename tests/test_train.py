@@ -366,7 +366,6 @@ def test_what_a_recorded_part_is_known_by_decides_what_it_computes(
         choice += ["model.objective.r1_every=3", "model.objective.path_every=2"]
     run(tmp_path / "plain", *choice)
     monkeypatch.setattr(train, "Recorder", ByHand)
-    monkeypatch.setattr(graphs, "wanted", lambda device, steps=0: True)
     ByHand.replays.clear()
     run(tmp_path / "recorded", *choice)
     assert len(ByHand.replays) > 20

@@ -103,27 +103,57 @@ def minimise(
     groups: dict[float, list[Tensor]] = {}
     for v in variables:
         groups.setdefault(v.lr, []).append(v.value)
+    sizes = [[lr * schedule(step / steps) for lr in groups] for step in range(steps)]
+    # To replay a step, all that changes from one to the next has to lie in tensors on the device.
+    replay = graphs.wanted(y.device, steps)
+    more = {"capturable": True} if replay and optimiser == "adam" else {}
+    rates = [y.new_zeros((), dtype=torch.float32) if replay else 0.0 for _ in groups]
     kind = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}[optimiser]
-    factors = [schedule(step / steps) for step in range(steps)]
+    optim = kind([{"params": group, "lr": lr} for lr, group in zip(rates, groups.values())],
+                 rates[0], fused=True, **more)
+    table, coming = torch.tensor(sizes, device=y.device) if replay else None, iter(sizes)
+    row = torch.zeros(1, dtype=torch.long, device=y.device)
+    record = y.new_empty(steps + 1, len(y))
+    best, best_loss = y.new_zeros(len(y), *A.in_shape), y.new_full((len(y),), torch.inf)
 
     def evaluate() -> tuple[Tensor, Tensor, Tensor]:
-        """Image, measurement losses, and what is minimised."""
+        """Image, measurement losses, and what is minimised; notes the first two."""
         image, penalty = render()
         data = loss(A(image), y)
-        return image, data, data.sum() if penalty is None else (data + penalty).sum()
+        total = data.sum() if penalty is None else (data + penalty).sum()
+        with torch.no_grad():
+            image, data = image.detach(), data.detach()
+            record.index_copy_(0, row, data[None])
+            better = data < best_loss
+            best.copy_(torch.where(better.view(-1, 1, 1, 1), image, best))
+            best_loss.copy_(torch.where(better, data, best_loss))
+        return image, data, total
 
-    def descend(optim: torch.optim.Optimizer, total: Tensor) -> None:
+    def step() -> Tensor:
+        image, _, total = evaluate()
         for value, grad in zip(values, torch.autograd.grad(total, values, allow_unused=True)):
             value.grad = grad
+        if replay:
+            for rate, size in zip(rates, table.index_select(0, row)[0].unbind()):
+                rate.copy_(size)
+        else:
+            for group, size in zip(optim.param_groups, next(coming)):
+                group["lr"] = size
         optim.step()
         with torch.no_grad():
             for variable in variables:
                 variable.project()
+            row.add_(1)
+        return image
 
-    way = _replayed if graphs.wanted(y.device, steps) else _one_by_one
-    image, data, best, best_loss, record = way(
-        evaluate, descend, kind, groups, factors, y, A.in_shape, watch
-    )
+    for image in graphs.repeated(step, steps, replay):
+        if watch is not None:
+            with torch.no_grad():
+                watch(image)
+    with torch.no_grad():
+        image, data, _ = evaluate()
+        if watch is not None:
+            watch(image)
     for value in values:
         value.requires_grad_(False)
         value.grad = None
@@ -136,92 +166,6 @@ def minimise(
             f"{images} of the batch. Lower the inverter's step sizes."
         )
     return Minimum(best, image, best_loss, data, record)
-
-
-def _one_by_one(
-    evaluate: Callable[[], tuple[Tensor, Tensor, Tensor]],
-    descend: Callable[[torch.optim.Optimizer, Tensor], None],
-    kind: type[torch.optim.Optimizer],
-    groups: dict[float, list[Tensor]],
-    factors: Sequence[float],
-    y: Tensor,
-    in_shape: tuple[int, ...],
-    watch: Watch | None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Every step started from Python.
-
-    Args:
-        evaluate, descend: one half each of a step. kind: of optimiser.
-        groups: variables by step size. factors: on the step sizes, one each step.
-        y, in_shape, watch: measurements, shape of an image, as for `minimise`.
-
-    Returns:
-        Last image and its losses, best image and its losses, (steps + 1, B) losses.
-    """
-    optim = kind([{"params": group, "lr": lr} for lr, group in groups.items()], 0.0, fused=True)
-    best = best_loss = None
-    history = []
-    for step in range(len(factors) + 1):
-        more = step < len(factors)
-        with torch.set_grad_enabled(more):
-            image, data, total = evaluate()
-        with torch.no_grad():
-            data, seen = data.detach(), image.detach()
-            history.append(data)
-            if watch is not None:
-                watch(seen)
-            if best is None:
-                best, best_loss = seen.clone(), data
-            else:
-                better = data < best_loss
-                best = torch.where(better.view(-1, 1, 1, 1), seen, best)
-                best_loss = torch.where(better, data, best_loss)
-        if more:
-            for group, lr in zip(optim.param_groups, groups):
-                group["lr"] = lr * factors[step]
-            descend(optim, total)
-    return seen, data, best, best_loss, torch.stack(history)
-
-
-def _replayed(
-    evaluate, descend, kind, groups, factors, y, in_shape, watch
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The same with steps replayed as CUDA graphs: whatever changes lies in tensors on the GPU."""
-    count, batch, device = len(factors), len(y), y.device
-    table = torch.tensor([[lr * factor for lr in groups] for factor in factors], device=device)
-    rates = [torch.zeros((), device=device) for _ in groups]
-    more = {"capturable": True} if kind is torch.optim.Adam else {}
-    optim = kind([{"params": group, "lr": lr} for lr, group in zip(rates, groups.values())],
-                 rates[0], fused=True, **more)
-    row = torch.zeros(1, dtype=torch.long, device=device)
-    history = y.new_empty(count + 1, batch)
-    best, best_loss = y.new_zeros(batch, *in_shape), y.new_full((batch,), torch.inf)
-
-    @torch.no_grad()
-    def keep(image: Tensor, data: Tensor) -> None:
-        history.index_copy_(0, row, data[None])
-        better = data < best_loss
-        best.copy_(torch.where(better.view(-1, 1, 1, 1), image, best))
-        best_loss.copy_(torch.where(better, data, best_loss))
-
-    def step() -> Tensor:
-        image, data, total = evaluate()
-        keep(image.detach(), data.detach())
-        for rate, value in zip(rates, table.index_select(0, row)[0].unbind()):
-            rate.copy_(value)
-        descend(optim, total)
-        row.add_(1)
-        return image.detach()
-
-    for image in graphs.repeated(step, count):
-        if watch is not None:
-            watch(image)
-    with torch.no_grad():
-        image, data, _ = evaluate()
-        keep(image, data)
-        if watch is not None:
-            watch(image)
-    return image, data, best, best_loss, history
 
 
 def norm(x: Tensor, dims: int) -> Tensor:

@@ -45,15 +45,12 @@ class Ours:
         self.turns = 1 if cfg["model"]["name"] == "stylegan2" else len(names)
         self.rng = seeded(self.device, "bench")
         self.run = Recorder(self.rng, graphs.wanted(self.device))
-        self.real: torch.Tensor | None = None
 
     def prepare(self, raw: torch.Tensor) -> torch.Tensor:
         self.rng.manual_seed(seed_of("bench"))
         mirror = self.cfg["data"]["mirror"]
         real = train.prepare(raw, self.cfg["resolution"], self.state.G, mirror, self.rng)
-        if self.run.enabled:
-            real = self.real = real if self.real is None else self.real.copy_(real)
-        return real
+        return self.run.hold(real)
 
     def d_step(self, real: torch.Tensor, step: int, turn: int) -> None:
         self.rng.manual_seed(seed_of("bench", turn))
