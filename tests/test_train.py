@@ -69,11 +69,12 @@ def assert_equal_trees(a, b):
 
 @pytest.mark.parametrize(("model", "rtil", "more"), [
     *((model, rtil, ()) for model, rtil in ARMS), ("pggan", "mgan_mixture", CHOICES),
+    ("pggan_r1", "mgan_mixture", ()),
 ])
 def test_stopped_and_resumed_equals_uninterrupted_bit_for_bit(tmp_path, model, rtil, more):
-    choice = (f"model={model}", f"rtil={rtil}", *more)
+    choice = (f"model={model}", f"rtil={rtil}", "total_nimg=64", *more)
     if model == "pggan":  # growing is a function of the length, so it is given
-        choice += ("model.phase_nimg=[16,16,32]", "total_nimg=64")
+        choice += ("model.phase_nimg=[16,16,32]",)
     whole = run(tmp_path / "whole", *choice)
     run(tmp_path / "parts", *choice, "total_nimg=24")
     parts = run(tmp_path / "parts", *choice)
