@@ -1,6 +1,7 @@
 """Every configuration composes, resolves and builds; a new yaml needs no edit here."""
 
 import importlib
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -39,9 +40,19 @@ def model_of(rtil):
     return "pggan" if rtil.startswith("mgan") else "stylegan2"
 
 
-@pytest.mark.parametrize("scale", names("scale"))
-@pytest.mark.parametrize("rtil", names("rtil"))
-@pytest.mark.parametrize("model", [m for m in names("model") if m != "linear"])
+def spread(every, *groups):
+    """All choices of three groups; one in `every` of them runs by default, so that all pairs do."""
+    assert min(map(len, groups)) >= every
+    for places in product(*(range(len(group)) for group in groups)):
+        marks = () if sum(places) % every == 0 else pytest.mark.slow
+        yield pytest.param(*(group[i] for group, i in zip(groups, places)), marks=marks)
+
+
+MODELS = [m for m in names("model") if m != "linear"]
+
+
+@pytest.mark.parametrize(
+    ("model", "rtil", "scale"), spread(len(MODELS), MODELS, names("rtil"), names("scale")))
 def test_training_choices_compose_and_their_networks_build(model, rtil, scale):
     config = resolved("train", f"model={model}", f"rtil={rtil}", f"scale={scale}")
     with torch.device("meta"):
@@ -64,9 +75,8 @@ def test_training_choices_compose_and_their_networks_build(model, rtil, scale):
     assert steps >= 1 and config["checkpoint_every"] <= config["total_nimg"]
 
 
-@pytest.mark.parametrize("scale", names("scale"))
-@pytest.mark.parametrize("inverter", names("inverter"))
-@pytest.mark.parametrize("task", names("task"))
+@pytest.mark.parametrize(("task", "inverter", "scale"), spread(
+    len(names("scale")), names("task"), names("inverter"), names("scale")))
 def test_inversion_choices_compose_and_build(task, inverter, scale):
     rtil = "mgan" if inverter == "mgan" else "ilo"
     config = resolved("invert", f"task={task}", f"inverter={inverter}", f"scale={scale}",
