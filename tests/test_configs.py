@@ -41,7 +41,7 @@ def model_of(rtil):
 
 
 def spread(every, *groups):
-    """All choices of three groups; one in `every` of them runs by default, so that all pairs do."""
+    """All choices of three groups; by default one in `every` of them, in which all pairs occur."""
     assert min(map(len, groups)) >= every
     for places in product(*(range(len(group)) for group in groups)):
         marks = () if sum(places) % every == 0 else pytest.mark.slow
