@@ -45,10 +45,11 @@ def belonging(
         if run.config.get("scale.name") != scale:
             continue
         fits = [job for job in plan if _agrees(run, job, FREE)]
-        if not named:
-            fits = [job for job in fits
-                    if any(_is_named_as(run, [*overrides(experiment, job), *words], part)
-                           for words in ways)]
+        # A switch to what an arm has anyway fits runs of other switches too; their names tell.
+        exact = [job for job in fits
+                 if any(_is_named_as(run, [*overrides(experiment, job), *words], part)
+                        for words in ways)]
+        fits = exact or fits if named else exact
         if named and not fits:
             arm = run.config["rtil.name"]
             fits = [{**job, "rtil": arm} for job in plan if _agrees(run, job, (*FREE, "rtil"))]
