@@ -79,6 +79,21 @@ def test_runs_belong_by_what_they_were_run_for_or_by_their_name(tmp_path):
         cells.inversions(tmp_path)[0], other, "demo")] != []
 
 
+def test_a_run_goes_to_its_own_switch_and_not_to_one_that_repeats_the_arms_settings(tmp_path):
+    """variants_ilo switches step sizes to 0.1, which a vanilla arm has in every other run too."""
+    plan = plan_of("variants_ilo", "demo")
+    jobs = [job for job in experiment.jobs(plan, "invert") if job["rtil"] == "vanilla"]
+    held, same = ({"selection": "heldout"}, {"inverter.lr_style": "0.1"})
+    first = [next(job for job in jobs if part.items() <= job.items()) for part in (held, same)]
+    paths = [write_run(tmp_path, plan, job, {"a": 1.0}, ["num_images=1"]) for job in first]
+    config = yaml.safe_load((paths[0] / "config.yaml").read_text())
+    config["inverter"] |= {f"lr_{key}": 0.1 for key in ("style", "noise", "feature")}
+    (paths[0] / "config.yaml").write_text(yaml.safe_dump(config))
+    found = planned.belonging(cells.inversions(tmp_path)[0], plan, "demo")
+    assert {run.path: experiment.switch_of(plan, job) for run, job in found} == {
+        path: experiment.switch_of(plan, job) for path, job in zip(paths, first)}
+
+
 def test_a_run_stays_with_the_experiments_that_it_was_run_for(tmp_path):
     """Where commands of another experiment worked on it later, and its name tells nothing."""
     plan, words = plan_of("fig6_ilo", "demo"), ["data.num_train=64"]
