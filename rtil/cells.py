@@ -31,7 +31,8 @@ WITHOUT_GENERATOR = ("adjoint", "lmmse", "tv")  # inverters whose result is the 
 class Run(NamedTuple):
     """An inversion's directory: config flattened to {"a.b": value}, rows by image id.
 
-    recorded are the commands that worked on it, trained those on its generator, the last first.
+    recorded are the commands that worked on it, trained those on its generator, the last first;
+    tuning is the search behind its settings where it was packed (`rtil.searches.of_run`).
     """
 
     path: Path
@@ -39,6 +40,7 @@ class Run(NamedTuple):
     rows: dict[str, dict]
     recorded: Sequence[list[str]] = ()
     trained: Sequence[list[str]] = ()
+    tuning: Mapping[str, object] | None = None
 
     @property
     def protocol(self) -> str:

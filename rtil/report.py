@@ -32,6 +32,7 @@ from rtil import (
     panels,
     planned,
     results,
+    searches,
 )
 from rtil.cells import (
     WITHOUT_GENERATOR,
@@ -332,6 +333,13 @@ def tables(content: Content, baseline: str, add: Callable, html: dict[str, str])
     if any(sides.values()):
         html["Tables"] += page.paragraphs([gains.READING])
         text += f"\n{gains.READING}\n"
+    tried = searches.tables(content.runs, baseline)
+    for name, lines in tried.items():
+        html["Tables"] += page.plain_table(name, lines)
+        text += grid_text(name, lines)
+    if tried:
+        html["Tables"] += page.paragraphs([searches.READING])
+        text += f"\n{searches.READING}\n"
     return text
 
 
