@@ -24,7 +24,8 @@ FREE_INVERT = ("run_dir", "root", "generator", "num_images", "inversion_batch",
                "hardware.ops", "hardware.cuda_graphs", "pictures", "save_measurements", "protocol",
                "experiment", "data.path", "data.val_path", "data.test_path", "data.cache_gb",
                "scale")
-UNSAID = {"hardware.precision": "fp32"}  # what a configuration without the key means
+# What a configuration without the key means.
+UNSAID = {"hardware.precision": "fp32", "model.generator.normalise": False}
 GROUPS = ("model", "rtil", "task", "inverter", "data", "scale", "hardware", "experiment",
           "protocol")
 # Overrides that a run's directory is named after, and those among them that it is not.

@@ -43,9 +43,9 @@ def model_of(rtil):
 def spread(every, *groups):
     """All choices of three groups; by default one in `every` of them, in which all pairs occur."""
     assert min(map(len, groups)) >= every
-    for places in product(*(range(len(group)) for group in groups)):
-        marks = () if sum(places) % every == 0 else pytest.mark.slow
-        yield pytest.param(*(group[i] for group, i in zip(groups, places)), marks=marks)
+    return [pytest.param(*(group[i] for group, i in zip(groups, places)),
+                         marks=() if sum(places) % every == 0 else pytest.mark.slow)
+            for places in product(*(range(len(group)) for group in groups))]
 
 
 MODELS = [m for m in names("model") if m != "linear"]

@@ -35,7 +35,7 @@ COUNTS = {
     "fig18_depth": (50, 40, 18, 2), "fig19_codes": (66, 60, 36, 2), "fig2_cs": (2, 2, 2, 2),
     "fig3_cs": (2, 2, 2, 2), "fig6_ilo": (28, 26, 16, 2), "fig7_mgan": (30, 26, 16, 2),
     "fig8_depth": (50, 40, 18, 2), "fig9_samples": (0, 0, 0, 2), "sigma": (25, 25, 9, 5),
-    "variants_families": (16, 16, 16, 8), "variants_ilo": (40, 40, 40, 2),
+    "variants_families": (20, 20, 20, 10), "variants_ilo": (40, 40, 40, 2),
 }
 
 

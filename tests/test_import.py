@@ -263,6 +263,16 @@ def test_a_pggan_cannot_be_exported(write, tmp_path):
         importing.export_file(tmp_path / "generator.pt", tmp_path / "back.pt")
 
 
+def test_a_generator_with_normalised_maps_cannot_be_exported(write, tmp_path):
+    out = tmp_path / "generator.pt"
+    importing.import_file(write("rosinality"), out)
+    content = checkpoint.load(out)
+    content["config"]["model"]["generator"]["normalise"] = True
+    checkpoint.save(content, out)
+    with pytest.raises(ValueError, match=r"model\.generator\.normalise=true"):
+        importing.export_file(out, tmp_path / "back.pt")
+
+
 # Use
 
 

@@ -10,7 +10,14 @@ from conftest import KARRAS
 from scipy import stats
 
 from rtil.models.generator import EMPTY
-from rtil.models.layers import EqualConv2d, EqualLinear, group_size, minibatch_stddev, pixel_norm
+from rtil.models.layers import (
+    EqualConv2d,
+    EqualLinear,
+    group_size,
+    map_norm,
+    minibatch_stddev,
+    pixel_norm,
+)
 from rtil.models.pggan import PGGANDiscriminator, PGGANGenerator, growth
 from rtil.models.stylegan2 import StyleGAN2Discriminator, StyleGAN2Generator
 
@@ -19,6 +26,37 @@ NETWORKS = [StyleGAN2Generator, StyleGAN2Discriminator, PGGANGenerator, PGGANDis
 
 def normal(*shape, seed=0):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def test_a_normalised_generator_has_maps_of_rms_1_and_nothing_gained_by_larger_features():
+    """A gain of all features of a block (constant, noise and bias alike) changes nothing then."""
+    for normalise in (True, False):
+        torch.manual_seed(0)
+        G = StyleGAN2Generator(
+            16, {4: 6, 8: 5, 16: 4}, 1, z_dim=8, num_mapping=2, normalise=normalise).double()
+        w, images, conv = G.map(normal(3, 8)), [], G.blocks[0].conv
+        conv.noise_strength.data.fill_(0.3)
+        conv.bias.data.fill_(0.2)
+        for gain in (1.0, 7.0):
+            for p in (G.const, conv.noise_strength, conv.bias):
+                p.data.mul_(gain)
+            state = EMPTY
+            for k in range(1, G.num_blocks + 1):
+                state = G.step(k, state, w)
+                rms = state.x.square().mean((1, 2, 3)).sqrt()
+                assert torch.allclose(rms, torch.ones_like(rms), atol=1e-6) == normalise
+            images.append(G.image(state, w))
+        assert torch.allclose(*images, atol=1e-6) == normalise
+
+
+def test_map_norm_has_its_gradients_and_counts_in_float32():
+    x = normal(2, 3, 4, 4).requires_grad_()
+    torch.autograd.gradcheck(map_norm, (x,))
+    torch.autograd.gradgradcheck(map_norm, (x,))
+    half = (200.0 * x.detach()).to(torch.bfloat16)
+    rms = map_norm(half).double().square().mean((1, 2, 3)).sqrt()
+    assert map_norm(half).dtype == torch.bfloat16 and (rms - 1).abs().max() < 5e-3
+    assert not map_norm(torch.zeros(1, 2, 3, 3)).any()
 
 
 # Any size

@@ -230,13 +230,16 @@ def export_file(source: str | Path, out: str | Path, force: bool = False) -> lis
 
     Raises:
         FileNotFoundError, ValueError: no such file; out exists; another generator than a
-            StyleGAN2 in colour; the check failed.
+            StyleGAN2 in colour, or one that normalises its maps; the check failed.
     """
     refuse_existing(out, force)
     G, config = checkpoint.load_generator(source)
     if not isinstance(G, StyleGAN2Generator):
         raise ValueError(f"export: {source} holds a {type(G).__name__}; rosinality's layout "
                          "holds a StyleGAN2Generator.")
+    if G.normalise:
+        raise ValueError(f"export: {source} was trained with model.generator.normalise=true, "
+                         "which no other layout knows.")
     node = config["model"]["generator"]
     size = Spec("stylegan2", dict(G.table), G.image_channels, G.z_dim, node["num_mapping"],
                 node["mapping_lr"])

@@ -129,6 +129,13 @@ def pixel_norm(x: Tensor) -> Tensor:
     return x * torch.rsqrt(x.square().mean(1, keepdim=True) + 1e-8)
 
 
+def map_norm(x: Tensor) -> Tensor:
+    """x (B, C, H, W) / rms of each sample's map, which is computed in float32 or wider."""
+    wide = torch.promote_types(x.dtype, torch.float32)
+    rms = x.to(wide).square().mean((1, 2, 3), keepdim=True)
+    return x * torch.rsqrt(rms + 1e-8).to(x.dtype)
+
+
 def group_size(batch: int, limit: int | None) -> int:
     """Largest divisor of `batch` up to `limit` (None: the batch itself)."""
     if limit is None:

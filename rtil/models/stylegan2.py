@@ -21,6 +21,7 @@ from rtil.models.layers import (
     derived,
     entering,
     is_frozen,
+    map_norm,
     minibatch_stddev,
     pixel_norm,
 )
@@ -176,6 +177,9 @@ class StyleGAN2Generator(Generator):
         z_dim: length of z0 and of every style.
         num_mapping: layers of the mapping network.
         mapping_lr: its learning-rate multiplier.
+        normalise: divides the output of every block by its rms over the sample, so that an
+            injected map of a given sigma is as large beside any features. Not in the paper, where
+            training can grow the features instead.
 
     Raises:
         ValueError: resolution or channel table out of range.
@@ -191,9 +195,11 @@ class StyleGAN2Generator(Generator):
         z_dim: int = 512,
         num_mapping: int = 8,
         mapping_lr: float = 0.01,
+        normalise: bool = False,
     ) -> None:
         super().__init__()
         self.table = check_resolution("StyleGAN2Generator", resolution, channels)
+        self.normalise = normalise
         self.image_channels, self.z_dim = image_channels, z_dim
         self.max_blocks = self.num_blocks = len(self.table)
         self.w_shape = (2 * self.num_blocks, z_dim)
@@ -236,7 +242,7 @@ class StyleGAN2Generator(Generator):
         block = self.blocks[k - 1]
         if k == 1:
             x = entering(self.const, self.map_dtype).expand(w.shape[0], -1, -1, -1)
-            return State(block.conv(x, w[:, 0], noise[0]), None)
+            return State(self._output(block.conv(x, w[:, 0], noise[0])), None)
         # toRGB of the block before and the first convolution of this one read the same style.
         before, last = w[:, 2 * k - 3 : 2 * k - 1].unbind(1)
         rgb = None
@@ -245,7 +251,10 @@ class StyleGAN2Generator(Generator):
             rgb = upfirdn2d(rgb, self.fir, up=2, padding=(2, 1), gain=4.0)
         x = entering(state.x, self.map_dtype)
         x = block.up(x, before, noise[2 * k - 3])
-        return State(block.conv(x, last, noise[2 * k - 2]), rgb)
+        return State(self._output(block.conv(x, last, noise[2 * k - 2])), rgb)
+
+    def _output(self, x: Tensor) -> Tensor:
+        return map_norm(x) if self.normalise else x
 
     def image(self, state: State, w: Tensor) -> Tensor:
         return self.blocks[self.num_blocks - 1].to_rgb(state.x, w[:, -1], state.rgb)
