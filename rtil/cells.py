@@ -229,7 +229,7 @@ def entries_of(arm: str, runs: Sequence[Run], keys: Iterable[str]) -> list[Entry
     groups: dict[tuple, list[Run]] = {}
     for run in runs:
         oracle = {"selection"} if run.config.get("selection") == "oracle" else set()
-        found = {**run.asked, "protocol": run.protocol}
+        found = {**results.UNSAID, **run.asked, "protocol": run.protocol}
         settings = {key: as_text(found[key]) for key in sorted({*keys, *oracle} & found.keys())}
         groups.setdefault(tuple(settings.items()), []).append(run)
     entries = []

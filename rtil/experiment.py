@@ -134,7 +134,7 @@ def narrowing(experiment: Mapping, part: str, job: Mapping[str, str]) -> list[st
             texts.setdefault(key, set()).update(values)
     keys = {key for key in job if len(texts.get(key, ())) > 1}
     if len(jobs(experiment, part, {key: [job[key]] for key in keys})) > 1:
-        keys |= {key for key in job if not all(key in entry for entry in entries)}
+        keys |= {key for key in job if 0 < sum(key in entry for entry in entries) < len(entries)}
     keys |= {key.partition(".")[0] for key in keys} & job.keys()  # whose settings Hydra checks
     return [shlex.quote(f"{key}={job[key]}") for key in job if key in keys]
 

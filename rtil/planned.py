@@ -127,14 +127,22 @@ def told(experiment: Mapping) -> set[str]:
         for key, texts in entry.items():
             values.setdefault(key, set()).update(texts)
     varied = {key for key, texts in values.items() if len(texts) > 1}
-    varied |= {key for key in values if key.startswith("rtil.")}
+    varied |= {key for key in values if key.startswith(("rtil.", "model."))}
     return varied - {*results.GROUPS, *FREE, *KNOBS, "noise_std", "seed"}
+
+
+def settings_of(experiment: Mapping, job: Job) -> dict[str, str]:
+    """What tells a job apart in its cell where the plan has switches: choices of its generator's
+    training beside arm, seed and data, then what it switches."""
+    training = {key for entry in products(experiment, "train") for key in entry}
+    training -= {*results.GROUPS, *FREE, "seed"}
+    return {key: job[key] for key in sorted(training) if key in job} | switch_of(experiment, job)
 
 
 def by_switch(
     cells: Iterable[Cell], found: Iterable[tuple[Run, Job]], experiment: Mapping
 ) -> list[Cell]:
-    """Cells whose entries are told apart by what their jobs switch, where the plan has switches.
+    """Cells whose entries are told apart by `settings_of`, where the plan has switches.
 
     Entries of an arm stand in the order of the plan, that without a switch first. A choice that a
     protocol makes besides is not named, except for the selection by an oracle.
@@ -146,7 +154,7 @@ def by_switch(
 
     def renamed(entry: Entry) -> Entry:
         oracle = {"selection": "oracle"} if entry.oracle else {}
-        return entry._replace(settings=switch_of(experiment, of[entry.runs[0].path]) | oracle)
+        return entry._replace(settings=settings_of(experiment, of[entry.runs[0].path]) | oracle)
 
     def place(cell: Cell, entry: Entry) -> tuple[int, int]:
         job = json.dumps(of[entry.runs[0].path])
@@ -187,7 +195,7 @@ def complete(
             if (data, json.dumps(job)) in ran:
                 continue
             case = _case(job, data, scale)
-            settings = switch_of(experiment, job) or {
+            settings = settings_of(experiment, job) if switch_of(experiment, job) else {
                 key: job[key] for key in sorted(told(experiment)) if key in job}
             label = ", ".join([job["rtil"], *(f"{k}={v}" for k, v in settings.items())])
             row = {

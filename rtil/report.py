@@ -333,7 +333,7 @@ def tables(content: Content, baseline: str, add: Callable, html: dict[str, str])
     if any(sides.values()):
         html["Tables"] += page.paragraphs([gains.READING])
         text += f"\n{gains.READING}\n"
-    tried = searches.tables(content.runs, baseline)
+    tried = searches.tables(content.cells, baseline)
     for name, lines in tried.items():
         html["Tables"] += page.plain_table(name, lines)
         text += grid_text(name, lines)

@@ -12,9 +12,9 @@ from pathlib import Path
 from statistics import median, stdev
 
 from rtil import fair, metrics
-from rtil.cells import Run, case_of
+from rtil.cells import Case, Cell, Run
 from rtil.operators import KNOBS
-from rtil.table import written
+from rtil.table import reference, written
 
 READING = (
     "Searches: what the settings tried for protocol=fair reach, each the mean PSNR of the same n "
@@ -66,32 +66,49 @@ def file_of(run: Run) -> Path | None:
     return parents[2].joinpath(*path.parts[path.parts.index("tuned"):])
 
 
-def tables(runs: Iterable[Run], baseline: str) -> dict[str, list[dict[str, str]]]:
+def tables(cells: Iterable[Cell], baseline: str) -> dict[str, list[dict[str, str]]]:
     """Rows of {heading: text}, one for each search, under a title for each series of cells.
 
     Args:
-        runs: of a report; those that share a search count once.
-        baseline: arm that differences are paired against.
+        cells: of a report; a search that several runs share counts once.
+        baseline: arm that differences are paired against, as `rtil.table.reference` pairs it.
     """
-    found: dict[str, dict[tuple, dict[str, Mapping]]] = {}
-    for run in runs:
-        search = of_run(run)
-        if search is None or len(drawn(search)) < 2:
-            continue
-        case = case_of(run)._replace(knob=search["knob"], value=float(search["value"] or 0.0),
-                                     noise_std=float(search["noise_std"] or 0.0))
-        place = (case.value, case.measurement, search["seed"], search["space"], search["n"])
-        arms = found.setdefault(case.heading, {}).setdefault(place, {})
-        label, digest = run.config["rtil.name"], search["generator_sha256"]
-        if arms.setdefault(label, search)["generator_sha256"] != digest:
-            arms.setdefault(f"{label} {str(digest)[:8]}", search)
+    found: dict[str, dict[tuple, dict[tuple, tuple]]] = {}
+    for cell in cells:
+        for entry in cell.entries:
+            base = reference(cell, entry, baseline)
+            theirs = {run.config["seed"]: of_run(run) for run in base.runs} if base else {}
+            for run in entry.runs:
+                search = of_run(run)
+                if search is None or len(drawn(search)) < 2:
+                    continue
+                place, other = place_of(cell.case, search), theirs.get(run.config["seed"])
+                if other is not None and place_of(cell.case, other) != place:
+                    other = None
+                told = ", ".join([entry.arm, *(f"{key}={text}" for key, text
+                                               in entry.settings.items() if key != "protocol")])
+                rows = found.setdefault(cell.case.heading, {}).setdefault(place, {})
+                rows.setdefault((told, str(search["generator_sha256"])), (search, other))
     return {
         f"Searches, {heading}": [
-            line(measurement, seed, arm, search, arms.get(baseline) if arm != baseline else None)
-            for (_, measurement, seed, *_), arms in sorted(places.items(), key=lambda x: x[0][:2])
-            for arm, search in sorted(arms.items(), key=lambda x: (x[0] != baseline, x[0]))
+            line(place[1], place[2], named(label, rows), *rows[label])
+            for place, rows in sorted(places.items(), key=lambda x: x[0][0])
+            for label in rows
         ] for heading, places in found.items()
     }
+
+
+def place_of(case: Case, search: Mapping) -> tuple:
+    """What searches to be compared share: value of the knob, measurement, seed, space, images."""
+    case = case._replace(knob=search["knob"], value=float(search["value"] or 0.0),
+                         noise_std=float(search["noise_std"] or 0.0))
+    return case.value, case.measurement, search["seed"], search["space"], search["n"]
+
+
+def named(label: tuple[str, str], rows: Mapping[tuple[str, str], object]) -> str:
+    """An arm, with the digest of its generator where another one has the same name."""
+    several = sum(name == label[0] for name, _ in rows) > 1
+    return f"{label[0]} {label[1][:8]}" if several else label[0]
 
 
 def drawn(search: Mapping) -> dict[int, float]:

@@ -94,6 +94,35 @@ def test_a_run_goes_to_its_own_switch_and_not_to_one_that_repeats_the_arms_setti
         path: experiment.switch_of(plan, job) for path, job in zip(paths, first)}
 
 
+def test_generators_of_a_plan_with_switches_keep_their_names_and_baselines(tmp_path):
+    """variants_families varies the training and switches the protocol."""
+    plan = plan_of("variants_families", "demo")
+    jobs = experiment.jobs(plan, "invert")
+    normal = {"model.generator.normalise": "true"}
+    for job in jobs:
+        psnr = 20.0 + (job["rtil"] != "vanilla") + 5 * (normal.items() <= job.items())
+        if job["rtil"] == "ilo":
+            continue
+        run_dir = write_run(tmp_path, plan, job, {"a": psnr, "b": psnr + 1})
+        if job["protocol"] == "fair":
+            with open(run_dir / "config.yaml", "a") as file:
+                file.write("protocol.tuned.validation.mean: 20.0\n")
+    rows = {row["label"]: row for row in rows_of(tmp_path, "variants_families")}
+    assert len(rows) == len(jobs)
+    gain = {label: row["gain_psnr_db"]["mean"] for label, row in rows.items()
+            if "n" in row and row["gain_psnr_db"]}
+    name = "ilo_mixture, model.generator.normalise=true, protocol=fair"
+    assert rows[name]["baseline"] == name.replace("ilo_mixture", "vanilla")
+    assert gain[name] == gain["ilo_mixture"] == gain["ilo_mixture, protocol=fair"] == 1.0
+    weighted = next(label for label in gain if "rtil.family.weights" in label)
+    assert rows[weighted]["baseline"].startswith("vanilla") and gain[weighted] == 1.0
+    assert "normalise" not in rows[weighted]["baseline"]
+    missing = [line for row in rows.values() if "n" not in row for line in row["commands"]]
+    train = [line for line in missing if "rtil.train" in line]
+    assert train and all("rtil=ilo" in line for line in missing)
+    assert not any(word in line for line in train for word in ("task=", "inverter=", "protocol="))
+
+
 def test_a_run_stays_with_the_experiments_that_it_was_run_for(tmp_path):
     """Where commands of another experiment worked on it later, and its name tells nothing."""
     plan, words = plan_of("fig6_ilo", "demo"), ["data.num_train=64"]

@@ -46,7 +46,11 @@ def root(tmp_path):
 
 
 def lines_of(root):
-    return searches.tables(cells.collect(root)[0], "vanilla")
+    return tables_of(cells.collect(root)[0])
+
+
+def tables_of(runs):
+    return searches.tables(cells.arrange(runs, "vanilla"), "vanilla")
 
 
 def test_a_search_counts_once_without_anchors_and_is_paired_by_setting(root):
@@ -71,7 +75,7 @@ def test_packed_rows_and_a_moved_root_give_the_same_table(root, tmp_path):
     packed.write(cells.collect(root)[0], root, file)
     moved = root.rename(tmp_path / "moved")
     assert lines_of(moved) == expected
-    assert searches.tables(packed.read(file)[0], "vanilla") == expected
+    assert tables_of(packed.read(file)[0]) == expected
     text = (run_report(moved) / "table.md").read_text()
     assert "## Searches, task=cs" in text and searches.READING in text
     assert "2 of 3, median +2.00" in (moved / "report" / "report.html").read_text()
@@ -94,7 +98,7 @@ def test_generators_tuned_at_the_same_place_are_told_apart(root):
     found["settings"]["generator_sha256"] = "another generator"
     file.write_text(yaml.safe_dump(found))
     (lines,) = lines_of(root).values()
-    assert [line["arm"] for line in lines] == ["vanilla", "ilo", "ilo another "]
+    assert [line["arm"] for line in lines] == ["vanilla", "ilo ilo", "ilo another "]  # digests
 
 
 def test_a_report_without_a_search_has_no_such_table(tmp_path):
