@@ -32,7 +32,7 @@ class Run(NamedTuple):
     """An inversion's directory: config flattened to {"a.b": value}, rows by image id.
 
     recorded are the commands that worked on it, trained those on its generator, the last first;
-    tuning is the search behind its settings where it was packed (`rtil.searches.of_run`).
+    tuning is the search behind its settings where it was packed (`rtil.robustness.of_run`).
     """
 
     path: Path

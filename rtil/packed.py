@@ -3,8 +3,8 @@
 `python -m rtil.report root=runs pack=results/NAME.jsonl` writes them, `results=results/NAME.jsonl`
 reads them. A line holds the flattened configuration, what provenance.json says of the inversion
 and of its generator's training, per image the columns that are numbers, and of protocol=fair the
-scores of the search (`rtil.searches`). Pictures stay with the runs. A file lives in another place
-than its runs, so no path of this machine goes into it.
+scores of the search (`rtil.robustness`). Pictures stay with the runs. A file lives in another
+place than its runs, so no path of this machine goes into it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
-from rtil import results, searches
+from rtil import results, robustness
 from rtil.cells import Run, check, generator_file, is_number
 
 FORMAT = 1
@@ -143,7 +143,7 @@ def packed(run: Run, root: Path) -> Line:
         "provenance": history(run.path, root),
         "training": history(generator_file(run, root).parent, root),
         "ids": ids, "columns": columns([run.rows[name] for name in ids]),
-    } | ({"tuning": tuning} if (tuning := searches.of_run(run)) else {}))
+    } | ({"tuning": tuning} if (tuning := robustness.of_run(run)) else {}))
     for word in (word for command in (*run.recorded, *run.trained) for word in command[1:]):
         if "/" in word:  # folders are named after what was typed (`rtil.results.run_label`)
             old, new = (typed.lstrip("+~").replace("/", "_").replace(" ", "")

@@ -4,8 +4,8 @@ With `experiment=fig6_ilo` the page is that figure in the paper's arrangement, a
 missing. Every number comes from results*.jsonl, or with `results=` from the file that `pack=` made
 of them (`rtil.packed`). `rtil.cells` sorts runs into what is compared, `rtil.planned` adds what an
 experiment planned, `rtil.table` holds the statistics (those between settings of one arm:
-`rtil.differences`, between protocols: `rtil.gains`), `rtil.figures` and `rtil.panels` draw and
-`rtil.page` writes HTML.
+`rtil.differences`, between protocols: `rtil.gains`, at settings drawn at random:
+`rtil.robustness`), `rtil.figures` and `rtil.panels` draw and `rtil.page` writes HTML.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from rtil import (
     panels,
     planned,
     results,
-    searches,
+    robustness,
 )
 from rtil.cells import (
     WITHOUT_GENERATOR,
@@ -333,13 +333,13 @@ def tables(content: Content, baseline: str, add: Callable, html: dict[str, str])
     if any(sides.values()):
         html["Tables"] += page.paragraphs([gains.READING])
         text += f"\n{gains.READING}\n"
-    tried = searches.tables(content.cells, baseline)
+    tried = robustness.tables(content.cells, baseline)
     for name, lines in tried.items():
         html["Tables"] += page.plain_table(name, lines)
         text += grid_text(name, lines)
     if tried:
-        html["Tables"] += page.paragraphs([searches.READING])
-        text += f"\n{searches.READING}\n"
+        html["Tables"] += page.paragraphs([robustness.READING])
+        text += f"\n{robustness.READING}\n"
     return text
 
 

@@ -7,7 +7,7 @@ import yaml
 from scipy import stats
 from test_report import make_run, run_report
 
-from rtil import cells, packed, searches
+from rtil import cells, packed, robustness
 
 ANCHORS = [20.0, 19.0]
 SCORES = {"vanilla": [*ANCHORS, 15.0, 18.0, None, 16.0], "ilo": [*ANCHORS, 17.0, 17.5, 18.0, 18.5]}
@@ -50,7 +50,7 @@ def lines_of(root):
 
 
 def tables_of(runs):
-    return searches.tables(cells.arrange(runs, "vanilla"), "vanilla")
+    return robustness.tables(cells.arrange(runs, "vanilla"), "vanilla")
 
 
 def test_a_search_counts_once_without_anchors_and_is_paired_by_setting(root):
@@ -77,7 +77,7 @@ def test_packed_rows_and_a_moved_root_give_the_same_table(root, tmp_path):
     assert lines_of(moved) == expected
     assert tables_of(packed.read(file)[0]) == expected
     text = (run_report(moved) / "table.md").read_text()
-    assert "## Searches, task=cs" in text and searches.READING in text
+    assert "## Searches, task=cs" in text and robustness.READING in text
     assert "2 of 3, median +2.00" in (moved / "report" / "report.html").read_text()
 
 
