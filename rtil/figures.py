@@ -87,6 +87,47 @@ def curves(name: str, rows: Sequence[Mapping], path: Path) -> None:
     fig.savefig(path)
 
 
+def forest(name: str, rows: Sequence[Mapping], baseline: str, path: Path) -> None:
+    """Draws the gain over the baseline at each measurement, a point for each arm and protocol.
+
+    Thick bars are the 95 % interval over images, thin ones that over trainings. What an oracle
+    selected is not drawn.
+    """
+    rows = [row for row in rows if row.get("gain_psnr_db")
+            and row["settings"].get("selection") != "oracle"]
+    labels = [*dict.fromkeys(row["label"] for row in rows)]
+    order = sorted(rows, key=lambda row: (row["noise_std"], row["value"]))
+    places = [*dict.fromkeys(row["measurement"] for row in order)]
+    fig = Figure(figsize=(8.4, 1.4 + (0.2 + 0.26 * len(labels)) * len(places)), dpi=DPI,
+                 layout="constrained")
+    ax = fig.subplots()
+    ax.axvline(0, color=GREY, linewidth=1)
+    known: set[str] = set()
+    for row in rows:
+        number = labels.index(row["label"])
+        y = places.index(row["measurement"]) + 0.8 * ((number + 0.5) / len(labels) - 0.5)
+        color, seeds = COLOURS[number % len(COLOURS)], row["gain_psnr_db_seeds"]
+        for found, width in ((row["gain_psnr_db"], 5.0), (seeds, 1.2)):
+            if found:
+                ax.errorbar(found["mean"], y, xerr=found["ci95"], color=color, linewidth=width,
+                            capsize=3 if found is seeds else 0)
+        ax.plot(row["gain_psnr_db"]["mean"], y, color="white", markeredgecolor=color,
+                marker=MARKERS[number % len(MARKERS)], markersize=6.5, linestyle="",
+                label=None if row["label"] in known else row["label"])
+        known.add(row["label"])
+    ax.set_yticks(range(len(places)), places)
+    ax.set_ylim(len(places) - 0.5, -0.5)
+    for edge in range(1, len(places)):
+        ax.axhline(edge - 0.5, color="#dddddd", linewidth=0.8)
+    ax.tick_params(labelsize=11)
+    ax.set_xlabel(f"Δ PSNR to {baseline} [dB]", fontsize=12)
+    ax.grid(True, axis="x", color="#eeeeee", linewidth=0.8)
+    fig.legend(fontsize=10, loc="outside lower center", ncols=2)
+    counts = sorted({extreme(row["gain_psnr_db"]["n"] for row in rows) for extreme in (min, max)})
+    ax.set_title(f"{name}; n = {' to '.join(map(str, counts))} images", fontsize=12)
+    fig.savefig(path)
+
+
 def mosaic(rows: Sequence[ImageRow], path: Path, side: float = 1.05) -> None:
     """Draws equally long rows of images, side inches each, with labels and captions."""
     heads = [0.2 if any(row.captions) else 0.04 for row in rows]  # above a row, in sides

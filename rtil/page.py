@@ -22,7 +22,8 @@ SMALL = 128        # pixels; the page enlarges smaller images without smoothing
 CAPTIONS = {
     "Figures": "PSNR of the reported iterate, mean over n images with its 95 % interval; dash-"
     "dotted: the linear estimate, which uses no generator. Points of one measurement stand side "
-    "by side.",
+    "by side. Gains: mean difference to the baseline; thick bars over images, thin ones over "
+    "trainings.",
     "Tables": READING + " Rows in blue gain, rows in orange lose: the interval of Δ PSNR "
     "over images excludes 0.",
     "Commands": "What makes this page, and the commands that its runs were made with.",

@@ -2,9 +2,10 @@
 
 import pytest
 import yaml
+from matplotlib.figure import Figure
 from test_report import make_run, run_report, table_of
 
-from rtil import gains
+from rtil import figures, gains
 
 ORACLE = "authors (oracle)"
 
@@ -82,3 +83,27 @@ def test_the_report_shows_it(rows):
         for part in ("Gains by protocol, task=cs", f"{ORACLE}: Δ PSNR", "they are no result",
                      "+1.00 ± 6.35 (2 seeds)"):
             assert part in text
+    assert (out / "gains-cs-ilo-glyphs-demo-stylegan2.png").exists()
+
+
+def test_the_figure_draws_each_gain_with_its_intervals_and_no_oracle(rows, monkeypatch, tmp_path):
+    kept = []
+
+    class Kept(Figure):
+        def savefig(self, path):
+            kept.append(self)
+
+    monkeypatch.setattr(figures, "Figure", Kept)
+    write(rows, "paper", 21.0, -0.25, ratio=0.4)
+    table = sorted(table_of(rows), key=lambda row: gains.rank(gains.group(row)))
+    figures.forest("cs", table, "vanilla", tmp_path / "x.png")
+    (ax,) = kept[0].axes
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["ratio 0.1", "ratio 0.4"]
+    labels = [text.get_text() for text in kept[0].legends[0].get_texts()]
+    assert labels == ["ilo, protocol=paper", "ilo, protocol=fair"]
+    points = [line for line in ax.lines if line.get_marker() in ("o", "s")]
+    assert sorted(float(line.get_xdata()[0]) for line in points) == [-0.25, 1.0, 2.0]
+    assert [float(line.get_ydata()[0]) > 0.5 for line in points] == [False, True, False]
+    bars = [(bar.get_linewidths()[0], bar.get_segments()[0][:, 0]) for bar in ax.collections]
+    (thin,) = [ends for width, ends in bars if width < 2]  # two trainings under one protocol
+    assert len(bars) == 4 and (thin[1] - thin[0]) / 2 == pytest.approx(6.353, abs=1e-3)
