@@ -81,13 +81,15 @@ def twin(network: nn.Module, cfg: dict, part: str) -> nn.Module:
     arguments = {k: v for k, v in cfg["model"][part].items() if k not in left_out}
     module = {"stylegan2": stylegan2, "pggan": pggan}[cfg["model"]["name"]]
     kind = getattr(module, f"{TITLES[cfg['model']['name']]}{part.title()}")
-    unknown = arguments.keys() - inspect.signature(kind).parameters.keys()
+    known, own = (inspect.signature(c).parameters for c in (kind, type(network)))
+    unknown = arguments.keys() - known.keys()
+    unknown = {k for k in unknown if k not in own or arguments[k] != own[k].default}
     if unknown:
         raise ValueError(
             f"twin: the straightforward {kind.__name__} is the published one and knows nothing of "
             f"{', '.join(sorted(unknown))}; leave these keys out of the configuration."
         )
-    copy = kind(**arguments)
+    copy = kind(**{k: v for k, v in arguments.items() if k in known})
     copy.load_state_dict({k: v.contiguous() for k, v in network.state_dict().items()})
     return copy.to(next(network.parameters()).device)
 
