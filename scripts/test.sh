@@ -8,4 +8,4 @@ install ".[test]"
 .venv/bin/ruff check .
 # One worker a core, one thread each; WORKERS=0 runs everything in one process.
 cores=$(.venv/bin/python -c 'import os; print(min(8, os.cpu_count() or 1))')
-OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n "${WORKERS:-$cores}" --dist loadfile "$@"
+OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n "${WORKERS:-$cores}" --dist worksteal "$@"
