@@ -98,8 +98,9 @@ def forest(name: str, rows: Sequence[Mapping], baseline: str, path: Path) -> Non
     labels = [*dict.fromkeys(row["label"] for row in rows)]
     order = sorted(rows, key=lambda row: (row["noise_std"], row["value"]))
     places = [*dict.fromkeys(row["measurement"] for row in order)]
-    fig = Figure(figsize=(8.4, 1.4 + (0.2 + 0.26 * len(labels)) * len(places)), dpi=DPI,
-                 layout="constrained")
+    columns = max(1, 90 // (8 + max(map(len, labels))))  # of the legend, by letters that fit
+    height = 1.2 + (0.2 + 0.26 * len(labels)) * len(places) + 0.25 * -(-len(labels) // columns)
+    fig = Figure(figsize=(8.4, height), dpi=DPI, layout="constrained")
     ax = fig.subplots()
     ax.axvline(0, color=GREY, linewidth=1)
     known: set[str] = set()
@@ -107,10 +108,10 @@ def forest(name: str, rows: Sequence[Mapping], baseline: str, path: Path) -> Non
         number = labels.index(row["label"])
         y = places.index(row["measurement"]) + 0.8 * ((number + 0.5) / len(labels) - 0.5)
         color, seeds = COLOURS[number % len(COLOURS)], row["gain_psnr_db_seeds"]
-        for found, width in ((row["gain_psnr_db"], 5.0), (seeds, 1.2)):
+        for found, width, alpha in ((row["gain_psnr_db"], 6.0, 0.4), (seeds, 1.4, 1.0)):
             if found:
                 ax.errorbar(found["mean"], y, xerr=found["ci95"], color=color, linewidth=width,
-                            capsize=3 if found is seeds else 0)
+                            alpha=alpha, capsize=4 if found is seeds else 0)
         ax.plot(row["gain_psnr_db"]["mean"], y, color="white", markeredgecolor=color,
                 marker=MARKERS[number % len(MARKERS)], markersize=6.5, linestyle="",
                 label=None if row["label"] in known else row["label"])
@@ -122,7 +123,7 @@ def forest(name: str, rows: Sequence[Mapping], baseline: str, path: Path) -> Non
     ax.tick_params(labelsize=11)
     ax.set_xlabel(f"Δ PSNR to {baseline} [dB]", fontsize=12)
     ax.grid(True, axis="x", color="#eeeeee", linewidth=0.8)
-    fig.legend(fontsize=10, loc="outside lower center", ncols=2)
+    fig.legend(fontsize=10, loc="outside lower center", ncols=columns)
     counts = sorted({extreme(row["gain_psnr_db"]["n"] for row in rows) for extreme in (min, max)})
     ax.set_title(f"{name}; n = {' to '.join(map(str, counts))} images", fontsize=12)
     fig.savefig(path)
