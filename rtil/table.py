@@ -106,16 +106,21 @@ def over_seeds(entry: Entry, base: Entry, values: Mapping[object, float]) -> dic
 def reference(cell: Cell, entry: Entry, baseline: str) -> Entry | None:
     """The baseline's entry that `entry` is paired with: with its settings, or the only one.
 
-    It is of the same protocol, and what an oracle selected is compared with nothing but what an
-    oracle selected.
+    It is of the same protocol and network (settings under `model`), and what an oracle selected is
+    compared with nothing but what an oracle selected.
     """
     if entry.arm == baseline:
         return None
     found = [e for e in cell.entries if e.arm == baseline and e.oracle == entry.oracle
-             and e.runs[0].protocol == entry.runs[0].protocol]
+             and e.runs[0].protocol == entry.runs[0].protocol and network(e) == network(entry)]
     names = {key for e in found for key in e.settings if not key.startswith("rtil.")}
     same = [e for e in found if all(e.settings.get(k) == entry.settings.get(k) for k in names)]
     return same[0] if len(same) == 1 else found[0] if len(found) == 1 else None
+
+
+def network(entry: Entry) -> dict[str, str]:
+    """The settings of an entry that are the network's."""
+    return {key: text for key, text in entry.settings.items() if key.startswith("model.")}
 
 
 def records(cell: Cell, baseline: str, set_size: int = 0) -> list[dict]:

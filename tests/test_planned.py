@@ -1,6 +1,7 @@
 """Reports of experiments: which runs belong, what is missing, and what the figure shows."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -120,6 +121,11 @@ def test_generators_of_a_plan_with_switches_keep_their_names_and_baselines(tmp_p
     missing = [line for row in rows.values() if "n" not in row for line in row["commands"]]
     train = [line for line in missing if "rtil.train" in line]
     assert train and all("rtil=ilo" in line for line in missing)
+    for run_dir in (tmp_path / "invert").glob("stylegan2-vanilla-*"):  # the plain one goes
+        if "normalise" not in run_dir.name:
+            shutil.rmtree(run_dir)
+    rows = {row["label"]: row for row in rows_of(tmp_path, "variants_families")}
+    assert rows[weighted]["baseline"] is None and rows[name]["baseline"]
     assert not any(word in line for line in train for word in ("task=", "inverter=", "protocol="))
 
 
