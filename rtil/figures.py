@@ -90,11 +90,11 @@ def curves(name: str, rows: Sequence[Mapping], path: Path) -> None:
 def forest(name: str, rows: Sequence[Mapping], baseline: str, path: Path) -> None:
     """Draws the gain over the baseline at each measurement, a point for each arm and protocol.
 
-    Thick bars are the 95 % interval over images, thin ones that over trainings. What an oracle
-    selected is not drawn.
+    Thick bars are the 95 % interval over images, thin ones that over trainings.
+
+    Args:
+        rows: records with a gain, at least one (`rtil.gains.shown`).
     """
-    rows = [row for row in rows if row.get("gain_psnr_db")
-            and row["settings"].get("selection") != "oracle"]
     labels = [*dict.fromkeys(row["label"] for row in rows)]
     order = sorted(rows, key=lambda row: (row["noise_std"], row["value"]))
     places = [*dict.fromkeys(row["measurement"] for row in order)]

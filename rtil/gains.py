@@ -60,6 +60,12 @@ def gains(rows: Sequence[Mapping], baseline: str) -> list[dict[str, str]]:
     return [{key: line[key] for key in kept} for line in texts]
 
 
+def shown(rows: Sequence[Mapping]) -> list[Mapping]:
+    """The records whose gain can be drawn, by protocol: not those that an oracle selected."""
+    found = [row for row in rows if row.get("gain_psnr_db") and not is_oracle(row)]
+    return sorted(found, key=lambda row: rank(group(row)))
+
+
 def is_oracle(row: Mapping) -> bool:
     """Whether the true image selected the iterates of a record."""
     return row["settings"].get("selection") == "oracle"

@@ -328,9 +328,10 @@ def tables(content: Content, baseline: str, add: Callable, html: dict[str, str])
     sides = {place: gains.gains(rows, baseline) for place, rows in rows_of.items()}
     for (series, heading), lines in ((place, lines) for place, lines in sides.items() if lines):
         name = f"Gains by protocol, {heading}"
-        add("Figures", name, "-".join(["gains", *series]), figures.forest, ", ".join(series),
-            sorted((row for row in rows_of[series, heading] if "n" in row),
-                   key=lambda row: gains.rank(gains.group(row))), baseline)
+        drawn = gains.shown(rows_of[series, heading])
+        if drawn:
+            add("Figures", name, "-".join(["gains", *series]), figures.forest, ", ".join(series),
+                drawn, baseline)
         html["Tables"] += page.plain_table(name, lines)
         text += grid_text(name, lines)
     if any(sides.values()):

@@ -95,8 +95,7 @@ def test_the_figure_draws_each_gain_with_its_intervals_and_no_oracle(rows, monke
 
     monkeypatch.setattr(figures, "Figure", Kept)
     write(rows, "paper", 21.0, -0.25, ratio=0.4)
-    table = sorted(table_of(rows), key=lambda row: gains.rank(gains.group(row)))
-    figures.forest("cs", table, "vanilla", tmp_path / "x.png")
+    figures.forest("cs", gains.shown(table_of(rows)), "vanilla", tmp_path / "x.png")
     (ax,) = kept[0].axes
     assert [text.get_text() for text in ax.get_yticklabels()] == ["ratio 0.1", "ratio 0.4"]
     labels = [text.get_text() for text in kept[0].legends[0].get_texts()]
@@ -107,3 +106,11 @@ def test_the_figure_draws_each_gain_with_its_intervals_and_no_oracle(rows, monke
     bars = [(bar.get_linewidths()[0], bar.get_segments()[0][:, 0]) for bar in ax.collections]
     (thin,) = [ends for width, ends in bars if width < 2]  # two trainings under one protocol
     assert len(bars) == 4 and (thin[1] - thin[0]) / 2 == pytest.approx(6.353, abs=1e-3)
+
+
+def test_a_report_of_gains_that_an_oracle_selected_alone_draws_none(tmp_path):
+    write(tmp_path, "authors", 20.0, 1.0, selection="oracle")
+    of_protocol(make_run(tmp_path, "vanilla", {"a": 20.0}, pictures=False, name="paper"), "paper")
+    out = run_report(tmp_path)
+    assert "Gains by protocol" in (out / "table.md").read_text()
+    assert not list(out.glob("gains-*.png"))
