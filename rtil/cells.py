@@ -187,7 +187,8 @@ def arrange(runs: Iterable[Run], baseline: str, told: Iterable[str] = ()) -> lis
     It lacks the baseline, every arm run elsewhere in its series, and where a series has the
     baseline alone, the family that the inverter was proposed with. Entries are told apart by the
     settings in which they differ under one protocol, by the protocol where there is another than
-    the paper's, and by those in `told`; selection=oracle is told always.
+    the paper's, by where they were tuned if a training was inverted with two tunings, and by those
+    in `told`; selection=oracle is told always.
     """
     series: dict[tuple, list[Run]] = {}
     for run in runs:
@@ -206,6 +207,7 @@ def arrange(runs: Iterable[Run], baseline: str, told: Iterable[str] = ()) -> lis
         keys = {a: distinguishing([r for (_, b), r in places.items() if a == b]) for a in order}
         shared = {key for found in keys.values() for key in found if not key.startswith("rtil.")}
         shared |= {"protocol"} if any(run.protocol != "paper" for run in group) else set()
+        shared |= tunings(places.values())
         for case in dict.fromkeys(case for case, _ in places):
             entries = [e for arm in order for e in entries_of(
                 arm, places.get((case, arm), ()), {*keys[arm], *shared, *told})]
@@ -222,6 +224,19 @@ def distinguishing(places: Iterable[Sequence[Run]]) -> set[str]:
         for other in [first.setdefault((number, run.protocol), run)]
         for line in results.differing_keys(other.asked, run.asked, SAME)
     }
+
+
+def tunings(places: Iterable[Sequence[Run]]) -> set[str]:
+    """Keys that say where settings were tuned, if runs of one arm and seed differ in them."""
+    found: set[str] = set()
+    for runs in places:
+        first: dict[tuple, dict] = {}
+        for run in runs:
+            at = {key: value for key, value in run.config.items()
+                  if key.startswith("protocol.tuned.at.")}
+            other = first.setdefault((run.protocol, run.config["seed"]), at)
+            found |= {key for key in {*at, *other} if at.get(key) != other.get(key)}
+    return found
 
 
 def entries_of(arm: str, runs: Sequence[Run], keys: Iterable[str]) -> list[Entry]:

@@ -85,8 +85,9 @@ def tables(cells: Iterable[Cell], baseline: str) -> dict[str, list[dict[str, str
                 place, other = place_of(cell.case, search), theirs.get(run.config["seed"])
                 if other is not None and place_of(cell.case, other) != place:
                     other = None
-                told = ", ".join([entry.arm, *(f"{key}={text}" for key, text
-                                               in entry.settings.items() if key != "protocol")])
+                settings = [f"{key}={text}" for key, text in entry.settings.items()
+                            if not key.startswith("protocol")]
+                told = ", ".join([entry.arm, *settings])
                 rows = found.setdefault(cell.case.heading, {}).setdefault(place, {})
                 rows.setdefault((told, str(search["generator_sha256"])), (search, other))
     return {

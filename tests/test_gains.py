@@ -114,3 +114,21 @@ def test_a_report_of_gains_that_an_oracle_selected_alone_draws_none(tmp_path):
     out = run_report(tmp_path)
     assert "Gains by protocol" in (out / "table.md").read_text()
     assert not list(out.glob("gains-*.png"))
+
+
+def test_two_tunings_of_one_training_are_entries_of_their_own(tmp_path):
+    """Each keeps its two trainings and is paired with the baseline tuned at the same place."""
+    for arm, gain in (("vanilla", 0.0), ("ilo", 1.0)):
+        for seed in (0, 1):
+            for at in (0.1, 0.25):
+                run_dir = make_run(tmp_path, arm, {"a": 20.0 + gain * (1 + at), "b": 22.0 + gain},
+                                   seed, pictures=False, name=f"fair-at{at}")
+                tuned = {"tuned": {"at": {"ratio": at}, "validation": {"mean": 20.0}}}
+                with open(run_dir / "config.yaml", "a") as file:
+                    file.write(yaml.safe_dump({"protocol": {"name": "fair", **tuned}}))
+    found = {row["label"]: row for row in table_of(tmp_path)}
+    assert len(found) == 4 and all(row["seeds"] == [0, 1] for row in found.values())
+    for at, gain in ((0.1, 1.05), (0.25, 1.125)):
+        row = found[f"ilo, protocol=fair, protocol.tuned.at.ratio={at}"]
+        assert row["baseline"] == row["label"].replace("ilo", "vanilla")
+        assert row["gain_psnr_db_seeds"]["mean"] == pytest.approx(gain)
