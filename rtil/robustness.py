@@ -7,7 +7,8 @@ images; which trial won is in the tables of `rtil.table`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from statistics import median, stdev
 
@@ -25,10 +26,10 @@ READING = (
     "arm. The best is the highest mean, chosen on these very images and therefore no result.")
 
 
-def of_run(run: Run) -> dict | None:
+def of_run(run: Run, read: Callable[[Path], dict] = fair.read) -> dict | None:
     """The search that a run's settings come from, small enough to be packed.
 
-    None without one, or where its file is gone or was searched anew since.
+    None without one, or where its file is gone or was searched anew since; `read` reads it.
 
     Returns:
         {"seed", "knob", "value", "noise_std", "space", "generator_sha256": what it was a search
@@ -40,7 +41,7 @@ def of_run(run: Run) -> dict | None:
     path = file_of(run)
     if path is None or not path.exists():
         return None
-    found = fair.read(path)
+    found = read(path)
     settings, trials = found["settings"], found["trials"]
     if (len(trials), found["trial"]) != tuple(
             run.config.get(f"protocol.tuned.{key}") for key in ("trials", "trial")):
@@ -74,12 +75,13 @@ def tables(cells: Iterable[Cell], baseline: str) -> dict[str, list[dict[str, str
         baseline: arm that differences are paired against, as `rtil.table.reference` pairs it.
     """
     found: dict[str, dict[tuple, dict[tuple, tuple]]] = {}
+    read = lru_cache(maxsize=None)(fair.read)  # many runs share a file
     for cell in cells:
         for entry in cell.entries:
             base = reference(cell, entry, baseline)
-            theirs = {run.config["seed"]: of_run(run) for run in base.runs} if base else {}
+            theirs = {run.config["seed"]: of_run(run, read) for run in base.runs} if base else {}
             for run in entry.runs:
-                search = of_run(run)
+                search = of_run(run, read)
                 if search is None or len(drawn(search)) < 2:
                     continue
                 place, other = place_of(cell.case, search), theirs.get(run.config["seed"])
