@@ -3,8 +3,10 @@
 `python -m rtil.report root=runs pack=results/NAME.jsonl` writes them, `results=results/NAME.jsonl`
 reads them. A line holds the flattened configuration, what provenance.json says of the inversion
 and of its generator's training, per image the columns that are numbers, and of protocol=fair the
-scores of the search (`rtil.robustness`). Pictures stay with the runs. A file lives in another
-place than its runs, so no path of this machine goes into it.
+scores of the search (`rtil.robustness`). Runs of one file are much alike, so only its first
+configuration is whole: a line after it has `changes` to that, and `lacks`, the keys that it does
+without. Pictures stay with the runs. A file lives in another place than its runs, so no path of
+this machine goes into it.
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ from pathlib import Path, PurePosixPath
 from rtil import results, robustness
 from rtil.cells import Run, check, generator_file, is_number
 
-FORMAT = 1
+FORMAT = 2
+WHOLE = 1  # the format in which every line had its whole configuration
 PATHS = {"data.path", "data.val_path", "data.test_path", "generator", "protocol.tuned.file",
          "mask", "input", "output"}
 PLACES = {"root", "run_dir"}
@@ -47,7 +50,7 @@ def write(runs: Sequence[Run], root: Path, file: Path) -> str:
     old = {identity(line): line for _, line in lines_of(file)} if file.exists() else {}
     new = {identity(line): line for line in (packed(run, root) for run in runs)}
     kept = old.keys() - new.keys()
-    lines = [line for _, line in sorted((old | new).items())]
+    lines = shortened([line for _, line in sorted((old | new).items())])
     file.parent.mkdir(parents=True, exist_ok=True)
     results.write_text(file, "".join(
         json.dumps(line, separators=(",", ":")) + "\n" for line in lines))
@@ -103,12 +106,16 @@ def identity(line: Line) -> tuple[str, str]:
 
 def lines_of(file: Path) -> list[tuple[int, Line]]:
     """(number from 1, line) of a packed file. Raises ValueError where one is no packed run."""
-    found = []
+    found, first = [], None
     for number, text in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
         try:
             line = json.loads(text)
-            if line["packed"] != FORMAT:
+            if line["packed"] not in (WHOLE, FORMAT):
                 raise ValueError(f"format {line['packed']}, this version reads {FORMAT}")
+            if "config" in line:
+                first, line["packed"] = line["config"], FORMAT
+            else:
+                line = whole(line, first)
             for key, column in line["columns"].items():
                 if len(column) != len(line["ids"]):
                     raise ValueError(f"{len(column)} values of {key}, {len(line['ids'])} ids")
@@ -121,6 +128,36 @@ def lines_of(file: Path) -> list[tuple[int, Line]]:
             ) from error
         found.append((number, line))
     return found
+
+
+def shortened(lines: Sequence[Line]) -> list[Line]:
+    """Lines of a file as they are written: each after the first with what differs from it."""
+    if not lines:
+        return []
+    first = lines[0]["config"]
+    short = [lines[0]]
+    for line in lines[1:]:
+        config = line["config"]
+        rest = {key: value for key, value in line.items() if key != "config"}
+        short.append(rest | {
+            "changes": {key: config[key] for key in dict.fromkeys([*first, *config])
+                        if key in config and not (key in first and same(first[key], config[key]))},
+            "lacks": [key for key in first if key not in config]})
+    return short
+
+
+def same(one: object, other: object) -> bool:
+    """Whether two settings are written alike: 1, 1.0 and true are not."""
+    return json.dumps(one) == json.dumps(other)
+
+
+def whole(line: Line, first: Mapping | None) -> Line:
+    """A line that was written shortened, after one with this configuration."""
+    if first is None:
+        raise ValueError("changes to the configuration of a line before it, and there is none")
+    config = {key: value for key, value in first.items() if key not in line["lacks"]}
+    rest = {key: value for key, value in line.items() if key not in ("changes", "lacks")}
+    return rest | {"config": config | line["changes"]}
 
 
 def unpacked(line: Line, path: Path) -> Run:

@@ -181,6 +181,41 @@ def test_packing_again_replaces_its_runs_and_keeps_those_of_others(tmp_path):
     assert len(notes) == 2 and "second.jsonl, line 2: invert/vanilla-0/ratio0.1" in notes[1]
 
 
+def test_a_configuration_is_whole_once_and_then_what_changed(tmp_path):
+    for name, config in (("a", {"x": 1, "y": [1], "z": None}), ("b", {"x": True, "y": [1]}),
+                         ("c", {"x": 1, "y": [1.0], "z": None, "w": "new"})):
+        run_dir = make_run(tmp_path, "ilo", {"a": 20.0}, pictures=False, name=name)
+        path = run_dir / "config.yaml"
+        whole = yaml.safe_load(path.read_text())
+        path.write_text(yaml.safe_dump(whole | {"inverter": whole["inverter"] | config}))
+    file, runs = tmp_path / "rows.jsonl", cells.collect(tmp_path)[0]
+    packed.write(runs, tmp_path, file)
+    first, *others = map(json.loads, file.read_text().splitlines())
+    assert first["config"]["inverter.z"] is None and "changes" not in first
+    assert [line["lacks"] for line in others] == [["inverter.z"], []]
+    assert ["config" in line for line in others] == [False, False]
+    assert {key: value for line in others for key, value in line["changes"].items()
+            if key.startswith("inverter.")} == {
+        "inverter.x": True, "inverter.y": [1.0], "inverter.w": "new"}
+    found = {run.path.name: run.config for run in packed.read(file)[0]}
+    for run in runs:
+        assert json.dumps(found[run.path.name], sort_keys=True) == json.dumps(
+            run.config | {"root": tmp_path.name}, sort_keys=True)
+    before = file.read_bytes()
+    packed.write(runs[1:2], tmp_path, file)
+    assert file.read_bytes() == before
+    # Without the line that the others differ from, none of them can be read.
+    file.write_text("".join(json.dumps(line) + "\n" for line in others))
+    with pytest.raises(ValueError, match="there is none"):
+        packed.read(file)
+    # Before this format every line was whole.
+    old = [json.dumps(packed.whole(line, first["config"]) | {"packed": packed.WHOLE})
+           for line in others]
+    file.write_text("\n".join(old))
+    assert {run.path.name: run.config for run in packed.read(file)[0]} == {
+        name: found[name] for name in "bc"}
+
+
 @pytest.mark.parametrize(("change", "named"), [
     (lambda line: "{broken", "JSONDecodeError"),
     (lambda line: "[]", "TypeError"),
