@@ -236,8 +236,8 @@ def _placed(row: dict, job: Job, config: Mapping, experiment: Mapping) -> dict:
         label += f", protocol={row['settings']['protocol']}"
     if row["settings"].get("selection") == "oracle":
         label += ", oracle"
-    if line and line in config:
-        label += f", {LINES.get(line, line)} = {config[line]}"
+    if line and (line in job or line in config):
+        label += f", {LINES.get(line, line)} = {job.get(line, config.get(line))}"
     return row | {
         "job": dict(job), "line": label,
         "panel": row["measurement"] if panel == "value" else row["task"],

@@ -36,6 +36,7 @@ COUNTS = {
     "fig3_cs": (2, 2, 2, 2), "fig6_ilo": (28, 26, 16, 2), "fig7_mgan": (30, 26, 16, 2),
     "fig8_depth": (50, 40, 18, 2), "fig9_samples": (0, 0, 0, 2), "sigma": (25, 25, 9, 5),
     "variants_families": (20, 20, 20, 10), "variants_ilo": (40, 40, 40, 2),
+    "yardsticks": (98, 91, 56, 2),
 }
 
 

@@ -129,6 +129,22 @@ def test_generators_of_a_plan_with_switches_keep_their_names_and_baselines(tmp_p
     assert not any(word in line for line in train for word in ("task=", "inverter=", "protocol="))
 
 
+def test_a_line_can_be_a_group_of_the_configuration(tmp_path):
+    """yardsticks draws a line for each inverter, those that have run and those that have not."""
+    plan = plan_of("yardsticks", "demo")
+    jobs = [job for job in experiment.jobs(plan, "invert") if job.get("ratio") == "0.1"]
+    everyone = {f"{i:02d}": 20.0 + i for i in range(32)}
+    for job in jobs:
+        if job["task"] == "cs" and job["inverter"] != "csgm":
+            write_run(tmp_path, plan, job, everyone)
+    rows = [row for row in rows_of(tmp_path, "yardsticks")
+            if (row["task"], row["value"]) == ("cs", 0.1)]
+    assert {row["line"]: "n" in row for row in rows} == {
+        f"{arm}, inverter = {name}": name != "csgm" for arm, name in (
+            ("vanilla", "ilo"), ("ilo_mixture", "ilo"), ("vanilla", "csgm"),
+            ("ilo_mixture", "csgm"), *(("vanilla", free) for free in ("adjoint", "tv", "lmmse")))}
+
+
 def test_a_run_stays_with_the_experiments_that_it_was_run_for(tmp_path):
     """Where commands of another experiment worked on it later, and its name tells nothing."""
     plan, words = plan_of("fig6_ilo", "demo"), ["data.num_train=64"]
