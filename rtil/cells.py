@@ -240,7 +240,11 @@ def tunings(places: Iterable[Sequence[Run]]) -> set[str]:
 
 
 def entries_of(arm: str, runs: Sequence[Run], keys: Iterable[str]) -> list[Entry]:
-    """Groups runs by those settings; runs that share even their seed are told apart as well."""
+    """Groups runs by those settings; runs that share even their seed are told apart as well.
+
+    Of runs of one generator and seed that with the most images stands for them all, the others
+    are entries of their own. Where a seed has several generators, each of its arm's runs is one.
+    """
     groups: dict[tuple, list[Run]] = {}
     for run in runs:
         oracle = {"selection"} if run.config.get("selection") == "oracle" else set()
@@ -249,16 +253,24 @@ def entries_of(arm: str, runs: Sequence[Run], keys: Iterable[str]) -> list[Entry
         groups.setdefault(tuple(settings.items()), []).append(run)
     entries = []
     for settings, group in sorted(groups.items()):
-        group = sorted(group, key=lambda run: (run.config["seed"], str(run.path)))
-        if len({run.config["seed"] for run in group}) == len(group):
-            entries.append(Entry(arm, dict(settings), tuple(group)))
-            continue
-        digests = [str(run.config.get("generator_sha256"))[:8] for run in group]
-        for run, digest in zip(group, digests):
+        group = sorted(group, key=lambda r: (r.config["seed"], -len(r.rows), str(r.path)))
+        first: dict[tuple, Run] = {}
+        again = [run for run in group if first.setdefault(training(run), run) is not run]
+        if len({run.config["seed"] for run in first.values()}) == len(first):
+            entries.append(Entry(arm, dict(settings), tuple(first.values())))
+        else:
+            again = group
+        digests = [training(run)[1][:8] for run in group]
+        for digest, run in ((training(run)[1][:8], run) for run in again):
             extra = {"run_dir": str(run.path)} if digests.count(digest) > 1 else {}
             told = {**dict(settings), "generator_sha256": digest, **extra}
             entries.append(Entry(arm, told, (run,)))
     return entries
+
+
+def training(run: Run) -> tuple[object, str]:
+    """Seed of a run and digest of its generator."""
+    return run.config["seed"], str(run.config.get("generator_sha256"))
 
 
 def commands(run: Run, entry: Entry) -> tuple[str, str]:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from rtil.cells import Cell
 from rtil.experiment import jobs, switch_of
-from rtil.table import difference, per_image, written
+from rtil.table import averaged, by_seed, estimate, written
 
 METRICS = {"psnr_db": "PSNR", "gradient_energy": "Sharpness"}  # metric to title of its tables
 READING = (
@@ -37,7 +37,7 @@ def tables(cells: Iterable[Cell], plan: Mapping) -> dict[str, list[dict[str, str
                 continue
             column = f"{case.task}, {case.measurement}, {entry.arm}"
             for metric, title in METRICS.items():
-                values = difference(*(per_image(e.runs, metric) for e in (entry, base)))
+                values = estimate(averaged(by_seed(entry, base, metric).values()))
                 if not values and metric != "psnr_db":
                     continue
                 heading = f"{title}, each switched alone, {', '.join(case.series[1:])}"

@@ -10,8 +10,8 @@ ORDER = ("paper", "authors", "fair")
 READING = (
     "Gains by protocol: Δ PSNR is the mean difference to the baseline under the same protocol "
     "over n images, Δ over seeds that over training seeds (both as in the tables above). LMMSE - "
-    "best arm is the paired difference of the linear estimate to the arm and protocol with the "
-    "highest mean PSNR of that measurement and those settings; above 0, no generator is better "
+    "best arm is the paired difference of the linear estimate to the arm and protocol that it is "
+    "least ahead of, at that measurement and those settings; above 0, no generator is better "
     "than it. Columns that say oracle selected the iterate by the true image, which no user has: "
     "they are no result, and no arm is the best by them.")
 
@@ -103,5 +103,6 @@ def to_best(rows: Sequence[Mapping]) -> str:
     rows = [row for row in rows if row["lmmse_gain_psnr_db"] and not is_oracle(row)]
     if not rows:
         return "–"
-    best = max(rows, key=lambda row: row["psnr_db"]["mean"])
+    # LMMSE has seen the same images as each arm, which arms need not have of each other.
+    best = min(rows, key=lambda row: row["lmmse_gain_psnr_db"]["mean"])
     return f"{counted(best['lmmse_gain_psnr_db'], '+')} {best['arm']}, {group(best)}"

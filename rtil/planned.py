@@ -105,11 +105,11 @@ def on_the_same_images(found: Sequence[tuple[Run, Job]]) -> list[tuple[Run, Job]
     """The runs of an experiment without rows of images that the others do not have.
 
     Another experiment may have asked for more images of a run that both share. Where a run has
-    those that were planned and no others, they are the ones that count.
+    those that were planned and no others, and was asked for no more, they are the ones that count.
     """
     ids: dict[str, set[str]] = {}
     for run, job in found:
-        if len(run.rows) <= int(job["num_images"]):
+        if max(len(run.rows), run.config.get("num_images") or 0) <= int(job["num_images"]):
             ids.setdefault(case_of(run).data, set()).update(run.rows)
     kept = []
     for run, job in found:
@@ -174,20 +174,21 @@ def complete(
     """Records with what was planned of them, and one for each planned job that nobody ran.
 
     Records gain "job", "planned" (images), and for the figure "panel", "x" and "line"; those with
-    fewer images than planned, and those of missing jobs, the commands that fill them.
+    a run of fewer images than planned, and those of missing jobs, the commands that fill them.
     """
     of = {str(run.path): (run, job) for run, job in found}
     plan = jobs(experiment, "invert")
     rows: dict[Case, list[dict]] = {cell.case: [] for cell in cells}
     for cell, table in zip(cells, tables):
         for row in table:
-            run, job = of[row["runs"][0]]
-            planned = int(job["num_images"])
+            (run, job), *_ = pairs = [of[path] for path in row["runs"]]
             own = [word for word in words if not word.startswith("protocol=")]
             own += [f"protocol={row['protocol']}"] if row["protocol"] != "paper" else []
-            more = [command(experiment, "invert", own, job)] if row["n"] < planned else []
+            more = dict.fromkeys(command(experiment, "invert", own, planned)
+                                 for stopped, planned in pairs
+                                 if len(stopped.rows) < int(planned["num_images"]))
             rows[cell.case].append(_placed(row, job, run.asked, experiment) | {
-                "planned": planned, "more": more})
+                "planned": int(job["num_images"]), "more": [*more]})
     places = dict.fromkeys((case_of(run).data, case_of(run).scale) for run, _ in found)
     ran = {(case_of(run).data, json.dumps(job)) for run, job in found}
     for data, scale in places:

@@ -107,7 +107,10 @@ def one(
     words += next(iter(planned.besides(runs, plan, scale, part)), ())
     found = planned.belonging(runs, plan, scale, part)
     if part == "invert":
-        found = planned.on_the_same_images(found)
+        whole, found = found, planned.on_the_same_images(found)
+        cut = sum(len(a.rows) > len(b.rows) for (a, _), (b, _) in zip(whole, found))
+        notes += [f"{cut} of {len(found)} inversions have more images than this plan asks for; "
+                  "those that the others have are shown."] if cut else []
     runs, gaps, cells, tables = [run for run, _ in found], [], [], []
     if part == "invert":
         cells = arrange(runs, baseline, planned.told(plan))

@@ -91,7 +91,9 @@ def tables(cells: Iterable[Cell], baseline: str) -> dict[str, list[dict[str, str
                             if not key.startswith("protocol")]
                 told = ", ".join([entry.arm, *settings])
                 rows = found.setdefault(cell.case.heading, {}).setdefault(place, {})
-                rows.setdefault((told, str(search["generator_sha256"])), (search, other))
+                label = told, str(search["generator_sha256"])
+                if rows.get(label, (None, None))[1] is None:  # a cell may lack the baseline
+                    rows[label] = search, other
     return {
         f"Searches, {heading}": [
             line(place[1], place[2], named(label, rows), *rows[label])

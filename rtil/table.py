@@ -15,8 +15,8 @@ import numpy as np
 
 from rtil import fair, results
 from rtil.cells import SAME, Cell, Entry, Run, commands, is_number
-from rtil.metrics import mean_ci, paired_ci
-from rtil.operators import NONLINEAR
+from rtil.metrics import mean_ci
+from rtil.operators import KNOBS, NONLINEAR
 
 METRICS = ("psnr_db", "ssim", "lpips", "gradient_energy", "oracle_psnr_db", "last_psnr_db",
            "last_ssim", "lmmse_psnr_db", "lmmse_ssim", "lmmse_gradient_energy")
@@ -31,23 +31,20 @@ READING = (
     "is the energy of the image's differences over that of the true image's: below 1 is smoother, "
     "as an average of plausible images is. ± is the "
     "half-width of a 95 % confidence interval (Student t). That of a mean, and of Δ, the mean "
-    "difference to the baseline, is over images, n of them or for Δ those that both have; with "
-    "several seeds each image is averaged over them first. It covers other images under the same "
-    "trainings, not what another training would change. That does Δ over seeds: the difference of "
-    "each seed is the mean over the images that its run and the baseline's have, and the interval "
-    "is over these means, n seeds, each a training of both arms with its own random numbers in "
-    "inversion. It holds for these images, and is left out below two seeds or where seeds "
+    "difference to the baseline, is over images, n of them or for Δ those that both have with the "
+    "same seed; with several seeds each image is averaged over them first. It covers other images "
+    "under the same trainings, not what another training would change. That does Δ over seeds: "
+    "the difference of each seed is the mean over the images that its run and the baseline's "
+    "have, and the interval is over these means, n seeds, each a training of both arms with its "
+    "own random numbers in inversion. It holds for these images, and is left out below two seeds "
+    "or where seeds "
     "share a generator.")
 
 
 def per_image(runs: Iterable[Run], metric: str) -> dict[str, float]:
     """Value of each image that has one, averaged over the runs (seeds) that hold the image."""
-    values: dict[str, list[float]] = {}
-    for run in runs:
-        for name, row in run.rows.items():
-            if is_number(row.get(metric)):
-                values.setdefault(name, []).append(float(row[metric]))
-    return {name: float(np.mean(v)) for name, v in sorted(values.items())}
+    return averaged({name: float(row[metric]) for name, row in run.rows.items()
+                     if is_number(row.get(metric))} for run in runs)
 
 
 def estimate(values: Mapping[object, float]) -> dict | None:
@@ -69,24 +66,51 @@ def over_sets(values: Mapping[str, float], size: int) -> dict | None:
     return estimate({str(i): float(np.mean([values[n] for n in s])) for i, s in enumerate(sets)})
 
 
-def difference(a: Mapping[str, float], b: Mapping[str, float]) -> dict | None:
-    """`estimate` of a - b over the images that both have."""
-    common = [name for name in a if name in b]
-    if not common:
-        return None
+def differences(a: Mapping[str, float], b: Mapping[str, float]) -> dict[str, float]:
+    """a - b of the images that both have."""
     # Two infinite PSNRs are equal, though their difference is not a number.
-    pairs = [(a[name], b[name]) if a[name] != b[name] else (0.0, 0.0) for name in common]
-    mean, half_width = paired_ci(*zip(*pairs))
-    return {"mean": mean, "ci95": half_width, "n": len(common)}
+    return {name: a[name] - b[name] if a[name] != b[name] else 0.0 for name in a if name in b}
 
 
-def by_seed(entry: Entry, base: Entry, metric: str) -> dict[object, float]:
-    """{seed: mean of `difference`} of the seeds that both have, over the images both have."""
+def by_seed(entry: Entry, base: Entry, metric: str) -> dict[object, dict[str, float]]:
+    """{seed: `differences`} of the seeds that both have and that have an image in common.
+
+    Runs of other seeds have another operator, other noise and another training, so that nothing
+    pairs them.
+    """
     theirs = {run.config["seed"]: run for run in base.runs}
-    pairs = {run.config["seed"]: difference(
+    found = {run.config["seed"]: differences(
         per_image([run], metric), per_image([theirs[run.config["seed"]]], metric))
         for run in entry.runs if run.config["seed"] in theirs}
-    return {seed: found["mean"] for seed, found in pairs.items() if found}
+    return {seed: values for seed, values in found.items() if values}
+
+
+def averaged(maps: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """The mean of each image over the maps that hold it."""
+    values: dict[str, list[float]] = {}
+    for found in maps:
+        for name, value in found.items():
+            values.setdefault(name, []).append(value)
+    return {name: float(np.mean(v)) for name, v in sorted(values.items())}
+
+
+def unpaired(entry: Entry, base: Entry) -> str:
+    """Which seeds or images a difference to the baseline leaves out, or ""."""
+    mine, theirs = ({run.config["seed"]: run.rows.keys() for run in e.runs} for e in (entry, base))
+    texts = [f"{who} seeds {listed(alone)}" for who, alone in (
+        ("its", mine.keys() - theirs.keys()), ("the baseline's", theirs.keys() - mine.keys()))
+        if alone]
+    both = sorted(mine.keys() & theirs.keys())
+    shared = [mine[seed] & theirs[seed] for seed in both]
+    if any(images != shared[0] for images in shared):
+        texts.append(f"some images in some seeds (seeds {listed(both)} have "
+                     f"{', '.join(str(len(images)) for images in shared)} in common)")
+    return " and ".join(texts)
+
+
+def listed(values: Iterable) -> str:
+    """Sorted, with commas."""
+    return ", ".join(map(str, sorted(values)))
 
 
 def over_seeds(entry: Entry, base: Entry, values: Mapping[object, float]) -> dict | None:
@@ -106,21 +130,22 @@ def over_seeds(entry: Entry, base: Entry, values: Mapping[object, float]) -> dic
 def reference(cell: Cell, entry: Entry, baseline: str) -> Entry | None:
     """The baseline's entry that `entry` is paired with: with its settings, or the only one.
 
-    It is of the same protocol and network (settings under `model`), and what an oracle selected is
-    compared with nothing but what an oracle selected.
+    It is of the same split, protocol and network (settings under `model`), and what an oracle
+    selected is compared with nothing but what an oracle selected.
     """
     if entry.arm == baseline:
         return None
-    found = [e for e in cell.entries if e.arm == baseline and e.oracle == entry.oracle
-             and e.runs[0].protocol == entry.runs[0].protocol and network(e) == network(entry)]
+    found = [e for e in cell.entries if e.arm == baseline and alike(e) == alike(entry)]
     names = {key for e in found for key in e.settings if not key.startswith("rtil.")}
     same = [e for e in found if all(e.settings.get(k) == entry.settings.get(k) for k in names)]
     return same[0] if len(same) == 1 else found[0] if len(found) == 1 else None
 
 
-def network(entry: Entry) -> dict[str, str]:
-    """The settings of an entry that are the network's."""
-    return {key: text for key, text in entry.settings.items() if key.startswith("model.")}
+def alike(entry: Entry) -> tuple:
+    """What an entry has in common with the baseline that it can be paired with."""
+    run = entry.runs[0]
+    network = {key: text for key, text in entry.settings.items() if key.startswith("model.")}
+    return entry.oracle, run.protocol, run.config.get("split", "test"), network
 
 
 def records(cell: Cell, baseline: str, set_size: int = 0) -> list[dict]:
@@ -135,21 +160,26 @@ def records(cell: Cell, baseline: str, set_size: int = 0) -> list[dict]:
         row = {
             **common, "arm": entry.arm, "settings": entry.settings, "label": entry.label,
             "seeds": [run.config["seed"] for run in entry.runs], "n": len(values["psnr_db"]),
+            "fewest": min(len(run.rows) for run in entry.runs),
             **{metric: estimate(values[metric]) for metric in METRICS},
             "baseline": base and base.label, "runs": [str(run.path) for run in entry.runs],
-            "differs": [], "commands": [],
+            "differs": [], "commands": [], "unpaired": unpaired(entry, base) if base else "",
             "protocol": entry.runs[0].protocol,
             "choices": [fair.told(run.config) for run in entry.runs],
             "budgets": [fair.budget(run.config) for run in entry.runs],
+            "tuned_at": [tuned_at(run) for run in entry.runs],
         }
         if set_size:
             row["sets"] = over_sets(values["psnr_db"], set_size)
         for key in ("psnr_db", "ssim"):
-            row[f"gain_{key}"] = difference(values[key], per_image(base.runs, key) if base else {})
-            means = by_seed(entry, base, key) if base else {}
+            pairs = by_seed(entry, base, key) if base else {}
+            means = {seed: float(np.mean([*found.values()])) for seed, found in pairs.items()}
+            row[f"gain_{key}"] = estimate(averaged(pairs.values()))
             row[f"gain_{key}_by_seed"] = means
             row[f"gain_{key}_seeds"] = over_seeds(entry, base, means) if base else None
-        row["lmmse_gain_psnr_db"] = difference(values["lmmse_psnr_db"], values["psnr_db"])
+        row["lmmse_gain_psnr_db"] = estimate(averaged(
+            differences(per_image([run], "lmmse_psnr_db"), per_image([run], "psnr_db"))
+            for run in entry.runs))
         if base:
             configs = base.runs[0].config, entry.runs[0].config
             row["differs"] = results.differing_keys(*configs, (*SAME, "rtil"))
@@ -186,8 +216,11 @@ def table(rows: Iterable[Mapping], baseline: str) -> list[dict[str, str]]:
         return written(found, digits, sign, count)
 
     def count(row: Mapping) -> str:
-        n, planned = row.get("n", 0), row.get("planned", 0)
-        return f"{n} of {planned}" if n < planned else str(n or "–")
+        if "n" not in row:
+            return "–"
+        n, planned = row["n"], row.get("planned", 0)
+        text = f"{row['fewest']} to {n}" if row["fewest"] < n else str(n)  # of its seeds
+        return f"{text} of {planned}" if row["fewest"] < planned else text
 
     lines = [{
         "measurement": row["measurement"], "arm": row["label"],
@@ -244,6 +277,9 @@ def remarks(rows: Sequence[Mapping]) -> list[tuple[str, str]]:
             lacking.append((
                 f"LMMSE of {where} is missing. Delete {', '.join(row['runs'])}, then run:"
                 if "n" in row else f"Missing: {where}. These commands fill it:", commands))
+        if row.get("unpaired"):
+            lacking.append((f"Δ of {where} leaves out {row['unpaired']}: it pairs runs of one "
+                            "seed, image by image.", ""))
         if row.get("differs"):
             text = "; ".join(row["differs"]).replace(" there,", " in the baseline,")
             differing.setdefault(text, {}).setdefault(row["arm"], {})[row["measurement"]] = None
@@ -257,6 +293,15 @@ def remarks(rows: Sequence[Mapping]) -> list[tuple[str, str]]:
          f"{'; '.join(dict.fromkeys(chain(*arms.values())))}: {text}.", "")
         for text, arms in differing.items()
     ]
+
+
+def tuned_at(run: Run) -> str:
+    """The measurement that the settings of a run were tuned at, "" where nothing was tuned."""
+    if fair.budget(run.config) is None:
+        return ""
+    known = {key: run.config.get(f"protocol.tuned.at.{key}", run.config.get(key)) for key in KNOBS}
+    return ", ".join(f"{key} {float(value):g}" for key, value in known.items()
+                     if value is not None)
 
 
 def choices(rows: Iterable[Mapping]) -> list[str]:
@@ -276,4 +321,12 @@ def choices(rows: Iterable[Mapping]) -> list[str]:
             told[f"Not fair at {', '.join(case)}: arms were tuned with different (trials, "
                  "validation images, space, and of a first round images, trials kept): "
                  f"{', '.join(str(b) for b in sorted(budgets))}."] = None
+        places = {row["arm"]: set() for row in rows}
+        for row in rows:
+            if (row["task"], row["measurement"]) == case:
+                places[row["arm"]] |= {*row["tuned_at"]} - {""}
+        tuned = {arm: listed(found) for arm, found in places.items() if found}
+        if len({*tuned.values()}) > 1:
+            told[f"Not fair at {', '.join(case)}: arms were tuned at different measurements: "
+                 + "; ".join(f"{arm} at {text}" for arm, text in tuned.items()) + "."] = None
     return [*told]

@@ -5,7 +5,7 @@ import yaml
 from matplotlib.figure import Figure
 from test_report import make_run, run_report, table_of
 
-from rtil import figures, gains
+from rtil import figures, gains, table
 
 ORACLE = "authors (oracle)"
 
@@ -62,6 +62,16 @@ def test_other_settings_make_lines_of_their_own(rows):
     assert found["ilo, inverter.steps=5"]["fair: Δ PSNR [dB]"] == "+0.00 ± 0.00 (n=2)"
     assert found["ilo, inverter.steps=5"]["paper: Δ PSNR [dB]"] == "–"
     assert found["ilo, inverter.steps=5"]["LMMSE - best arm [dB]"].startswith("+10.00")
+
+
+def test_the_best_arm_is_that_of_the_images_it_has(rows):
+    """An arm whose only image is an easy one has the highest mean and is not the best."""
+    run_dir = make_run(rows, "ilo", {"b": 25.5}, pictures=False, ratio=0.1, name="few")
+    of_protocol(run_dir, "other")
+    row = next(row for row in table_of(rows) if row["protocol"] == "other")
+    row["lmmse_gain_psnr_db"]["mean"] = -9.0  # its LMMSE has 16.5 dB
+    everyone = [other for other in table_of(rows) if other["protocol"] == "fair"]
+    assert gains.to_best([row, *everyone]).endswith("ilo, fair")
 
 
 def test_one_protocol_alone_has_no_such_table(tmp_path):
@@ -132,3 +142,16 @@ def test_two_tunings_of_one_training_are_entries_of_their_own(tmp_path):
         row = found[f"ilo, protocol=fair, protocol.tuned.at.ratio={at}"]
         assert row["baseline"] == row["label"].replace("ilo", "vanilla")
         assert row["gain_psnr_db_seeds"]["mean"] == pytest.approx(gain)
+
+
+def test_arms_that_were_tuned_at_different_measurements_are_told(tmp_path):
+    tuned = {"trials": 16, "space": "00ff", "validation": {"n": 60, "mean": 20.0}}
+    for arm, at in (("vanilla", {"ratio": 0.5}), ("ilo", {})):
+        for seed in (0, 1):
+            run_dir = make_run(tmp_path, arm, {"a": 20.0}, seed, pictures=False)
+            with open(run_dir / "config.yaml", "a") as file:
+                file.write(yaml.safe_dump({"protocol": {"name": "fair", "tuned": tuned | {
+                    "at": at}}}))
+    texts = [text for text, _ in table.remarks(table_of(tmp_path)) if "Not fair" in text]
+    assert texts == ["Not fair at cs, ratio 0.1: arms were tuned at different measurements: "
+                     "vanilla at ratio 0.5; ilo at ratio 0.1."]

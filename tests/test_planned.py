@@ -165,6 +165,39 @@ def test_a_run_stays_with_the_experiments_that_it_was_run_for(tmp_path):
     assert all("experiment=fig6_ilo" in command for command in content_of.recorded)
 
 
+def test_a_seed_that_was_stopped_early_has_its_command(tmp_path):
+    plan = plan_of("evidence_ilo", "demo")
+    jobs = experiment.jobs(plan, "invert", {
+        "task": ["cs"], "ratio": ["0.1"], "protocol": ["paper"], "rtil": ["vanilla"]})
+    everyone = {f"{i:02d}": 20.0 + i for i in range(int(jobs[0]["num_images"]))}
+    for job in jobs:
+        stopped = job["seed"] == "1"
+        write_run(tmp_path, plan, job, dict([*everyone.items()][:4]) if stopped else everyone)
+    (row,) = [row for row in rows_of(tmp_path, "evidence_ilo") if "n" in row]
+    (line,) = row["more"]
+    assert "seed=1" in line and row["n"] == len(everyone)
+    assert any("Fewer images" in text for text, _ in table.remarks([row]))
+    assert table.table([row], "vanilla")[0]["n"] == f"4 to {row['n']} of {row['n']}"
+
+
+def test_a_stopped_run_does_not_shorten_the_others(tmp_path):
+    """One that was asked for more images than planned does not tell which are compared."""
+    plan = plan_of("fig6_ilo", "demo")
+    jobs = experiment.jobs(plan, "invert")
+    everyone = {f"{i:02d}": 20.0 + i for i in range(60)}
+    for number, job in enumerate(jobs[:2]):
+        run_dir = write_run(tmp_path, plan, job, dict([*everyone.items()][:60 - 24 * number]))
+        with open(run_dir / "config.yaml", "a") as file:
+            file.write("num_images: 60\n")
+    found = content(tmp_path, "fig6_ilo")
+    assert [row["n"] for rows in found.tables for row in rows if "n" in row] == [60, 36]
+    (run_dir / "config.yaml").write_text(
+        (run_dir / "config.yaml").read_text().replace("num_images: 60", "num_images: 36"))
+    found = content(tmp_path, "fig6_ilo")
+    assert [row["n"] for rows in found.tables for row in rows if "n" in row] == [36, 36]
+    assert any("1 of 2 inversions have more images" in note for note in found.notes)
+
+
 def test_a_figure_compares_the_same_images(tmp_path):
     """Another experiment asked for more images of the first run; then all have more."""
     plan, more = plan_of("sigma", "demo"), {f"{i:02d}": 20.0 + i for i in range(36)}

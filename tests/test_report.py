@@ -148,18 +148,19 @@ def test_statistics_are_those_of_scipy():
 def test_pairing_uses_common_images_only():
     a = {"a": 21.0, "b": 22.5, "d": 99.0, "e": 23.0}
     b = {"e": 20.0, "b": 22.0, "c": 0.0, "a": 20.0}
-    found = table.difference(a, b)
+    found = table.estimate(table.differences(a, b))
     test = stats.ttest_rel([21.0, 22.5, 23.0], [20.0, 22.0, 20.0])
     interval = test.confidence_interval(0.95)
     assert found["n"] == 3
     assert found["mean"] == pytest.approx(1.5)
     assert found["ci95"] == pytest.approx((interval.high - interval.low) / 2, abs=1e-12)
-    assert table.difference({"a": 1.0}, {"b": 1.0}) is None
+    assert not table.differences({"a": 1.0}, {"b": 1.0})
 
 
 def test_two_perfect_reconstructions_differ_by_zero():
     inf = float("inf")
-    assert table.difference({"a": inf, "b": 21.0}, {"a": inf, "b": 20.0})["mean"] == 0.5
+    assert table.differences({"a": inf, "b": 21.0}, {"a": inf, "b": 20.0}) == {
+        "a": 0.0, "b": 1.0}
 
 
 def test_seeds_are_averaged_image_by_image(tmp_path):
@@ -170,7 +171,7 @@ def test_seeds_are_averaged_image_by_image(tmp_path):
     mean, half = 55 / 3, stats.t.ppf(0.975, 2) * stats.sem([21.0, 24.0, 10.0])
     assert (ilo["seeds"], ilo["n"], vanilla["seeds"]) == ([0, 1], 3, [0])
     assert ilo["psnr_db"] == pytest.approx({"mean": mean, "ci95": half, "n": 3})
-    assert ilo["gain_psnr_db"]["mean"] == pytest.approx((2.0 + 2.0) / 2)
+    assert ilo["gain_psnr_db"]["mean"] == pytest.approx((1.0 + 2.0) / 2)  # of seed 0
     assert ilo["gain_psnr_db"]["n"] == 2
     assert ilo["oracle_psnr_db"]["mean"] == pytest.approx(mean + 3)
     assert ilo["last_psnr_db"]["mean"] == pytest.approx(mean - 1)
@@ -231,12 +232,64 @@ def test_arms_with_settings_of_their_own_are_paired_and_the_difference_is_told(t
     assert "inverter.lr_style: 0.1 in the baseline, 0.2 here" in text and not commands
 
 
-def test_runs_that_share_even_the_seed_are_not_merged(tmp_path):
-    make_run(tmp_path, "ilo", {"a": 20.0}, name="one")
-    make_run(tmp_path, "ilo", {"a": 30.0}, name="two")
-    rows = [row for row in table_of(tmp_path) if row["arm"] == "ilo"]
-    assert sorted(row["psnr_db"]["mean"] for row in rows) == [20.0, 30.0]
-    assert all("run_dir" in row["settings"] for row in rows)
+def test_runs_of_other_seeds_are_no_pairs(tmp_path):
+    """A seed has its own operator: what it changes for every arm alike is no gain of one arm."""
+    for seed, shift in ((0, 0.0), (1, 2.0), (2, 5.0)):
+        make_run(tmp_path, "ilo", {"a": 20.0 + shift, "b": 22.0 + shift}, seed, pictures=False)
+    make_run(tmp_path, "vanilla", {"a": 20.0, "b": 21.0}, 0, pictures=False)
+    row = table_of(tmp_path)[1]
+    assert row["gain_psnr_db"]["mean"] == 0.5 and row["gain_psnr_db_by_seed"] == {0: 0.5}
+    assert [text for text, _ in table.remarks([row]) if "leaves out its seeds 1, 2:" in text]
+
+
+def test_seeds_with_unequal_images_are_paired_image_by_image(tmp_path):
+    few, all_images = {"a": 20.0}, {"a": 20.0, "b": 30.0}
+    for seed in (0, 1):
+        shift = 4.0 * seed
+        make_run(tmp_path, "ilo", {k: v + shift for k, v in (few if seed else all_images).items()},
+                 seed, pictures=False)
+        make_run(tmp_path, "vanilla", {k: v + shift for k, v in all_images.items()}, seed,
+                 pictures=False)
+    row = table_of(tmp_path)[1]
+    assert row["gain_psnr_db"] == {"mean": 0.0, "ci95": 0.0, "n": 2}
+    assert row["lmmse_gain_psnr_db"]["mean"] == pytest.approx((15 - 22 + 16 - 30) / 2)
+    assert "seeds 0, 1 have 2, 1 in common" in table.remarks([row])[0][0]
+    assert table.table([row], "vanilla")[0]["n"] == "1 to 2"
+
+
+def test_images_of_another_split_are_no_pairs(tmp_path):
+    """Their ids can be the same: those of drawn letters are numbers."""
+    for arm, split in (("vanilla", "test"), ("ilo", "val"), ("ilo", "test")):
+        run_dir = make_run(tmp_path, arm, {"000000": 20.0}, pictures=False, name=split)
+        with open(run_dir / "config.yaml", "a") as file:
+            file.write(f"split: {split}\n")
+    rows = {row["label"]: row for row in table_of(tmp_path)}
+    assert rows["ilo, split=test"]["gain_psnr_db"]["mean"] == 0.0
+    assert rows["ilo, split=val"]["gain_psnr_db"] is None
+
+
+def test_a_run_repeated_with_its_seed_is_an_entry_beside_the_others(tmp_path):
+    for arm, value in (("vanilla", 20.0), ("ilo", 21.0)):
+        for seed in (0, 1):
+            make_run(tmp_path, arm, {"a": value, "b": value}, seed, pictures=False, name="one")
+    make_run(tmp_path, "vanilla", {"a": 10.0}, 0, pictures=False, name="again")
+    rows = {row["label"].partition(", run_dir")[0]: row for row in table_of(tmp_path)}
+    assert [*rows] == ["vanilla", "vanilla, generator_sha256=None", "ilo"]
+    assert rows["vanilla"]["seeds"] == [0, 1] and rows["vanilla"]["psnr_db"]["mean"] == 20.0
+    assert rows["ilo"]["gain_psnr_db_seeds"]["mean"] == 1.0
+    again = rows["vanilla, generator_sha256=None"]
+    assert again["settings"]["run_dir"].endswith("again") and again["psnr_db"]["mean"] == 10.0
+
+
+def test_several_generators_of_one_seed_are_entries_of_their_own(tmp_path):
+    for root in (tmp_path / "one", tmp_path / "other"):
+        make_generator(root, "ilo", [0, 2] if root.name == "one" else [0, 1])
+        make_run(root, "ilo", {"a": 20.0}, pictures=False)
+    runs = [run for root in (tmp_path / "one", tmp_path / "other")
+            for run in cells.collect(root)[0]]
+    (cell,) = cells.arrange(runs, "vanilla")
+    assert sorted(entry.settings["generator_sha256"] for entry in cell.entries) == sorted(
+        run.config["generator_sha256"][:8] for run in runs)
 
 
 def test_a_missing_arm_gives_the_commands_that_run_it(tmp_path):

@@ -69,6 +69,17 @@ def test_a_search_counts_once_without_anchors_and_is_paired_by_setting(root):
     assert ilo["ahead at"] == "2 of 3, median +2.00, -0.50 to +2.50"
 
 
+@pytest.mark.parametrize("vanilla", [(0.2, 0), (0.4, 0), (0.4, 1)])
+def test_a_search_is_paired_wherever_the_baseline_has_it(tmp_path, vanilla):
+    """Also where the arm's first cell, or its first seed, lacks the baseline."""
+    for ratio, seed in ((0.1, 0), (0.2, 0), (0.4, 0), (0.4, 1)):
+        tuned_run(tmp_path, "ilo", ratio, seed)
+    tuned_run(tmp_path, "vanilla", *vanilla)
+    ((_, lines),) = lines_of(tmp_path).items()
+    assert [line["Δ at a drawn setting [dB]"].count("3 settings")
+            for line in lines if line["arm"] == "ilo"] == [1]
+
+
 def test_packed_rows_and_a_moved_root_give_the_same_table(root, tmp_path):
     expected = lines_of(root)
     file = tmp_path / "rows.jsonl"
