@@ -27,6 +27,7 @@ from rtil.inverters.minimise import NotFinite
 from rtil.runtime import CONFIGS, check_numbers, entry
 
 METRIC = "psnr_db"
+NOTE = "not-finite.json"  # in the folder of a trial whose loss was not finite
 
 
 class Trial(NamedTuple):
@@ -70,7 +71,7 @@ def tune(cfg: DictConfig, overrides: Sequence[str] | None = None) -> Path:
         again = OmegaConf.merge(cfg, {"num_images": cfg.final_images})
         rounds = [run(again, overrides, place, t.number, t.settings)
                   for t in sorted(order[: cfg.finalists])]
-        order, last = rank(rounds)
+        order, last = rank(rounds, "finalists")
         finals = {t.number: {"final": score(t, last)} for t in rounds}
         validation |= score(order[0], last)
     else:
@@ -128,8 +129,7 @@ def run(
 ) -> Trial:
     """One trial: an inversion of the validation images, or what is on disk of it."""
     where = place / f"trial-{number:03d}"
-    failed = where / "not-finite.json"
-    if failed.exists() and json.loads(failed.read_text())["settings"] == chosen:
+    if cfg.num_images >= fails_at(where, chosen):
         return Trial(number, chosen, {})
     trial = cfg.copy()
     with open_dict(trial):
@@ -143,13 +143,28 @@ def run(
     try:
         invert.invert(trial, overrides)
     except NotFinite as error:
-        results.write_text(failed, json.dumps({"settings": chosen, "error": str(error)}))
+        note = {"settings": chosen, "num_images": cfg.num_images, "error": str(error)}
+        results.write_text(where / NOTE, json.dumps(note))
         return Trial(number, chosen, {})
     rows = results.result_rows(where)[: cfg.num_images]  # a longer tuning may have left more
     return Trial(number, chosen, {row["id"]: row[METRIC] for row in rows})
 
 
-def rank(trials: Sequence[Trial]) -> tuple[list[Trial], list[str]]:
+def fails_at(where: Path, chosen: dict) -> float:
+    """Of how many images on a trial is known to have no score; inf where none is known.
+
+    Fewer images have a score all the same: a finalist that fails keeps that of the first round.
+    A note without the number, of an earlier version, is about the first image without a row.
+    """
+    if not (where / NOTE).exists():
+        return math.inf
+    note = json.loads((where / NOTE).read_text())
+    if note["settings"] != chosen:
+        return math.inf
+    return note.get("num_images", len(results.result_rows(where)) + 1)
+
+
+def rank(trials: Sequence[Trial], what: str = "trials") -> tuple[list[Trial], list[str]]:
     """Trials with scores by their mean over the images that all have, best first, the first of
     equals before the others.
 
@@ -161,8 +176,10 @@ def rank(trials: Sequence[Trial]) -> tuple[list[Trial], list[str]]:
     """
     scored = [t for t in trials if t.scores]
     if not scored:
-        raise RuntimeError(f"tune: none of {len(trials)} trials had a finite loss; lower the "
-                           "ranges in configs/search.")
+        raise RuntimeError(f"tune: none of {len(trials)} {what} had a finite loss; lower the "
+                           "ranges in configs/search"
+                           + (", or let more go on: finalists=..." if what == "finalists" else "")
+                           + ".")
     ids = sorted(set.intersection(*({*t.scores} for t in scored)))
     return sorted(scored, key=lambda t: (-sum(t.scores[i] for i in ids), t.number)), ids
 
@@ -198,11 +215,15 @@ def table(found: dict) -> str:
     for row in rows:
         settings = ", ".join(f"{key.removeprefix('inverter.')}={row[key]}"
                              for key in found["chosen"])
-        value = "not finite" if row["mean"] is None else f"{row['mean']:7.3f}"
         half = "" if row["ci95"] is None else f" ± {row['ci95']:.3f}"
-        final = f"  final {row['final']['mean']:.3f}" if "final" in row else ""
-        lines.append(f"  {row['trial']:3d}  {value}{half}{final}  {settings}")
+        final = f"  final {decibels(row['final'], '')}" if "final" in row else ""
+        lines.append(f"  {row['trial']:3d}  {decibels(row, '7')}{half}{final}  {settings}")
     return "\n".join(lines)
+
+
+def decibels(row: dict, width: str) -> str:
+    """The mean of a row of `score`."""
+    return "not finite" if row["mean"] is None else f"{row['mean']:{width}.3f}"
 
 
 @hydra.main(version_base="1.3", config_path=CONFIGS, config_name="tune")

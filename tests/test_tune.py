@@ -213,6 +213,47 @@ def test_the_best_trials_go_on_to_more_images_and_the_best_of_these_wins(root, m
     assert budgets == [(5, 6, "s", 2, 2), (5, 2, "s")]
 
 
+def test_a_finalist_that_is_not_finite_keeps_its_first_score_and_ends_no_search(
+        root, monkeypatch, capsys):
+    """Planted: trial 3 is best on two images and has no finite loss on the third; trial 1, which
+    would be the third finalist, is best on four."""
+    level, asked = {0: 5.0, 1: 4.0, 2: 6.0, 3: 9.0}, []
+
+    def planted(cfg, overrides):
+        place, number = results.Path(cfg.run_dir), cfg.protocol.tuned.trial
+        place.mkdir(parents=True, exist_ok=True)
+        have = len(results.result_rows(place))
+        asked.append((number, cfg.num_images, have))
+        for i in range(have, cfg.num_images):
+            if number == 3 and i == 2:
+                raise NotFinite("planted")
+            results.append_rows(place / "results.jsonl", [
+                {"id": str(i), "psnr_db": level[number] if i < 2 or number != 1 else 50.0}])
+
+    monkeypatch.setattr(invert, "invert", planted)
+    more = ("trials=4", "finalists=2", "final_images=4")
+    path = start("tune", root, *more)
+    found, note = yaml.safe_load(path.read_text()), path.parent / "trial-003" / tune.NOTE
+    assert found["trial"] == 2 and found["validation"]["first_round"]["finalists"] == 2
+    last = found["trials"][3]
+    assert (last["mean"], last["final"]) == (9.0, {"mean": None, "ci95": None, "n": 0})
+    assert json.loads(note.read_text())["num_images"] == 4
+    assert "9.000 ± 0.000  final not finite" in capsys.readouterr().out
+
+    def again(text):
+        note.write_text(json.dumps(text))
+        asked.clear()
+        assert yaml.safe_load(start("tune", root, *more).read_text()) == found
+        assert (3, 2, 2) in asked and (3, 4, 2) not in asked
+
+    text = json.loads(note.read_text())
+    again(text)
+    again({key: value for key, value in text.items() if key != "num_images"})
+    assert yaml.safe_load(start("tune", root, "trials=4").read_text())["trial"] == 3
+    with pytest.raises(RuntimeError, match="none of 1 finalists had a finite loss"):
+        start("tune", root, "trials=4", "finalists=1", "final_images=3")
+
+
 @pytest.mark.slow
 def test_a_stopped_tuning_goes_on_without_repeating_an_image(root, monkeypatch):
     right, calls = ILO.invert, []
