@@ -1,8 +1,10 @@
 """Tuning: what is tried is the same for every arm, the best is taken, nothing is repeated."""
 
+import hashlib
 import json
 import re
 import shlex
+import shutil
 from functools import lru_cache
 
 import pytest
@@ -221,7 +223,7 @@ def test_a_finalist_that_is_not_finite_keeps_its_first_score_and_ends_no_search(
 
     def planted(cfg, overrides):
         place, number = results.Path(cfg.run_dir), cfg.protocol.tuned.trial
-        place.mkdir(parents=True, exist_ok=True)
+        results.claim(place, OmegaConf.to_container(cfg, resolve=True), results.FREE_INVERT)
         have = len(results.result_rows(place))
         asked.append((number, cfg.num_images, have))
         for i in range(have, cfg.num_images):
@@ -248,10 +250,79 @@ def test_a_finalist_that_is_not_finite_keeps_its_first_score_and_ends_no_search(
 
     text = json.loads(note.read_text())
     again(text)
-    again({key: value for key, value in text.items() if key != "num_images"})
+    again({"settings": last, "error": text["error"]})  # as earlier versions write it
     assert yaml.safe_load(start("tune", root, "trials=4").read_text())["trial"] == 3
     with pytest.raises(RuntimeError, match="none of 1 finalists had a finite loss"):
         start("tune", root, "trials=4", "finalists=1", "final_images=3")
+
+
+def plant(root, monkeypatch):
+    """Inversions that claim their folders and score 9 in trial 0; returns the trials they ran."""
+    ran = []
+
+    def planted(cfg, overrides):
+        place = results.Path(cfg.run_dir)
+        digest = hashlib.sha256(next(root.rglob("generator.pt")).read_bytes()).hexdigest()
+        config = {**OmegaConf.to_container(cfg, resolve=True), "generator_sha256": digest}
+        results.claim(place, config, results.FREE_INVERT)
+        ran.append(cfg.protocol.tuned.trial)
+        results.append_rows(place / "results.jsonl", [
+            {"id": i, "psnr_db": 9.0 - cfg.protocol.tuned.trial} for i in "ab"])
+
+    monkeypatch.setattr(invert, "invert", planted)
+    return ran
+
+
+def test_a_note_that_a_trial_is_not_finite_is_of_its_generator_and_settings(root, monkeypatch):
+    ran = plant(root, monkeypatch)
+    right = invert.invert
+
+    def fails(cfg, overrides):
+        right(cfg, overrides)
+        (results.Path(cfg.run_dir) / "results.jsonl").unlink()
+        raise NotFinite("planted")
+
+    def trials():
+        ran.clear()
+        path = start("tune", root, "trials=2", "ratio=0.5")
+        return [row["mean"] for row in yaml.safe_load(path.read_text())["trials"]], path.parent
+
+    monkeypatch.setattr(invert, "invert", lambda cfg, o: (
+        right if cfg.protocol.tuned.trial else fails)(cfg, o))
+    means, place = trials()
+    assert means == [None, 8.0]
+    monkeypatch.setattr(invert, "invert", right)
+    assert trials()[0] == means and ran == [1]  # known, not tried again
+
+    export(root, seed=5)
+    shutil.rmtree(place / "trial-001")
+    with pytest.raises(ValueError, match=r"not of this tuning: trial-000.*\n  generator_sha256: "):
+        trials()
+    assert not ran
+    config = place / "trial-000" / "config.yaml"
+    config.unlink()  # nothing but the note is left
+    assert trials()[0] == [9.0, 8.0] and ran == [0, 1]
+    (place / "trial-000" / tune.NOTE).write_text(json.dumps({"settings": {}, "error": "old"}))
+    config.unlink()
+    (config.parent / "results.jsonl").unlink()
+    assert trials()[0] == [9.0, 8.0] and ran == [0, 1]
+
+
+@pytest.mark.parametrize("word", ["search_seed=1", "search.stages.first=[0.6,0.7]"])
+def test_trials_of_another_search_are_refused_with_what_helps(root, word, monkeypatch):
+    ran = plant(root, monkeypatch)
+    path = start("tune", root, "trials=4")
+    text = path.read_text()
+    ran.clear()
+    named = r"not of this tuning: trial-002.*\n  inverter\."
+    with pytest.raises(ValueError, match=named) as error:
+        start("tune", root, "trials=4", word)
+    assert "run_dir" not in str(error.value) and str(path.parent) in str(error.value)
+    assert "move or delete that folder" in str(error.value)
+    assert not ran and path.read_text() == text
+    path.parent.rename(root / "kept")
+    start("tune", root, "trials=4", word)
+    assert ran == [0, 1, 2, 3] and path.read_text() != text
 
 
 @pytest.mark.slow
@@ -356,7 +427,7 @@ def test_an_experiment_tunes_what_its_fair_inversions_take():
     ("split=test", "validation images"), ("protocol=paper", "nothing to tune"),
     ("input=photo.png", "true image"), ("trials=0", "trials=0"),
     ("finalists=0", "finalists=0"), ("final_images=2", "above num_images=2"),
-    ("inverter.lr_noise=0.3", "what a tuning chooses"),
+    ("run_dir=elsewhere", "Leave it out"), ("inverter.lr_noise=0.3", "what a tuning chooses"),
     ("inverter=csgm", "no inverter=csgm"),
 ])
 def test_a_tuning_that_would_not_be_fair_is_refused(root, override, named):
