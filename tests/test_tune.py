@@ -382,6 +382,22 @@ def test_a_fair_inversion_says_its_tuning_takes_it_and_is_bound_to_it(root):
         start("invert", root, "protocol=fair", "ratio=0.2")
 
 
+@pytest.mark.parametrize("word", ["metrics.lpips=false", "split=test", "num_images=1",
+                                  "pictures=false", "save_measurements=true", "fit=crop"])
+def test_what_a_tuning_does_not_take_does_not_name_it(tmp_path, word):
+    given = ["protocol=fair", "ratio=0.2", f"root={tmp_path}", word]
+    config = resolved("invert", *given)
+    line = shlex.split(fair.command(given))[3:]
+    assert word not in line
+    place = fair.folder(config, given, "")
+    assert place == fair.folder(resolved("tune", *line), line, "")
+    if word.startswith("metrics"):  # an earlier version named it after them
+        earlier = place.with_name(place.name.replace(",", f",{word},"))
+        earlier.mkdir(parents=True)
+        assert fair.folder(config, given, "") == earlier
+        assert fair.folder(resolved("tune", *line), line, "") == place
+
+
 def test_one_tuning_serves_other_seeds_and_ratios_where_protocol_at_names_it(root):
     export(root, 1, "ilo", "seed=1")
     other = ("protocol=fair", "seed=1", "ratio=0.4")
