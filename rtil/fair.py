@@ -110,17 +110,34 @@ def check_tuned(
     Raises:
         FileNotFoundError: some are not; holds the command that makes them.
     """
-    wanted = [folder(config, words, "") for config, words in composed
-              if is_fair(config) and not config["generator"]]
-    missing = {place: None for place in wanted if not (place / NAME).exists()}
+    wanted = {folder(config, words, ""): config for config, words in composed
+              if is_fair(config) and not config["generator"]}
+    missing = {place: config for place, config in wanted.items() if not (place / NAME).exists()}
     if missing:
-        words = [word for word in given if not _is_not_tuned(word)]
+        words = for_tuning(map(tuned_at, missing.values()), given)
         line = experiment.command(plan, "tune", words)
         raise FileNotFoundError(
             f"experiment={plan['name']}: protocol=fair lacks {len(missing)} of "
-            f"{len(dict.fromkeys(wanted))} tunings:" + "".join(f"\n    {p}" for p in missing)
+            f"{len(wanted)} tunings:" + "".join(f"\n    {p}" for p in missing)
             + f"\nThis command chooses them on validation images:\n    {line}\n"
             "protocol=paper or protocol=authors runs what needs none, where it is planned.")
+
+
+def for_tuning(places: Iterable[Mapping], given: Iterable[str]) -> list[str]:
+    """Words of an experiment's inversions as those of the tunings that they lack.
+
+    A ratio typed to `rtil.tune` is where it tunes; of these inversions that is protocol.at.
+
+    Args:
+        places: protocol.at of each tuning that is not there.
+    """
+    words = [w for w in given if not _is_not_tuned(w) or results.is_under(_key(w), (AT,))]
+    typed, places = {*map(_key, words)}, list(places)
+    for knob in (knob for knob in KNOBS if knob in typed):
+        values = {experiment.as_text(at[knob]): None for at in places if knob in at}
+        if values and f"{AT}.{knob}" not in typed:
+            words.append(f"{AT}.{knob}={','.join(values)}")
+    return words
 
 
 def settings(config: Mapping, digest: str, chosen: Iterable[str]) -> dict[str, object]:
