@@ -19,6 +19,7 @@ from pathlib import Path
 import yaml
 
 from rtil import results
+from rtil.operators import KNOBS
 
 AT = "protocol.at"
 NOT_TUNED = ("num_images", "split", "protocol")  # choices of an inversion that tune does not take
@@ -46,18 +47,39 @@ def products(experiment: Mapping, part: str) -> list[dict[str, list[str]]]:
         {key: [as_text(v) for v in (value if isinstance(value, list) else [value])]
          for key, value in entry.items() if key != "switches"} for entry in found
     ]
-    return tunings(found) if part == "tune" else found
+    return tunings(to_tune(found)) if part == "tune" else found
 
 
-def tunings(entries: Sequence[Mapping[str, list[str]]]) -> list[dict[str, list[str]]]:
-    """What `rtil.tune` runs for the products of inversions."""
-    found = [entry for entry in entries if "fair" in entry.get("protocol", ())] or entries
-    return [
-        {key: entry.get(f"{AT}.{key}", value) for key, value in entry.items()
-         if key not in NOT_TUNED and not key.startswith(AT)}
-        | {key.removeprefix(f"{AT}."): entry[key] for key in entry if key.startswith(AT)}
-        for entry in found
-    ]
+def to_tune(entries: list[dict[str, list[str]]]) -> list[dict[str, list[str]]]:
+    """Products of inversions that take a tuning."""
+    return [entry for entry in entries if "fair" in entry.get("protocol", ())] or entries
+
+
+def tunings(
+    entries: Iterable[Mapping[str, list[str]]], given: Mapping[str, Sequence[str]] | None = None
+) -> list[dict[str, list[str]]]:
+    """What `rtil.tune` runs for products of inversions: at their protocol.at, else as they are.
+
+    A measurement that is typed (`given`) is where a tuning is asked for: protocol.at gives way to
+    it, unless that is typed too. A typed seed says whose tuning it is, as for an inversion.
+    """
+    given, found = given or {}, []
+    for entry in entries:
+        at = {name: entry[key] for key in entry for name in [key.removeprefix(f"{AT}.")]
+              if name != key and (name not in KNOBS or name not in given or key in given)}
+        own = {key: values for key, values in entry.items()
+               if key not in NOT_TUNED and not key.startswith(AT)}
+        found.append(own | at)
+    return found
+
+
+def where_tuned(
+    given: Mapping[str, Sequence[str]], planned: Iterable[str]
+) -> dict[str, Sequence[str]]:
+    """A command line of `rtil.tune`: a protocol.at that the plan lacks is the tuning's own key."""
+    at = {key for key in given if key.startswith(f"{AT}.")} - {*planned}
+    return {key: given[key] for key in given if key not in at} | {
+        key.removeprefix(f"{AT}."): given[key] for key in at}
 
 
 def switch_of(experiment: Mapping, job: Mapping[str, str]) -> dict[str, str]:
@@ -75,9 +97,10 @@ def jobs(
 ) -> list[dict[str, str]]:
     """The jobs of a part, without repeats, under what the command line says besides.
 
-    A planned choice on the command line (task=cs) keeps the jobs that have it; another value of
-    a planned key (ratio=0.3) takes the place of those planned. Either leaves out the products
-    without that key. Every other key is set in all jobs, each of its values in turn.
+    Each value typed for a planned key keeps the products that plan it (task=cs); one that none
+    plans takes the place of those planned (ratio=0.3). Which products these are is settled key by
+    key, so a ratio is planned or not for the task that is typed. Products without a typed key are
+    left out. Every key that no product has is set in all jobs, each of its values in turn.
 
     Args:
         given: {key: texts of its values} of the command line.
@@ -85,39 +108,51 @@ def jobs(
     Raises:
         ValueError: no job is left, or more than one scale.
     """
-    name, rest = experiment["name"], {}
-    found = products(experiment, "invert" if part == "tune" else part)
-    if len((given or {}).get("scale", ())) > 1:
+    name, given = experiment["name"], given or {}
+    if len(given.get("scale", ())) > 1:
         raise ValueError(f"experiment={name} runs at one scale at a time, not {given['scale']}.")
-    planned: dict[str, list] = {}
-    for key, texts in ((key, texts) for entry in found for key, texts in entry.items()):
-        planned.setdefault(key, []).extend(map(parsed, texts))
-    for key, texts in (given or {}).items():
-        if key.partition(".")[0] == "experiment":
-            continue
-        if key not in planned or (part == "tune" and key in NOT_TUNED):
-            rest[key] = list(texts)
-            continue
-        wanted = [parsed(text) for text in texts]
-        found = [entry for entry in found if key in entry]
-        if all(value in planned[key] for value in wanted):
-            kept = [[t for t in entry[key] if parsed(t) in wanted] for entry in found]
-        else:
-            kept = [list(texts) for _ in found]
-        found = [{**entry, key: values} for entry, values in zip(found, kept) if values]
-    found = tunings(found) if part == "tune" else found
+    found = products(experiment, "invert" if part == "tune" else part)
+    found = to_tune(found) if part == "tune" else found
+    planned = {key for entry in found for key in entry}
+    if part == "tune":
+        planned -= {*NOT_TUNED}
+        given = where_tuned(given, planned)
+    for key in sorted(planned & given.keys(), key=precedence):
+        found = narrowed(found, key, given[key])
+    rest = {key: texts for key, texts in given.items()
+            if key not in planned and key.partition(".")[0] != "experiment"}
+    found = tunings(found, given) if part == "tune" else found
     rows = [
         dict(zip({**entry, **rest}, values))
         for entry in found for values in product(*entry.values(), *rest.values())
     ]
     if not rows:
         what = {"invert": "inversions", "tune": "tunings"}.get(part, "training runs")
-        chosen = ", ".join(f"{key}={','.join(texts)}" for key, texts in (given or {}).items())
+        chosen = ", ".join(f"{key}={','.join(texts)}" for key, texts in given.items())
         raise ValueError(
             f"experiment={name} has no {what}" + (f" with {chosen}." if products(experiment, part)
             else f": train its generators, then python -m rtil.report experiment={name}.")
         )
     return list({json.dumps(row): row for row in rows}.values())
+
+
+def precedence(key: str) -> tuple:
+    """Where a key is in the order of narrowing, which that of typing does not change: groups of
+    configs, what is inverted before how, then single settings, then where they are tuned."""
+    groups = results.GROUPS
+    return groups.index(key) if key in groups else len(groups), key.startswith(AT), key
+
+
+def narrowed(
+    entries: Iterable[Mapping[str, list[str]]], key: str, texts: Sequence[str]
+) -> list[dict[str, list[str]]]:
+    """Products that a typed key leaves, with what they then vary; see `jobs`."""
+    having = [entry for entry in entries if key in entry]
+    planned = [parsed(text) for entry in having for text in entry[key]]
+    wanted, new = [parsed(text) for text in texts], [t for t in texts if parsed(t) not in planned]
+    found = [{**entry, key: [t for t in entry[key] if parsed(t) in wanted] + new}
+             for entry in having]
+    return [entry for entry in found if entry[key]]
 
 
 def overrides(experiment: Mapping, job: Mapping[str, str]) -> list[str]:

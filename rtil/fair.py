@@ -71,20 +71,29 @@ def _key(word: str) -> str:
 
 
 def folder(config: Mapping, overrides: Iterable[str], digest: str) -> Path:
-    """Where the tuning of an inversion lives; split and number of images do not name it.
+    """Where the tuning of an inversion lives; what a tuning does not take does not name it.
+
+    A tuning that an earlier version named after its metrics stays the one of these words.
 
     Args:
         config: resolved; digest: SHA-256 of the generator's file.
     """
     config, words = at_tuning(config, overrides)
     explicit = digest[:8] if config["generator"] else ""
-    words = [word for word in words if _key(word) != "split"]
-    return results.inversion_place("tuned", config, words, explicit)
+    kept = [word for word in words if not _is_not_tuned(word)]
+    metrics = [word for word in words if results.is_under(_key(word), ("metrics",))]
+    place, earlier = (results.inversion_place("tuned", config, given, explicit)
+                      for given in (kept, kept + metrics))
+    return earlier if earlier.exists() else place
+
+
+def _is_not_tuned(word: str) -> bool:
+    return _key(word).partition(".")[0] in NOT_TUNED
 
 
 def command(overrides: Iterable[str]) -> str:
     """The tuning that an inversion under these overrides needs."""
-    words = [w for w in overrides if _key(w).partition(".")[0] not in NOT_TUNED]
+    words = [word for word in overrides if not _is_not_tuned(word)]
     return " ".join(["python -m rtil.tune", *map(shlex.quote, words)])
 
 
@@ -101,17 +110,34 @@ def check_tuned(
     Raises:
         FileNotFoundError: some are not; holds the command that makes them.
     """
-    wanted = [folder(config, words, "") for config, words in composed
-              if is_fair(config) and not config["generator"]]
-    missing = {place: None for place in wanted if not (place / NAME).exists()}
+    wanted = {folder(config, words, ""): config for config, words in composed
+              if is_fair(config) and not config["generator"]}
+    missing = {place: config for place, config in wanted.items() if not (place / NAME).exists()}
     if missing:
-        words = [word for word in given if _key(word).partition(".")[0] not in NOT_TUNED]
+        words = for_tuning(map(tuned_at, missing.values()), given)
         line = experiment.command(plan, "tune", words)
         raise FileNotFoundError(
             f"experiment={plan['name']}: protocol=fair lacks {len(missing)} of "
-            f"{len(dict.fromkeys(wanted))} tunings:" + "".join(f"\n    {p}" for p in missing)
+            f"{len(wanted)} tunings:" + "".join(f"\n    {p}" for p in missing)
             + f"\nThis command chooses them on validation images:\n    {line}\n"
             "protocol=paper or protocol=authors runs what needs none, where it is planned.")
+
+
+def for_tuning(places: Iterable[Mapping], given: Iterable[str]) -> list[str]:
+    """Words of an experiment's inversions as those of the tunings that they lack.
+
+    A ratio typed to `rtil.tune` is where it tunes; of these inversions that is protocol.at.
+
+    Args:
+        places: protocol.at of each tuning that is not there.
+    """
+    words = [w for w in given if not _is_not_tuned(w) or results.is_under(_key(w), (AT,))]
+    typed, places = {*map(_key, words)}, list(places)
+    for knob in (knob for knob in KNOBS if knob in typed):
+        values = {experiment.as_text(at[knob]): None for at in places if knob in at}
+        if values and f"{AT}.{knob}" not in typed:
+            words.append(f"{AT}.{knob}={','.join(values)}")
+    return words
 
 
 def settings(config: Mapping, digest: str, chosen: Iterable[str]) -> dict[str, object]:

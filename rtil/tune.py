@@ -27,6 +27,7 @@ from rtil.inverters.minimise import NotFinite
 from rtil.runtime import CONFIGS, check_numbers, entry
 
 METRIC = "psnr_db"
+NOTE = "not-finite.json"  # in the folder of a trial whose loss was not finite
 
 
 class Trial(NamedTuple):
@@ -61,16 +62,18 @@ def tune(cfg: DictConfig, overrides: Sequence[str] | None = None) -> Path:
     fair.refuse_typed(overrides, keys)
     proposals = search.trials(space, steps, cfg.trials, cfg.search_seed)
     place = fair.folder(config, overrides, digest)
-    trials = [run(cfg, overrides, place, i, chosen) for i, chosen in enumerate(proposals)]
+    check_place(cfg, place, proposals, digest)
+    trials = [run(cfg, overrides, place, digest, i, chosen)
+              for i, chosen in enumerate(proposals)]
     order, ids = rank(trials)
     validation = {"split": "val", "data": config["data"]["name"], "metric": METRIC}
     finals: dict[int, dict] = {}
     if cfg.final_images:
         validation["first_round"] = {"n": len(ids), "finalists": min(cfg.finalists, len(order))}
         again = OmegaConf.merge(cfg, {"num_images": cfg.final_images})
-        rounds = [run(again, overrides, place, t.number, t.settings)
+        rounds = [run(again, overrides, place, digest, t.number, t.settings)
                   for t in sorted(order[: cfg.finalists])]
-        order, last = rank(rounds)
+        order, last = rank(rounds, "finalists")
         finals = {t.number: {"final": score(t, last)} for t in rounds}
         validation |= score(order[0], last)
     else:
@@ -101,6 +104,9 @@ def check(cfg: DictConfig) -> None:
                          "Validation images come from data=...")
     if cfg.protocol.name != "fair":
         raise ValueError(f"tune: protocol={cfg.protocol.name} has nothing to tune; leave it out.")
+    if cfg.run_dir:
+        raise ValueError(f"tune: run_dir={cfg.run_dir}; a tuning lies where protocol=fair looks "
+                         "for it, below <root>/tuned. Leave it out.")
     if any(value is not None for value in cfg.protocol.at.values()):
         raise ValueError(f"tune: {fair.AT} says where an inversion's settings were tuned. Give "
                          "this tuning's own seed, ratio or factor.")
@@ -123,14 +129,8 @@ def stages(inverter: dict) -> list[int] | None:
     return [steps] * (inverter["depth"] + 1) if isinstance(steps, int) else list(steps)
 
 
-def run(
-    cfg: DictConfig, overrides: Sequence[str], place: Path, number: int, chosen: dict
-) -> Trial:
-    """One trial: an inversion of the validation images, or what is on disk of it."""
-    where = place / f"trial-{number:03d}"
-    failed = where / "not-finite.json"
-    if failed.exists() and json.loads(failed.read_text())["settings"] == chosen:
-        return Trial(number, chosen, {})
+def settings_of(cfg: DictConfig, place: Path, number: int, chosen: dict) -> DictConfig:
+    """The inversion that is a trial: the tuning's configuration with what the trial sets."""
     trial = cfg.copy()
     with open_dict(trial):
         for key in ("search", "trials", "search_seed", "finalists", "final_images"):
@@ -138,18 +138,82 @@ def run(
         for key, value in chosen.items():
             OmegaConf.update(trial, key, value)
         trial.protocol.tuned = {"trial": number}
-        trial.run_dir, trial.pictures, trial.yardstick.use = str(where), False, False
-        trial.metrics.lpips = False
+        trial.run_dir = str(place / f"trial-{number:03d}")
+        trial.pictures, trial.yardstick.use, trial.metrics.lpips = False, False, False
+    return trial
+
+
+def check_place(cfg: DictConfig, place: Path, proposals: Sequence[dict], digest: str) -> None:
+    """Checks before the first trial that those on disk are of this tuning.
+
+    Keys that one side lacks are left to the inversions, which know what they mean.
+
+    Raises:
+        ValueError: some are of another search, generator or settings; the message says what to
+            do about all of them at once.
+    """
+    others = []
+    for number, chosen in enumerate(proposals):
+        path = place / f"trial-{number:03d}" / "config.yaml"
+        if not path.exists():
+            continue
+        asked = OmegaConf.to_container(settings_of(cfg, place, number, chosen), resolve=True)
+        there = results.flatten(yaml.safe_load(path.read_text()) or {})
+        here = results.flatten(asked) | {"generator_sha256": digest}
+        both = there.keys() & here.keys()
+        differs = results.differing_keys(*({key: tree[key] for key in both}
+                                           for tree in (there, here)), results.FREE_INVERT)
+        if differs:
+            others.append((path.parent.name, differs))
+    if others:
+        names = ", ".join(name for name, _ in others)
+        raise ValueError(
+            f"tune: {place} holds trials that are not of this tuning: {names}. The first has\n  "
+            + "\n  ".join(others[0][1]) + f"\nTrials follow from the generator, {fair.BUDGET}, "
+            f"search and search_seed={cfg.search_seed}. Ask for those that made them"
+            + (f", as in {fair.NAME} there" if (place / fair.NAME).exists() else "")
+            + ", or move or delete that folder and run this command again."
+        )
+
+
+def run(
+    cfg: DictConfig, overrides: Sequence[str], place: Path, digest: str, number: int,
+    chosen: dict,
+) -> Trial:
+    """One trial: an inversion of the validation images, or what is on disk of it."""
+    trial = settings_of(cfg, place, number, chosen)
+    where = Path(trial.run_dir)
+    of = fair.settings(OmegaConf.to_container(trial, resolve=True), digest, ())
+    if cfg.num_images >= fails_at(where, of):
+        return Trial(number, chosen, {})
     try:
         invert.invert(trial, overrides)
     except NotFinite as error:
-        results.write_text(failed, json.dumps({"settings": chosen, "error": str(error)}))
+        note = {"of": of, "num_images": cfg.num_images, "error": str(error)}
+        results.write_text(where / NOTE, json.dumps(note))
         return Trial(number, chosen, {})
     rows = results.result_rows(where)[: cfg.num_images]  # a longer tuning may have left more
     return Trial(number, chosen, {row["id"]: row[METRIC] for row in rows})
 
 
-def rank(trials: Sequence[Trial]) -> tuple[list[Trial], list[str]]:
+def fails_at(where: Path, of: dict) -> float:
+    """Of how many images on a trial is known to have no score; inf where none is known.
+
+    Fewer images have a score all the same: a finalist that fails keeps that of the first round.
+    A note of an earlier version says neither what it is of, which is what its folder is of
+    (`check_place`), nor the number: it is about the first image without a row.
+
+    Args:
+        of: settings of the trial and digest of its generator, as in the note.
+    """
+    if not (where / NOTE).exists():
+        return math.inf
+    note = json.loads((where / NOTE).read_text())
+    known = note["of"] == of if "of" in note else (where / "config.yaml").exists()
+    return note.get("num_images", len(results.result_rows(where)) + 1) if known else math.inf
+
+
+def rank(trials: Sequence[Trial], what: str = "trials") -> tuple[list[Trial], list[str]]:
     """Trials with scores by their mean over the images that all have, best first, the first of
     equals before the others.
 
@@ -161,8 +225,10 @@ def rank(trials: Sequence[Trial]) -> tuple[list[Trial], list[str]]:
     """
     scored = [t for t in trials if t.scores]
     if not scored:
-        raise RuntimeError(f"tune: none of {len(trials)} trials had a finite loss; lower the "
-                           "ranges in configs/search.")
+        raise RuntimeError(f"tune: none of {len(trials)} {what} had a finite loss; lower the "
+                           "ranges in configs/search"
+                           + (", or let more go on: finalists=..." if what == "finalists" else "")
+                           + ".")
     ids = sorted(set.intersection(*({*t.scores} for t in scored)))
     return sorted(scored, key=lambda t: (-sum(t.scores[i] for i in ids), t.number)), ids
 
@@ -198,11 +264,15 @@ def table(found: dict) -> str:
     for row in rows:
         settings = ", ".join(f"{key.removeprefix('inverter.')}={row[key]}"
                              for key in found["chosen"])
-        value = "not finite" if row["mean"] is None else f"{row['mean']:7.3f}"
         half = "" if row["ci95"] is None else f" ± {row['ci95']:.3f}"
-        final = f"  final {row['final']['mean']:.3f}" if "final" in row else ""
-        lines.append(f"  {row['trial']:3d}  {value}{half}{final}  {settings}")
+        final = f"  final {decibels(row['final'], '')}" if "final" in row else ""
+        lines.append(f"  {row['trial']:3d}  {decibels(row, '7')}{half}{final}  {settings}")
     return "\n".join(lines)
+
+
+def decibels(row: dict, width: str) -> str:
+    """The mean of a row of `score`."""
+    return "not finite" if row["mean"] is None else f"{row['mean']:{width}.3f}"
 
 
 @hydra.main(version_base="1.3", config_path=CONFIGS, config_name="tune")

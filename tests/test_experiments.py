@@ -16,7 +16,7 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 
-from rtil import checkpoint, experiment, report, results
+from rtil import checkpoint, experiment, fair, report, results
 from rtil import train as trainer
 from rtil.metrics import LPIPS_MIN_SIZES
 from rtil.operators import build_operator
@@ -162,6 +162,79 @@ def test_the_command_line_narrows_replaces_and_multiplies():
     assert [job["rtil"] for job in experiment.jobs(plan_of("sigma"), "train", given)] == ["ilo"]
     data = experiment.jobs(plan, "train")[0]["data"], experiment.jobs(plan, "invert")[0]["data"]
     assert data == ("ffhq", "celebahq")
+
+
+def where(jobs):
+    """(task, measurement, where tuned) of the jobs of one arm and training, in order."""
+    return [(job["task"], job.get("ratio", job.get("factor")),
+             job.get("protocol.at.ratio", job.get("protocol.at.factor")))
+            for job in jobs if (job["rtil"], job["seed"]) == ("vanilla", "0")]
+
+
+def typed(words):
+    """{key: texts} of a command line, whose lists of steps are single values."""
+    pairs = [word.partition("=")[::2] for word in words.split()]
+    return {key: [text] if text.startswith("[") else text.split(",") for key, text in pairs}
+
+
+CS = [("cs", ratio, at) for ratio, at in zip(("0.05", "0.1", "0.25", "0.5"),
+                                             ("0.1", "0.1", "0.25", "0.25"))]
+HOLES = [("inpainting", ratio, "0.25") for ratio in ("0.1", "0.25", "0.5")]
+
+
+@pytest.mark.parametrize(("words", "expected"), [
+    ("task=cs", CS), ("task=cs ratio=0.1,0.5", [CS[1], CS[3]]),
+    ("task=cs,inpainting ratio=0.05,0.1", [*CS[:2], HOLES[0]]),  # as planned for each task
+    ("task=inpainting ratio=0.05", [("inpainting", "0.05", "0.25")]),
+    ("task=cs ratio=0.1,0.3", [CS[1], ("cs", "0.3", "0.1"), ("cs", "0.3", "0.25")]),
+    ("task=cs ratio=0.3 protocol.at.ratio=0.1", [("cs", "0.3", "0.1")]),
+    ("task=cs ratio=0.5 protocol.at.ratio=0.1", [("cs", "0.5", "0.1")]),
+    ("task=inpainting ratio=0.1 protocol.at.ratio=0.1", [("inpainting", "0.1", "0.1")]),
+    ("task=inpainting protocol.at.ratio=0.1", [(*hole[:2], "0.1") for hole in HOLES]),
+    ("ratio=0.1 protocol.at.ratio=0.25", [HOLES[0]]),
+])
+def test_what_is_planned_is_judged_for_what_the_other_keys_leave(words, expected):
+    """Whatever the order of typing."""
+    plan, given = plan_of("evidence_ilo", "faces32"), typed(f"protocol=fair {words}")
+    for keys in (list(given), list(given)[::-1]):
+        found = experiment.jobs(plan, "invert", {key: given[key] for key in keys})
+        assert where(found) == expected
+
+
+@pytest.mark.parametrize(("name", "words", "expected"), [
+    ("evidence_ilo", "task=cs", ["0.1", "0.25"]),
+    ("evidence_ilo", "task=cs seed=0,1", ["0.1", "0.25"]),  # one tuning serves both
+    ("evidence_ilo", "task=cs ratio=0.25", ["0.25"]), ("evidence_ilo", "factor=4", ["4"]),
+    ("evidence_ilo", "task=cs ratio=0.05", ["0.05"]),
+    ("evidence_ilo", "task=inpainting ratio=0.1", ["0.1"]),
+    ("evidence_ilo", "task=cs,inpainting ratio=0.1", ["0.1", "0.1"]),
+    ("evidence_ilo", "task=inpainting ratio=0.1,0.3", ["0.1", "0.3"]),
+    ("evidence_ilo", "task=inpainting protocol.at.ratio=0.1", ["0.1"]),
+    ("evidence_ilo", "task=inpainting ratio=0.5 protocol.at.ratio=0.3", ["0.3"]),
+    ("fig6_ilo", "task=cs protocol.at.ratio=0.3", ["0.3"]),
+])
+def test_a_tuning_is_made_where_it_is_asked_for(name, words, expected):
+    found = experiment.jobs(plan_of(name, "faces32"), "tune", {"seed": ["0"], **typed(words)})
+    assert [value for _, value, at in where(found)] == expected
+    assert not any(key.startswith("protocol") for job in found for key in job)
+
+
+@pytest.mark.parametrize("words", [
+    "task=cs", "ratio=0.05", "ratio=0.1", "task=cs ratio=0.05,0.5", "ratio=0.3", "factor=2 seed=1",
+    "task=inpainting ratio=0.1 protocol.at.ratio=0.1", "ratio=0.1 protocol.at.ratio=0.25",
+    "seed=0,1,2 protocol.at.seed=1", "protocol.at.ratio=0.1"])
+def test_the_command_for_lacking_tunings_makes_them_and_no_other(words):
+    plan, words = plan_of("evidence_ilo", "faces32"), f"protocol=fair num_images=2 {words}"
+    jobs = experiment.jobs(plan, "invert", typed(words))
+    places = [{key.removeprefix("protocol.at."): yaml.safe_load(job[key]) for key in job
+               if key.startswith("protocol.at.")} for job in jobs]
+    line = experiment.command(plan, "tune", fair.for_tuning(places, words.split()))
+    found = experiment.jobs(plan, "tune", typed(" ".join(shlex.split(line)[4:])))
+    keys = ("rtil", "task", "seed", "ratio", "factor")
+    wanted = {json.dumps([yaml.safe_load(str((job | place).get(key))) for key in keys])
+              for job, place in zip(jobs, places)}
+    assert {json.dumps([yaml.safe_load(str(job.get(key))) for key in keys])
+            for job in found} == wanted and len(found) == len(wanted)
 
 
 @pytest.mark.parametrize(("name", "given", "words"), [

@@ -1,8 +1,10 @@
 """Tuning: what is tried is the same for every arm, the best is taken, nothing is repeated."""
 
+import hashlib
 import json
 import re
 import shlex
+import shutil
 from functools import lru_cache
 
 import pytest
@@ -213,6 +215,116 @@ def test_the_best_trials_go_on_to_more_images_and_the_best_of_these_wins(root, m
     assert budgets == [(5, 6, "s", 2, 2), (5, 2, "s")]
 
 
+def test_a_finalist_that_is_not_finite_keeps_its_first_score_and_ends_no_search(
+        root, monkeypatch, capsys):
+    """Planted: trial 3 is best on two images and has no finite loss on the third; trial 1, which
+    would be the third finalist, is best on four."""
+    level, asked = {0: 5.0, 1: 4.0, 2: 6.0, 3: 9.0}, []
+
+    def planted(cfg, overrides):
+        place, number = results.Path(cfg.run_dir), cfg.protocol.tuned.trial
+        results.claim(place, OmegaConf.to_container(cfg, resolve=True), results.FREE_INVERT)
+        have = len(results.result_rows(place))
+        asked.append((number, cfg.num_images, have))
+        for i in range(have, cfg.num_images):
+            if number == 3 and i == 2:
+                raise NotFinite("planted")
+            results.append_rows(place / "results.jsonl", [
+                {"id": str(i), "psnr_db": level[number] if i < 2 or number != 1 else 50.0}])
+
+    monkeypatch.setattr(invert, "invert", planted)
+    more = ("trials=4", "finalists=2", "final_images=4")
+    path = start("tune", root, *more)
+    found, note = yaml.safe_load(path.read_text()), path.parent / "trial-003" / tune.NOTE
+    assert found["trial"] == 2 and found["validation"]["first_round"]["finalists"] == 2
+    last = found["trials"][3]
+    assert (last["mean"], last["final"]) == (9.0, {"mean": None, "ci95": None, "n": 0})
+    assert json.loads(note.read_text())["num_images"] == 4
+    assert "9.000 ± 0.000  final not finite" in capsys.readouterr().out
+
+    def again(text):
+        note.write_text(json.dumps(text))
+        asked.clear()
+        assert yaml.safe_load(start("tune", root, *more).read_text()) == found
+        assert (3, 2, 2) in asked and (3, 4, 2) not in asked
+
+    text = json.loads(note.read_text())
+    again(text)
+    again({"settings": last, "error": text["error"]})  # as earlier versions write it
+    assert yaml.safe_load(start("tune", root, "trials=4").read_text())["trial"] == 3
+    with pytest.raises(RuntimeError, match="none of 1 finalists had a finite loss"):
+        start("tune", root, "trials=4", "finalists=1", "final_images=3")
+
+
+def plant(root, monkeypatch):
+    """Inversions that claim their folders and score 9 in trial 0; returns the trials they ran."""
+    ran = []
+
+    def planted(cfg, overrides):
+        place = results.Path(cfg.run_dir)
+        digest = hashlib.sha256(next(root.rglob("generator.pt")).read_bytes()).hexdigest()
+        config = {**OmegaConf.to_container(cfg, resolve=True), "generator_sha256": digest}
+        results.claim(place, config, results.FREE_INVERT)
+        ran.append(cfg.protocol.tuned.trial)
+        results.append_rows(place / "results.jsonl", [
+            {"id": i, "psnr_db": 9.0 - cfg.protocol.tuned.trial} for i in "ab"])
+
+    monkeypatch.setattr(invert, "invert", planted)
+    return ran
+
+
+def test_a_note_that_a_trial_is_not_finite_is_of_its_generator_and_settings(root, monkeypatch):
+    ran = plant(root, monkeypatch)
+    right = invert.invert
+
+    def fails(cfg, overrides):
+        right(cfg, overrides)
+        (results.Path(cfg.run_dir) / "results.jsonl").unlink()
+        raise NotFinite("planted")
+
+    def trials():
+        ran.clear()
+        path = start("tune", root, "trials=2", "ratio=0.5")
+        return [row["mean"] for row in yaml.safe_load(path.read_text())["trials"]], path.parent
+
+    monkeypatch.setattr(invert, "invert", lambda cfg, o: (
+        right if cfg.protocol.tuned.trial else fails)(cfg, o))
+    means, place = trials()
+    assert means == [None, 8.0]
+    monkeypatch.setattr(invert, "invert", right)
+    assert trials()[0] == means and ran == [1]  # known, not tried again
+
+    export(root, seed=5)
+    shutil.rmtree(place / "trial-001")
+    with pytest.raises(ValueError, match=r"not of this tuning: trial-000.*\n  generator_sha256: "):
+        trials()
+    assert not ran
+    config = place / "trial-000" / "config.yaml"
+    config.unlink()  # nothing but the note is left
+    assert trials()[0] == [9.0, 8.0] and ran == [0, 1]
+    (place / "trial-000" / tune.NOTE).write_text(json.dumps({"settings": {}, "error": "old"}))
+    config.unlink()
+    (config.parent / "results.jsonl").unlink()
+    assert trials()[0] == [9.0, 8.0] and ran == [0, 1]
+
+
+@pytest.mark.parametrize("word", ["search_seed=1", "search.stages.first=[0.6,0.7]"])
+def test_trials_of_another_search_are_refused_with_what_helps(root, word, monkeypatch):
+    ran = plant(root, monkeypatch)
+    path = start("tune", root, "trials=4")
+    text = path.read_text()
+    ran.clear()
+    named = r"not of this tuning: trial-002.*\n  inverter\."
+    with pytest.raises(ValueError, match=named) as error:
+        start("tune", root, "trials=4", word)
+    assert "run_dir" not in str(error.value) and str(path.parent) in str(error.value)
+    assert "move or delete that folder" in str(error.value)
+    assert not ran and path.read_text() == text
+    path.parent.rename(root / "kept")
+    start("tune", root, "trials=4", word)
+    assert ran == [0, 1, 2, 3] and path.read_text() != text
+
+
 @pytest.mark.slow
 def test_a_stopped_tuning_goes_on_without_repeating_an_image(root, monkeypatch):
     right, calls = ILO.invert, []
@@ -270,6 +382,22 @@ def test_a_fair_inversion_says_its_tuning_takes_it_and_is_bound_to_it(root):
         start("invert", root, "protocol=fair", "ratio=0.2")
 
 
+@pytest.mark.parametrize("word", ["metrics.lpips=false", "split=test", "num_images=1",
+                                  "pictures=false", "save_measurements=true", "fit=crop"])
+def test_what_a_tuning_does_not_take_does_not_name_it(tmp_path, word):
+    given = ["protocol=fair", "ratio=0.2", f"root={tmp_path}", word]
+    config = resolved("invert", *given)
+    line = shlex.split(fair.command(given))[3:]
+    assert word not in line
+    place = fair.folder(config, given, "")
+    assert place == fair.folder(resolved("tune", *line), line, "")
+    if word.startswith("metrics"):  # an earlier version named it after them
+        earlier = place.with_name(place.name.replace(",", f",{word},"))
+        earlier.mkdir(parents=True)
+        assert fair.folder(config, given, "") == earlier
+        assert fair.folder(resolved("tune", *line), line, "") == place
+
+
 def test_one_tuning_serves_other_seeds_and_ratios_where_protocol_at_names_it(root):
     export(root, 1, "ilo", "seed=1")
     other = ("protocol=fair", "seed=1", "ratio=0.4")
@@ -315,7 +443,7 @@ def test_an_experiment_tunes_what_its_fair_inversions_take():
     ("split=test", "validation images"), ("protocol=paper", "nothing to tune"),
     ("input=photo.png", "true image"), ("trials=0", "trials=0"),
     ("finalists=0", "finalists=0"), ("final_images=2", "above num_images=2"),
-    ("inverter.lr_noise=0.3", "what a tuning chooses"),
+    ("run_dir=elsewhere", "Leave it out"), ("inverter.lr_noise=0.3", "what a tuning chooses"),
     ("inverter=csgm", "no inverter=csgm"),
 ])
 def test_a_tuning_that_would_not_be_fair_is_refused(root, override, named):
