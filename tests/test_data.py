@@ -409,6 +409,26 @@ def test_held_out_sets_of_their_own_leave_path_whole(tmp_path):
         load_data({**data, "val_path": str(tmp_path / "nowhere")}, 8, "val")
 
 
+@pytest.mark.parametrize(("one", "other"), [
+    ("val_path", "test_path"), ("path", "test_path"), ("path", "val_path"),
+])
+@pytest.mark.parametrize("split_name", ["train", "val", "test"])
+def test_splits_do_not_share_their_files(tmp_path, folder, one, other, split_name):
+    apart = {"path": "a", "val_path": "b", "test_path": "c"}
+    (tmp_path / "link").symlink_to(folder)
+    for same in (folder, tmp_path / "link", folder / "part0"):
+        paths = {key: str(tmp_path / name) for key, name in apart.items()}
+        data = config("folder", **{**paths, one: str(folder), other: str(same)})
+        with pytest.raises(ValueError, match=f"{one}=.* and {other}=.* same images"):
+            load_data(data, 8, split_name)
+
+
+def test_a_zip_in_the_folder_of_images_is_none_of_them(folder, archive):
+    inside = archive.rename(folder / "test.zip")
+    data = config("folder", path=str(folder), test_path=str(inside), num_val=5, num_test=7)
+    assert len(load_data(data, 8, "train")) == 25 and len(load_data(data, 8, "test")) == 7
+
+
 def test_path_left_mandatory_is_named():
     data = OmegaConf.load(ROOT / "configs" / "data" / "folder.yaml")
     with pytest.raises(ValueError, match=r"path is not set.*data\.path="):
