@@ -52,6 +52,10 @@ class ImageData(ABC):
     def name(self, index: int) -> str:
         """Stable id of an image, usable as a file name, unique within the split."""
 
+    def digest(self) -> str | None:
+        """Tells the split's files from others; None where settings alone make the images."""
+        return None
+
 
 class ImageFolder(ImageData):
     """Images of a folder or .zip, resized and centre-cropped to squares.
@@ -95,6 +99,7 @@ class ImageFolder(ImageData):
         counts = {"test": num_test, "val": num_val, "train": num_train}
         self.files = ImageFiles(path)
         self._order = split_indices(len(self.files), split, counts, split_seed)
+        self._split = self._order  # also with those that turn out unreadable
         self._ids = _unique_ids(self.files.names)
         self.size = size
         self.channels = self.files.channels() if channels == "auto" else channels
@@ -113,6 +118,10 @@ class ImageFolder(ImageData):
     def name(self, index: int) -> str:
         """The file's path without its ending, "_" between folders, "~2" if that is taken."""
         return self._ids[self._order[index]]
+
+    def digest(self) -> str:
+        """That of all its files, also of unreadable ones: what is cached does not change it."""
+        return self.files.digest(self._split)
 
     def batch(self, indices: Sequence[int] | Tensor) -> Tensor:
         indices = torch.as_tensor(indices, dtype=torch.long, device="cpu")
@@ -314,6 +323,19 @@ def check_apart(data: Mapping[str, Any]) -> None:
                 f"Give each files of its own, or leave data.{other} out: validation and test "
                 "images are then cut from data.path and kept from training."
             )
+
+
+def split_files(data: Mapping[str, Any], split: str) -> tuple[ImageFiles, list[int]] | None:
+    """The files of a split, by their numbers in its order, without reading them.
+
+    None where no files make the images. Raises what `load_data` does for its files.
+    """
+    if data.get("source") != "folder":
+        return None
+    path, counts = files_of(data, split)
+    files = ImageFiles(path)
+    order = {key: counts[f"num_{key}"] for key in ("test", "val", "train")}
+    return files, split_indices(len(files), split, order, data["split_seed"])
 
 
 class Prefetch(Generic[T]):

@@ -137,6 +137,7 @@ def held_out(
         config["run_dir"] or results.inversion_place("invert", config, overrides, explicit)
     )
     config["run_dir"] = str(run_dir)
+    config |= {results.FILES: files} if (files := data.digest()) else {}
     return HeldOut(config, data, A, loss, lpips, run_dir, rt)
 
 
