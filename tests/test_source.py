@@ -1,4 +1,4 @@
-"""Whose images: rows and tunings of one split, wherever its files are."""
+"""Whose images: rows of one split, test images that no training saw, the yardstick's own."""
 
 import shutil
 from pathlib import Path
@@ -7,9 +7,18 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
-from test_tune import export, start
+from test_tune import COMMON, composed, export, start
 
-from rtil import fair, results
+from rtil import checkpoint, diagnose, fair, invert, results, source
+from rtil.inverters.lmmse import GaussianPrior
+
+CUT = ("data.num_val=5", "data.num_test=5")
+
+
+@pytest.fixture(autouse=True)
+def unasked():
+    """Files of these tests change within a process, those of a command do not."""
+    source._check.cache_clear()
 
 
 def pictures(folder, count, seed, light=128):
@@ -86,3 +95,91 @@ def test_a_tuning_belongs_to_its_validation_images_wherever_they_are(tmp_path):
     start("invert", tmp_path, *words(sets["val"]), "protocol=fair")
     with pytest.raises(ValueError, match=r"data\.val_path"):
         start("invert", tmp_path, *words(moved["val"]), "protocol=fair")
+
+
+# Images that no training saw
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_test_images_that_the_generator_was_trained_on_are_refused(tmp_path, gone):
+    """Also where the files of its training have moved since."""
+    faces = pictures(tmp_path / "faces", 40, 0)
+    path = trained(tmp_path, *of(faces, *CUT))
+    if gone:
+        faces = shutil.move(faces, tmp_path / "moved" / "faces")
+    given = (f"generator={path}", "ratio=0.5")
+    for more in (("data.num_val=5", "data.num_test=20"), (*CUT, "data.split_seed=1")):
+        key = more[-1].partition("=")[0]
+        with pytest.raises(ValueError, match=rf"of split=test are among(?s:.*){key}: "):
+            start("invert", tmp_path, *given, *of(faces, *more))
+    with pytest.raises(ValueError, match="10 of the 20 images"):
+        start("invert", tmp_path, *given, *of(faces, "data.num_val=5", "data.num_test=20"))
+    if not gone:  # a copy under another name
+        copied = shutil.copytree(faces, tmp_path / "copied")
+        with pytest.raises(ValueError, match="30 of the 40 images"):
+            start("invert", tmp_path, *given, *of(pictures(tmp_path / "cars", 9, 1)),
+                  f"data.test_path={copied}", "data.num_val=1", "data.num_test=null")
+    assert not (tmp_path / "invert").exists()
+    start("invert", tmp_path, *given, *of(faces, *CUT))
+
+
+def test_tuning_and_diagnosis_refuse_training_images_too(tmp_path):
+    faces = pictures(tmp_path / "faces", 40, 0)
+    given = (f"generator={trained(tmp_path, *of(faces, *CUT))}",
+             *of(faces, "data.num_val=20", "data.num_test=5"))
+    with pytest.raises(ValueError, match="15 of the 20 images of split=val are among"):
+        start("tune", tmp_path, *given, "ratio=0.5", "trials=1")
+    words = [*COMMON, f"root={tmp_path}", *given]
+    with pytest.raises(ValueError, match="15 of the 20 images of split=val are among"):
+        diagnose.diagnose(composed("diagnose", *words).copy(), words)
+
+
+def test_equal_names_of_another_domain_are_no_training_images(tmp_path):
+    path = trained(tmp_path, *of(pictures(tmp_path / "faces", 20, 0), *CUT))
+    cars = of(pictures(tmp_path / "cars", 20, 1), "data.num_val=5", "data.num_test=14")
+    place = start("invert", tmp_path, f"generator={path}", "ratio=0.5", *cars)
+    assert len(results.result_rows(place)) == 2
+
+
+def test_files_added_since_the_training_are_told(tmp_path, caplog):
+    faces = pictures(tmp_path / "faces", 40, 0)
+    path = trained(tmp_path, *of(faces, *CUT))
+    content, data = checkpoint.load(path), composed("invert", *of(faces, *CUT)).data
+    files, order = source.split_files(data, "train")
+    content["config"][results.FILES] = files.digest(order)
+    source.check_held_out(content["config"], dict(data), "test", path)
+    assert not caplog.records
+    source._check.cache_clear()
+    Image.new("L", (16, 16)).save(faces / "new.bmp")
+    source.check_held_out(content["config"], dict(data), "test", path)
+    assert "other files than when" in caplog.text
+
+
+# The yardstick's images
+
+
+def test_the_yardstick_is_of_the_generators_images_and_not_of_the_commands(
+    tmp_path, monkeypatch, caplog
+):
+    priors = []
+    monkeypatch.setattr(invert, "GaussianPrior", lambda x: priors.append(float(x.mean())) or
+                        GaussianPrior(x))
+    dark, bright = (pictures(tmp_path / name, 20, seed, light)
+                    for seed, (name, light) in enumerate({"dark": 60, "bright": 200}.items()))
+    path = trained(tmp_path, *of(dark, *CUT))
+    shown = shutil.copytree(bright, tmp_path / "elsewhere" / "dark")
+
+    def run(*more):
+        words = [*COMMON, f"root={tmp_path}", "num_images=1", f"generator={path}", *more, *CUT,
+                 "ratio=0.5", "yardstick.use=true"]
+        place = invert.invert(composed("invert", *words).copy(), words)
+        return results.result_rows(place)[0]["lmmse_psnr_db"]
+
+    assert run(*of(bright)) is not None and priors[-1] < -0.3
+    assert run(*of(shown), "run_dir=" + str(tmp_path / "b")) is not None and priors[-1] < -0.3
+    moved = shutil.move(dark, tmp_path / "moved" / "dark")
+    assert run(*of(moved), "run_dir=" + str(tmp_path / "c")) is not None and priors[-1] < -0.3
+    assert run(*of(bright), "run_dir=" + str(tmp_path / "d")) is None and len(priors) == 3
+    assert f"it was trained on data.path={dark}" in caplog.text
+    with pytest.raises(FileNotFoundError, match="name it in data"):
+        run(*of(bright), "inverter=lmmse", "run_dir=" + str(tmp_path / "e"))
