@@ -78,7 +78,8 @@ def invert(cfg: DictConfig, overrides: Sequence[str] | None = None) -> Path:
     if fair.is_fair(cfg):
         fair.apply(cfg, overrides, digest)
     config = OmegaConf.to_container(cfg, resolve=True)
-    config |= {"generator": str(path), "generator_sha256": digest}
+    config |= {"generator": str(path), "generator_sha256": digest,
+               results.NIMG: trained[results.NIMG]}
     inverter = build_inverter(config)
     if inverter is not None:
         inverter.check(G)
@@ -217,7 +218,8 @@ def load(cfg: DictConfig, overrides: Sequence[str]) -> tuple[Path, str, Generato
     With an explicit `generator`, groups that the user did not name are taken from the file.
 
     Returns:
-        The file, its SHA-256, the generator, and the configuration of its training.
+        The file, its SHA-256, the generator, and the configuration of its training with `nimg`,
+        the images that it was trained with, or None if unknown.
 
     Raises:
         FileNotFoundError: not trained yet; the message holds the command that trains it.
@@ -234,7 +236,8 @@ def load(cfg: DictConfig, overrides: Sequence[str]) -> tuple[Path, str, Generato
                 f"invert: no generator at {path}. Train it first:\n    {train}\n"
                 "or name another with generator=FILE."
             )
-    G, trained = checkpoint.load_generator(path)
+    G, trained, nimg = checkpoint.load_trained(path)
+    trained = {**trained, results.NIMG: nimg or None}
     named = {text.lstrip("+~").split("=")[0].split(".")[0] for text in overrides}
     if cfg.generator:
         adopt(cfg, trained, named, overrides)
@@ -254,6 +257,9 @@ def load(cfg: DictConfig, overrides: Sequence[str]) -> tuple[Path, str, Generato
         )
     if not cfg.input:
         source.check_held_out(trained, asked["data"], asked["split"], path)
+    if 0 < nimg < trained["total_nimg"]:
+        log.warning("%s is of a training that was stopped at %d of %d images. Its command goes on "
+                    "with it; compare arms of one length.", path, nimg, trained["total_nimg"])
     if G.num_blocks < G.max_blocks:
         log.warning("%s is still growing: it draws %d pixels a side.", path, G.image_shape[1])
     return path, hashlib.sha256(path.read_bytes()).hexdigest(), G, trained

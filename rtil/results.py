@@ -24,10 +24,10 @@ FREE_INVERT = ("run_dir", "root", "generator", "num_images", "inversion_batch",
                "hardware.ops", "hardware.cuda_graphs", "pictures", "save_measurements", "protocol",
                "experiment", "data.path", "data.val_path", "data.test_path", "data.cache_gb",
                "scale")
-# What a run finds out and no override sets: the digest of its split's files, which may move. Runs
-# of earlier versions do not say it.
-FILES = "split_files"
-FOUND = (FILES,)
+# What a run finds out and no override sets: the digest of its split's files, which may move, and
+# how many images its generator was trained with. Runs of earlier versions do not say it.
+FILES, NIMG = "split_files", "nimg"
+FOUND = (FILES, NIMG)
 # What a configuration without the key means.
 UNSAID = {"hardware.precision": "fp32", "model.generator.normalise": False}
 GROUPS = ("model", "rtil", "task", "inverter", "data", "scale", "hardware", "experiment",

@@ -9,7 +9,7 @@ import yaml
 from PIL import Image
 from test_tune import COMMON, composed, export, start
 
-from rtil import checkpoint, diagnose, fair, invert, results, source
+from rtil import cells, checkpoint, diagnose, fair, invert, packed, results, source, table
 from rtil.inverters.lmmse import GaussianPrior
 
 CUT = ("data.num_val=5", "data.num_test=5")
@@ -35,10 +35,11 @@ def of(path, *more):
     return ("data=folder", f"data.path={path}", *more)
 
 
-def trained(root, *overrides):
-    """An export where an inversion with these choices looks for it; a copy."""
+def trained(root, *overrides, nimg=64):
+    """An export where an inversion with these choices looks for it, trained so long; a copy."""
     export(root, 0, "ilo", *overrides)
     path = next(root.rglob("generator.pt"))
+    checkpoint.save(checkpoint.load(path) | {"nimg": nimg}, path)
     return Path(shutil.copy(path, root / "copy.pt"))  # whose name Hydra reads without quotes
 
 
@@ -67,9 +68,10 @@ def test_rows_of_other_images_are_not_mixed_in_and_files_may_move(tmp_path):
 
     older = saved(place)  # of a version that did not say whose rows they are
     digest = older.pop("split_files")
+    del older["nimg"]
     (place / "config.yaml").write_text(yaml.safe_dump(older))
     start("invert", tmp_path, *common, f"data.test_path={moved}", "num_images=4")
-    assert saved(place)["split_files"] == digest
+    assert (saved(place)["split_files"], saved(place)["nimg"]) == (digest, 64)
 
 
 def test_a_tuning_belongs_to_its_validation_images_wherever_they_are(tmp_path):
@@ -183,3 +185,28 @@ def test_the_yardstick_is_of_the_generators_images_and_not_of_the_commands(
     assert f"it was trained on data.path={dark}" in caplog.text
     with pytest.raises(FileNotFoundError, match="name it in data"):
         run(*of(bright), "inverter=lmmse", "run_dir=" + str(tmp_path / "e"))
+
+
+# Length of training
+
+
+def test_a_report_tells_arms_trained_for_different_lengths(tmp_path, caplog):
+    for arm, nimg in (("vanilla", 8), ("ilo", 64)):
+        export(tmp_path, rtil=arm)
+        path = next(tmp_path.rglob(f"stylegan2-{arm}-*/generator.pt"))
+        checkpoint.save(checkpoint.load(path) | {"nimg": nimg}, path)
+        place = start("invert", tmp_path, f"rtil={arm}", "ratio=0.5")
+        assert saved(place)["nimg"] == nimg
+    assert caplog.text.count("stopped at 8 of 64 images") == caplog.text.count("stopped") == 1
+    runs = cells.collect(tmp_path)[0]
+    packed.write(runs, tmp_path, file := tmp_path / "rows.jsonl")
+
+    def differs(runs):
+        found = [table.records(cell, "vanilla") for cell in cells.arrange(runs, "vanilla")]
+        return [line for rows in found for row in rows for line in row.get("differs", ())]
+
+    for found in (runs, packed.read(file)[0]):
+        assert "nimg: 8 there, 64 here" in differs(found)
+    older = [run._replace(config={k: v for k, v in run.config.items() if k != "nimg"})
+             for run in runs[:1]]
+    assert not any(line.startswith("nimg") for line in differs([*older, *runs[1:]]))
