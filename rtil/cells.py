@@ -22,8 +22,8 @@ NEEDED = (*(f"{g}.name" for g in ("model", "rtil", "data", "scale", "task", "inv
 # Keys that the cell or the arm stands for, or that leave two runs comparable.
 SAME = (*results.FREE_INVERT, "seed", "generator_sha256", "mask_sha256", "yardstick",
         "metrics.lpips", "data.origin", "rtil.name", "noise_std", *KNOBS)
-NOT_COPIED = {*results.GROUPS, *results.NOT_IN_NAME, *results.FREE_INVERT, "generator_sha256",
-              "seed", "noise_std", *KNOBS, "yardstick.use"} - {"num_images"}
+NOT_COPIED = {*results.GROUPS, *results.NOT_IN_NAME, *results.FREE_INVERT, *results.FOUND,
+              "generator_sha256", "seed", "noise_std", *KNOBS, "yardstick.use"} - {"num_images"}
 TRAINING = ("model", "rtil", "data", "resolution", "image_channels")
 WITHOUT_GENERATOR = ("adjoint", "lmmse", "tv")  # inverters whose result is the same for every arm
 

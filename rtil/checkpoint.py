@@ -147,9 +147,14 @@ def load_generator(path: str | Path) -> tuple[Generator, dict]:
     Raises:
         FileNotFoundError: no such file. ValueError: unreadable or of an unknown format.
     """
+    return load_trained(path)[:2]
+
+
+def load_trained(path: str | Path) -> tuple[Generator, dict, int]:
+    """`load_generator`, and nimg: the images that it was trained with, 0 where it was imported."""
     content = load(path)
-    config = content["config"]
+    config, nimg = content["config"], content["nimg"]
     G = build(config["model"]["generator"])
     load_weights(G, content["G_ema"], path)
-    G.progress(content["nimg"])
-    return G.eval().requires_grad_(False), config
+    G.progress(nimg)
+    return G.eval().requires_grad_(False), config, nimg

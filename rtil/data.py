@@ -14,6 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
+from itertools import combinations
 from pathlib import Path, PurePosixPath
 from typing import Any, Generic, TypeVar
 
@@ -50,6 +51,10 @@ class ImageData(ABC):
     @abstractmethod
     def name(self, index: int) -> str:
         """Stable id of an image, usable as a file name, unique within the split."""
+
+    def digest(self) -> str | None:
+        """Tells the split's files from others; None where settings alone make the images."""
+        return None
 
 
 class ImageFolder(ImageData):
@@ -94,6 +99,7 @@ class ImageFolder(ImageData):
         counts = {"test": num_test, "val": num_val, "train": num_train}
         self.files = ImageFiles(path)
         self._order = split_indices(len(self.files), split, counts, split_seed)
+        self._split = self._order  # also with those that turn out unreadable
         self._ids = _unique_ids(self.files.names)
         self.size = size
         self.channels = self.files.channels() if channels == "auto" else channels
@@ -112,6 +118,10 @@ class ImageFolder(ImageData):
     def name(self, index: int) -> str:
         """The file's path without its ending, "_" between folders, "~2" if that is taken."""
         return self._ids[self._order[index]]
+
+    def digest(self) -> str:
+        """That of all its files, also of unreadable ones: what is cached does not change it."""
+        return self.files.digest(self._split)
 
     def batch(self, indices: Sequence[int] | Tensor) -> Tensor:
         indices = torch.as_tensor(indices, dtype=torch.long, device="cpu")
@@ -243,8 +253,8 @@ def load_data(
         min_images: how many the caller needs.
 
     Raises:
-        FileNotFoundError: nothing at data["path"]; says how to make it if the yaml has an origin.
-        ValueError: unknown source, too few images; see also `ImageFolder` and `Glyphs`.
+        FileNotFoundError, ValueError: see `files_of`, `ImageFolder` and `Glyphs`; an unknown
+            source, too few images.
     """
     where = f"data={data['name']}"
     channels = data["channels"] if channels is None else channels
@@ -255,26 +265,9 @@ def load_data(
         grey_or_given = 1 if channels == "auto" else channels
         images: ImageData = Glyphs(resolution, split, length, data["seed"], grey_or_given)
     elif data["source"] == "folder":
-        if data["path"] in (None, "", "???"):  # the last is OmegaConf's mandatory value
-            raise ValueError(f"{where}: path is not set; give data.path=DIR or data.path=FILE.zip")
-        path = Path(data["path"]).expanduser()
-        if data.get("origin") and not path.exists():
-            raise FileNotFoundError(
-                f"{where}: no {path.name} in {path.parent.absolute()}. Get {data['origin']}, then "
-                f"run\n    python scripts/prepare_data.py FOLDER {path} --resolution 256\n"
-                "or name the folder that holds it in the environment variable RTIL_DATA, "
-                "or the file in data.path"
-            )
-        keys = ("num_train", "num_val", "num_test", "split_seed", "cache_gb")
-        options = {key: data[key] for key in keys}
-        apart = {key: data.get(f"{key}_path") for key in ("val", "test")}
-        if apart.get(split):
-            path = Path(apart[split]).expanduser()
-            options |= {"num_train": 0, "num_val": 0, "num_test": 0}
-            options[f"num_{split}"] = data[f"num_{split}"]
-        else:  # `path` keeps nothing back for splits that have their own
-            options |= {f"num_{key}": 0 for key, other in apart.items() if other}
-        images = ImageFolder(path, resolution, split, channels, **options)
+        path, counts = files_of(data, split)
+        options = {key: data[key] for key in ("split_seed", "cache_gb")}
+        images = ImageFolder(path, resolution, split, channels, **counts, **options)
     else:
         raise ValueError(f"{where}: source={data['source']!r}; allowed are glyphs, folder")
     if len(images) < min_images:
@@ -283,6 +276,66 @@ def load_data(
             "add images, or change data.num_train, data.num_val, data.num_test"
         )
     return images
+
+
+def files_of(data: Mapping[str, Any], split: str) -> tuple[Path, dict[str, int | None]]:
+    """Where the files of a split are, and how many are cut from them.
+
+    Returns:
+        The folder or zip; num_train, num_val and num_test.
+
+    Raises:
+        FileNotFoundError: nothing at data["path"]; says how to make it if the yaml has an origin.
+        ValueError: no path, or one that two of the splits are taken from.
+    """
+    where = f"data={data['name']}"
+    if data["path"] in (None, "", "???"):  # the last is OmegaConf's mandatory value
+        raise ValueError(f"{where}: path is not set; give data.path=DIR or data.path=FILE.zip")
+    path = Path(data["path"]).expanduser()
+    if data.get("origin") and not path.exists():
+        raise FileNotFoundError(
+            f"{where}: no {path.name} in {path.parent.absolute()}. Get {data['origin']}, then "
+            f"run\n    python scripts/prepare_data.py FOLDER {path} --resolution 256\n"
+            "or name the folder that holds it in the environment variable RTIL_DATA, "
+            "or the file in data.path"
+        )
+    check_apart(data)
+    counts = {f"num_{key}": data[f"num_{key}"] for key in ("train", "val", "test")}
+    apart = {key: data.get(f"{key}_path") for key in ("val", "test")}
+    if apart.get(split):
+        only = f"num_{split}"
+        return Path(apart[split]).expanduser(), {**dict.fromkeys(counts, 0), only: counts[only]}
+    # `path` keeps nothing back for splits that have their own.
+    return path, counts | {f"num_{key}": 0 for key, other in apart.items() if other}
+
+
+def check_apart(data: Mapping[str, Any]) -> None:
+    """Raises ValueError where splits with files of their own share them with another split."""
+    named = {key: Path(data[key]).expanduser().resolve()
+             for key in ("path", "val_path", "test_path") if data.get(key)}
+    for (key, one), (other, two) in combinations(named.items(), 2):
+        inner, outer = (one, two) if one.is_relative_to(two) else (two, one)
+        # A zip in a folder of images is none of them, a folder in it is read with it.
+        if one == two or (inner.is_relative_to(outer) and inner.is_dir()):
+            raise ValueError(
+                f"data={data['name']}: {key}={data[key]} and {other}={data[other]} hold the same "
+                f"images ({inner}), and training, validation and test images have to be others. "
+                f"Give each files of its own, or leave data.{other} out: validation and test "
+                "images are then cut from data.path and kept from training."
+            )
+
+
+def split_files(data: Mapping[str, Any], split: str) -> tuple[ImageFiles, list[int]] | None:
+    """The files of a split, by their numbers in its order, without reading them.
+
+    None where no files make the images. Raises what `load_data` does for its files.
+    """
+    if data.get("source") != "folder":
+        return None
+    path, counts = files_of(data, split)
+    files = ImageFiles(path)
+    order = {key: counts[f"num_{key}"] for key in ("test", "val", "train")}
+    return files, split_indices(len(files), split, order, data["split_seed"])
 
 
 class Prefetch(Generic[T]):

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from rtil import checkpoint, figures, invert, metrics, probe, results
+from rtil import checkpoint, figures, invert, metrics, probe, results, source
 from rtil.data import load_data, to_float
 from rtil.distribution import Estimate, RandomFeatures, frechet_estimate, precision_recall
 from rtil.inverters.ilo import ILO
@@ -60,7 +60,7 @@ def diagnose(cfg: DictConfig, overrides: Sequence[str] | None = None) -> Path:
                          "must be ilo.")
     invert.check_settings(cfg)
     rt = start(**cfg.hardware)
-    path, digest, G, trained_on = invert.load(cfg, overrides)
+    path, digest, G, trained = invert.load(cfg, overrides)
     config = OmegaConf.to_container(cfg, resolve=True)
     explicit = digest[:8] if config["generator"] else ""
     place = results.inversion_place("diagnose", config, overrides, explicit)
@@ -70,7 +70,7 @@ def diagnose(cfg: DictConfig, overrides: Sequence[str] | None = None) -> Path:
     G = G.to(rt.device, memory_format=rt.layout)
     family = checkpoint.build(config["rtil"]["family"])
     spaces = figures.members([family])
-    real, training = images(config, G, trained_on)
+    real, training = images(config, G, trained)
     scales = blocks(G, spaces, config)
     found = {
         "generator": str(path), "generator_sha256": digest, "rtil": config["rtil"]["name"],
@@ -87,13 +87,12 @@ def diagnose(cfg: DictConfig, overrides: Sequence[str] | None = None) -> Path:
     return place
 
 
-def images(config: Mapping, G: Generator, trained_on: Mapping) -> tuple[Tensor, Tensor]:
-    """Held-out images of config.split and as many training images, float in [-1, 1]."""
+def images(config: Mapping, G: Generator, trained: Mapping) -> tuple[Tensor, Tensor]:
+    """Held-out images of config.split and as many of the generator's training, in [-1, 1]."""
     channels, size = G.image_shape[:2]
     device, sets = next(G.parameters()).device, []
-    for data, split in ((config["data"], config["split"]), (trained_on, "train")):
-        if data["name"] == config["data"]["name"]:
-            data = config["data"]  # where the files are here
+    there = source.training_data(trained, config["data"])
+    for data, split in ((config["data"], config["split"]), (there, "train")):
         found = load_data(data, size, split, channels, config["num_images"])
         count = min(config["num_samples"], len(found))
         sets.append(to_float(found.batch(range(count))).to(device))

@@ -17,6 +17,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from rtil import experiment, results
+from rtil.data import split_files
 from rtil.operators import KNOBS
 from rtil.runtime import CONFIGS
 
@@ -26,6 +27,7 @@ BUDGET = "inverter.steps"  # typed or planned, its stages and sum bound the tria
 SETTINGS = ("task", *KNOBS, "noise_std", "mask", "seed", "inverter", "loss", "selection",
             "target_range", "data", "resolution")
 FREE = ("data.path", "data.cache_gb", "data.origin", "data.trained_on")
+MOVABLE = ("data.val_path", "data.test_path")  # where the images tuned on are known by their files
 # Overrides of an inversion that its tuning does not take.
 NOT_TUNED = ("protocol", "experiment", "num_images", "split", "run_dir", "pictures", "input",
              "output", "fit", "keep_observed", "save_measurements", "yardstick", "metrics")
@@ -141,11 +143,19 @@ def for_tuning(places: Iterable[Mapping], given: Iterable[str]) -> list[str]:
 
 
 def settings(config: Mapping, digest: str, chosen: Iterable[str]) -> dict[str, object]:
-    """Flat settings that a choice is valid for: all but those chosen, with the budget as asked."""
+    """Flat settings that a choice is valid for: all but those chosen, with the budget as asked.
+
+    Among them is a digest of the validation images, unless they are drawn or not here.
+    """
     flat = results.flatten({key: config[key] for key in SETTINGS if key in config})
     left_out = {*FREE, *chosen} - {BUDGET}
+    try:
+        found = split_files(config["data"], "val")
+    except (FileNotFoundError, ValueError):
+        found = None
+    known = {results.FILES: found[0].digest(found[1])} if found else {}
     return {key: flat[key] for key in sorted(flat.keys() - left_out)} | {
-        "generator_sha256": digest}
+        "generator_sha256": digest, **known}
 
 
 def space_keys(inverter: str) -> set[str]:
@@ -194,11 +204,12 @@ def apply(cfg: DictConfig, overrides: Sequence[str], digest: str) -> None:
     if "seed" in at:
         digest = _digest(results.trained_generator(there, words), found)
     here = settings(there, digest, chosen)
-    differs = results.differing_keys(found["settings"], here, ())
+    free = MOVABLE if results.FILES in found["settings"] else ()
+    differs = results.differing_keys(found["settings"], here, free)
     if differs:
         raise ValueError(f"invert: {path} was tuned for other settings:\n  "
-                         + "\n  ".join(differs) + "\nAsk for those, or delete "
-                         f"{path.parent} and run\n    {line}")
+                         + "\n  ".join(differs) + results.told_files(differs)
+                         + f"\nAsk for those, or delete {path.parent} and run\n    {line}")
     asked = {key: results.flatten(config).get(key) for key in chosen if key == BUDGET}
     with open_dict(cfg):
         for key, value in chosen.items():

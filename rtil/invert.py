@@ -20,7 +20,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
-from rtil import checkpoint, fair, inputs, measurement, metrics, results
+from rtil import checkpoint, fair, inputs, measurement, metrics, results, source
 from rtil.data import load_data, to_float
 from rtil.inverters.inverter import Inverter
 from rtil.inverters.linear import LinearEstimate
@@ -74,11 +74,12 @@ def invert(cfg: DictConfig, overrides: Sequence[str] | None = None) -> Path:
     )
     items = inputs.survey(cfg, overrides)
     rt = start(**cfg.hardware)
-    path, digest, G, trained_on = load(cfg, overrides)
+    path, digest, G, trained = load(cfg, overrides)
     if fair.is_fair(cfg):
         fair.apply(cfg, overrides, digest)
     config = OmegaConf.to_container(cfg, resolve=True)
-    config |= {"generator": str(path), "generator_sha256": digest}
+    config |= {"generator": str(path), "generator_sha256": digest,
+               results.NIMG: trained[results.NIMG]}
     inverter = build_inverter(config)
     if inverter is not None:
         inverter.check(G)
@@ -94,7 +95,7 @@ def invert(cfg: DictConfig, overrides: Sequence[str] | None = None) -> Path:
     splits = [recovery.split(part.A, part.loss, config["loss"]) for part in problem.parts]
     if config["loss"]["lpips"] and any(part.loss.lpips is None for part in problem.parts):
         log.warning("LPIPS is left out of the loss: loss.lpips_min_ratio is not reached.")
-    yardstick = load_yardstick(config, A, G, trained_on) if problem.left else None
+    yardstick = load_yardstick(config, A, G, trained) if problem.left else None
     problem.claim(provenance(rt))
     all_sum(torch.zeros(1, device=rt.device))  # every process waits for the directory
     try:
@@ -137,6 +138,7 @@ def held_out(
         config["run_dir"] or results.inversion_place("invert", config, overrides, explicit)
     )
     config["run_dir"] = str(run_dir)
+    config |= {results.FILES: files} if (files := data.digest()) else {}
     return HeldOut(config, data, A, loss, lpips, run_dir, rt)
 
 
@@ -216,11 +218,13 @@ def load(cfg: DictConfig, overrides: Sequence[str]) -> tuple[Path, str, Generato
     With an explicit `generator`, groups that the user did not name are taken from the file.
 
     Returns:
-        The file, its SHA-256, the generator, and the `data` group it was trained with.
+        The file, its SHA-256, the generator, and the configuration of its training with `nimg`,
+        the images that it was trained with, or None if unknown.
 
     Raises:
         FileNotFoundError: not trained yet; the message holds the command that trains it.
-        ValueError: the file holds another model or family than asked for; names the keys.
+        ValueError: the file holds another model or family than asked for, or was trained on
+            images of cfg.split; names the keys.
     """
     path = Path(cfg.generator or "")
     if not cfg.generator:
@@ -232,7 +236,8 @@ def load(cfg: DictConfig, overrides: Sequence[str]) -> tuple[Path, str, Generato
                 f"invert: no generator at {path}. Train it first:\n    {train}\n"
                 "or name another with generator=FILE."
             )
-    G, trained = checkpoint.load_generator(path)
+    G, trained, nimg = checkpoint.load_trained(path)
+    trained = {**trained, results.NIMG: nimg or None}
     named = {text.lstrip("+~").split("=")[0].split(".")[0] for text in overrides}
     if cfg.generator:
         adopt(cfg, trained, named, overrides)
@@ -250,9 +255,14 @@ def load(cfg: DictConfig, overrides: Sequence[str]) -> tuple[Path, str, Generato
             f"invert: {path} holds another generator than asked for:\n  " + "\n  ".join(differs)
             + "\nAsk for that one, or name the right file with generator=FILE."
         )
+    if not cfg.input:
+        source.check_held_out(trained, asked["data"], asked["split"], path)
+    if 0 < nimg < trained["total_nimg"]:
+        log.warning("%s is of a training that was stopped at %d of %d images. Its command goes on "
+                    "with it; compare arms of one length.", path, nimg, trained["total_nimg"])
     if G.num_blocks < G.max_blocks:
         log.warning("%s is still growing: it draws %d pixels a side.", path, G.image_shape[1])
-    return path, hashlib.sha256(path.read_bytes()).hexdigest(), G, trained["data"]
+    return path, hashlib.sha256(path.read_bytes()).hexdigest(), G, trained
 
 
 def adopt(cfg: DictConfig, trained: dict, named: set[str], overrides: Sequence[str]) -> None:
@@ -320,7 +330,7 @@ def trained_sigma(inverter: dict, family: dict) -> dict:
 
 
 def load_yardstick(
-    config: dict, A: ForwardOperator, G: Generator, trained_on: dict
+    config: dict, A: ForwardOperator, G: Generator, trained: dict
 ) -> LMMSE | None:
     """The linear estimate from the generator's own training images.
 
@@ -328,18 +338,15 @@ def load_yardstick(
     warning where A is not linear or images are missing.
 
     Args:
-        trained_on: the `data` group of the generator's training; used where it is another data
-            set than the one inverted.
+        trained: configuration of the generator's training.
     """
     settings, wanted = config["yardstick"], config["inverter"]["name"] == "lmmse"
     if not wanted and (config["input"] or not settings["use"]):
         return None
-    source = config["data"]
-    if trained_on["name"] != source["name"]:
-        source = trained_on
     try:
         LMMSE.check_operator(A)
-        data = load_data(source, G.image_shape[1], "train", G.image_shape[0], min_images=2)
+        there = source.training_data(trained, config["data"])
+        data = load_data(there, G.image_shape[1], "train", G.image_shape[0], min_images=2)
     except (FileNotFoundError, ValueError) as error:
         if wanted:
             raise

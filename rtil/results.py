@@ -16,14 +16,18 @@ from rtil.operators import KNOBS
 
 # Keys that may differ between a run and its continuation without changing what it computes.
 FREE_TRAIN = ("run_dir", "root", "total_nimg", "hardware", "log_every", "checkpoint_every",
-              "samples_every", "keep_checkpoints", "data.path", "data.cache_gb", "scale",
-              "protocol", "experiment")
+              "samples_every", "keep_checkpoints", "data.path", "data.val_path", "data.test_path",
+              "data.cache_gb", "scale", "protocol", "experiment")
 # Training may go on in another precision, as on another machine; rows of one table may not.
 FREE_INVERT = ("run_dir", "root", "generator", "num_images", "inversion_batch",
                "hardware.device", "hardware.threads", "hardware.tf32", "hardware.channels_last",
                "hardware.ops", "hardware.cuda_graphs", "pictures", "save_measurements", "protocol",
                "experiment", "data.path", "data.val_path", "data.test_path", "data.cache_gb",
                "scale")
+# What a run finds out and no override sets: the digest of its split's files, which may move, and
+# how many images its generator was trained with. Runs of earlier versions do not say it.
+FILES, NIMG = "split_files", "nimg"
+FOUND = (FILES, NIMG)
 # What a configuration without the key means.
 UNSAID = {"hardware.precision": "fp32", "model.generator.normalise": False}
 GROUPS = ("model", "rtil", "task", "inverter", "data", "scale", "hardware", "experiment",
@@ -69,13 +73,26 @@ def is_under(key: str, names: Iterable[str]) -> bool:
 
 
 def differing_keys(old: Mapping, new: Mapping, free: Iterable[str]) -> list[str]:
-    """Lines "key: old there, new here" for every key outside `free` that differs."""
+    """Lines "key: old there, new here" for every key outside `free` that differs.
+
+    What only one of them says of FOUND counts as equal.
+    """
     a, b = UNSAID | flatten(old), UNSAID | flatten(new)
+    unknown = {key for key in FOUND if a.get(key) is None or b.get(key) is None}
     return [
         f"{key}: {a.get(key)!r} there, {b.get(key)!r} here"
-        for key in sorted(a.keys() | b.keys())
+        for key in sorted((a.keys() | b.keys()) - unknown)
         if a.get(key) != b.get(key) and not is_under(key, free)
     ]
+
+
+def told_files(differs: Iterable[str]) -> str:
+    """What to do where lines of `differing_keys` say that images are others; "" where not."""
+    if not any(line.startswith(f"{FILES}:") for line in differs):
+        return ""
+    return ("\nThe images are others: files were added, removed or exchanged in data.path, "
+            "data.val_path or data.test_path. They may move, but have to stay the same: give "
+            "them as they were.")
 
 
 def claim(run_dir: Path, config: Mapping, free: Iterable[str]) -> bool:
@@ -94,7 +111,7 @@ def claim(run_dir: Path, config: Mapping, free: Iterable[str]) -> bool:
         if differs:
             raise ValueError(
                 f"{run_dir} holds a run with other settings:\n  " + "\n  ".join(differs)
-                + "\nChoose another run_dir=..., or delete that directory."
+                + told_files(differs) + "\nChoose another run_dir=..., or delete that directory."
             )
         write_text(path, yaml.safe_dump(dict(config), sort_keys=False))
         return True

@@ -70,6 +70,7 @@ def train(cfg: DictConfig, overrides: Sequence[str] | None = None) -> int | None
     )
     cfg.image_channels = data.channels
     config = {**OmegaConf.to_container(cfg, resolve=True), "images_found": len(data)}
+    config |= {results.FILES: digest} if (digest := data.digest()) else {}
     label = results.run_label("train", config, overrides)
     run_dir = Path(cfg.run_dir or Path(cfg.root) / "train" / label)
     config["run_dir"] = str(run_dir)

@@ -228,6 +228,31 @@ def test_damaged_file_moves_no_other_file(folder):
     assert names(split(folder, "train")) == before["train"]
 
 
+def test_a_digest_is_of_the_splits_files_wherever_they_are(folder, archive, tmp_path):
+    found = split(folder, "test").digest()
+    assert found.startswith("7 files, ")
+    assert found == split(archive, "test").digest() == split(folder, "test", cache_gb=0).digest()
+    moved = folder.rename(tmp_path / "moved")
+    assert found == split(moved, "test").digest() == split(moved, "test", num_val=9).digest()
+    others = {split(moved, "val").digest(), split(moved, "test", num_test=8).digest(),
+              split(moved, "test", split_seed=1).digest(), split(moved, "all").digest(), found}
+    assert len(others) == 5
+    files = ImageFiles(moved)
+    name = next(n for n in files.names if n[-7:-4] == split(moved, "test").name(3)[-3:])
+    raw = (moved / name).read_bytes()
+    (moved / name).write_bytes(raw[:-1] + bytes([raw[-1] ^ 1]))  # as many bytes as before
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert split(moved, "test").digest() != found
+        corrupt(moved, name)
+        short = split(moved, "test")
+    assert len(short) == 6 and short.digest().startswith("7 files, ")
+    (moved / name).write_bytes(raw)
+    assert split(moved, "test").digest() == found
+    Image.new("L", (8, 8)).save(moved / "added.png")
+    assert split(moved, "test").digest() != found
+
+
 @pytest.mark.parametrize("n", [1, 7, 100])
 def test_each_epoch_is_a_permutation_of_its_own(n):
     epochs = epoch_indices(n, 3, 0, 5 * n).view(5, n)
@@ -407,6 +432,26 @@ def test_held_out_sets_of_their_own_leave_path_whole(tmp_path):
         load_data({**data, "num_test": 9}, 8, "test")
     with pytest.raises(FileNotFoundError, match=r"nothing at .*nowhere"):
         load_data({**data, "val_path": str(tmp_path / "nowhere")}, 8, "val")
+
+
+@pytest.mark.parametrize(("one", "other"), [
+    ("val_path", "test_path"), ("path", "test_path"), ("path", "val_path"),
+])
+@pytest.mark.parametrize("split_name", ["train", "val", "test"])
+def test_splits_do_not_share_their_files(tmp_path, folder, one, other, split_name):
+    apart = {"path": "a", "val_path": "b", "test_path": "c"}
+    (tmp_path / "link").symlink_to(folder)
+    for same in (folder, tmp_path / "link", folder / "part0"):
+        paths = {key: str(tmp_path / name) for key, name in apart.items()}
+        data = config("folder", **{**paths, one: str(folder), other: str(same)})
+        with pytest.raises(ValueError, match=f"{one}=.* and {other}=.* same images"):
+            load_data(data, 8, split_name)
+
+
+def test_a_zip_in_the_folder_of_images_is_none_of_them(folder, archive):
+    inside = archive.rename(folder / "test.zip")
+    data = config("folder", path=str(folder), test_path=str(inside), num_val=5, num_test=7)
+    assert len(load_data(data, 8, "train")) == 25 and len(load_data(data, 8, "test")) == 7
 
 
 def test_path_left_mandatory_is_named():

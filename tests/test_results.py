@@ -91,6 +91,17 @@ def test_a_longer_training_continues_but_a_longer_key_of_the_same_start_does_not
     assert results.differing_keys(CONFIG, moved, ()) == ["data.path: None there, 'x' here"]
 
 
+@pytest.mark.parametrize("key", results.FOUND)
+def test_what_an_earlier_version_did_not_record_is_equal_and_is_added(tmp_path, key):
+    results.claim(tmp_path, CONFIG, ())
+    assert results.claim(tmp_path, CONFIG | {key: "a"}, ())
+    assert yaml.safe_load((tmp_path / "config.yaml").read_text())[key] == "a"
+    with pytest.raises(ValueError, match=f"{key}: 'a' there, 'b' here") as error:
+        results.claim(tmp_path, CONFIG | {key: "b"}, ())
+    assert ("data.test_path" in str(error.value)) == (key == results.FILES)
+    assert results.differing_keys({"other": 1}, {}, ()) == ["other: 1 there, None here"]
+
+
 def test_flatten_names_every_leaf():
     tree = {"a": {"b": 1, "c": {4: [1, 2]}}, "d": None}
     assert results.flatten(tree) == {"a.b": 1, "a.c.4": [1, 2], "d": None}

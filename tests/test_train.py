@@ -242,6 +242,21 @@ def test_a_directory_of_another_run_is_refused_by_key(tmp_path):
     assert (tmp_path / "run" / "config.yaml").read_bytes() == before
 
 
+def test_training_images_may_move_and_do_not_change(tmp_path):
+    faces, choice = tmp_path / "faces", ("data=folder", "data.num_train=8", "data.num_val=2",
+                                         "data.num_test=2")
+    faces.mkdir()
+    for i in range(12):
+        Image.new("L", (16, 16), 20 * i).save(faces / f"{i:02d}.bmp")
+    run(tmp_path / "run", *choice, f"data.path={faces}", "total_nimg=8")
+    moved = faces.rename(tmp_path / "moved")
+    run(tmp_path / "run", *choice, f"data.path={moved}", "total_nimg=16")
+    for path in moved.iterdir():  # of equal sizes
+        Image.new("L", (16, 16), 5).save(path)
+    with pytest.raises(ValueError, match=r"split_files: '8 files(?s:.*)data\.path"):
+        run(tmp_path / "run", *choice, f"data.path={moved}", "total_nimg=24")
+
+
 def test_a_loss_that_is_not_finite_stops_and_the_last_checkpoint_stays(tmp_path, monkeypatch):
     choice = ("rtil=ilo", "checkpoint_every=8", "log_every=1")
     run(tmp_path / "run", *choice, "total_nimg=16")
