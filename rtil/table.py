@@ -130,12 +130,13 @@ def over_seeds(entry: Entry, base: Entry, values: Mapping[object, float]) -> dic
 def reference(cell: Cell, entry: Entry, baseline: str) -> Entry | None:
     """The baseline's entry that `entry` is paired with: with its settings, or the only one.
 
-    It is of the same split, protocol and network (settings under `model`), and what an oracle
+    It is of the same images, protocol and network (settings under `model`), and what an oracle
     selected is compared with nothing but what an oracle selected.
     """
     if entry.arm == baseline:
         return None
-    found = [e for e in cell.entries if e.arm == baseline and alike(e) == alike(entry)]
+    found = [e for e in cell.entries if e.arm == baseline and alike(e) == alike(entry)
+             and not results.differing_keys(files_of(e), files_of(entry), ())]
     names = {key for e in found for key in e.settings if not key.startswith("rtil.")}
     same = [e for e in found if all(e.settings.get(k) == entry.settings.get(k) for k in names)]
     return same[0] if len(same) == 1 else found[0] if len(found) == 1 else None
@@ -146,6 +147,11 @@ def alike(entry: Entry) -> tuple:
     run = entry.runs[0]
     network = {key: text for key, text in entry.settings.items() if key.startswith("model.")}
     return entry.oracle, run.protocol, run.config.get("split", "test"), network
+
+
+def files_of(entry: Entry) -> dict[str, object]:
+    """What tells the images of an entry from others; earlier runs do not say it."""
+    return {results.FILES: entry.runs[0].config.get(results.FILES)}
 
 
 def records(cell: Cell, baseline: str, set_size: int = 0) -> list[dict]:

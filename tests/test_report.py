@@ -268,6 +268,18 @@ def test_images_of_another_split_are_no_pairs(tmp_path):
     assert rows["ilo, split=val"]["gain_psnr_db"] is None
 
 
+def test_images_of_other_files_are_no_pairs(tmp_path):
+    """Their names can be the same; runs of earlier versions do not say which files they had."""
+    for ratio, mine in ((0.1, "6 files, a"), (0.2, "6 files, b"), (0.4, None)):
+        for arm, files in (("vanilla", "6 files, a"), ("ilo", mine)):
+            run_dir = make_run(tmp_path, arm, {"a": 20.0}, pictures=False, ratio=ratio)
+            if files:
+                with open(run_dir / "config.yaml", "a") as file:
+                    file.write(f"split_files: {files}\n")
+    gains = [row["gain_psnr_db"] is not None for row in table_of(tmp_path) if row["arm"] == "ilo"]
+    assert gains == [True, False, True]
+
+
 def test_a_run_repeated_with_its_seed_is_an_entry_beside_the_others(tmp_path):
     for arm, value in (("vanilla", 20.0), ("ilo", 21.0)):
         for seed in (0, 1):
