@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import shlex
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -260,9 +261,10 @@ def entries_of(arm: str, runs: Sequence[Run], keys: Iterable[str]) -> list[Entry
             entries.append(Entry(arm, dict(settings), tuple(first.values())))
         else:
             again = group
-        digests = [training(run)[1][:8] for run in group]
-        for digest, run in ((training(run)[1][:8], run) for run in again):
-            extra = {"run_dir": str(run.path)} if digests.count(digest) > 1 else {}
+        counts = Counter(training(run)[1][:8] for run in group)
+        for run in again:
+            digest = training(run)[1][:8]
+            extra = {"run_dir": str(run.path)} if counts[digest] > 1 else {}
             told = {**dict(settings), "generator_sha256": digest, **extra}
             entries.append(Entry(arm, told, (run,)))
     return entries

@@ -256,6 +256,16 @@ def budget(config: Mapping) -> tuple | None:
     return None if None in found else (*found, *(value for value in first if value is not None))
 
 
+def place(config: Mapping) -> str:
+    """The measurement that the settings of a run were tuned at, "" where nothing was tuned; config
+    flattened. Runs to be compared have the same."""
+    if budget(config) is None:
+        return ""
+    known = {key: config.get(f"protocol.tuned.at.{key}", config.get(key)) for key in KNOBS}
+    return ", ".join(f"{key} {float(value):g}" for key, value in known.items()
+                     if value is not None)
+
+
 def told(config: Mapping) -> str:
     """On what the settings of a run rest, in a sentence; config flattened."""
     name = config.get("protocol.name", "paper")

@@ -16,7 +16,7 @@ import numpy as np
 from rtil import fair, results
 from rtil.cells import SAME, Cell, Entry, Run, commands, is_number
 from rtil.metrics import mean_ci
-from rtil.operators import KNOBS, NONLINEAR
+from rtil.operators import NONLINEAR
 
 METRICS = ("psnr_db", "ssim", "lpips", "gradient_energy", "oracle_psnr_db", "last_psnr_db",
            "last_ssim", "lmmse_psnr_db", "lmmse_ssim", "lmmse_gradient_energy")
@@ -173,7 +173,7 @@ def records(cell: Cell, baseline: str, set_size: int = 0) -> list[dict]:
             "protocol": entry.runs[0].protocol,
             "choices": [fair.told(run.config) for run in entry.runs],
             "budgets": [fair.budget(run.config) for run in entry.runs],
-            "tuned_at": [tuned_at(run) for run in entry.runs],
+            "tuned_at": [fair.place(run.config) for run in entry.runs],
         }
         if set_size:
             row["sets"] = over_sets(values["psnr_db"], set_size)
@@ -299,15 +299,6 @@ def remarks(rows: Sequence[Mapping]) -> list[tuple[str, str]]:
          f"{'; '.join(dict.fromkeys(chain(*arms.values())))}: {text}.", "")
         for text, arms in differing.items()
     ]
-
-
-def tuned_at(run: Run) -> str:
-    """The measurement that the settings of a run were tuned at, "" where nothing was tuned."""
-    if fair.budget(run.config) is None:
-        return ""
-    known = {key: run.config.get(f"protocol.tuned.at.{key}", run.config.get(key)) for key in KNOBS}
-    return ", ".join(f"{key} {float(value):g}" for key, value in known.items()
-                     if value is not None)
 
 
 def choices(rows: Iterable[Mapping]) -> list[str]:
