@@ -17,6 +17,7 @@ from itertools import product
 from pathlib import Path
 
 import yaml
+from omegaconf import OmegaConf
 
 from rtil import results
 from rtil.operators import KNOBS
@@ -234,8 +235,9 @@ def trained(run_dir: Path) -> bool:
 
 @lru_cache(maxsize=1024)  # a report of many missing jobs compares each text with each
 def parsed(text: str) -> object:
-    """What a setting's text on a command line stands for."""
-    return yaml.safe_load(text)
+    """What a setting's text on a command line stands for: 1e-05 is a number too, which YAML's
+    own rule takes for a string."""
+    return OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]))["value"]
 
 
 def as_text(value: object) -> str:

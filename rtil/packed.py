@@ -61,8 +61,8 @@ def write(runs: Sequence[Run], root: Path, file: Path) -> str:
                    "lines if that one was replaced." if stale else "")
 
 
-def read(place: Path) -> tuple[list[Run], list[str]]:
-    """The runs of a packed file, or of all in a folder, and notes for the report.
+def read(place: Path | Sequence[Path]) -> tuple[list[Run], list[str]]:
+    """The runs of a packed file, of all in a folder, or of several such, and notes for the report.
 
     Their paths are relative to the root that they were below; where two generators have the same
     folder, its digest goes before it. Of lines of one run in several files, that with more images
@@ -71,9 +71,13 @@ def read(place: Path) -> tuple[list[Run], list[str]]:
     Raises:
         FileNotFoundError: there is nothing. ValueError: a file holds something else.
     """
-    files = sorted(place.glob("*.jsonl")) if place.is_dir() else [place]
+    places = [place] if isinstance(place, Path) else [*place]
+    files = [file for each in places
+             for file in (sorted(each.glob("*.jsonl")) if each.is_dir() else [each])]
+    if len(places) > 1 and (gone := [file for file in files if not file.exists()]):
+        raise FileNotFoundError(f"report: nothing at {gone[0]}, one of results={told(place)}.")
     found: dict[tuple[str, str], Line] = {}
-    notes = [f"Made from packed rows ({place}), without pictures and samples; each PSNR is "
+    notes = [f"Made from packed rows ({told(place)}), without pictures and samples; each PSNR is "
              "rounded to 0.001 dB, each SSIM to 0.0001, and of paths the file name is left."]
     for file in (file for file in files if file.exists()):
         for number, line in lines_of(file):
@@ -84,14 +88,19 @@ def read(place: Path) -> tuple[list[Run], list[str]]:
                 found[identity(line)] = max(other, line, key=lambda x: len(x["ids"]))
     if not found:
         raise FileNotFoundError(
-            f"report: no packed inversion in results={place}. This makes one from runs:\n"
-            f"    python -m rtil.report root=runs pack={named(place)}")
+            f"report: no packed inversion in results={told(place)}. This makes one from runs:\n"
+            f"    python -m rtil.report root=runs pack={named(places[0])}")
     folders = [folder for folder, _ in found]
     runs = []
     for (folder, digest), line in sorted(found.items()):
         path = Path(folder) if folders.count(folder) == 1 else Path(digest[:8] or "none") / folder
         runs.append(unpacked(line, path))
     return runs, notes
+
+
+def told(place: Path | Sequence[Path]) -> str:
+    """What results= is given for these files, as Hydra reads it."""
+    return str(place) if isinstance(place, Path) else f"[{','.join(map(str, place))}]"
 
 
 def named(place: Path) -> Path:

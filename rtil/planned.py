@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
 
-import yaml
+from omegaconf import OmegaConf
 
-from rtil import results
+from rtil import fair, results
 from rtil.cells import Case, Cell, Entry, Run, case_of
 from rtil.experiment import (
     NOT_TOLD,
@@ -16,10 +18,13 @@ from rtil.experiment import (
     for_training,
     jobs,
     overrides,
+    parsed,
     products,
     switch_of,
+    tunings,
 )
 from rtil.operators import KNOBS
+from rtil.runtime import CONFIGS
 
 Job = Mapping[str, str]
 LINES = {"inverter.num_codes": "N"}
@@ -62,7 +67,7 @@ def _agrees(run: Run, job: Job, free: Sequence[str]) -> bool:
     """Whether a run has the choices of a job, but for those in `free`."""
     asked = run.asked
     return all(
-        asked.get(f"{key}.name" if key in results.GROUPS else key) == yaml.safe_load(value)
+        asked.get(f"{key}.name" if key in results.GROUPS else key) == parsed(value)
         for key, value in job.items() if key not in free
     )
 
@@ -70,9 +75,17 @@ def _agrees(run: Run, job: Job, free: Sequence[str]) -> bool:
 def _is_named_as(run: Run, words: Sequence[str], part: str) -> bool:
     """Whether a run lies where these overrides put it: it named no setting besides."""
     config = results.nested(run.config)
+    if part == "invert" and not any(word.startswith("noise_std=") for word in words):
+        config["noise_std"] = _own_noise(config["task"]["name"])
     trained = run.path if part == "train" else run.path.parent
     return trained.name == results.run_label("train", config, words) and (
         part == "train" or run.path.name == results.run_label("invert", config, words))
+
+
+@lru_cache
+def _own_noise(task: str) -> float:
+    """The noise of a task where none is asked for, which the name of a run tells by its value."""
+    return OmegaConf.load(Path(CONFIGS) / "task" / f"{task}.yaml").noise_std
 
 
 def besides(
@@ -204,9 +217,10 @@ def complete(
                 "label": label, "settings": settings, "planned": int(job["num_images"]),
                 "commands": [
                     command(experiment, "train", for_training(words), job),
+                    *tuning_commands(experiment, words, job),
                     command(experiment, "invert", words, job)],
             }
-            value = {key: yaml.safe_load(text) for key, text in job.items()}
+            value = {key: parsed(text) for key, text in job.items()}
             other = next((r for r in rows.setdefault(case, [])
                           if "n" not in r and r["label"] == label), None)
             if other:  # another training of the same: one row names both
@@ -219,6 +233,18 @@ def complete(
     for case in cases:
         rows[case].sort(key=lambda row: order.get(json.dumps(row["job"]), len(order)))
     return [existing.get(case, Cell(case, [], [])) for case in cases], [rows[c] for c in cases]
+
+
+def tuning_commands(
+    experiment: Mapping, words: Sequence[str], job: Job | None = None
+) -> list[str]:
+    """The tuning that a planned inversion takes, or without a job all that the plan takes."""
+    takes = [job] if job else jobs(experiment, "invert")
+    if not any(each.get("protocol") == "fair" for each in takes):
+        return []
+    (own,) = tunings([{key: [text] for key, text in job.items()}]) if job else [{}]
+    return [command(experiment, "tune", fair.for_tuning((), words),
+                    {key: texts[0] for key, texts in own.items()} or None)]
 
 
 def _case(job: Job, data: str, scale: str) -> Case:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
@@ -71,7 +72,7 @@ class Content(NamedTuple):
     plan: Mapping
 
 
-def everything(root: Path, baseline: str, rows: Path | None = None) -> Content:
+def everything(root: Path, baseline: str, rows: Path | Sequence[Path] | None = None) -> Content:
     """All inversions below root, or those packed in `rows`; raises as `collect` or `read` do."""
     runs, notes = packed.read(rows) if rows else collect(root)
     cells = arrange(runs, baseline)
@@ -80,15 +81,15 @@ def everything(root: Path, baseline: str, rows: Path | None = None) -> Content:
     gaps: list[str] = []
     found = {} if rows else generators(cells, root, gaps)
     tables = [records(cell, baseline) for cell in cells]
-    lines = [f"python -m rtil.report results={rows}" if rows else
-             f"python -m rtil.report root={root}"]
-    title = f"Inversions in {rows}" if rows else f"Inversions below {root}"
+    given = f"results={packed.told(rows)}" if rows else f"root={root}"
+    lines = [f"python -m rtil.report {shlex.quote(given)}"]
+    title = f"Inversions in {packed.told(rows)}" if rows else f"Inversions below {root}"
     recorded = last_commands(histories(runs))
     return Content(title, cells, tables, runs, notes, gaps, found, recorded, lines, {})
 
 
 def one(
-    plan: Mapping, scale: str, root: Path, baseline: str, rows: Path | None = None
+    plan: Mapping, scale: str, root: Path, baseline: str, rows: Path | Sequence[Path] | None = None
 ) -> Content:
     """What an experiment has at a scale below root, or packed in `rows`, and what it lacks.
 
@@ -97,8 +98,9 @@ def one(
         ValueError: it is made of generators alone, which packed rows do not hold.
     """
     if rows and not plan["cells"]:
-        raise ValueError(f"report: experiment={plan['name']} shows generators, and {rows} holds "
-                         "inversions alone. Make it from the runs: leave out results=.")
+        raise ValueError(f"report: experiment={plan['name']} shows generators, and "
+                         f"{packed.told(rows)} holds inversions alone. Make it from the runs: "
+                         "leave out results=.")
     part = "invert" if plan["cells"] else "train"
     runs, notes = packed.read(rows) if rows else (
         inversions(root)[0] if plan["cells"] else trainings(root), [])
@@ -121,6 +123,7 @@ def one(
         drawn = {} if rows else generators(cells, root, gaps)
         recorded = last_commands(histories(runs), plan["name"])
         lines = [experiment.command(plan, "train", experiment.for_training(words)),
+                 *planned.tuning_commands(plan, words),
                  experiment.command(plan, "invert", words)]
     else:
         drawn = trained(plan, found, words, notes)
@@ -129,10 +132,10 @@ def one(
     if not found:
         raise FileNotFoundError(
             f"report: nothing of experiment={plan['name']} at scale={scale} "
-            f"{f'in {rows}' if rows else f'below {root}'}. Run it:"
+            f"{f'in {packed.told(rows)}' if rows else f'below {root}'}. Run it:"
             + "".join(f"\n    {line}" for line in lines))
     lines.append(experiment.command(plan, "report", [w for w in words if w.startswith(
-        ("scale=", "scale.", "root="))] + ([f"results={rows}"] if rows else [])))
+        ("scale=", "scale.", "root="))] + ([f"results={packed.told(rows)}"] if rows else [])))
     return Content(plan["title"], cells, tables, runs, notes, gaps, drawn, recorded, lines, plan)
 
 
@@ -222,13 +225,22 @@ def pictured(cell: Cell, baseline: str) -> list[figures.Shown]:
     ]
 
 
+def packed_rows(cfg: DictConfig) -> Path | list[Path] | None:
+    """What cfg.results names: one file or folder, or each of a list."""
+    if OmegaConf.is_list(cfg.results):
+        return [Path(place) for place in cfg.results] or None
+    return Path(cfg.results) if cfg.results else None
+
+
 def report(cfg: DictConfig) -> Path:
     """Writes tables, figures and the page, whose path it returns; raises as `collect` does.
 
     With cfg.results they are made from packed rows, without anything that needs an image.
     """
-    root, baseline, rows = Path(cfg.root), cfg.baseline, cfg.results and Path(cfg.results)
-    place = root / "report" / rows.stem if rows else root / "report"
+    root, baseline, rows = Path(cfg.root), cfg.baseline, packed_rows(cfg)
+    place = root / "report"
+    if rows:
+        place /= "+".join(path.stem for path in ([rows] if isinstance(rows, Path) else rows))
     if "experiment" in cfg:
         plan = OmegaConf.to_container(cfg.experiment, resolve=True)
         content = one(plan, cfg.scale.name, root, baseline, rows)

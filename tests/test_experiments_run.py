@@ -27,9 +27,10 @@ from test_experiments import NAMES, QUICK, command, composed, plan_of
 from rtil import checkpoint, experiment, results
 
 pytestmark = pytest.mark.slow
-STEPS = {"ilo": "inverter.steps=[2,1,1]", "mgan": "inverter.steps=2"}
+STEPS = ("scale.ilo.steps=[2,1,1]", "scale.csgm.steps=2", "scale.mgan.steps=2")
 DEPTHS = "scale.sweep.depths=[[2],[2,1],[2,1,1]]"
 INVERT = (*QUICK, "yardstick.num_train=64")
+CASE = ("task", "inverter", "value", "noise_std")
 VOID = ("img", "br", "meta")
 OWN = ("differences", "evidence_ilo", "evidence_mgan")  # have a test of their own
 FIGURES = [name for name in NAMES if name not in OWN]
@@ -48,22 +49,29 @@ def choices(name):
 
 
 def lengths(name):
-    inverter = plan_of(name, "demo")["common"]["inverter"]
-    return [*INVERT, *([] if name.endswith("_depth") else [STEPS[inverter]])]
+    return [*INVERT, *([] if name.endswith("_depth") else STEPS)]
+
+
+def parts_of(plan):
+    """The commands of an experiment, in their order."""
+    jobs = experiment.jobs(plan, "invert") if plan["cells"] else []
+    fair = any(job.get("protocol") == "fair" for job in jobs)
+    return ["train", *(["tune"] if fair else []), *(["invert"] if jobs else []), "report"]
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """Runs an experiment by its three commands, once."""
+    """Runs an experiment by its commands, once."""
     place = tmp_path_factory.mktemp("experiments")
 
     @lru_cache
     def of(name):
-        plan, parts = plan_of(name, "demo"), {"train": [*QUICK, "total_nimg=64"]}
-        if plan["cells"]:
-            parts["invert"] = lengths(name)
-        for part, words in (parts | {"report": []}).items():
-            code, _, error = command(place, f"rtil.{part}", *choices(name), *words)
+        plan, words = plan_of(name, "demo"), {
+            "train": [*QUICK, "total_nimg=64"],
+            "tune": [*QUICK, *STEPS, "trials=2", "num_images=2"],
+            "invert": lengths(name), "report": []}
+        for part in parts_of(plan):
+            code, _, error = command(place, f"rtil.{part}", *choices(name), *words[part])
             assert code == 0, error
         folder = place / "runs" / "report" / f"{name}-demo"
         return Ran(plan, folder, json.loads((folder / "table.json").read_text()))
@@ -122,21 +130,25 @@ def test_every_cell_is_filled_and_on_the_page(run, name):
         assert not record["more"] and not record["commands"]
     assert len({record["n"] for record in records}) <= 1  # the same images
     assert not any(word in page.source for word in ("Missing", "Fewer", 'class="missing"'))
-    drawn = {"curves": "figure-*.png", "pictures": "grid-*.png", "samples": "samples-*.png"}[kind]
+    drawn = {"curves": "figure-*.png", "samples": "samples-*.png"}.get(kind, "grid-*.png")
     for path in (pictures := [*folder.glob(drawn)]):
         with Image.open(path) as image:
             assert min(image.size) > 300 and np.asarray(image.convert("L")).std() > 10
-    cells = {(r["task"], r["value"]) for r in records}
-    assert len(pictures) == (len(cells) if kind == "pictures" else 1)
+    cells = {tuple(r[key] for key in CASE) for r in records}
+    assert len(pictures) == (1 if kind in ("curves", "samples") else len(cells))
 
-    what = {"curves": "Figures", "pictures": "Reconstructions", "samples": "Samples"}[kind]
+    what = {"curves": "Figures", "pictures": "Reconstructions", "samples": "Samples",
+            "differences": "Tables"}[kind]
     inversions = {"Tables", "Reconstructions", "Gallery", "Settings"} if jobs else set()
     assert next(iter(page.texts)) == what
     assert page.texts.keys() == {what, "Commands", "Samples", *inversions}
     if jobs:
         assert f"{len(jobs)} entries, each an arm at a measurement: all there." in page.source
-        assert page.tags["Tables"].count("tr") == len(jobs) + page.tags["Tables"].count("h3")
-        shown = [min(48, max(r["n"] for r in records if (r["task"], r["value"]) == c))
+        lines = page.tags["Tables"].count("tr")
+        wanted = len(jobs) + page.tags["Tables"].count("h3")
+        more = kind == "differences" or "tune" in parts_of(plan)  # tables besides, of the same
+        assert lines > wanted if more else lines == wanted
+        shown = [min(48, max(r["n"] for r in records if tuple(r[key] for key in CASE) == c))
                  for c in cells]
         assert page.tags["Gallery"].count("tr") == sum(shown) + len(cells)
     assert page.addresses and all(a.startswith(("data:image/", "#")) for a in page.addresses)
@@ -156,7 +168,7 @@ def told(job, keys):
 def test_the_commands_on_the_page_are_ones_that_hydra_takes(run, name):
     codes = Page(run(name).folder).codes
     parts = [shlex.split(line)[2].removeprefix("rtil.") for line in codes]
-    planned = ["train", *(["invert"] if run(name).plan["cells"] else []), "report"]
+    planned = parts_of(run(name).plan)
     assert parts[: len(planned)] == planned
     assert any("total_nimg=64" in line for line in codes)  # of the training, as recorded
     for part, line in zip(parts, codes):
@@ -175,7 +187,9 @@ def test_experiments_share_what_is_the_same(run):
         assert len(common) >= 2
         assert all(of["fig6_ilo"][key] == of[name][key] for key in common)
     trained = run("fig6_ilo").folder.parents[1] / "train"
-    assert len([*trained.glob("stylegan2-*")]) == 4 and len(of["sigma"]) >= 6
+    used = {Path(path).parent.name for name in of for r in run(name).records for path in r["runs"]}
+    assert len(used) == 4 and all((trained / name).is_dir() for name in used)
+    assert len(of["sigma"]) >= 6
     # Later runs for other experiments take nothing from the page of an earlier one.
     place = trained.parents[1]
     for name in ("fig6_ilo", "fig14_inpainting"):

@@ -90,6 +90,18 @@ def test_an_experiment_is_made_of_packed_rows_and_its_own_are_packed(tmp_path):
     one, other = (report.one(plan, "demo", root, "vanilla", rows) for rows in (None, file))
     compared(rows_of(one), rows_of(other))
     assert f"results={file}" in other.commands[-1]
+    # Split over files, as where one would grow too large.
+    lines = file.read_text().splitlines(keepends=True)
+    parts = [tmp_path / "a.jsonl", tmp_path / "b.jsonl"]
+    parts[0].write_text(lines[0])
+    report.pack(composed(root=root, pack=parts[1], experiment="fig6_ilo", scale="demo"))
+    several = report.one(plan, "demo", root, "vanilla", parts)
+    compared(rows_of(one), rows_of(several))
+    assert f"'results=[{parts[0]},{parts[1]}]'" in several.commands[-1]
+    page = report.report(composed(results=[str(part) for part in parts], root=tmp_path / "out"))
+    assert page.parent.name == "a+b" and f"results=[{parts[0]}" in page.read_text()
+    with pytest.raises(FileNotFoundError, match=r"nothing at .*gone\.jsonl, one of"):
+        packed.read([*parts, tmp_path / "gone.jsonl"])
     assert all("data.path=faces.zip" in line for line in other.commands[:2])
     fig9 = plan_of("fig9_samples", "demo")
     with pytest.raises(ValueError, match="fig9_samples shows generators"):

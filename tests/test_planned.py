@@ -21,7 +21,7 @@ def write_run(root, plan, job, psnr, words=(), name=None, scale="demo"):
     words = [*experiment.overrides(plan, job), *words]
     for word in words:
         key, _, value = word.lstrip("+").partition("=")
-        tree, value = config, yaml.safe_load(value)
+        tree, value = config, experiment.parsed(value)
         *parts, last = [key, "name"] if key in results.GROUPS else key.split(".")
         for part in parts:
             tree = tree.setdefault(part, {})
@@ -93,6 +93,47 @@ def test_a_run_goes_to_its_own_switch_and_not_to_one_that_repeats_the_arms_setti
     found = planned.belonging(cells.inversions(tmp_path)[0], plan, "demo")
     assert {run.path: experiment.switch_of(plan, job) for run, job in found} == {
         path: experiment.switch_of(plan, job) for path, job in zip(paths, first)}
+
+
+def test_every_switch_finds_its_runs_and_a_noisy_run_no_plan_without_noise(tmp_path):
+    """inverter.map=1e-06 is a number, also on a command line; noise is part of a run's name."""
+    plan = plan_of("variants_ilo", "demo")
+    jobs = experiment.jobs(plan, "invert")
+    paths = [write_run(tmp_path, plan, job, {"a": 1.0}) for job in jobs]
+    assert any(job.get("inverter.map") == "1e-06" for job in jobs)
+    runs = cells.inversions(tmp_path)[0]
+    of = {run.path: job for run, job in planned.belonging(runs, plan, "demo")}
+    assert [of[path] for path in paths] == jobs
+    other = plan_of("fig6_ilo", "demo")
+    shared = [run for run, _ in planned.belonging(runs, other, "demo")]
+    assert shared and not any(run.config["noise_std"] for run in shared)
+    # A noise that its own command asks for leaves a run in its plan.
+    noisy = write_run(tmp_path, other, experiment.jobs(other, "invert")[0], {"a": 1.0},
+                      ["noise_std=0.01"])
+    assert noisy in {run.path for run, _ in planned.belonging(
+        cells.inversions(tmp_path)[0], other, "demo")}
+
+
+def test_an_inversion_with_tuned_settings_that_is_missing_is_told_with_its_tuning(tmp_path):
+    plan = plan_of("evidence_ilo", "demo")
+    jobs = experiment.jobs(plan, "invert")
+    write_run(tmp_path, plan, jobs[0], {"a": 1.0})
+    found = content(tmp_path, "evidence_ilo")
+    assert [line.split()[2] for line in found.commands] == [
+        f"rtil.{part}" for part in ("train", "tune", "invert", "report")]
+    rows = [row for table in found.tables for row in table if "n" not in row]
+    for row in rows:
+        fair = row["job"]["protocol"] == "fair"
+        tunings = [line for line in row["commands"] if "rtil.tune" in line]
+        assert bool(tunings) == fair
+        # One tuning for the arm, at protocol.at, of all seeds that the row names.
+        assert not fair or len(tunings) == 1
+        if fair and row["job"]["task"] == "cs":
+            assert f"ratio={row['job']['protocol.at.ratio']}" in tunings[0]
+            words = tunings[0].split()[3:]
+            given = {w.partition("=")[0]: [w.partition("=")[2]] for w in words[1:]}
+            (planned_job,) = experiment.jobs(plan, "tune", given)
+            assert planned_job["rtil"] == row["arm"] and planned_job["seed"] == "0"
 
 
 def test_generators_of_a_plan_with_switches_keep_their_names_and_baselines(tmp_path):
