@@ -85,7 +85,8 @@ def _is_named_as(run: Run, words: Sequence[str], part: str) -> bool:
 @lru_cache
 def _own_noise(task: str) -> float:
     """The noise of a task where none is asked for, which the name of a run tells by its value."""
-    return OmegaConf.load(Path(CONFIGS) / "task" / f"{task}.yaml").noise_std
+    path = Path(CONFIGS) / "task" / f"{task}.yaml"
+    return OmegaConf.load(path).noise_std if path.exists() else 0.0
 
 
 def besides(
