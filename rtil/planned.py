@@ -75,8 +75,12 @@ def _agrees(run: Run, job: Job, free: Sequence[str]) -> bool:
 def _is_named_as(run: Run, words: Sequence[str], part: str) -> bool:
     """Whether a run lies where these overrides put it: it named no setting besides."""
     config = results.nested(run.config)
-    if part == "invert" and not any(word.startswith("noise_std=") for word in words):
+    typed = {word.partition("=")[0] for word in words}
+    # Both name a run by their value, whether typed or not.
+    if part == "invert" and "noise_std" not in typed:
         config["noise_std"] = _own_noise(config["task"]["name"])
+    if "protocol" not in typed:
+        config["protocol"] = {"name": "paper"}
     trained = run.path if part == "train" else run.path.parent
     return trained.name == results.run_label("train", config, words) and (
         part == "train" or run.path.name == results.run_label("invert", config, words))
@@ -84,7 +88,7 @@ def _is_named_as(run: Run, words: Sequence[str], part: str) -> bool:
 
 @lru_cache
 def _own_noise(task: str) -> float:
-    """The noise of a task where none is asked for, which the name of a run tells by its value."""
+    """The noise of a task where none is asked for."""
     path = Path(CONFIGS) / "task" / f"{task}.yaml"
     return OmegaConf.load(path).noise_std if path.exists() else 0.0
 

@@ -95,8 +95,9 @@ def test_a_run_goes_to_its_own_switch_and_not_to_one_that_repeats_the_arms_setti
         path: experiment.switch_of(plan, job) for path, job in zip(paths, first)}
 
 
-def test_every_switch_finds_its_runs_and_a_noisy_run_no_plan_without_noise(tmp_path):
-    """inverter.map=1e-06 is a number, also on a command line; noise is part of a run's name."""
+def test_every_switch_finds_its_runs_and_other_plans_only_theirs(tmp_path):
+    """inverter.map=1e-06 is a number, also on a command line; noise and protocol are part of a
+    run's name, and a plan that asks for neither has runs with neither."""
     plan = plan_of("variants_ilo", "demo")
     jobs = experiment.jobs(plan, "invert")
     paths = [write_run(tmp_path, plan, job, {"a": 1.0}) for job in jobs]
@@ -107,6 +108,11 @@ def test_every_switch_finds_its_runs_and_a_noisy_run_no_plan_without_noise(tmp_p
     other = plan_of("fig6_ilo", "demo")
     shared = [run for run, _ in planned.belonging(runs, other, "demo")]
     assert shared and not any(run.config["noise_std"] for run in shared)
+    fair = plan_of("evidence_ilo", "demo")
+    tuned = [write_run(tmp_path, fair, job, {"a": 1.0}) for job in experiment.jobs(fair, "invert")
+             if job["seed"] == "0" and job["protocol"] == "authors" and job["rtil"] == "ilo"]
+    found = planned.belonging(cells.inversions(tmp_path)[0], other, "demo")
+    assert tuned and not {run.path for run, _ in found} & {*tuned}
     # A noise that its own command asks for leaves a run in its plan.
     noisy = write_run(tmp_path, other, experiment.jobs(other, "invert")[0], {"a": 1.0},
                       ["noise_std=0.01"])
