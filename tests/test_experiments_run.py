@@ -195,7 +195,11 @@ def test_experiments_share_what_is_the_same(run):
     for name in ("fig6_ilo", "fig14_inpainting"):
         code, _, error = command(place, "rtil.report", *choices(name), f"out={name}")
         assert code == 0, error
-        assert json.loads((place / name / "table.json").read_text()) == run(name).records
+        later = json.loads((place / name / "table.json").read_text())
+        assert len(later) == len(run(name).records)
+        for now, then in zip(later, run(name).records):  # more images of a shared run may be there
+            assert now["label"] == then["label"] and now["runs"] == then["runs"]
+            assert now == then if now["n"] == then["n"] else now["n"] > then["n"]
 
 
 def start(cwd, *arguments):
