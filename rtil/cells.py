@@ -26,6 +26,8 @@ SAME = (*results.FREE_INVERT, "seed", "generator_sha256", "mask_sha256", "yardst
 NOT_COPIED = {*results.GROUPS, *results.NOT_IN_NAME, *results.FREE_INVERT, *results.FOUND,
               "generator_sha256", "seed", "noise_std", *KNOBS, "yardstick.use"} - {"num_images"}
 TRAINING = ("model", "rtil", "data", "resolution", "image_channels")
+TRAINED_WITH = ("total_nimg", "batch", "hardware.precision")  # typed to a training alone
+IMAGE_FILES = ("data.path", "data.val_path", "data.test_path")
 WITHOUT_GENERATOR = ("adjoint", "lmmse", "tv")  # inverters whose result is the same for every arm
 
 
@@ -275,10 +277,12 @@ def training(run: Run) -> tuple[object, str]:
     return run.config["seed"], str(run.config.get("generator_sha256"))
 
 
-def commands(run: Run, entry: Entry) -> tuple[str, str]:
-    """The training and the inversion that give entry.arm under the choices of a run.
+def commands(run: Run, entry: Entry) -> list[str]:
+    """The commands that give entry.arm under the choices of a run: training, tuning, inversion.
 
-    They repeat the run's groups, seed, knob and settings, and what its own command set besides.
+    They repeat the run's groups, files, seed, knob and settings, what its own command set besides,
+    and the length, batch and precision that its generator's did. Only protocol=fair is tuned:
+    where the run's settings were, with as many trials.
     """
     config, case = run.config, case_of(run)
     given = {text.lstrip("+~").partition("=")[0]
@@ -287,27 +291,46 @@ def commands(run: Run, entry: Entry) -> tuple[str, str]:
     kept = {key: config[key] for key in keys
             if entry.arm == config["rtil.name"] or not key.startswith("rtil.")}
     source = config.get("data.trained_on") or config["data.name"]
-    path = {"data.path": config["data.path"]} if config.get("data.path") else {}
+    files = {key: config[key] for key in IMAGE_FILES if config.get(key)}
+    trained = dict(text.lstrip("+~").split("=", 1)
+                   for argv in run.trained[:1] for text in argv[1:] if "=" in text)
     root = {"root": config["root"]} if config.get("root", "runs") != "runs" else {}
-    name = config.get("protocol.name", "paper")
-    protocol = {"protocol": name} if name != "paper" else {}
+    protocol = {"protocol": run.protocol} if run.protocol != "paper" else {}
     train = {
         "model": case.model, "rtil": entry.arm, "data": source, "scale": case.scale,
-        "seed": config["seed"], **protocol, **root,
-        **(path if source == config["data.name"] else {}),
+        "seed": config["seed"],
+        # Empty where the protocol's training is that of any other.
+        **(protocol if config.get("protocol.train", run.protocol != "fair") else {}),
+        **root, **(files if source == config["data.name"] else {}),
         **{key: value for key, value in kept.items() if key.partition(".")[0] in TRAINING},
     }
-    invert = {
-        **train, "data": config["data.name"], **path, "task": case.task,
+    longer = {key: trained[key] for key in TRAINED_WITH if "," not in trained.get(key, ",")}
+    tune = {
+        **train, "data": config["data.name"], **files, "task": case.task,
         case.knob: config.get(case.knob, 0.0), "noise_std": case.noise_std,
         "inverter": case.inverter, **kept,
     }
+    lines = [line("train", train | longer)]
+    if run.protocol != "fair":
+        return [*lines, line("invert", tune | protocol)]
+    at = {key: value for key in ("seed", *KNOBS)
+          if (value := config.get(f"protocol.at.{key}")) is not None}
+    invert = tune | protocol | {f"protocol.at.{key}": value for key, value in at.items()}
+    names = {"trials": "trials", "num_images": "validation.first_round.n",
+             "final_images": "validation.n", "finalists": "validation.first_round.finalists"}
+    found = {key: config.get(f"protocol.tuned.{name}") for key, name in names.items()}
+    if found["num_images"] is None:  # one round
+        found |= {"num_images": found["final_images"], "final_images": None}
+    budget = {key: value for key, value in found.items() if value is not None}
+    there = line("train", train | longer | {key: at[key] for key in at if key == "seed"})
+    lines = [there, line("tune", tune | at | budget), *lines, line("invert", invert)]
+    return [*dict.fromkeys(lines)]
 
-    def line(part: str, choices: Mapping[str, object]) -> str:
-        texts = [shlex.quote(f"{key}={as_text(value)}") for key, value in choices.items()]
-        return " ".join([f"python -m rtil.{part}", *texts])
 
-    return line("train", train), line("invert", invert)
+def line(part: str, choices: Mapping[str, object]) -> str:
+    """A command of rtil with these choices."""
+    texts = [shlex.quote(f"{key}={as_text(value)}") for key, value in choices.items()]
+    return " ".join([f"python -m rtil.{part}", *texts])
 
 
 def is_number(value: object) -> bool:

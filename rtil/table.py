@@ -190,7 +190,7 @@ def records(cell: Cell, baseline: str, set_size: int = 0) -> list[dict]:
             configs = base.runs[0].config, entry.runs[0].config
             row["differs"] = results.differing_keys(*configs, (*SAME, "rtil"))
         if not row["lmmse_psnr_db"] and cell.case.task not in NONLINEAR:  # what fills it in
-            lines = [commands(run, entry)[1] for run in entry.runs]
+            lines = [commands(run, entry)[-1] for run in entry.runs]
             row["commands"] = [f"{line} yardstick.use=true" for line in lines]
         found.append(row)
     for arm in cell.missing:

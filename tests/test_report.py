@@ -135,6 +135,51 @@ def test_every_knob_is_a_cell_and_an_axis_and_goes_into_commands(
     assert measurement in (out / "table.md").read_text()
 
 
+def test_commands_train_and_tune_as_the_run_beside_them_was():
+    """Files, length and precision of its generator; the tuning where and with what it was."""
+    config = {
+        "model.name": "stylegan2", "rtil.name": "vanilla", "data.name": "folder",
+        "data.path": "a.zip", "data.val_path": "b.zip", "data.test_path": "c.zip",
+        "data.num_val": None, "scale.name": "demo", "seed": 2, "noise_std": 0.0, "task.name": "cs",
+        "inverter.name": "ilo", "ratio": 0.5, "num_images": 30, "root": "here",
+        "hardware.precision": "bf16", "protocol.name": "fair", "protocol.train": [],
+        "protocol.at.seed": 0, "protocol.at.ratio": 0.25, "protocol.tuned.trials": 16,
+        "protocol.tuned.validation.n": 40, "protocol.tuned.validation.first_round.n": 20,
+        "protocol.tuned.validation.first_round.finalists": 3,
+    }
+    typed = ["invert.py", "data.num_val=null", "hardware.precision=bf16", "num_images=30"]
+    run = cells.Run(Path("x"), config, {}, [typed], [
+        ["train.py", "total_nimg=48000", "rtil=vanilla,ilo", "hardware.precision=bf16"]])
+    lines = [shlex.split(text) for text in cells.commands(run, cells.Entry("ilo", {}, (run,)))]
+    assert [words[2] for words in lines] == [
+        "rtil.train", "rtil.tune", "rtil.train", "rtil.invert"]
+    with initialize_config_dir(CONFIGS, version_base="1.3"):
+        first, tuning, training, inversion = [
+            compose(words[2].removeprefix("rtil."), words[3:]) for words in lines]
+    for cfg in (first, tuning, training, inversion):
+        assert [cfg.data[key] for key in ("path", "val_path", "test_path", "num_val")] == [
+            "a.zip", "b.zip", "c.zip", None]
+        assert cfg.rtil.name == "ilo" and cfg.root == "here"
+        assert cfg.hardware.precision == "bf16"
+    assert (first.seed, training.seed) == (0, 2)
+    assert first.total_nimg == training.total_nimg == 48000
+    assert (tuning.seed, tuning.ratio) == (0, 0.25)
+    assert [tuning[key] for key in ("trials", "num_images", "final_images", "finalists")] == [
+        16, 20, 40, 3]
+    assert (inversion.seed, inversion.ratio, inversion.num_images) == (2, 0.5, 30)
+    assert inversion.protocol.name == "fair"
+    assert (inversion.protocol.at.seed, inversion.protocol.at.ratio) == (0, 0.25)
+    once = {key: value for key, value in config.items() if "first_round" not in key}
+    run = run._replace(config=once | {"protocol.at.seed": None})
+    lines = cells.commands(run, cells.Entry("ilo", {}, (run,)))
+    assert [text.split()[2] for text in lines] == ["rtil.train", "rtil.tune", "rtil.invert"]
+    assert "num_images=40 trials=16" in lines[1] and "final_images" not in lines[1]
+    run = run._replace(config=config | {"protocol.name": "paper"})
+    lines = cells.commands(run, cells.Entry("ilo", {}, (run,)))
+    assert [text.split()[2] for text in lines] == ["rtil.train", "rtil.invert"]
+    assert "protocol" not in lines[0] + lines[1]
+
+
 def test_statistics_are_those_of_scipy():
     values = {"a": 20.0, "b": 22.5, "c": 25.0, "d": 21.0}
     found = table.estimate(values)
