@@ -35,7 +35,8 @@ class Run(NamedTuple):
     """An inversion's directory: config flattened to {"a.b": value}, rows by image id.
 
     recorded are the commands that worked on it, trained those on its generator, the last first;
-    tuning is the search behind its settings where it was packed (`rtil.robustness.of_run`).
+    tuning is the search behind its settings where it was packed (`rtil.robustness.of_run`). study
+    names the file that it was read from where an earlier one has other trainings of its seeds.
     """
 
     path: Path
@@ -44,6 +45,16 @@ class Run(NamedTuple):
     recorded: Sequence[list[str]] = ()
     trained: Sequence[list[str]] = ()
     tuning: Mapping[str, object] | None = None
+    study: str = ""
+
+    @property
+    def seed(self) -> int | str:
+        """What tells it from runs of other trainings, and pairs it with those of other arms."""
+        return self.of_study(self.config["seed"])
+
+    def of_study(self, seed: int) -> int | str:
+        """A seed of the same study, with its name where it has one."""
+        return f"{self.study}:{seed}" if self.study else seed
 
     @property
     def protocol(self) -> str:
@@ -237,7 +248,7 @@ def tunings(places: Iterable[Sequence[Run]]) -> set[str]:
         for run in runs:
             at = {key: value for key, value in run.config.items()
                   if key.startswith("protocol.tuned.at.")}
-            other = first.setdefault((run.protocol, run.config["seed"]), at)
+            other = first.setdefault((run.protocol, run.seed), at)
             found |= {key for key in {*at, *other} if at.get(key) != other.get(key)}
     return found
 
@@ -256,10 +267,11 @@ def entries_of(arm: str, runs: Sequence[Run], keys: Iterable[str]) -> list[Entry
         groups.setdefault(tuple(settings.items()), []).append(run)
     entries = []
     for settings, group in sorted(groups.items()):
-        group = sorted(group, key=lambda r: (r.config["seed"], -len(r.rows), str(r.path)))
+        group = sorted(group, key=lambda r: (
+            r.study, r.config["seed"], -len(r.rows), str(r.path)))
         first: dict[tuple, Run] = {}
         again = [run for run in group if first.setdefault(training(run), run) is not run]
-        if len({run.config["seed"] for run in first.values()}) == len(first):
+        if len({run.seed for run in first.values()}) == len(first):
             entries.append(Entry(arm, dict(settings), tuple(first.values())))
         else:
             again = group
@@ -272,9 +284,9 @@ def entries_of(arm: str, runs: Sequence[Run], keys: Iterable[str]) -> list[Entry
     return entries
 
 
-def training(run: Run) -> tuple[object, str]:
+def training(run: Run) -> tuple[int | str, str]:
     """Seed of a run and digest of its generator."""
-    return run.config["seed"], str(run.config.get("generator_sha256"))
+    return run.seed, str(run.config.get("generator_sha256"))
 
 
 def commands(run: Run, entry: Entry) -> list[str]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from rtil import results, robustness
@@ -66,7 +66,8 @@ def read(place: Path | Sequence[Path]) -> tuple[list[Run], list[str]]:
 
     Their paths are relative to the root that they were below; where two generators have the same
     folder, its digest goes before it. Of lines of one run in several files, that with more images
-    counts.
+    counts. A file with other generators of folders that an earlier one has is a study of its own:
+    its seeds are other trainings, paired among themselves.
 
     Raises:
         FileNotFoundError: there is nothing. ValueError: a file holds something else.
@@ -77,10 +78,22 @@ def read(place: Path | Sequence[Path]) -> tuple[list[Run], list[str]]:
     if len(places) > 1 and (gone := [file for file in files if not file.exists()]):
         raise FileNotFoundError(f"report: nothing at {gone[0]}, one of results={told(place)}.")
     found: dict[tuple[str, str], Line] = {}
+    studies: dict[tuple[str, str], str] = {}
+    generators: dict[str, set[str]] = {}
     notes = [f"Made from packed rows ({told(place)}), without pictures and samples; each PSNR is "
              "rounded to 0.001 dB, each SSIM to 0.0001, and of paths the file name is left."]
     for file in (file for file in files if file.exists()):
-        for number, line in lines_of(file):
+        lines = lines_of(file)
+        own = generators_of(line for _, line in lines)
+        study = ""
+        if any(own[key] - generators[key] for key in own.keys() & generators.keys()):
+            study = file.stem
+            notes.append(f"{file} holds other trainings of seeds that an earlier file has: here "
+                         f"they are seeds of their own, {study}:SEED.")
+        for key, digests in own.items():
+            generators.setdefault(key, set()).update(digests)
+        for number, line in lines:
+            studies.setdefault(identity(line), study)
             other = found.setdefault(identity(line), line)
             if other != line:
                 notes.append(f"{file}, line {number}: {line['run']} is there twice and differs; "
@@ -94,8 +107,17 @@ def read(place: Path | Sequence[Path]) -> tuple[list[Run], list[str]]:
     runs = []
     for (folder, digest), line in sorted(found.items()):
         path = Path(folder) if folders.count(folder) == 1 else Path(digest[:8] or "none") / folder
-        runs.append(unpacked(line, path))
+        runs.append(unpacked(line, path)._replace(study=studies[folder, digest]))
     return runs, notes
+
+
+def generators_of(lines: Iterable[Line]) -> dict[str, set[str]]:
+    """{folder of a training: digests of the generators that its inversions were made with}."""
+    found: dict[str, set[str]] = {}
+    for folder, digest in map(identity, lines):
+        if digest:
+            found.setdefault(Path(folder).parent.as_posix(), set()).add(digest)
+    return found
 
 
 def told(place: Path | Sequence[Path]) -> str:

@@ -79,13 +79,13 @@ def tables(cells: Iterable[Cell], baseline: str) -> dict[str, list[dict[str, str
     for cell in cells:
         for entry in cell.entries:
             base = reference(cell, entry, baseline)
-            theirs = {run.config["seed"]: of_run(run, read) for run in base.runs} if base else {}
+            theirs = {run.seed: of_run(run, read) for run in base.runs} if base else {}
             for run in entry.runs:
                 search = of_run(run, read)
                 if search is None or len(drawn(search)) < 2:
                     continue
-                place, other = place_of(cell.case, search), theirs.get(run.config["seed"])
-                if other is not None and place_of(cell.case, other) != place:
+                place, other = place_of(cell.case, search, run), theirs.get(run.seed)
+                if other is not None and place_of(cell.case, other, run) != place:
                     other = None
                 settings = [f"{key}={text}" for key, text in entry.settings.items()
                             if not key.startswith("protocol")]
@@ -103,11 +103,11 @@ def tables(cells: Iterable[Cell], baseline: str) -> dict[str, list[dict[str, str
     }
 
 
-def place_of(case: Case, search: Mapping) -> tuple:
+def place_of(case: Case, search: Mapping, run: Run) -> tuple:
     """What searches to be compared share: value of the knob, measurement, seed, space, images."""
     case = case._replace(knob=search["knob"], value=float(search["value"] or 0.0),
                          noise_std=float(search["noise_std"] or 0.0))
-    return case.value, case.measurement, search["seed"], search["space"], search["n"]
+    return case.value, case.measurement, run.of_study(search["seed"]), search["space"], search["n"]
 
 
 def named(label: tuple[str, str], rows: Mapping[tuple[str, str], object]) -> str:

@@ -78,10 +78,9 @@ def by_seed(entry: Entry, base: Entry, metric: str) -> dict[object, dict[str, fl
     Runs of other seeds have another operator, other noise and another training, so that nothing
     pairs them.
     """
-    theirs = {run.config["seed"]: run for run in base.runs}
-    found = {run.config["seed"]: differences(
-        per_image([run], metric), per_image([theirs[run.config["seed"]]], metric))
-        for run in entry.runs if run.config["seed"] in theirs}
+    theirs = {run.seed: run for run in base.runs}
+    found = {run.seed: differences(per_image([run], metric), per_image([theirs[run.seed]], metric))
+             for run in entry.runs if run.seed in theirs}
     return {seed: values for seed, values in found.items() if values}
 
 
@@ -96,11 +95,11 @@ def averaged(maps: Iterable[Mapping[str, float]]) -> dict[str, float]:
 
 def unpaired(entry: Entry, base: Entry) -> str:
     """Which seeds or images a difference to the baseline leaves out, or ""."""
-    mine, theirs = ({run.config["seed"]: run.rows.keys() for run in e.runs} for e in (entry, base))
+    mine, theirs = ({run.seed: run.rows.keys() for run in e.runs} for e in (entry, base))
     texts = [f"{who} seeds {listed(alone)}" for who, alone in (
         ("its", mine.keys() - theirs.keys()), ("the baseline's", theirs.keys() - mine.keys()))
         if alone]
-    both = sorted(mine.keys() & theirs.keys())
+    both = [seed for seed in mine if seed in theirs]
     shared = [mine[seed] & theirs[seed] for seed in both]
     if any(images != shared[0] for images in shared):
         texts.append(f"some images in some seeds (seeds {listed(both)} have "
@@ -110,7 +109,7 @@ def unpaired(entry: Entry, base: Entry) -> str:
 
 def listed(values: Iterable) -> str:
     """Sorted, with commas."""
-    return ", ".join(map(str, sorted(values)))
+    return ", ".join(map(str, sorted(values, key=lambda value: (isinstance(value, str), value))))
 
 
 def over_seeds(entry: Entry, base: Entry, values: Mapping[object, float]) -> dict | None:
@@ -121,7 +120,7 @@ def over_seeds(entry: Entry, base: Entry, values: Mapping[object, float]) -> dic
     """
     for runs in (entry.runs, base.runs):
         digests = [run.config["generator_sha256"] for run in runs
-                   if run.config["seed"] in values and run.config.get("generator_sha256")]
+                   if run.seed in values and run.config.get("generator_sha256")]
         if len({*digests}) < len(digests):
             return None
     return estimate(values) if len(values) > 1 else None
@@ -165,7 +164,7 @@ def records(cell: Cell, baseline: str, set_size: int = 0) -> list[dict]:
         base = reference(cell, entry, baseline)
         row = {
             **common, "arm": entry.arm, "settings": entry.settings, "label": entry.label,
-            "seeds": [run.config["seed"] for run in entry.runs], "n": len(values["psnr_db"]),
+            "seeds": [run.seed for run in entry.runs], "n": len(values["psnr_db"]),
             "fewest": min(len(run.rows) for run in entry.runs),
             **{metric: estimate(values[metric]) for metric in METRICS},
             "baseline": base and base.label, "runs": [str(run.path) for run in entry.runs],
@@ -187,8 +186,10 @@ def records(cell: Cell, baseline: str, set_size: int = 0) -> list[dict]:
             differences(per_image([run], "lmmse_psnr_db"), per_image([run], "psnr_db"))
             for run in entry.runs))
         if base:
-            configs = base.runs[0].config, entry.runs[0].config
-            row["differs"] = results.differing_keys(*configs, (*SAME, "rtil"))
+            theirs = {other.seed: other for other in base.runs}
+            row["differs"] = [*dict.fromkeys(chain.from_iterable(
+                results.differing_keys(theirs[run.seed].config, run.config, (*SAME, "rtil"))
+                for run in entry.runs if run.seed in theirs))]
         if not row["lmmse_psnr_db"] and cell.case.task not in NONLINEAR:  # what fills it in
             lines = [commands(run, entry)[-1] for run in entry.runs]
             row["commands"] = [f"{line} yardstick.use=true" for line in lines]

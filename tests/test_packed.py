@@ -11,7 +11,7 @@ from test_gains import write
 from test_planned import write_run
 from test_report import make_generator, make_run
 
-from rtil import cells, experiment, packed, planned, report, results
+from rtil import cells, experiment, packed, planned, report, results, table
 from rtil.runtime import CONFIGS
 
 PLACE_FREE = ("runs", "commands", "more")  # of a record: they name folders or files
@@ -73,6 +73,52 @@ def test_packed_rows_give_the_tables_of_the_runs(root, tmp_path):
     assert html.count("which hold no picture") == 3 and "without pictures" in texts[0]
     assert "train.py" not in html and "python -m rtil.train rtil=ilo data.path=faces.zip" in html
     assert not list(out.glob("samples*")) and not list(out.glob("grid*"))
+
+
+def test_a_later_file_with_other_trainings_of_the_same_seeds_is_a_study_of_its_own(tmp_path):
+    """Its seeds count besides and pair among themselves; without such, arms pair over files."""
+    gains, files = {"one": (1.0, 2.0), "two": (4.0, 3.0, 2.5)}, []
+    for number, (study, values) in enumerate(gains.items()):
+        root, file = tmp_path / study, tmp_path / f"{study}.jsonl"
+        for seed, gain in enumerate(values):
+            for arm in ("vanilla", "ilo"):
+                content = f"{study} {arm} {seed}".encode()
+                (root / "train" / f"{arm}-{seed}").mkdir(parents=True)
+                (root / "train" / f"{arm}-{seed}" / "generator.pt").write_bytes(content)
+                base = 20.0 + number + seed
+                images = {"a": base, "b": base + 1}
+                images = {i: x + gain * (arm == "ilo") for i, x in images.items()}
+                make_run(root, arm, images, seed=seed, pictures=False)
+        packed.write(cells.inversions(root)[0], root, file)
+        files.append(file)
+    runs, notes = packed.read(files)
+    assert [note for note in notes if "two:SEED" in note and str(files[1]) in note]
+    assert sorted({run.seed for run in runs}, key=str) == [0, 1, "two:0", "two:1", "two:2"]
+    (cell,) = cells.arrange(runs, "vanilla")
+    vanilla, ilo = table.records(cell, "vanilla")
+    assert vanilla["seeds"] == ilo["seeds"] == [0, 1, "two:0", "two:1", "two:2"]
+    assert ilo["gain_psnr_db_by_seed"] == pytest.approx(
+        {0: 1.0, 1: 2.0, "two:0": 4.0, "two:1": 3.0, "two:2": 2.5})
+    found = ilo["gain_psnr_db_seeds"]
+    assert found["n"] == 5 and found["mean"] == pytest.approx(2.5)
+    assert ilo["unpaired"] == ""
+    # The same file twice, or files that share no training, are one study.
+    assert {run.study for run in packed.read([files[0], files[0]])[0]} == {""}
+    arms = [tmp_path / f"{arm}.jsonl" for arm in ("vanilla", "ilo")]
+    for arm, file in zip(("vanilla", "ilo"), arms):
+        packed.write([run for run in cells.inversions(tmp_path / "one")[0]
+                      if run.config["rtil.name"] == arm], tmp_path / "one", file)
+    (cell,) = cells.arrange(packed.read(arms)[0], "vanilla")
+    assert table.records(cell, "vanilla")[1]["gain_psnr_db_by_seed"] == pytest.approx(
+        {0: 1.0, 1: 2.0})
+    # Further trainings of one arm alone have nothing to be paired with.
+    packed.write([run for run in cells.inversions(tmp_path / "two")[0]
+                  if run.config["rtil.name"] == "ilo"], tmp_path / "two",
+                 alone := tmp_path / "alone.jsonl")
+    (cell,) = cells.arrange(packed.read([files[0], alone])[0], "vanilla")
+    row = table.records(cell, "vanilla")[1]
+    assert row["gain_psnr_db_by_seed"] == pytest.approx({0: 1.0, 1: 2.0})
+    assert row["unpaired"] == "its seeds alone:0, alone:1, alone:2"
 
 
 def test_an_experiment_is_made_of_packed_rows_and_its_own_are_packed(tmp_path):
