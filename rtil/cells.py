@@ -300,8 +300,8 @@ def commands(run: Run, entry: Entry) -> list[str]:
     given = {text.lstrip("+~").partition("=")[0]
              for argv in run.recorded[:1] for text in argv[1:]}
     keys = sorted({*entry.settings, *given} & config.keys() - NOT_COPIED)
-    kept = {key: config[key] for key in keys
-            if entry.arm == config["rtil.name"] or not key.startswith("rtil.")}
+    kept = {key: config[key] for key in keys if not results.is_under(key, ("protocol",))
+            and (entry.arm == config["rtil.name"] or not key.startswith("rtil."))}
     source = config.get("data.trained_on") or config["data.name"]
     files = {key: config[key] for key in IMAGE_FILES if config.get(key)}
     trained = dict(text.lstrip("+~").split("=", 1)

@@ -147,7 +147,8 @@ def test_commands_train_and_tune_as_the_run_beside_them_was():
         "protocol.tuned.validation.n": 40, "protocol.tuned.validation.first_round.n": 20,
         "protocol.tuned.validation.first_round.finalists": 3,
     }
-    typed = ["invert.py", "data.num_val=null", "hardware.precision=bf16", "num_images=30"]
+    typed = ["invert.py", "data.num_val=null", "hardware.precision=bf16", "num_images=30",
+             "protocol.at.seed=0", "protocol.at.ratio=0.25"]
     run = cells.Run(Path("x"), config, {}, [typed], [
         ["train.py", "total_nimg=48000", "rtil=vanilla,ilo", "hardware.precision=bf16"]])
     lines = [shlex.split(text) for text in cells.commands(run, cells.Entry("ilo", {}, (run,)))]
@@ -164,6 +165,7 @@ def test_commands_train_and_tune_as_the_run_beside_them_was():
     assert (first.seed, training.seed) == (0, 2)
     assert first.total_nimg == training.total_nimg == 48000
     assert (tuning.seed, tuning.ratio) == (0, 0.25)
+    assert "protocol" not in " ".join(lines[1])
     assert [tuning[key] for key in ("trials", "num_images", "final_images", "finalists")] == [
         16, 20, 40, 3]
     assert (inversion.seed, inversion.ratio, inversion.num_images) == (2, 0.5, 30)
