@@ -202,6 +202,36 @@ def test_experiments_share_what_is_the_same(run):
             assert now == then if now["n"] == then["n"] else now["n"] > then["n"]
 
 
+def test_the_commands_of_a_missing_arm_fill_it_under_a_tuning_of_another_seed(tmp_path):
+    """As the report of single inversions prints them: training, tuning, inversion."""
+    quick = [*QUICK, *STEPS, "scale=tiny"]
+    for seed in (0, 1):
+        code, _, error = command(tmp_path, "rtil.train", *QUICK, "scale=tiny", "rtil=vanilla",
+                                 f"seed={seed}", "total_nimg=32")
+        assert code == 0, error
+    code, _, error = command(tmp_path, "rtil.tune", *quick, "rtil=vanilla", "task=cs", "ratio=0.1",
+                             "trials=2", "num_images=2", "final_images=3")
+    assert code == 0, error
+    code, _, error = command(
+        tmp_path, "rtil.invert", "-m", *quick, "rtil=vanilla", "seed=0,1", "task=cs", "ratio=0.25",
+        "protocol=fair", "protocol.at.seed=0", "protocol.at.ratio=0.1", "num_images=3")
+    assert code == 0, error
+    assert command(tmp_path, "rtil.report")[0] == 0
+    rows = json.loads((tmp_path / "runs" / "report" / "table.json").read_text())
+    (missing,) = [row for row in rows if "n" not in row]
+    lines = [shlex.split(line) for line in missing["commands"]]
+    assert [words[2] for words in lines] == [
+        "rtil.train", "rtil.tune", "rtil.invert", "rtil.train", "rtil.invert"]
+    for _, _, *words in lines:
+        code, _, error = command(tmp_path, *words)
+        assert code == 0, error
+    assert command(tmp_path, "rtil.report")[0] == 0
+    vanilla, ilo = json.loads((tmp_path / "runs" / "report" / "table.json").read_text())
+    assert (ilo["arm"], ilo["protocol"], ilo["n"], ilo["seeds"]) == ("ilo", "fair", 3, [0, 1])
+    assert ilo["budgets"] == vanilla["budgets"] and ilo["tuned_at"] == vanilla["tuned_at"]
+    assert ilo["gain_psnr_db_seeds"]["n"] == 2 and not ilo["unpaired"]
+
+
 def start(cwd, *arguments):
     """A command in its own process, with Ctrl-C as in a terminal also where tests ignore it."""
     return subprocess.Popen(
