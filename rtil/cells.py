@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import yaml
 
-from rtil import results
+from rtil import fair, results
 from rtil.experiment import as_text
 from rtil.operators import KNOBS
 
@@ -328,13 +328,12 @@ def commands(run: Run, entry: Entry) -> list[str]:
     at = {key: value for key in ("seed", *KNOBS)
           if (value := config.get(f"protocol.at.{key}")) is not None}
     invert = tune | protocol | {f"protocol.at.{key}": value for key, value in at.items()}
-    names = {"trials": "trials", "num_images": "validation.first_round.n",
-             "final_images": "validation.n", "finalists": "validation.first_round.finalists"}
-    found = {key: config.get(f"protocol.tuned.{name}") for key, name in names.items()}
-    if found["num_images"] is None:  # one round
-        found |= {"num_images": found["final_images"], "final_images": None}
-    budget = {key: value for key, value in found.items() if value is not None}
-    there = line("train", train | longer | {key: at[key] for key in at if key == "seed"})
+    budget: dict[str, object] = {}
+    if found := fair.budget(config):
+        trials, n, _, *first = found
+        budget = {"trials": trials, "num_images": n} | (dict(zip(
+            ("num_images", "finalists", "final_images"), (*first, n))) if first else {})
+    there = line("train", train | longer | {"seed": at.get("seed", config["seed"])})
     lines = [there, line("tune", tune | at | budget), *lines, line("invert", invert)]
     return [*dict.fromkeys(lines)]
 

@@ -144,6 +144,7 @@ def test_commands_train_and_tune_as_the_run_beside_them_was():
         "inverter.name": "ilo", "ratio": 0.5, "num_images": 30, "root": "here",
         "hardware.precision": "bf16", "protocol.name": "fair", "protocol.train": [],
         "protocol.at.seed": 0, "protocol.at.ratio": 0.25, "protocol.tuned.trials": 16,
+        "protocol.tuned.space": "abc",
         "protocol.tuned.validation.n": 40, "protocol.tuned.validation.first_round.n": 20,
         "protocol.tuned.validation.first_round.finalists": 3,
     }
