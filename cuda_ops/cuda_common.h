@@ -15,7 +15,7 @@ template <> RTIL_FN float widen<__nv_bfloat16>(__nv_bfloat16 v) { return __bfloa
 template <> RTIL_FN __half narrow<__half>(float v) { return __float2half_rn(v); }
 template <> RTIL_FN __nv_bfloat16 narrow<__nv_bfloat16>(float v) { return __float2bfloat16_rn(v); }
 
-// Codes of rtil/ops/kernels.py.
+// Codes of rtil/kernels/dispatch.py.
 enum Dtype { FLOAT32 = 0, FLOAT64 = 1, FLOAT16 = 2, BFLOAT16 = 3 };
 
 constexpr int THREADS = 256;

@@ -10,47 +10,17 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 
 import torch
-from hydra.utils import get_object
 from torch import nn
 
 from rtil.models.generator import Generator
+from rtil.process.instantiate import instantiate
 
 CHECKPOINT, EXPORT = "rtil-checkpoint-1", "rtil-generator-1"
-TRUSTED = ("rtil.models.", "rtil.latents.", "rtil.objectives.", "rtil.inverters.")
 
 
-def build(node: Mapping, **extra: object) -> object:
-    """Builds the rtil class that node["_target_"] names from the node's other keys.
-
-    Nested mappings with a `_target_` are built first. Only what lives in the packages of TRUSTED
-    is built, so a configuration read from a file cannot call anything else.
-
-    Raises:
-        ValueError: no `_target_`, or one outside rtil.
-    """
-    target = str(node.get("_target_"))
-    found = None
-    if target.startswith(TRUSTED):
-        with suppress(ImportError, ValueError):
-            found = get_object(target)
-    # A module also reaches what it imports, so the object must be at home where it was found.
-    home = f"{getattr(found, '__module__', '')}.{getattr(found, '__qualname__', '')}"
-    if home != target:
-        raise ValueError(
-            f"configuration: _target_={target!r} is not a class or function of "
-            f"{', '.join(TRUSTED)}; files may only name those."
-        )
-
-    def value(v: object) -> object:
-        if isinstance(v, Mapping) and "_target_" in v:
-            return build(v)
-        return [value(x) for x in v] if isinstance(v, (list, tuple)) else v
-
-    return found(**{k: value(v) for k, v in node.items() if k != "_target_"}, **extra)
 
 
 def save(content: dict, path: Path) -> None:
@@ -154,7 +124,7 @@ def load_trained(path: str | Path) -> tuple[Generator, dict, int]:
     """`load_generator`, and nimg: the images that it was trained with, 0 where it was imported."""
     content = load(path)
     config, nimg = content["config"], content["nimg"]
-    G = build(config["model"]["generator"])
+    G = instantiate(config["model"]["generator"])
     load_weights(G, content["G_ema"], path)
     G.progress(nimg)
     return G.eval().requires_grad_(False), config, nimg

@@ -1,8 +1,8 @@
 """Why a generator inverts as it does: `python -m rtil.diagnose generator=FILE`.
 
-Three tables, one figure and a json: the scale of every block's features (`rtil.probe`), how far
+Three tables, one figure and a json: the scale of every block's features (`rtil.diagnosis.reach`), how far
 each depth of ILO reaches and what happens where a stage hands over, and how close the samples of
-each family member are to real images (`rtil.distribution`).
+each family member are to real images (`rtil.metrics.samples`).
 """
 
 from __future__ import annotations
@@ -19,17 +19,27 @@ from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from rtil import checkpoint, figures, invert, metrics, probe, results, source
-from rtil.data import load_data, to_float
-from rtil.distribution import Estimate, RandomFeatures, frechet_estimate, precision_recall
+from rtil import invert
+from rtil.data import lineage
+from rtil.data.base import to_float
+from rtil.data.load import load_data
+from rtil.diagnosis import reach as probe
+from rtil.inverters.data_term import MeasurementLoss
 from rtil.inverters.ilo import ILO
 from rtil.latents.additive import Additive
 from rtil.latents.space import LatentSpace
-from rtil.losses import MeasurementLoss
+from rtil.metrics.intervals import mean_ci
+from rtil.metrics.samples import Estimate, RandomFeatures, frechet_estimate, precision_recall
 from rtil.models.generator import Generator
 from rtil.operators import KNOBS, Identity, build_operator
-from rtil.runtime import CONFIGS, check_numbers, entry, provenance, seeded, start
-from rtil.table import grid_text
+from rtil.process.command import CONFIGS, check_numbers, entry
+from rtil.process.device import start
+from rtil.process.instantiate import instantiate
+from rtil.process.provenance import provenance
+from rtil.process.rng import seeded
+from rtil.reporting import figures
+from rtil.reporting.table import grid_text
+from rtil.runs import results
 
 READING = (
     "± and [ ]: 95 % intervals over n. psnr_all: PSNR of ILO with every pixel observed, what the "
@@ -68,7 +78,7 @@ def diagnose(cfg: DictConfig, overrides: Sequence[str] | None = None) -> Path:
     inverter = invert.build_inverter(config)
     inverter.check(G)
     G = G.to(rt.device, memory_format=rt.layout)
-    family = checkpoint.build(config["rtil"]["family"])
+    family = instantiate(config["rtil"]["family"])
     spaces = figures.members([family])
     real, training = images(config, G, trained)
     scales = blocks(G, spaces, config)
@@ -91,7 +101,7 @@ def images(config: Mapping, G: Generator, trained: Mapping) -> tuple[Tensor, Ten
     """Held-out images of config.split and as many of the generator's training, in [-1, 1]."""
     channels, size = G.image_shape[:2]
     device, sets = next(G.parameters()).device, []
-    there = source.training_data(trained, config["data"])
+    there = lineage.training_data(trained, config["data"])
     for data, split in ((config["data"], config["split"]), (there, "train")):
         found = load_data(data, size, split, channels, config["num_images"])
         count = min(config["num_samples"], len(found))
@@ -166,7 +176,7 @@ def members(
 
 def mean(values: Sequence[float]) -> dict[str, float | int]:
     """Mean, half-width of its 95 % interval and n."""
-    value, half = metrics.mean_ci(values)
+    value, half = mean_ci(values)
     return {"mean": value, "ci95": half, "n": len(values)}
 
 

@@ -1,7 +1,7 @@
 """Reconstructs images from measurements: `python -m rtil.invert task=cs ratio=0.05`.
 
 Loads G, builds A, inverts in batches. Held-out images are measured here, scored, and get a row
-each (`rtil.problem`); with `input` the measurements are the user's own (`rtil.own`). What is on
+each (`rtil.inversion.problem`); with `input` the measurements are the user's own (`rtil.inversion.user_files`). What is on
 disk already is left out, so the same command goes on where it was stopped.
 """
 
@@ -20,30 +20,32 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
-from rtil import checkpoint, fair, inputs, measurement, metrics, results, source
-from rtil.data import load_data, to_float
+from rtil import checkpoint
+from rtil.data import lineage
+from rtil.data.base import to_float
+from rtil.data.load import load_data
+from rtil.inversion import measurement_file as measurement
+from rtil.inversion import survey as inputs
+from rtil.inversion import tuned_settings
+from rtil.inversion.estimate import Recovery, Split
+from rtil.inversion.problem import HeldOut, Problem
+from rtil.inversion.selection import check_choices
+from rtil.inversion.user_files import Own
+from rtil.inverters.data_term import MeasurementLoss
 from rtil.inverters.inverter import Inverter
 from rtil.inverters.linear import LinearEstimate
 from rtil.inverters.lmmse import LMMSE, GaussianPrior
-from rtil.losses import MeasurementLoss
+from rtil.metrics.perceptual import LPIPS, LPIPS_MIN_SIZES
 from rtil.models.generator import Generator
 from rtil.models.unit_range import UnitRange
 from rtil.operators import KNOBS, ForwardOperator, build_operator, check_task
-from rtil.own import Own
-from rtil.problem import HeldOut, Problem
-from rtil.recovery import Recovery, Split
-from rtil.runtime import (
-    CONFIGS,
-    Runtime,
-    all_sum,
-    check_numbers,
-    entry,
-    provenance,
-    seeded,
-    start,
-    stop,
-)
-from rtil.selection import check_choices
+from rtil.process.command import CONFIGS, check_numbers, entry
+from rtil.process.device import Runtime, start
+from rtil.process.distributed import all_sum, stop
+from rtil.process.instantiate import instantiate
+from rtil.process.provenance import provenance
+from rtil.process.rng import seeded
+from rtil.runs import results
 
 log = logging.getLogger("rtil.invert")
 ADOPTED = ("model", "rtil", "scale", "data")  # groups that an explicit generator brings along
@@ -75,8 +77,8 @@ def invert(cfg: DictConfig, overrides: Sequence[str] | None = None) -> Path:
     items = inputs.survey(cfg, overrides)
     rt = start(**cfg.hardware)
     path, digest, G, trained = load(cfg, overrides)
-    if fair.is_fair(cfg):
-        fair.apply(cfg, overrides, digest)
+    if tuned_settings.is_fair(cfg):
+        tuned_settings.apply(cfg, overrides, digest)
     config = OmegaConf.to_container(cfg, resolve=True)
     config |= {"generator": str(path), "generator_sha256": digest,
                results.NIMG: trained[results.NIMG]}
@@ -256,7 +258,7 @@ def load(cfg: DictConfig, overrides: Sequence[str]) -> tuple[Path, str, Generato
             + "\nAsk for that one, or name the right file with generator=FILE."
         )
     if not cfg.input:
-        source.check_held_out(trained, asked["data"], asked["split"], path)
+        lineage.check_held_out(trained, asked["data"], asked["split"], path)
     if 0 < nimg < trained["total_nimg"]:
         log.warning("%s is of a training that was stopped at %d of %d images. Its command goes on "
                     "with it; compare arms of one length.", path, nimg, trained["total_nimg"])
@@ -298,7 +300,7 @@ def build_inverter(config: dict) -> Inverter | None:
         return None
     if settings.get("map") is not None and "map_sigma" in settings:
         settings |= trained_sigma(settings, config["rtil"]["family"])
-    return checkpoint.build(settings)
+    return instantiate(settings)
 
 
 def trained_sigma(inverter: dict, family: dict) -> dict:
@@ -345,7 +347,7 @@ def load_yardstick(
         return None
     try:
         LMMSE.check_operator(A)
-        there = source.training_data(trained, config["data"])
+        there = lineage.training_data(trained, config["data"])
         data = load_data(there, G.image_shape[1], "train", G.image_shape[0], min_images=2)
     except (FileNotFoundError, ValueError) as error:
         if wanted:
@@ -359,13 +361,13 @@ def load_yardstick(
     return LMMSE(GaussianPrior(torch.cat(chunks)), config["noise_std"], **solver)
 
 
-def load_lpips(settings: dict, shape: tuple[int, int, int]) -> metrics.LPIPS | None:
+def load_lpips(settings: dict, shape: tuple[int, int, int]) -> LPIPS | None:
     """The LPIPS network where asked for, or with "auto" where its backbone is on disk."""
     wanted, net = settings["lpips"], settings["lpips_net"]
-    if wanted is False or (wanted == "auto" and min(shape[1:]) < metrics.LPIPS_MIN_SIZES[net]):
+    if wanted is False or (wanted == "auto" and min(shape[1:]) < LPIPS_MIN_SIZES[net]):
         return None
     try:
-        return metrics.LPIPS(net)
+        return LPIPS(net)
     except FileNotFoundError:
         if wanted == "auto":
             return None

@@ -2,10 +2,10 @@
 
 With `experiment=fig6_ilo` the page is that figure in the paper's arrangement, and names what is
 missing. Every number comes from results*.jsonl, or with `results=` from the file that `pack=` made
-of them (`rtil.packed`). `rtil.cells` sorts runs into what is compared, `rtil.planned` adds what an
-experiment planned, `rtil.table` holds the statistics (those between settings of one arm:
-`rtil.differences`, between protocols: `rtil.gains`, at settings drawn at random:
-`rtil.robustness`), `rtil.figures` and `rtil.panels` draw and `rtil.page` writes HTML.
+of them (`rtil.runs.archive`). `rtil.reporting.cells` sorts runs into what is compared, `rtil.reporting.planned` adds what an
+experiment planned, `rtil.reporting.table` holds the statistics (those between settings of one arm:
+`rtil.reporting.differences`, between protocols: `rtil.reporting.gains`, at settings drawn at random:
+`rtil.reporting.robustness`), `rtil.reporting.figures` and `rtil.reporting.panels` draw and `rtil.reporting.page` writes HTML.
 """
 
 from __future__ import annotations
@@ -22,20 +22,13 @@ import hydra
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from rtil import (
-    checkpoint,
-    differences,
-    experiment,
-    figures,
-    gains,
-    packed,
-    page,
-    panels,
-    planned,
-    results,
-    robustness,
-)
-from rtil.cells import (
+from rtil import checkpoint
+from rtil.experiments import plan as experiment
+from rtil.process.command import CONFIGS
+from rtil.process.command import entry as run_entry
+from rtil.process.instantiate import instantiate
+from rtil.reporting import differences, figures, gains, page, panels, planned, robustness
+from rtil.reporting.cells import (
     WITHOUT_GENERATOR,
     Cell,
     Run,
@@ -45,9 +38,8 @@ from rtil.cells import (
     generator_file,
     inversions,
 )
-from rtil.runtime import CONFIGS
-from rtil.runtime import entry as run_entry
-from rtil.table import READING, grid_text, records, reference, table_text
+from rtil.reporting.table import READING, grid_text, records, reference, table_text
+from rtil.runs import archive, results
 
 FIRST = {"curves": "Figures", "pictures": "Reconstructions", "samples": "Samples",
          "differences": "Tables"}
@@ -74,16 +66,16 @@ class Content(NamedTuple):
 
 def everything(root: Path, baseline: str, rows: Path | Sequence[Path] | None = None) -> Content:
     """All inversions below root, or those packed in `rows`; raises as `collect` or `read` do."""
-    runs, notes = packed.read(rows) if rows else collect(root)
+    runs, notes = archive.read(rows) if rows else collect(root)
     cells = arrange(runs, baseline)
     if baseline not in (arms := sorted({run.config["rtil.name"] for run in runs})):
         notes.append(f"No run has rtil={baseline}: choose baseline= among {', '.join(arms)}.")
     gaps: list[str] = []
     found = {} if rows else generators(cells, root, gaps)
     tables = [records(cell, baseline) for cell in cells]
-    given = f"results={packed.told(rows)}" if rows else f"root={root}"
+    given = f"results={archive.told(rows)}" if rows else f"root={root}"
     lines = [f"python -m rtil.report {shlex.quote(given)}"]
-    title = f"Inversions in {packed.told(rows)}" if rows else f"Inversions below {root}"
+    title = f"Inversions in {archive.told(rows)}" if rows else f"Inversions below {root}"
     recorded = last_commands(histories(runs))
     return Content(title, cells, tables, runs, notes, gaps, found, recorded, lines, {})
 
@@ -99,10 +91,10 @@ def one(
     """
     if rows and not plan["cells"]:
         raise ValueError(f"report: experiment={plan['name']} shows generators, and "
-                         f"{packed.told(rows)} holds inversions alone. Make it from the runs: "
+                         f"{archive.told(rows)} holds inversions alone. Make it from the runs: "
                          "leave out results=.")
     part = "invert" if plan["cells"] else "train"
-    runs, notes = packed.read(rows) if rows else (
+    runs, notes = archive.read(rows) if rows else (
         inversions(root)[0] if plan["cells"] else trainings(root), [])
     notes = [*([plan["note"]] if plan.get("note") else []), *notes]
     words = [f"scale={scale}", *([f"root={root}"] if str(root) != "runs" else [])]
@@ -132,10 +124,10 @@ def one(
     if not found:
         raise FileNotFoundError(
             f"report: nothing of experiment={plan['name']} at scale={scale} "
-            f"{f'in {packed.told(rows)}' if rows else f'below {root}'}. Run it:"
+            f"{f'in {archive.told(rows)}' if rows else f'below {root}'}. Run it:"
             + "".join(f"\n    {line}" for line in lines))
     lines.append(experiment.command(plan, "report", [w for w in words if w.startswith(
-        ("scale=", "scale.", "root="))] + ([f"results={packed.told(rows)}"] if rows else [])))
+        ("scale=", "scale.", "root="))] + ([f"results={archive.told(rows)}"] if rows else [])))
     return Content(plan["title"], cells, tables, runs, notes, gaps, drawn, recorded, lines, plan)
 
 
@@ -213,7 +205,7 @@ def trained(
 def loaded(path: Path) -> tuple:
     """A generator and its family."""
     G, config = checkpoint.load_generator(path)
-    return G, checkpoint.build(config["rtil"]["family"])
+    return G, instantiate(config["rtil"]["family"])
 
 
 def pictured(cell: Cell, baseline: str) -> list[figures.Shown]:
@@ -264,7 +256,7 @@ def report(cfg: DictConfig) -> Path:
             add("Samples", heading, "-".join(["samples", *place]), figures.mosaic, samples)
     html["Samples"] += page.paragraphs(content.gaps)
     for section in ("Samples", "Reconstructions", "Gallery") if rows else ():
-        html[section] = page.paragraphs([packed.WITHOUT_PICTURES])
+        html[section] = page.paragraphs([archive.WITHOUT_PICTURES])
     for cell in () if rows else content.cells:
         heading = f"{cell.case.heading}, {cell.case.measurement}"
         shown = pictured(cell, baseline)
@@ -294,7 +286,7 @@ def pack(cfg: DictConfig) -> Path:
     """Writes the inversions below cfg.root, or those of an experiment, to the file cfg.pack.
 
     Raises:
-        FileNotFoundError: there are none. ValueError: as `collect` and `rtil.packed.write` say.
+        FileNotFoundError: there are none. ValueError: as `collect` and `rtil.runs.archive.write` say.
     """
     if cfg.results:
         raise ValueError("report: pack= writes what is below root=, results= reads what was "
@@ -308,7 +300,7 @@ def pack(cfg: DictConfig) -> Path:
                 f"report: no inversion of experiment={plan['name']} at scale={cfg.scale.name} "
                 f"below {root}. python -m rtil.report experiment={plan['name']} root={root} "
                 "names the commands that run it.")
-    print(packed.write(runs, root, Path(cfg.pack)))
+    print(archive.write(runs, root, Path(cfg.pack)))
     return Path(cfg.pack)
 
 

@@ -20,10 +20,9 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from rtil import results
+from rtil.inverters.data_term import MeasurementLoss
 from rtil.inverters.ilo import ILO
-from rtil.losses import MeasurementLoss
-from rtil.metrics import mean_ci
+from rtil.metrics.intervals import mean_ci
 from rtil.models.linear import (
     LinearGenerator,
     expected_error,
@@ -32,7 +31,9 @@ from rtil.models.linear import (
     train_vanilla,
 )
 from rtil.operators import Dense
-from rtil.runtime import CONFIGS, check_numbers, entry, seeded
+from rtil.process.command import CONFIGS, check_numbers, entry
+from rtil.process.rng import seeded
+from rtil.runs import results
 
 log = logging.getLogger("rtil.theory")
 CHUNK = 10_000  # training samples held in memory at a time

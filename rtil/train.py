@@ -1,6 +1,6 @@
 """Trains a generator and its latent family: `python -m rtil.train model=stylegan2 rtil=ilo`.
 
-The GAN loop, top to bottom; what one step does is in rtil.steps. It counts in images (nimg), draws
+The GAN loop, top to bottom; what one step does is in rtil.training.steps. It counts in images (nimg), draws
 every random number of a step from (seed, rank, nimg), and continues from its last checkpoint when
 the same command runs again.
 """
@@ -23,25 +23,24 @@ import torch.nn.functional as F
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
-from rtil import checkpoint, graphs, results
-from rtil.data import ImageData, Prefetch, epoch_indices, load_data, to_float
-from rtil.graphs import Recorder
+from rtil import checkpoint
+from rtil.data.base import ImageData, to_float
+from rtil.data.load import load_data
+from rtil.data.stream import Prefetch, epoch_indices
 from rtil.latents.family import Family
 from rtil.models.generator import Generator
-from rtil.monitor import Board, Terms, grid, peak_memory_mb
-from rtil.runtime import (
-    CONFIGS,
-    Runtime,
-    StopRequest,
-    check_numbers,
-    entry,
-    provenance,
-    seed_of,
-    seeded,
-    start,
-    stop,
-)
-from rtil.steps import State, d_step, follow, g_step
+from rtil.process import replay
+from rtil.process.command import CONFIGS, check_numbers, entry
+from rtil.process.device import Runtime, start
+from rtil.process.distributed import stop
+from rtil.process.instantiate import instantiate
+from rtil.process.provenance import provenance
+from rtil.process.replay import Recorder
+from rtil.process.rng import seed_of, seeded
+from rtil.process.signals import StopRequest
+from rtil.runs import results
+from rtil.training.monitor import Board, Terms, grid, peak_memory_mb
+from rtil.training.steps import State, d_step, follow, g_step
 
 log = logging.getLogger("rtil.train")
 
@@ -76,7 +75,7 @@ def train(cfg: DictConfig, overrides: Sequence[str] | None = None) -> int | None
     config["run_dir"] = str(run_dir)
 
     torch.manual_seed(cfg.seed)
-    family = checkpoint.build(config["rtil"]["family"])
+    family = instantiate(config["rtil"]["family"])
     state = build_state(config, family, rt)
     if rt.rank == 0:
         results.claim(run_dir, config, results.FREE_TRAIN)
@@ -108,7 +107,7 @@ def loop(
     terms, decay = Terms(), config["model"]["ema_decay"]
     # One generator, seeded anew each step: a recorded step reads its state when it is replayed.
     rng = seeded(rt.device, seed, "train")
-    run = Recorder(rng, rt.world == 1 and graphs.wanted(rt.device))
+    run = Recorder(rng, rt.world == 1 and replay.wanted(rt.device))
     board = Board(run_dir, nimg, total) if rt.rank == 0 else None
 
     def fetch(at: int) -> Tensor:
@@ -181,9 +180,9 @@ def validate(cfg: DictConfig) -> None:
         raise ValueError(f"train: image_channels={cfg.image_channels} must be 1, 3 or null.")
     config = OmegaConf.to_container(probe, resolve=True)
     with torch.device("meta"):
-        G = checkpoint.build(config["model"]["generator"])
-        checkpoint.build(config["model"]["discriminator"])
-    for space in checkpoint.build(config["rtil"]["family"]).spaces:
+        G = instantiate(config["model"]["generator"])
+        instantiate(config["model"]["discriminator"])
+    for space in instantiate(config["rtil"]["family"]).spaces:
         space.check(G)
     batches, world = _as_list(cfg.batch), int(os.environ.get("WORLD_SIZE", 1))
     if any(b % world for b in batches):
@@ -202,9 +201,9 @@ def validate(cfg: DictConfig) -> None:
 def build_state(config: dict, family: Family, rt: Runtime) -> State:
     """Networks, objective and optimisers at the start of training."""
     model = config["model"]
-    G = rt.place(checkpoint.build(model["generator"]))
-    D = rt.place(checkpoint.build(model["discriminator"]))
-    objective = checkpoint.build(
+    G = rt.place(instantiate(model["generator"]))
+    D = rt.place(instantiate(model["discriminator"]))
+    objective = instantiate(
         model["objective"], members=[len(space.names) for space in family.spaces]
     ).to(rt.device)
 

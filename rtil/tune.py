@@ -4,7 +4,7 @@ Every trial is an inversion of the same validation images (`rtil.invert`) with a
 own below <root>/tuned, so a tuning that was stopped goes on, image by image. The best mean PSNR
 wins and is written for `python -m rtil.invert protocol=fair`. With final_images=N the best trials
 (finalists) go on to N images, and the best of these wins: near the top trials differ by less than
-a few images tell. What is tried is the same for every arm: `rtil.search`, configs/search. One
+a few images tell. What is tried is the same for every arm: `rtil.tuning.space`, configs/search. One
 command for several arms: -m rtil=vanilla,ilo.
 """
 
@@ -22,9 +22,13 @@ import yaml
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from rtil import fair, invert, metrics, results, search
+from rtil import invert
+from rtil.inversion import tuned_settings
 from rtil.inverters.minimise import NotFinite
-from rtil.runtime import CONFIGS, check_numbers, entry
+from rtil.metrics.intervals import mean_ci
+from rtil.process.command import CONFIGS, check_numbers, entry
+from rtil.runs import results
+from rtil.tuning import space as search
 
 METRIC = "psnr_db"
 NOTE = "not-finite.json"  # in the folder of a trial whose loss was not finite
@@ -59,9 +63,9 @@ def tune(cfg: DictConfig, overrides: Sequence[str] | None = None) -> Path:
     config = OmegaConf.to_container(cfg, resolve=True)
     space, steps = config["search"], stages(config["inverter"])
     keys = search.keys(space, steps)
-    fair.refuse_typed(overrides, keys)
+    tuned_settings.refuse_typed(overrides, keys)
     proposals = search.trials(space, steps, cfg.trials, cfg.search_seed)
-    place = fair.folder(config, overrides, digest)
+    place = tuned_settings.folder(config, overrides, digest)
     check_place(cfg, place, proposals, digest)
     trials = [run(cfg, overrides, place, digest, i, chosen)
               for i, chosen in enumerate(proposals)]
@@ -83,11 +87,11 @@ def tune(cfg: DictConfig, overrides: Sequence[str] | None = None) -> Path:
         "chosen": dict(best.settings), "trial": best.number, "validation": validation,
         "total_steps": sum(steps) if steps else config["inverter"]["steps"],
         "search_seed": config["search_seed"], "space": space,
-        "settings": fair.settings(config, digest, keys),
+        "settings": tuned_settings.settings(config, digest, keys),
         "trials": [{"trial": t.number, **score(t, ids), **finals.get(t.number, {}), **t.settings}
                    for t in trials],
     }
-    path = place / fair.NAME
+    path = place / tuned_settings.NAME
     results.write_text(path, text(found))
     print(table(found))
     print(f"{path}: trial {best.number}; use it with python -m rtil.invert protocol=fair")
@@ -108,7 +112,7 @@ def check(cfg: DictConfig) -> None:
         raise ValueError(f"tune: run_dir={cfg.run_dir}; a tuning lies where protocol=fair looks "
                          "for it, below <root>/tuned. Leave it out.")
     if any(value is not None for value in cfg.protocol.at.values()):
-        raise ValueError(f"tune: {fair.AT} says where an inversion's settings were tuned. Give "
+        raise ValueError(f"tune: {tuned_settings.AT} says where an inversion's settings were tuned. Give "
                          "this tuning's own seed, ratio or factor.")
     check_numbers("tune", cfg, {"trials": 1, "search_seed": 0, "finalists": 1})
     final = cfg.final_images
@@ -169,9 +173,9 @@ def check_place(cfg: DictConfig, place: Path, proposals: Sequence[dict], digest:
         names = ", ".join(name for name, _ in others)
         raise ValueError(
             f"tune: {place} holds trials that are not of this tuning: {names}. The first has\n  "
-            + "\n  ".join(others[0][1]) + f"\nTrials follow from the generator, {fair.BUDGET}, "
+            + "\n  ".join(others[0][1]) + f"\nTrials follow from the generator, {tuned_settings.BUDGET}, "
             f"search and search_seed={cfg.search_seed}. Ask for those that made them"
-            + (f", as in {fair.NAME} there" if (place / fair.NAME).exists() else "")
+            + (f", as in {tuned_settings.NAME} there" if (place / tuned_settings.NAME).exists() else "")
             + ", or move or delete that folder and run this command again."
         )
 
@@ -183,7 +187,7 @@ def run(
     """One trial: an inversion of the validation images, or what is on disk of it."""
     trial = settings_of(cfg, place, number, chosen)
     where = Path(trial.run_dir)
-    of = fair.settings(OmegaConf.to_container(trial, resolve=True), digest, ())
+    of = tuned_settings.settings(OmegaConf.to_container(trial, resolve=True), digest, ())
     if cfg.num_images >= fails_at(where, of):
         return Trial(number, chosen, {})
     try:
@@ -237,7 +241,7 @@ def score(trial: Trial, ids: Sequence[str]) -> dict[str, float | int | None]:
     """Mean over the images with its 95 % interval and n; None where there is none."""
     if not trial.scores:
         return {"mean": None, "ci95": None, "n": 0}
-    mean, half = metrics.mean_ci([trial.scores[i] for i in ids])
+    mean, half = mean_ci([trial.scores[i] for i in ids])
     half = None if math.isnan(half) else round(half, 4)
     return {"mean": round(mean, 4), "ci95": half, "n": len(ids)}
 

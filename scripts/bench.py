@@ -23,7 +23,8 @@ from benchmarks.record import Record, Row
 from benchmarks.setting import SCALES, Setting
 from benchmarks.timing import Others, Peak, alternate, bare_convolution, ratio_of
 
-from rtil.runtime import provenance, start
+from rtil.process.device import start
+from rtil.process.provenance import provenance
 
 
 def peak_units(setting: Setting):

@@ -13,7 +13,7 @@ out=$(cd "$out" && pwd)
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 python=${PYTHON:-python3}
 export PYTHONPATH="$PWD:$PWD/scripts${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
-library() { "$python" -c "import torch; from rtil.ops import build; print(build.build(build.arch_of(0)))"; }
+library() { "$python" -c "import torch; from rtil.kernels import build; print(build.build(build.arch_of(0)))"; }
 
 # Stopped by a signal, a training writes its checkpoint and generator; 130 is its code then.
 evidence() {
@@ -40,12 +40,12 @@ for section in "${@:-build:120 tests:600 ops:600 memcheck:1800 racecheck:1800 be
     for part in $section; do
         name=${part%%:*} limit=${part##*:}
         case $name in
-            build) work=("$python" -m rtil.ops.build --arch sm_75 sm_90) ;;
+            build) work=("$python" -m rtil.kernels.build --arch sm_75 sm_90) ;;
             tests) work=("$python" -m pytest -q -m gpu) ;;
             ops) work=("$python" scripts/check_ops.py --large --out "$out/ops.json") ;;
             memcheck | racecheck)
                 work=(compute-sanitizer --tool "$name" --error-exitcode 3
-                    "$python" -m rtil.ops.selfcheck "$(library)" 0) ;;
+                    "$python" -m rtil.kernels.verify "$(library)" 0) ;;
             bench) work=("$python" scripts/bench.py --repeats 3 --limit "$limit" --out "$out/bench.json") ;;
             evidence) work=(evidence "$limit") ;;
             *) echo "check_gpu.sh: no section $name" >&2; exit 2 ;;

@@ -5,7 +5,7 @@
     compute-sanitizer python scripts/check_ops.py --quick --no-times
     python scripts/check_ops.py --cpu               # rehearsal: the same checks of the CPU path
 
-The comparisons are those of rtil.ops.selfcheck, in greater number: value, gradient and gradient of
+The comparisons are those of rtil.kernels.verify, in greater number: value, gradient and gradient of
 the gradient; random shapes, strides, layouts and dtypes; every fresh output is filled with NaN
 before the kernels write it. Times are medians, given as a
 fraction of the bandwidth of a device copy and as ratios against the PyTorch form run beside it.
@@ -24,18 +24,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rtil import graphs
-from rtil.ops import bias_act as ba
-from rtil.ops import build, kernels
-from rtil.ops import upfirdn2d as ufd
-from rtil.ops.selfcheck import (
-    CASES,
-    Checks,
-    check_bias_act,
-    check_upfirdn2d,
-    poison_outputs,
-)
-from rtil.ops.upfirdn2d import Axes, fir
+from rtil.kernels import bias_act as ba
+from rtil.kernels import build, dispatch
+from rtil.kernels import upfirdn2d as ufd
+from rtil.kernels.upfirdn2d import Axes, fir
+from rtil.kernels.verify import CASES, Checks, check_bias_act, check_upfirdn2d, poison_outputs
+from rtil.process import replay
 
 TOGETHER = 10  # calls of a recording
 
@@ -88,7 +82,7 @@ def seconds(call: Callable[[], object], device: str, repeats: int) -> float:
             times.append(time.perf_counter() - began)
         return sorted(times)[len(times) // 2]
     torch.cuda.synchronize()
-    graph, _ = graphs.recorded(lambda: [call() for _ in range(TOGETHER)][:0], torch.cuda.Stream())
+    graph, _ = replay.recorded(lambda: [call() for _ in range(TOGETHER)][:0], torch.cuda.Stream())
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     for _ in range(repeats):
         start.record()
@@ -213,7 +207,7 @@ def main() -> int:
         return 1
     if device == "cuda":
         index = torch.cuda.current_device()
-        kernels.use_library(index, build.build(build.arch_of(index)))
+        dispatch.use_library(index, build.build(build.arch_of(index)))
     poison_outputs(True)
     torch.backends.cudnn.allow_tf32 = False
     checks, rng = Checks(), torch.Generator().manual_seed(0)

@@ -8,7 +8,7 @@ import argparse
 import sys
 import warnings
 
-from rtil.imagefile import WORKERS, pack
+from rtil.data.files import WORKERS, pack
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -1,4 +1,4 @@
-"""Hydra's way to run an experiment: a sweeper whose jobs are those of `rtil.experiment`.
+"""Hydra's way to run an experiment: a sweeper whose jobs are those of `rtil.experiments.plan`.
 
 Any launcher runs the jobs. configs/hydra/sweeper/experiment.yaml chooses both classes.
 """
@@ -14,7 +14,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from rtil import experiment
+from rtil.experiments import plan as experiment
 
 
 class Register(Callback):
@@ -29,7 +29,7 @@ class Register(Callback):
 
 
 class ExperimentSweeper(Sweeper):
-    """Runs the jobs of config.experiment; see `rtil.experiment.jobs` for the command line."""
+    """Runs the jobs of config.experiment; see `rtil.experiments.plan.jobs` for the command line."""
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
@@ -40,7 +40,9 @@ class ExperimentSweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> None:
-        from rtil.runtime import entry  # with torch, which every Hydra program would import here
+        from rtil.process.command import (
+            entry,  # with torch, which every Hydra program would import here
+        )
 
         entry(lambda: self._sweep(arguments))
 
@@ -58,9 +60,9 @@ class ExperimentSweeper(Sweeper):
             words = [w for w in arguments if w.partition("=")[0] != "experiment"]
             experiment.check_trained(plan, composed, words)
         if part == "invert":
-            from rtil import fair  # with torch
+            from rtil.inversion import tuned_settings  # with torch
 
-            fair.check_tuned(plan, composed, words)
+            tuned_settings.check_tuned(plan, composed, words)
         for result in self.launcher.launch(jobs, initial_job_idx=0):
             _ = result.return_value  # raises what the job raised
 

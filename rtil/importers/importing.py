@@ -20,7 +20,9 @@ from rtil.importers import authors, genforce, nvlabs, rosinality, unpickle
 from rtil.importers.layout import Foreign, Spec
 from rtil.models.generator import Generator
 from rtil.models.stylegan2 import StyleGAN2Generator
-from rtil.runtime import CONFIGS, seeded
+from rtil.process.command import CONFIGS
+from rtil.process.instantiate import instantiate
+from rtil.process.rng import seeded
 
 LAYOUTS = {"authors": authors.find, "rosinality": rosinality.find, "nvlabs": nvlabs.find,
            "genforce": genforce.find}
@@ -101,9 +103,9 @@ def build(weights: dict[str, Tensor], config: dict) -> Generator:
     Raises:
         ValueError: the family does not fit the generator.
     """
-    G = checkpoint.build(config["model"]["generator"])
+    G = instantiate(config["model"]["generator"])
     checkpoint.load_weights(G, weights, "the converted file")
-    for space in checkpoint.build(config["rtil"]["family"]).spaces:
+    for space in instantiate(config["rtil"]["family"]).spaces:
         space.check(G)
     return G.eval().requires_grad_(False)
 

@@ -29,7 +29,7 @@ from rtil.importers.layout import (
     width,
 )
 from rtil.models.stylegan2 import StyleGAN2Generator
-from rtil.runtime import seeded
+from rtil.process.rng import seeded
 
 NAME = "rosinality"
 

@@ -18,7 +18,7 @@ from rtil.latents.space import Latents
 from rtil.models.generator import EMPTY, Generator, State, StylePrior
 from rtil.models.layers import frozen
 from rtil.operators.operator import ForwardOperator
-from rtil.runtime import seeded
+from rtil.process.rng import seeded
 
 
 @dataclass(frozen=True)

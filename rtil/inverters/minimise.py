@@ -10,9 +10,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from rtil import graphs
 from rtil.inverters.inverter import Loss, Watch
 from rtil.operators.operator import ForwardOperator
+from rtil.process import replay
 
 
 @dataclass(frozen=True)
@@ -105,13 +105,13 @@ def minimise(
         groups.setdefault(v.lr, []).append(v.value)
     sizes = [[lr * schedule(step / steps) for lr in groups] for step in range(steps)]
     # To replay a step, all that changes from one to the next has to lie in tensors on the device.
-    replay = graphs.wanted(y.device, steps)
-    more = {"capturable": True} if replay and optimiser == "adam" else {}
-    rates = [y.new_zeros((), dtype=torch.float32) if replay else 0.0 for _ in groups]
+    replayed = replay.wanted(y.device, steps)
+    more = {"capturable": True} if replayed and optimiser == "adam" else {}
+    rates = [y.new_zeros((), dtype=torch.float32) if replayed else 0.0 for _ in groups]
     kind = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}[optimiser]
     optim = kind([{"params": group, "lr": lr} for lr, group in zip(rates, groups.values())],
                  rates[0], fused=True, **more)
-    table, coming = torch.tensor(sizes, device=y.device) if replay else None, iter(sizes)
+    table, coming = torch.tensor(sizes, device=y.device) if replayed else None, iter(sizes)
     row = torch.zeros(1, dtype=torch.long, device=y.device)
     record = y.new_empty(steps + 1, len(y))
     best, best_loss = y.new_zeros(len(y), *A.in_shape), y.new_full((len(y),), torch.inf)
@@ -133,7 +133,7 @@ def minimise(
         image, _, total = evaluate()
         for value, grad in zip(values, torch.autograd.grad(total, values, allow_unused=True)):
             value.grad = grad
-        if replay:
+        if replayed:
             for rate, size in zip(rates, table.index_select(0, row)[0].unbind()):
                 rate.copy_(size)
         else:
@@ -146,7 +146,7 @@ def minimise(
             row.add_(1)
         return image
 
-    for image in graphs.repeated(step, steps, replay):
+    for image in replay.repeated(step, steps, replayed):
         if watch is not None:
             with torch.no_grad():
                 watch(image)

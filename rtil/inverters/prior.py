@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from rtil.inverters.data_term import MeasurementLoss
 from rtil.inverters.inverter import Loss
-from rtil.losses import MeasurementLoss
 
 POSTERIOR = "posterior"
 

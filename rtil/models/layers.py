@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rtil.ops.conv2d import conv2d
+from rtil.kernels.conv2d import conv2d
 
 _kept: dict[tuple[int, str], tuple[Tensor, Tensor]] | None = None
 

@@ -17,6 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rtil.kernels.bias_act import SQRT2
+from rtil.kernels.norm_act import norm_act
 from rtil.models.generator import Generator, State, StylePrior
 from rtil.models.layers import (
     EqualConv2d,
@@ -26,8 +28,6 @@ from rtil.models.layers import (
     entering,
     minibatch_stddev,
 )
-from rtil.ops.bias_act import SQRT2
-from rtil.ops.norm_act import norm_act
 
 SLOPE = 0.2
 
@@ -79,7 +79,7 @@ class Growing(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        # Where the maps are: a recorded step (rtil.graphs) reads it when it is replayed.
+        # Where the maps are: a recorded step (rtil.process.replay) reads it when it is replayed.
         self.register_buffer("fade", torch.ones(()), persistent=False)
         self._alpha = 1.0
 

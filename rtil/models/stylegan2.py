@@ -13,6 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rtil.kernels import styled_conv
+from rtil.kernels.bias_act import SQRT2, bias_act
+from rtil.kernels.conv2d import conv2d, conv_transpose2d
+from rtil.kernels.styled_act import demodulation, modulate, styled_act
+from rtil.kernels.upfirdn2d import fir, upfirdn2d
 from rtil.models.generator import Generator, State, StylePrior
 from rtil.models.layers import (
     EqualConv2d,
@@ -25,11 +30,6 @@ from rtil.models.layers import (
     minibatch_stddev,
     pixel_norm,
 )
-from rtil.ops import styled_conv
-from rtil.ops.bias_act import SQRT2, bias_act
-from rtil.ops.conv2d import conv2d, conv_transpose2d
-from rtil.ops.styled_act import demodulation, modulate, styled_act
-from rtil.ops.upfirdn2d import fir, upfirdn2d
 
 SLOPE = 0.2
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from rtil.latents.space import LatentSpace
 from rtil.models.generator import Generator
 from rtil.objectives.objective import Objective
-from rtil.runtime import all_sum
+from rtil.process.distributed import all_sum
 
 
 class Logistic(Objective):

@@ -20,10 +20,10 @@ from benchmarks import inversion, probe, training
 from benchmarks.record import Row
 from benchmarks.setting import FAMILIES, TITLES, Setting, config, images
 from benchmarks.timing import Ratio, alternate, ratio_of, seconds_of, synchronise
-from rtil import graphs
 from rtil.latents.additive import Additive
 from rtil.latents.space import Latents
-from rtil.runtime import seeded
+from rtil.process import replay
+from rtil.process.rng import seeded
 
 GAIN = 1.05  # a doubled batch that gains less has saturated
 ITERATIONS = 700_000  # of the paper's training (App. A.1)
@@ -79,19 +79,19 @@ def saturation(setting: Setting, size: int) -> list[Row]:
 def replayed(setting: Setting, size: int) -> list[Row]:
     """ILO's steps replayed as CUDA graphs (hardware.cuda_graphs) against started one by one."""
     inverter, G, A, loss, x = inversion.parts(setting, size)
-    n, rows = graphs.FEWEST if setting.rt.device.type == "cpu" else 40, []
+    n, rows = replay.FEWEST if setting.rt.device.type == "cpu" else 40, []
     for batch in inversion.BATCHES[:1] if setting.quick else inversion.BATCHES:
         work = partial(inversion.ours, inverter, G, A, loss, x[:batch])
 
         def case(enabled: bool, r: int, work=work) -> dict[str, float]:
-            graphs.set_graphs(enabled)
+            replay.set_graphs(enabled)
             try:
                 begin = time.perf_counter()
                 step = work([n], r)[0]
                 synchronise(setting.rt.device)
                 return {"step": step, "rest": time.perf_counter() - begin - n * step}
             finally:
-                graphs.set_graphs(True)
+                replay.set_graphs(True)
 
         cases = {"one by one": partial(case, False), "replayed": partial(case, True)}
         for start in cases.values():
@@ -161,7 +161,7 @@ def length(setting: Setting, model: str, size: int) -> list[Row]:
         batch = setting.batch.get(size, cfg["batch"])
         steps, raw = training.Ours(cfg, setting), images(batch, size, setting.rt.device)
         clock = partial(seconds_of, device=setting.rt.device)
-        for _ in range(graphs.WARM + 1):
+        for _ in range(replay.WARM + 1):
             training.mean_step(steps, raw, clock, 0)
         seconds = [
             sum(training.mean_step(steps, raw, clock, 0).values()) for _ in range(setting.repeats)

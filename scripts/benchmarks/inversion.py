@@ -25,17 +25,18 @@ from benchmarks.apart import Here, straightforward
 from benchmarks.record import Row
 from benchmarks.setting import SCALES, Setting, config, generator, images, twin
 from benchmarks.timing import Peak, alternate, ratio_of, synchronise
-from rtil import graphs
+from rtil.inverters.data_term import MeasurementLoss
 from rtil.inverters.ilo import ILO
 from rtil.inverters.multicode import MGANPrior
-from rtil.losses import MeasurementLoss
 from rtil.operators import build_operator
-from rtil.runtime import CONFIGS, seeded
+from rtil.process import replay
+from rtil.process.command import CONFIGS
+from rtil.process.rng import seeded
 
 BATCHES = (1, 4, 12)
 RATIO = 0.1  # m/n of compressed sensing
 SKIP, FEWEST, MOST, LONG = 1, 4, 40, 0.4  # steps left out; steps a stage; seconds of a stage
-SKIP_GPU = graphs.WARM + 2  # likewise: those before the step is recorded, and the first replay
+SKIP_GPU = replay.WARM + 2  # likewise: those before the step is recorded, and the first replay
 
 
 class Stopwatch:
@@ -49,7 +50,7 @@ class Stopwatch:
     def __init__(self, stages: Sequence[int], device: torch.device) -> None:
         self.stages, self.device, self.marks = list(stages), device, []
         ends = [sum(self.stages[: i + 1]) + i for i in range(len(self.stages))]
-        skip = [SKIP_GPU if graphs.wanted(device, n) else SKIP for n in self.stages]
+        skip = [SKIP_GPU if replay.wanted(device, n) else SKIP for n in self.stages]
         self.spans = [(end - n + s, end) for end, n, s in zip(ends, self.stages, skip)]
 
     def __call__(self, image: torch.Tensor) -> None:

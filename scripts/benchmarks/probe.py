@@ -20,9 +20,9 @@ import rtil
 from benchmarks import inversion
 from benchmarks.setting import Setting, config, images
 from benchmarks.training import Ours
-from rtil import graphs
-from rtil.monitor import peak_memory_mb
-from rtil.runtime import start
+from rtil.process import replay
+from rtil.process.device import start
+from rtil.training.monitor import peak_memory_mb
 
 SCRIPTS, ROOT = Path(__file__).resolve().parents[1], Path(rtil.__file__).resolve().parents[1]
 
@@ -70,7 +70,7 @@ def train(
     """Two training steps with every penalty; on a GPU one until it is replayed."""
     steps = Ours(config(model, family, size, *overrides), setting)
     real = steps.prepare(images(batch, size, setting.rt.device))
-    for turn in (0, 1) if setting.rt.device.type == "cpu" else [0] * (graphs.WARM + 2):
+    for turn in (0, 1) if setting.rt.device.type == "cpu" else [0] * (replay.WARM + 2):
         steps.d_step(real, 0, turn)
         steps.g_step(batch, 0, turn)
         steps.follow()

@@ -11,8 +11,9 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from rtil import checkpoint
-from rtil.runtime import CONFIGS, Runtime
+from rtil.process.command import CONFIGS
+from rtil.process.device import Runtime
+from rtil.process.instantiate import instantiate
 
 SCALES = {16: "tiny", 32: "demo", 64: "faces64", 256: "paper"}
 TITLES = {"stylegan2": "StyleGAN2", "pggan": "PGGAN"}
@@ -62,7 +63,7 @@ def config(model: str, family: str, size: int, *overrides: str) -> dict:
 def generator(cfg: dict, rt: Runtime) -> nn.Module:
     """rtil's generator as an inverter gets it: seeded, frozen, on the device."""
     torch.manual_seed(0)
-    G = checkpoint.build(cfg["model"]["generator"])
+    G = instantiate(cfg["model"]["generator"])
     return rt.place(G.eval().requires_grad_(False))
 
 

@@ -22,10 +22,12 @@ from benchmarks.apart import Here, straightforward
 from benchmarks.record import Row
 from benchmarks.setting import FAMILIES, TITLES, Setting, config, images, twin
 from benchmarks.timing import Peak, alternate, ratio_of, seconds_of
-from rtil import checkpoint, graphs, train
-from rtil.graphs import Recorder
-from rtil.monitor import Terms
-from rtil.runtime import seed_of, seeded
+from rtil import train
+from rtil.process import replay
+from rtil.process.instantiate import instantiate
+from rtil.process.replay import Recorder
+from rtil.process.rng import seed_of, seeded
+from rtil.training.monitor import Terms
 
 Clock = Callable[[Callable[[], object]], float]
 LARGE = 128  # sides from which a CPU warms up with one image and times penalties in one round
@@ -37,14 +39,14 @@ class Ours:
     def __init__(self, cfg: dict, setting: Setting) -> None:
         torch.manual_seed(0)
         self.cfg, self.device = cfg, setting.rt.device
-        self.family = checkpoint.build(cfg["rtil"]["family"])
+        self.family = instantiate(cfg["rtil"]["family"])
         self.state = train.build_state(cfg, self.family, setting.rt)
         objective = self.state.objective
         self.every = {"r1": objective.d_every, "path": objective.g_every}
         names, self.passes = self.family.spaces[0].names, len(self.family.spaces)
         self.turns = 1 if cfg["model"]["name"] == "stylegan2" else len(names)
         self.rng = seeded(self.device, "bench")
-        self.run = Recorder(self.rng, graphs.wanted(self.device))
+        self.run = Recorder(self.rng, replay.wanted(self.device))
 
     def prepare(self, raw: torch.Tensor) -> torch.Tensor:
         self.rng.manual_seed(seed_of("bench"))
@@ -160,7 +162,7 @@ class Timed:
         self.counts = {key: n * len(raw) / len(few) for key, n in counts.items()} | {"path": path}
         self.executed = sum(self.counts.values())
         if raw.is_cuda and isinstance(steps, Ours):
-            for _ in range(graphs.WARM + 1):
+            for _ in range(replay.WARM + 1):
                 self(0)
 
     def __call__(self, r: int) -> dict[str, float]:

@@ -1,0 +1,83 @@
+"""How good a reconstruction is: PSNR, SSIM and gradient energy per image, of images in [0, 1].
+
+To add a metric, write a function (x_hat, x) -> (B,) here and call it in `rtil.inversion.score`.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+SSIM_PAD = 5  # half of the 11-pixel window (Wang et al. 2004)
+
+
+def to_unit(x: Tensor) -> Tensor:
+    """Maps an image from [-1, 1] to [0, 1], clipped."""
+    return ((x + 1) / 2).clamp(0, 1)
+
+
+def psnr(x_hat: Tensor, x: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio with data range 1: -10 log10(mean((x_hat - x)^2)).
+
+    Args:
+        x_hat, x: (B, C, H, W) in [0, 1].
+
+    Returns:
+        (B,) in dB; infinite for equal images.
+    """
+    check_pair("psnr", x_hat, x)
+    return -10 * (x_hat - x).square().mean(dim=(1, 2, 3)).log10()
+
+
+def ssim(x_hat: Tensor, x: Tensor) -> Tensor:
+    """Structural similarity with data range 1, mean over pixels (Wang et al. 2004, eq. 13).
+
+    The Gaussian window has 11 pixels, sigma = 1.5 and reflection padding of 5. Padding needs a
+    side longer than itself, so for a smaller side under 6 pixels the window has 2 side - 1
+    pixels, and sigma shrinks with it.
+
+    Args:
+        x_hat, x: (B, C, H, W) in [0, 1], sides at least 2.
+
+    Returns:
+        (B,) in [-1, 1].
+    """
+    check_pair("ssim", x_hat, x)
+    height, width = x.shape[2:]
+    pad = min(SSIM_PAD, height - 1, width - 1)
+    if pad < 1:
+        raise ValueError(
+            f"ssim: images of {height}x{width} pixels have no neighbourhood; "
+            "sides must be at least 2 pixels."
+        )
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
+    # torchmetrics derives the padding from sigma as int(3.5 sigma + 0.5); 0.3 pad gives pad.
+    return structural_similarity_index_measure(
+        x_hat, x, sigma=0.3 * pad, data_range=1.0, reduction="none"
+    )
+
+
+def gradient_energy(x_hat: Tensor, x: Tensor) -> Tensor:
+    """How sharp x_hat is: |D x_hat|^2 / |D x|^2 with D the differences to the right and below.
+
+    1 is the sharpness of the true image; an average of several plausible images has less.
+
+    Args:
+        x_hat, x: (B, C, H, W) of one range.
+
+    Returns:
+        (B,); not finite where x is constant.
+    """
+    check_pair("gradient_energy", x_hat, x)
+    energy = [sum(image.diff(dim=side).square().sum((1, 2, 3)) for side in (2, 3))
+              for image in (x_hat, x)]
+    return energy[0] / energy[1]
+
+
+def check_pair(where: str, x_hat: Tensor, x: Tensor) -> None:
+    """Raises ValueError unless both are (B, C, H, W) of one shape."""
+    if x.ndim != 4 or x_hat.shape != x.shape:
+        raise ValueError(
+            f"{where}: got images of shapes {tuple(x_hat.shape)} and {tuple(x.shape)}; "
+            "both must be the same (B, C, H, W)."
+        )

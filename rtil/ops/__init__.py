@@ -1,5 +1,0 @@
-"""Operators with one public function each; every network computes through them."""
-
-from rtil.ops.kernels import set_impl, used
-
-__all__ = ["set_impl", "used"]

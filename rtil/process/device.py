@@ -1,0 +1,145 @@
+"""Device, precision and threads of this process, and how it joins the others."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import sys
+import warnings
+from datetime import timedelta
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from rtil import kernels
+from rtil.process import replay
+
+PRECISIONS = {"fp32": None, "bf16": torch.bfloat16}  # type of feature maps; None: the weights'
+CPUINFO = Path("/proc/cpuinfo")
+
+
+class Runtime(NamedTuple):
+    """Device, rank of this process, number of processes, and how networks keep feature maps.
+
+    layout: memory order. map_dtype: torch.bfloat16, or None for the weights' own type.
+    """
+
+    device: torch.device
+    rank: int
+    world: int
+    layout: torch.memory_format
+    map_dtype: torch.dtype | None = None
+
+    def place(self, network: nn.Module) -> nn.Module:
+        """Moves a generator or discriminator to the device, and sets how it keeps its maps."""
+        network.map_dtype = self.map_dtype
+        return network.to(self.device, memory_format=self.layout)
+
+
+def start(
+    device: str = "auto",
+    threads: int | None = None,
+    tf32: bool = True,
+    channels_last: bool = True,
+    ops: str = "auto",
+    precision: str = "fp32",
+    cuda_graphs: bool = True,
+) -> Runtime:
+    """Chooses the device, sets the thread count and joins the ranks that torchrun started.
+
+    Args:
+        device: auto, cpu or cuda.
+        threads: CPU threads per process; None divides the cores among the processes.
+        tf32: lets GPUs that have it multiply float32 matrices in TF32.
+        channels_last: networks keep feature maps with channels innermost.
+        ops: implementation of bias_act and upfirdn2d: auto, cuda or reference.
+        precision: of feature maps and of what convolutions multiply: fp32 or bf16.
+        cuda_graphs: replays the steps of an inversion on a GPU instead of starting every kernel.
+
+    Raises:
+        ValueError: an unknown device, implementation or precision.
+        RuntimeError: cuda asked for where there is none, kernels where they cannot be built, or
+            bf16 of a GPU without it.
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(
+            f"hardware.precision={precision!r} must be {' or '.join(PRECISIONS)}; fp16 is not "
+            "offered, its range is too small for the gradients."
+        )
+    if device not in ("auto", "cpu", "cuda"):
+        raise ValueError(f"hardware.device={device!r} must be auto, cpu or cuda.")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise RuntimeError(
+            "hardware.device=cuda, but torch sees no CUDA device "
+            f"(torch {torch.__version__}, CUDA build {torch.version.cuda}). "
+            "Install a driver, or use hardware=cpu."
+        )
+    cuda = device != "cpu" and torch.cuda.is_available()
+    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    local = int(os.environ.get("LOCAL_RANK", 0))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    if precision == "bf16":
+        _check_bf16(local if cuda else None)
+    torch.set_num_threads(threads or max(1, cores // world))
+    _keep_large_blocks()
+    if cuda:
+        torch.cuda.set_device(local)
+        torch.backends.cuda.matmul.allow_tf32 = tf32
+        torch.backends.cudnn.allow_tf32 = tf32
+    kernels.set_impl(ops)
+    replay.set_graphs(cuda_graphs)
+    if ops == "cuda":
+        found = kernels.used(torch.device("cuda", local) if cuda else torch.device("cpu"))
+        if found != "cuda":
+            where = "on a GPU" if cuda else "on the CPU"
+            raise RuntimeError(f"hardware.ops=cuda, but {where} rtil has: {found}; use auto.")
+    if world > 1 and not dist.is_initialized():
+        dist.init_process_group("nccl" if cuda else "gloo", timeout=timedelta(minutes=30))
+    place = torch.device("cuda", local) if cuda else torch.device("cpu")
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    return Runtime(place, rank, world, layout, PRECISIONS[precision])
+
+
+def _check_bf16(gpu: int | None) -> None:
+    """Refuses bf16 on a GPU that has none; warns where a CPU does it in software.
+
+    Args:
+        gpu: index; None for the CPU.
+
+    Raises:
+        RuntimeError: a GPU older than compute capability 8.0.
+    """
+    if gpu is not None:
+        major, minor = torch.cuda.get_device_capability(gpu)
+        if major < 8:
+            raise RuntimeError(
+                f"hardware.precision=bf16, but {torch.cuda.get_device_name(gpu)} (compute "
+                f"capability {major}.{minor}) has no bfloat16 arithmetic, which begins with 8.0; "
+                "use hardware.precision=fp32."
+            )
+        return
+    known = CPUINFO.read_text() if CPUINFO.exists() else ""
+    if known and not any("bf16" in word for word in known.split()):
+        warnings.warn(
+            "hardware.precision=bf16: this CPU has no bfloat16 instructions (avx512_bf16, "
+            "amx_bf16 or Arm's bf16), so convolutions convert to float32 and are slower than "
+            "with hardware.precision=fp32.",
+            stacklevel=3,
+        )
+
+
+def _keep_large_blocks() -> None:
+    """Tells glibc to reuse large blocks instead of returning them to the system.
+
+    Feature maps pass its threshold for mapping memory afresh, so every step would fault its
+    pages in anew. No effect on results; not available on other C libraries.
+    """
+    if sys.platform == "linux" and platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        m_trim_threshold, m_mmap_max = -1, -4  # names of malloc.h
+        libc.mallopt(m_mmap_max, 0)
+        libc.mallopt(m_trim_threshold, -1)

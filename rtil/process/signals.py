@@ -1,0 +1,44 @@
+"""Requests to stop: a signal becomes a flag that a loop reads between steps."""
+
+from __future__ import annotations
+
+import signal
+
+import torch
+import torch.distributed as dist
+
+
+class StopRequest:
+    """Turns the first Ctrl-C or SIGTERM into a flag; a second one ends the process at once.
+
+    Use as a context manager around a loop that polls `seen()`.
+    """
+
+    def __init__(self) -> None:
+        self.signum: int | None = None
+        self._old: dict[int, object] = {}
+        self._group = None
+
+    def __enter__(self) -> StopRequest:
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            self._old[signum] = signal.signal(signum, self._note)
+        if dist.is_initialized():
+            self._group = dist.new_group(backend="gloo")
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for signum, old in self._old.items():
+            signal.signal(signum, old)
+
+    def _note(self, signum: int, frame: object) -> None:
+        self.signum = signum
+        for number, old in self._old.items():
+            signal.signal(number, old)
+
+    def seen(self) -> int | None:
+        """The signal that any process was sent, or None; the same answer on every process."""
+        if self._group is None:
+            return self.signum
+        flag = torch.tensor([self.signum or 0])
+        dist.all_reduce(flag, op=dist.ReduceOp.MAX, group=self._group)
+        return int(flag) or None

@@ -1,0 +1,350 @@
+"""Sorts inversions on disk into cells: which runs are compared, and the commands that are missing.
+
+A cell is one task, knob, inverter, data, scale and model; it has one entry for each arm (rtil=...)
+and each choice of settings, whose runs differ in their seed only. Statistics live in `rtil.reporting.table`.
+"""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import yaml
+
+from rtil.experiments.plan import as_text
+from rtil.inversion import tuned_settings
+from rtil.operators import KNOBS
+from rtil.runs import results
+
+NEEDED = (*(f"{g}.name" for g in ("model", "rtil", "data", "scale", "task", "inverter")), "seed")
+# Keys that the cell or the arm stands for, or that leave two runs comparable.
+SAME = (*results.FREE_INVERT, "seed", "generator_sha256", "mask_sha256", "yardstick",
+        "metrics.lpips", "data.origin", "rtil.name", "noise_std", *KNOBS)
+NOT_COPIED = {*results.GROUPS, *results.NOT_IN_NAME, *results.FREE_INVERT, *results.FOUND,
+              "generator_sha256", "seed", "noise_std", *KNOBS, "yardstick.use"} - {"num_images"}
+TRAINING = ("model", "rtil", "data", "resolution", "image_channels")
+TRAINED_WITH = ("total_nimg", "batch", "hardware.precision")  # typed to a training alone
+IMAGE_FILES = ("data.path", "data.val_path", "data.test_path")
+WITHOUT_GENERATOR = ("adjoint", "lmmse", "tv")  # inverters whose result is the same for every arm
+
+
+class Run(NamedTuple):
+    """An inversion's directory: config flattened to {"a.b": value}, rows by image id.
+
+    recorded are the commands that worked on it, trained those on its generator, the last first;
+    tuning is the search behind its settings where it was packed (`rtil.reporting.robustness.of_run`). study
+    names the file that it was read from where an earlier one has other trainings of its seeds.
+    """
+
+    path: Path
+    config: dict[str, object]
+    rows: dict[str, dict]
+    recorded: Sequence[list[str]] = ()
+    trained: Sequence[list[str]] = ()
+    tuning: Mapping[str, object] | None = None
+    study: str = ""
+
+    @property
+    def seed(self) -> int | str:
+        """What tells it from runs of other trainings, and pairs it with those of other arms."""
+        return self.of_study(self.config["seed"])
+
+    def of_study(self, seed: int) -> int | str:
+        """A seed of the same study, with its name where it has one."""
+        return f"{self.study}:{seed}" if self.study else seed
+
+    @property
+    def protocol(self) -> str:
+        """Its name; runs of earlier versions have none and are of the paper's."""
+        return str(self.config.get("protocol.name", "paper"))
+
+    @property
+    def asked(self) -> dict[str, object]:
+        """The settings that were asked for: without those that a tuning chose for them."""
+        chosen = self.config.get("protocol.tuned.keys", ())
+        kept = {key: value for key, value in self.config.items() if key not in chosen}
+        start = "protocol.tuned.asked."
+        return kept | {key.removeprefix(start): value for key, value in self.config.items()
+                       if key.startswith(start)}
+
+
+class Case(NamedTuple):
+    """What the runs of a cell share; value is that of the task's knob."""
+
+    task: str
+    inverter: str
+    data: str
+    scale: str
+    model: str
+    knob: str
+    noise_std: float
+    value: float
+
+    @property
+    def series(self) -> tuple[str, ...]:
+        """What the cells of one figure share."""
+        return self[:5]
+
+    @property
+    def heading(self) -> str:
+        """Its series as it is typed, e.g. "task=cs, inverter=ilo, data=glyphs"."""
+        return ", ".join(f"{key}={value}" for key, value in zip(self._fields, self.series))
+
+    @property
+    def measurement(self) -> str:
+        """For example "ratio 0.05, noise 0.01"."""
+        noise = self.noise_std if self.knob != "noise_std" else 0.0
+        return f"{self.knob} {self.value:g}" + (f", noise {noise:g}" if noise else "")
+
+
+class Entry(NamedTuple):
+    """One arm of a cell under one choice of settings (those that tell it apart): a run a seed."""
+
+    arm: str
+    settings: dict[str, str]
+    runs: tuple[Run, ...]
+
+    @property
+    def label(self) -> str:
+        return ", ".join([self.arm, *(f"{k}={v}" for k, v in self.settings.items())])
+
+    @property
+    def oracle(self) -> bool:
+        """Whether its iterates were chosen by the true image; its settings, and label, say so."""
+        return self.runs[0].config.get("selection") == "oracle"
+
+
+class Cell(NamedTuple):
+    """A case, its entries (baseline first) and the arms that were not run."""
+
+    case: Case
+    entries: list[Entry]
+    missing: list[str]
+
+
+def inversions(root: Path) -> tuple[list[Run], list[str]]:
+    """Reads every inversion below <root>/invert; the notes name those without rows.
+
+    Raises:
+        ValueError: one cannot be read.
+    """
+    paths = sorted((root / "invert").rglob("config.yaml"))
+    runs = [read_run(p.parent) for p in paths if any(p.parent.glob("results*.jsonl"))]
+    notes = [f"{run.path} has no rows yet." for run in runs if not run.rows]
+    folders = {run.path: generator_file(run, root).parent for run in runs}
+    trained = {folder: results.recorded_commands(folder) for folder in {*folders.values()}}
+    return [run._replace(trained=trained[folders[run.path]]) for run in runs if run.rows], notes
+
+
+def generator_file(run: Run, root: Path) -> Path:
+    """The generator that an inversion was run with."""
+    own = run.config.get("generator")
+    return Path(own) if own else root / "train" / run.path.parent.name / "generator.pt"
+
+
+def collect(root: Path) -> tuple[list[Run], list[str]]:
+    """`inversions`, of which there must be some.
+
+    Raises:
+        FileNotFoundError: none has rows. ValueError: one cannot be read.
+    """
+    runs, notes = inversions(root)
+    if not runs:
+        make = "".join(f"\n    python -m rtil.{part} rtil={arm} root={root}"
+                       for part in ("train", "invert") for arm in ("vanilla", "ilo"))
+        raise FileNotFoundError(
+            f"report: no inversion with results below {root / 'invert'}. Make some:{make}")
+    return runs, notes
+
+
+def read_run(directory: Path) -> Run:
+    """Reads one run; raises ValueError as `collect` says."""
+    try:
+        config = results.flatten(yaml.safe_load((directory / "config.yaml").read_text()) or {})
+        rows = {str(row["id"]): row for row in results.result_rows(directory)}
+        recorded = results.recorded_commands(directory)
+        check(config, rows)
+    except (AttributeError, KeyError, TypeError, ValueError, OSError, yaml.YAMLError) as error:
+        raise ValueError(
+            f"report: {directory} cannot be read as an inversion ({type(error).__name__}: "
+            f"{error}). Delete it and run its command again, or move it out of the way."
+        ) from error
+    return Run(directory, config, rows, recorded)
+
+
+def check(config: Mapping[str, object], rows: Mapping[str, Mapping]) -> None:
+    """Raises ValueError where a run lacks what a report needs, KeyError without a PSNR."""
+    bad = [key for key in NEEDED if key not in config]
+    bad += [f"psnr_db of image {i}" for i, r in rows.items() if not is_number(r["psnr_db"])]
+    if bad:
+        raise ValueError(f"no {', '.join(bad)}")
+
+
+def case_of(run: Run) -> Case:
+    """The cell that a run belongs to."""
+    config, data = run.config, str(run.config["data.name"])
+    if data == "folder" and config.get("data.path"):
+        data = f"folder-{Path(str(config['data.path'])).stem}"
+    knob = next((key for key in KNOBS if key in config), "noise_std")
+    noise = float(config.get("noise_std") or 0.0)
+    task, inverter, scale, model = (
+        str(config[f"{group}.name"]) for group in ("task", "inverter", "scale", "model"))
+    return Case(task, inverter, data, scale, model, knob, noise, float(config.get(knob) or 0.0))
+
+
+def arrange(runs: Iterable[Run], baseline: str, told: Iterable[str] = ()) -> list[Cell]:
+    """Sorts runs into cells and entries, and names the arms that a cell lacks.
+
+    It lacks the baseline, every arm run elsewhere in its series, and where a series has the
+    baseline alone, the family that the inverter was proposed with. Entries are told apart by the
+    settings in which they differ under one protocol, by the protocol where there is another than
+    the paper's, by where they were tuned if a training was inverted with two tunings, and by those
+    in `told`; selection=oracle is told always.
+    """
+    series: dict[tuple, list[Run]] = {}
+    for run in runs:
+        series.setdefault(case_of(run).series, []).append(run)
+    cells = []
+    for group in series.values():
+        places: dict[tuple[Case, str], list[Run]] = {}
+        for run in group:
+            places.setdefault((case_of(run), run.config["rtil.name"]), []).append(run)
+        arms = {arm for _, arm in places}
+        inverter = group[0].config["inverter.name"]
+        if inverter not in WITHOUT_GENERATOR:
+            partner = "mgan" if inverter == "mgan" else "ilo"
+            arms |= {baseline} if arms != {baseline} else {partner}
+        order = sorted(arms, key=lambda arm: (arm != baseline, arm))
+        keys = {a: distinguishing([r for (_, b), r in places.items() if a == b]) for a in order}
+        shared = {key for found in keys.values() for key in found if not key.startswith("rtil.")}
+        shared |= {"protocol"} if any(run.protocol != "paper" for run in group) else set()
+        shared |= tunings(places.values())
+        for case in dict.fromkeys(case for case, _ in places):
+            entries = [e for arm in order for e in entries_of(
+                arm, places.get((case, arm), ()), {*keys[arm], *shared, *told})]
+            missing = [arm for arm in order if (case, arm) not in places]
+            cells.append(Cell(case, entries, missing))
+    return sorted(cells, key=lambda cell: cell.case)
+
+
+def distinguishing(places: Iterable[Sequence[Run]]) -> set[str]:
+    """Settings in which runs of one arm and protocol differ within some cell."""
+    first: dict[tuple[int, str], Run] = {}
+    return {
+        line.partition(": ")[0] for number, runs in enumerate(places) for run in runs
+        for other in [first.setdefault((number, run.protocol), run)]
+        for line in results.differing_keys(other.asked, run.asked, SAME)
+    }
+
+
+def tunings(places: Iterable[Sequence[Run]]) -> set[str]:
+    """Keys that say where settings were tuned, if runs of one arm and seed differ in them."""
+    found: set[str] = set()
+    for runs in places:
+        first: dict[tuple, dict] = {}
+        for run in runs:
+            at = {key: value for key, value in run.config.items()
+                  if key.startswith("protocol.tuned.at.")}
+            other = first.setdefault((run.protocol, run.seed), at)
+            found |= {key for key in {*at, *other} if at.get(key) != other.get(key)}
+    return found
+
+
+def entries_of(arm: str, runs: Sequence[Run], keys: Iterable[str]) -> list[Entry]:
+    """Groups runs by those settings; runs that share even their seed are told apart as well.
+
+    Of runs of one generator and seed that with the most images stands for them all, the others
+    are entries of their own. Where a seed has several generators, each of its arm's runs is one.
+    """
+    groups: dict[tuple, list[Run]] = {}
+    for run in runs:
+        oracle = {"selection"} if run.config.get("selection") == "oracle" else set()
+        found = {**results.UNSAID, **run.asked, "protocol": run.protocol}
+        settings = {key: as_text(found[key]) for key in sorted({*keys, *oracle} & found.keys())}
+        groups.setdefault(tuple(settings.items()), []).append(run)
+    entries = []
+    for settings, group in sorted(groups.items()):
+        group = sorted(group, key=lambda r: (
+            r.study, r.config["seed"], -len(r.rows), str(r.path)))
+        first: dict[tuple, Run] = {}
+        again = [run for run in group if first.setdefault(training(run), run) is not run]
+        if len({run.seed for run in first.values()}) == len(first):
+            entries.append(Entry(arm, dict(settings), tuple(first.values())))
+        else:
+            again = group
+        counts = Counter(training(run)[1][:8] for run in group)
+        for run in again:
+            digest = training(run)[1][:8]
+            extra = {"run_dir": str(run.path)} if counts[digest] > 1 else {}
+            told = {**dict(settings), "generator_sha256": digest, **extra}
+            entries.append(Entry(arm, told, (run,)))
+    return entries
+
+
+def training(run: Run) -> tuple[int | str, str]:
+    """Seed of a run and digest of its generator."""
+    return run.seed, str(run.config.get("generator_sha256"))
+
+
+def commands(run: Run, entry: Entry) -> list[str]:
+    """The commands that give entry.arm under the choices of a run: training, tuning, inversion.
+
+    They repeat the run's groups, files, seed, knob and settings, what its own command set besides,
+    and the length, batch and precision that its generator's did. Only protocol=fair is tuned:
+    where the run's settings were, with as many trials.
+    """
+    config, case = run.config, case_of(run)
+    given = {text.lstrip("+~").partition("=")[0]
+             for argv in run.recorded[:1] for text in argv[1:]}
+    keys = sorted({*entry.settings, *given} & config.keys() - NOT_COPIED)
+    kept = {key: config[key] for key in keys if not results.is_under(key, ("protocol",))
+            and (entry.arm == config["rtil.name"] or not key.startswith("rtil."))}
+    source = config.get("data.trained_on") or config["data.name"]
+    files = {key: config[key] for key in IMAGE_FILES if config.get(key)}
+    trained = dict(text.lstrip("+~").split("=", 1)
+                   for argv in run.trained[:1] for text in argv[1:] if "=" in text)
+    root = {"root": config["root"]} if config.get("root", "runs") != "runs" else {}
+    protocol = {"protocol": run.protocol} if run.protocol != "paper" else {}
+    train = {
+        "model": case.model, "rtil": entry.arm, "data": source, "scale": case.scale,
+        "seed": config["seed"],
+        # Empty where the protocol's training is that of any other.
+        **(protocol if config.get("protocol.train", run.protocol != "fair") else {}),
+        **root, **(files if source == config["data.name"] else {}),
+        **{key: value for key, value in kept.items() if key.partition(".")[0] in TRAINING},
+    }
+    longer = {key: trained[key] for key in TRAINED_WITH if "," not in trained.get(key, ",")}
+    tune = {
+        **train, "data": config["data.name"], **files, "task": case.task,
+        case.knob: config.get(case.knob, 0.0), "noise_std": case.noise_std,
+        "inverter": case.inverter, **kept,
+    }
+    lines = [line("train", train | longer)]
+    if run.protocol != "fair":
+        return [*lines, line("invert", tune | protocol)]
+    at = {key: value for key in ("seed", *KNOBS)
+          if (value := config.get(f"protocol.at.{key}")) is not None}
+    invert = tune | protocol | {f"protocol.at.{key}": value for key, value in at.items()}
+    budget: dict[str, object] = {}
+    if found := tuned_settings.budget(config):
+        trials, n, _, *first = found
+        budget = {"trials": trials, "num_images": n} | (dict(zip(
+            ("num_images", "finalists", "final_images"), (*first, n))) if first else {})
+    there = line("train", train | longer | {"seed": at.get("seed", config["seed"])})
+    lines = [there, line("tune", tune | at | budget), *lines, line("invert", invert)]
+    return [*dict.fromkeys(lines)]
+
+
+def line(part: str, choices: Mapping[str, object]) -> str:
+    """A command of rtil with these choices."""
+    texts = [shlex.quote(f"{key}={as_text(value)}") for key, value in choices.items()]
+    return " ".join([f"python -m rtil.{part}", *texts])
+
+
+def is_number(value: object) -> bool:
+    """Whether a column holds a value that can be averaged."""
+    return isinstance(value, (int, float)) and not math.isnan(value)

@@ -1,0 +1,295 @@
+"""Inversions as rows small enough to be committed: a JSON line each, and reports made from them.
+
+`python -m rtil.report root=runs pack=results/NAME.jsonl` writes them, `results=results/NAME.jsonl`
+reads them. A line holds the flattened configuration, what provenance.json says of the inversion
+and of its generator's training, per image the columns that are numbers, and of protocol=fair the
+scores of the search (`rtil.reporting.robustness`). Runs of one file are much alike, so only its first
+configuration is whole: a line after it has `changes` to that, and `lacks`, the keys that it does
+without. Pictures stay with the runs. A file lives in another place than its runs, so no path of
+this machine goes into it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+
+from rtil.runs import results
+from rtil.reporting import robustness
+from rtil.reporting.cells import Run, check, generator_file, is_number
+
+FORMAT = 2
+WHOLE = 1  # the format in which every line had its whole configuration
+PATHS = {"data.path", "data.val_path", "data.test_path", "generator", "protocol.tuned.file",
+         "mask", "input", "output"}
+PLACES = {"root", "run_dir"}
+# An absolute path as a word of a text.
+ABSOLUTE = re.compile(r"""(?:(?<=[\s"'=\[({,])|^)~?(?:/[^\s"'\])},=/]+)+/?""")
+DECIMALS = {"psnr_db": 3, "ssim": 4, "lpips": 4, "seconds": 3}  # by the last words of a column
+DIGITS = 4  # significant ones, of every other column
+WITHOUT_PICTURES = ("Made from packed rows, which hold no picture and no generator: "
+                    "reconstructions and samples are in the report made from the runs.")
+Line = dict[str, object]
+
+
+def write(runs: Sequence[Run], root: Path, file: Path) -> str:
+    """Packs runs below root into a file; its lines of other runs stay.
+
+    A run is known by its folder below root and by its generator, so that equally named trainings
+    of several machines do not replace each other.
+
+    Returns:
+        What was done, in a sentence or two.
+
+    Raises:
+        ValueError: file is no .jsonl, or holds something else.
+    """
+    if file.suffix != ".jsonl" or file.is_dir():
+        raise ValueError(f"report: pack={file} names no .jsonl file, such as results/NAME.jsonl.")
+    old = {identity(line): line for _, line in lines_of(file)} if file.exists() else {}
+    new = {identity(line): line for line in (packed(run, root) for run in runs)}
+    kept = old.keys() - new.keys()
+    lines = shortened([line for _, line in sorted((old | new).items())])
+    file.parent.mkdir(parents=True, exist_ok=True)
+    results.write_text(file, "".join(
+        json.dumps(line, separators=(",", ":")) + "\n" for line in lines))
+    text = f"Packed {len(new)} inversions into {file}; {len(kept)} lines of other runs stay."
+    folders = {folder for folder, _ in new}
+    stale = sum(folder in folders for folder, _ in kept)
+    return text + (f" {stale} of them are of the same folder with another generator: delete those "
+                   "lines if that one was replaced." if stale else "")
+
+
+def read(place: Path | Sequence[Path]) -> tuple[list[Run], list[str]]:
+    """The runs of a packed file, of all in a folder, or of several such, and notes for the report.
+
+    Their paths are relative to the root that they were below; where two generators have the same
+    folder, its digest goes before it. Of lines of one run in several files, that with more images
+    counts. A file with other generators of folders that an earlier one has is a study of its own:
+    its seeds are other trainings, paired among themselves.
+
+    Raises:
+        FileNotFoundError: there is nothing. ValueError: a file holds something else.
+    """
+    places = [place] if isinstance(place, Path) else [*place]
+    files = [file for each in places
+             for file in (sorted(each.glob("*.jsonl")) if each.is_dir() else [each])]
+    if len(places) > 1 and (gone := [file for file in files if not file.exists()]):
+        raise FileNotFoundError(f"report: nothing at {gone[0]}, one of results={told(place)}.")
+    found: dict[tuple[str, str], Line] = {}
+    studies: dict[tuple[str, str], str] = {}
+    generators: dict[str, set[str]] = {}
+    notes = [f"Made from packed rows ({told(place)}), without pictures and samples; each PSNR is "
+             "rounded to 0.001 dB, each SSIM to 0.0001, and of paths the file name is left."]
+    for file in (file for file in files if file.exists()):
+        lines = lines_of(file)
+        own = generators_of(line for _, line in lines)
+        study = ""
+        if any(own[key] - generators[key] for key in own.keys() & generators.keys()):
+            study = file.stem
+            notes.append(f"{file} holds other trainings of seeds that an earlier file has: here "
+                         f"they are seeds of their own, {study}:SEED.")
+        for key, digests in own.items():
+            generators.setdefault(key, set()).update(digests)
+        for number, line in lines:
+            studies.setdefault(identity(line), study)
+            other = found.setdefault(identity(line), line)
+            if other != line:
+                notes.append(f"{file}, line {number}: {line['run']} is there twice and differs; "
+                             "the one with more images counts. Pack it again into both files.")
+                found[identity(line)] = max(other, line, key=lambda x: len(x["ids"]))
+    if not found:
+        raise FileNotFoundError(
+            f"report: no packed inversion in results={told(place)}. This makes one from runs:\n"
+            f"    python -m rtil.report root=runs pack={named(places[0])}")
+    folders = [folder for folder, _ in found]
+    runs = []
+    for (folder, digest), line in sorted(found.items()):
+        path = Path(folder) if folders.count(folder) == 1 else Path(digest[:8] or "none") / folder
+        runs.append(unpacked(line, path)._replace(study=studies[folder, digest]))
+    return runs, notes
+
+
+def generators_of(lines: Iterable[Line]) -> dict[str, set[str]]:
+    """{folder of a training: digests of the generators that its inversions were made with}."""
+    found: dict[str, set[str]] = {}
+    for folder, digest in map(identity, lines):
+        if digest:
+            found.setdefault(Path(folder).parent.as_posix(), set()).add(digest)
+    return found
+
+
+def told(place: Path | Sequence[Path]) -> str:
+    """What results= is given for these files, as Hydra reads it."""
+    return str(place) if isinstance(place, Path) else f"[{','.join(map(str, place))}]"
+
+
+def named(place: Path) -> Path:
+    """A file that pack= can write: the place itself, or one in it."""
+    return place if place.suffix == ".jsonl" else place / "rows.jsonl"
+
+
+def identity(line: Line) -> tuple[str, str]:
+    """Folder of a line's run below its root, and digest of the generator ("" without one)."""
+    return str(line["run"]), str(line["config"].get("generator_sha256") or "")
+
+
+def lines_of(file: Path) -> list[tuple[int, Line]]:
+    """(number from 1, line) of a packed file. Raises ValueError where one is no packed run."""
+    found, first = [], None
+    for number, text in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            line = json.loads(text)
+            if line["packed"] not in (WHOLE, FORMAT):
+                raise ValueError(f"format {line['packed']}, this version reads {FORMAT}")
+            if "config" in line:
+                first, line["packed"] = line["config"], FORMAT
+            else:
+                line = whole(line, first)
+            for key, column in line["columns"].items():
+                if len(column) != len(line["ids"]):
+                    raise ValueError(f"{len(column)} values of {key}, {len(line['ids'])} ids")
+            run = unpacked(line, Path(line["run"]))
+            check(run.config, run.rows)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"report: {file}, line {number}: no packed inversion ({type(error).__name__}: "
+                f"{error}). Such files are made by python -m rtil.report root=... pack={file}"
+            ) from error
+        found.append((number, line))
+    return found
+
+
+def shortened(lines: Sequence[Line]) -> list[Line]:
+    """Lines of a file as they are written: each after the first with what differs from it."""
+    if not lines:
+        return []
+    first = lines[0]["config"]
+    short = [lines[0]]
+    for line in lines[1:]:
+        config = line["config"]
+        rest = {key: value for key, value in line.items() if key != "config"}
+        short.append(rest | {
+            "changes": {key: config[key] for key in dict.fromkeys([*first, *config])
+                        if key in config and not (key in first and same(first[key], config[key]))},
+            "lacks": [key for key in first if key not in config]})
+    return short
+
+
+def same(one: object, other: object) -> bool:
+    """Whether two settings are written alike: 1, 1.0 and true are not."""
+    return json.dumps(one) == json.dumps(other)
+
+
+def whole(line: Line, first: Mapping | None) -> Line:
+    """A line that was written shortened, after one with this configuration."""
+    if first is None:
+        raise ValueError("changes to the configuration of a line before it, and there is none")
+    config = {key: value for key, value in first.items() if key not in line["lacks"]}
+    rest = {key: value for key, value in line.items() if key not in ("changes", "lacks")}
+    return rest | {"config": config | line["changes"]}
+
+
+def unpacked(line: Line, path: Path) -> Run:
+    """A line as a run at this path."""
+    rows = {name: {"id": name, **{key: column[i] for key, column in line["columns"].items()}}
+            for i, name in enumerate(line["ids"])}
+    commands = [[record["command"] for record in line[key]] for key in ("provenance", "training")]
+    return Run(path, line["config"], rows, *commands, line.get("tuning"))
+
+
+def packed(run: Run, root: Path) -> Line:
+    """A run below root as a line."""
+    folder = run.path.relative_to(root).as_posix()
+    config = {key: portable(value, root, key) for key, value in run.config.items()}
+    if "run_dir" in config:
+        config["run_dir"] = f"{config.get('root', root.name)}/{folder}"
+    ids = sorted(run.rows)
+    text = json.dumps({
+        "packed": FORMAT, "run": folder, "config": config,
+        "provenance": history(run.path, root),
+        "training": history(generator_file(run, root).parent, root),
+        "ids": ids, "columns": columns([run.rows[name] for name in ids]),
+    } | ({"tuning": tuning} if (tuning := robustness.of_run(run)) else {}))
+    for word in (word for command in (*run.recorded, *run.trained) for word in command[1:]):
+        if "/" in word:  # folders are named after what was typed (`rtil.runs.results.run_label`)
+            old, new = (typed.lstrip("+~").replace("/", "_").replace(" ", "")
+                        for typed in (word, portable_word(word, root)))
+            text = text.replace(json.dumps(old)[1:-1], json.dumps(new)[1:-1])
+    return json.loads(text)
+
+
+def columns(rows: Sequence[Mapping]) -> dict[str, list]:
+    """{name: a value for each row, or None} of what is a number; others are left out."""
+    found = {}
+    for key in sorted({key for row in rows for key in row} - {"id"}):
+        values = [row.get(key) for row in rows]
+        if all(v is None or (isinstance(v, (int, float)) and not isinstance(v, bool))
+               for v in values) and any(map(is_number, values)):
+            found[key] = [rounded(key, v) if is_number(v) else None for v in values]
+    return found
+
+
+def rounded(key: str, value: float) -> float:
+    """A number of a column with the decimals that it is kept with."""
+    if isinstance(value, int):
+        return value
+    for end, decimals in DECIMALS.items():
+        if key.endswith(end):
+            return round(value, decimals)
+    return float(f"{value:.{DIGITS}g}")
+
+
+def history(run_dir: Path, root: Path) -> list[Line]:
+    """What provenance.json says, a record for each command that worked on a run, last first."""
+    path = run_dir / "provenance.json"
+    if not path.exists():
+        return []
+    last = json.loads(path.read_text())
+    records = [last, *reversed(last.pop("before", ()))]
+    return [{
+        key: [file_name(value[0]), *(portable_word(word, root) for word in value[1:])]
+        if key == "command" else portable(value, root) for key, value in record.items()
+    } for record in records]
+
+
+def portable_word(word: str, root: Path) -> str:
+    """A word of a command line without directories of this machine."""
+    prefixed, equals, value = word.partition("=")
+    if not equals:
+        return str(portable(word, root))
+    key = prefixed.lstrip("+~")
+    if key in PATHS:  # commas divide what a sweep goes through
+        return f"{prefixed}={','.join(map(file_name, value.split(',')))}"
+    return f"{prefixed}={portable(value, root, key)}"
+
+
+def portable(value: object, root: Path, key: str = "") -> object:
+    """A setting without directories of this machine.
+
+    Of the files in PATHS, and of absolute paths, the name is left; the root itself, and what is
+    below it, stays relative as it was given.
+    """
+    if isinstance(value, list):
+        return [portable(entry, root, key) for entry in value]
+    if not isinstance(value, str):
+        return value
+    if key in PATHS:
+        return file_name(value)
+    if key in PLACES:
+        path, base = Path(value), root.resolve()
+        if not path.is_absolute() and ".." not in path.parts:
+            return value
+        if path.resolve().is_relative_to(base):
+            start = root.name if root.is_absolute() or ".." in root.parts else root
+            return (PurePosixPath(start) / path.resolve().relative_to(base)).as_posix()
+        return file_name(value)
+    return file_name(value) if value[:1] in ("/", "~") else ABSOLUTE.sub(
+        lambda match: file_name(match[0]), value)
+
+
+def file_name(path: str) -> str:
+    """The last part of a path."""
+    return PurePosixPath(path.replace("\\", "/")).name or path

@@ -1,0 +1,121 @@
+"""What a training run shows of itself: losses, curves, sample grids. Nothing here changes it."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from tqdm import tqdm
+
+from rtil.latents.family import Family
+from rtil.latents.mixture import Mixture
+from rtil.metrics.image import to_unit
+from rtil.models.generator import Generator
+from rtil.process.replay import Noted
+from rtil.process.rng import seeded
+from rtil.runs import results
+
+GRID_COLUMNS = 8
+
+
+class Terms:
+    """Per-image losses of the steps since the last report, kept on the device until then."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[int, str, tuple[str, ...], Tensor]] = []
+
+    def add(self, step: int, name: str, values: Tensor, members: tuple[str, ...] = ()) -> None:
+        """Notes values (B,) of a term; members[b] names the family member of sample b."""
+        self.seen.append((step, name, members, values.detach()))
+
+    def note(self, step: int, noted: Noted) -> None:
+        """Adds all that a part of a step noted."""
+        for name, values, members in noted:
+            self.add(step, name, values, members)
+
+    def report(self) -> dict[str, float]:
+        """Mean of each term over the steps seen, and forgets them.
+
+        Raises:
+            RuntimeError: a value is not finite; names the step, the term and the member.
+        """
+        sums: dict[str, list[float]] = {}
+        for step, name, members, values in self.seen:
+            values = values.cpu()
+            for b in torch.nonzero(~values.isfinite()).flatten().tolist():
+                member = f" of member {members[b]}" if members else ""
+                raise RuntimeError(
+                    f"train: the loss term {name}{member} is {values[b]:.3g} at step {step}. The "
+                    "last checkpoint is from before it; lower model.lr or rtil.family.sigma."
+                )
+            sums.setdefault(name, []).append(float(values.mean()))
+        self.seen = []
+        return {name: sum(v) / len(v) for name, v in sums.items()}
+
+
+class Board:
+    """Progress bar, log.jsonl and TensorBoard curves of one run.
+
+    Args:
+        run_dir: where log.jsonl and tensorboard/ go; rows past nimg are dropped.
+        nimg: images seen so far.
+        total: images at the end.
+    """
+
+    def __init__(self, run_dir: Path, nimg: int, total: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter  # slow to import
+
+        self.path = run_dir / "log.jsonl"
+        results.mend(self.path, keep=lambda row: row["nimg"] <= nimg)
+        self.writer = SummaryWriter(str(run_dir / "tensorboard"), purge_step=nimg)
+        terminal = sys.stderr.isatty()
+        self.bar = tqdm(
+            total=total, initial=nimg, unit="img", dynamic_ncols=terminal,
+            mininterval=0.5 if terminal else 30,
+        )
+
+    def write(self, nimg: int, step: int, row: dict[str, float]) -> None:
+        """Adds one row of means to every record."""
+        results.append_rows(self.path, [{"nimg": nimg, "step": step, **row}])
+        for name, value in row.items():
+            self.writer.add_scalar(name, value, nimg)
+        self.writer.flush()
+        self.bar.set_postfix({"D/real": f"{row['D/real']:.2f}"}, refresh=False)
+
+    def advance(self, nimg: int) -> None:
+        """Moves the bar to nimg."""
+        self.bar.update(min(nimg, self.bar.total) - self.bar.n)
+
+    def close(self) -> None:
+        """Flushes and closes."""
+        self.writer.close()
+        self.bar.close()
+
+
+@torch.no_grad()
+def grid(family: Family, G: Generator, seed: int, nimg: int, path: Path) -> None:
+    """Saves samples, one row per family member, on seeds that stay the same (paper, Fig. 9)."""
+    from torchvision.utils import save_image  # slow to import
+
+    G.progress(nimg)
+    members = [m for s in family.spaces for m in (s.members if isinstance(s, Mixture) else [s])]
+    rows = []
+    for member in members:
+        latents = member.sample(G, GRID_COLUMNS, seeded("cpu", seed, "grid"))
+        rows.append(to_unit(member.synthesize(G, latents)).cpu())
+    images = torch.cat(rows)
+    scale = max(1, 64 // images.shape[2])
+    images = F.interpolate(images, scale_factor=scale, mode="nearest")
+    save_image(images, path, nrow=GRID_COLUMNS)
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """Peak memory so far: allocated on the GPU, or resident in the process, in MiB."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)

@@ -1,0 +1,53 @@
+"""What an installation holds, and that importing it stays cheap."""
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_every_package_is_listed_for_the_wheel():
+    text = (ROOT / "pyproject.toml").read_text()
+    for init in (ROOT / "rtil").rglob("__init__.py"):
+        name = ".".join(init.parent.relative_to(ROOT).parts)
+        assert f'"{name}"' in text, name
+
+
+def test_no_module_is_longer_than_400_lines():
+    for path in (ROOT / "rtil").rglob("*.py"):
+        assert len(path.read_text().splitlines()) <= 400, path
+
+
+def test_importing_rtil_does_not_import_libraries_that_take_longer_than_torch():
+    """Reading a checkpoint or starting a command must not pay for figures and metrics."""
+    code = ("import sys, rtil.checkpoint, rtil.train, rtil.invert, rtil.models.stylegan2; "
+            "bad = {'tensorboard', 'torchvision', 'lpips', 'torchmetrics',"
+            "'scipy'}; "
+            "print(sorted(bad & sys.modules.keys()))")
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
+                            check=True, cwd=ROOT)
+    assert result.stdout.strip() == "[]"
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_configs_and_works_from_any_directory(tmp_path):
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
+    subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", tmp_path, str(ROOT)], check=True)
+    (wheel,) = tmp_path.glob("rtil-*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    for path in [*(ROOT / "configs").rglob("*.yaml"), *(ROOT / "cuda_ops").glob("*.*")]:
+        assert f"rtil/{path.relative_to(ROOT)}" in names
+    assert "hydra_plugins/rtil_experiment/__init__.py" in names
+    site = tmp_path / "site"
+    zipfile.ZipFile(wheel).extractall(site)
+    code = f"import sys; sys.path.insert(0, {str(site)!r}); from rtil.train import main; main()"
+    arguments = ["scale=tiny", "hardware=cpu", "total_nimg=8", "run_dir=run"]
+    subprocess.run([sys.executable, "-c", code, *arguments], check=True, cwd=tmp_path)
+    assert (tmp_path / "run" / "generator.pt").exists()
+    arguments = ["experiment=fig9_samples", "scale=tiny", "hardware=cpu", "total_nimg=8"]
+    subprocess.run([sys.executable, "-c", code, *arguments], check=True, cwd=tmp_path)
+    assert len([*tmp_path.glob("runs/train/*/generator.pt")]) == 2

@@ -1,0 +1,241 @@
+"""Protocols: each published choice is one key that does what it says and nothing else."""
+
+import re
+from functools import lru_cache
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+from test_inverters import pggan, problem, rngs, stylegan2
+
+from rtil.inversion.selection import Oracle, check_choices, select
+from rtil.inverters import ilo
+from rtil.inverters.ilo import ILO
+from rtil.inverters.multicode import MGANPrior
+from rtil.metrics.image import psnr, to_unit
+from rtil.models.generator import EMPTY
+from rtil.models.unit_range import UnitRange
+from rtil.process.command import CONFIGS
+from rtil.runs import results
+
+PAGE = (Path(__file__).parents[2] / "docs" / "differences.md").read_text(encoding="utf-8")
+BY_PROTOCOL, BY_HAND = PAGE.split("\n## ")[1:3]
+ARMS = [("stylegan2", "ilo", rtil) for rtil in ("vanilla", "ilo", "ilo_mixture")] + [
+    ("pggan", "mgan", rtil) for rtil in ("vanilla", "mgan", "mgan_mixture")]
+CHOICES = [*((arm, "cs") for arm in ARMS[1:]), (ARMS[0], "inpainting"), (ARMS[4], "sr")]
+
+
+@lru_cache
+def composed(entry, *overrides):
+    with initialize_config_dir(CONFIGS, version_base="1.3"):
+        cfg = compose(entry, list(overrides))
+    cfg.image_channels = cfg.image_channels or 3
+    if "phase_nimg" in cfg.model:
+        cfg.model.phase_nimg = None
+    return OmegaConf.to_container(cfg, resolve=True)
+
+
+def words(arm, task, *more):
+    model, inverter, rtil = arm
+    return (f"model={model}", f"inverter={inverter}", f"rtil={rtil}", f"task={task}", *more)
+
+
+def keys_of(section):
+    """{key: text} of the `key=value` words in the sixth column of a section's table."""
+    rows = [line.split("|")[6] for line in section.splitlines() if line.startswith("| ")]
+    pairs = dict(pair for row in rows for pair in re.findall(r"`([\w.]+)=([^`]+)`", row))
+    return {key: text for key, text in pairs.items() if key != "protocol"}
+
+
+def changed(before, after):
+    """Keys in which two configurations differ, but for the node that names the protocol."""
+    a, b = results.flatten(before), results.flatten(after)
+    return {key: b.get(key) for key in a.keys() | b.keys() if a.get(key) != b.get(key)
+            and not key.startswith(("protocol.", "rtil.family.group", "model.discriminator"))}
+
+
+def test_the_default_protocol_is_the_papers_bit_for_bit():
+    for arm, task in (CHOICES[0], CHOICES[-1]):
+        assert composed("invert", *words(arm, task)) == composed(
+            "invert", *words(arm, task, "protocol=paper"))
+    assert composed("train", "model=pggan") == composed("train", "model=pggan", "protocol=paper")
+    folder = Path(CONFIGS) / "protocol"
+    assert set(OmegaConf.load(folder / "paper.yaml")) == {"protocol"}
+    assert not [*folder.glob("*/paper_*")]
+
+
+def test_the_authors_protocol_sets_exactly_the_keys_that_the_page_lists():
+    listed = {key: yaml.safe_load(text) for key, text in keys_of(BY_PROTOCOL).items()}
+    found = {}
+    for arm, task in CHOICES:
+        found |= changed(*(composed("invert", *words(arm, task, f"protocol={name}"))
+                           for name in ("paper", "authors")))
+    assert found == listed
+    training = changed(composed("train", "model=pggan"),
+                       composed("train", "model=pggan", "protocol=authors"))
+    assert training == {"model.stddev_group": None}
+    assert not changed(composed("train"), composed("train", "protocol=authors"))
+
+
+@pytest.mark.parametrize("key", [*keys_of(BY_PROTOCOL), *keys_of(BY_HAND)])
+def test_every_key_of_the_page_exists(key):
+    trees = [composed("invert", *words(arm, "cs")) for arm in (ARMS[1], ARMS[4])]
+    trees += [composed("train", f"model={m}", f"rtil={r}") for m, _, r in (ARMS[1], ARMS[4])]
+    assert any(key in results.flatten(tree) for tree in trees)
+
+
+@pytest.mark.parametrize("pair", keys_of(BY_PROTOCOL).items())
+def test_a_key_typed_alone_changes_itself_alone(pair):
+    key, text = pair
+    arm = ARMS[4] if key.startswith(("inverter.lr", "model")) else ARMS[1]
+    before = composed("invert", *words(arm, "cs"))
+    assert set(changed(before, composed("invert", *words(arm, "cs", f"{key}={text}")))) == {key}
+
+
+def test_only_the_authors_protocol_selects_by_an_oracle():
+    for path in Path(CONFIGS).rglob("*.yaml"):
+        text = re.sub(r"#.*", "", path.read_text())
+        if "experiment" not in path.parts and "oracle" in text.replace("what: oracle", ""):
+            assert path.name in ("authors_ilo.yaml", "authors_mgan.yaml")
+
+
+def test_a_protocol_is_part_of_what_identifies_a_run():
+    given = words(ARMS[4], "cs")
+    paper, authors = (composed("invert", *given, f"protocol={n}") for n in ("paper", "authors"))
+    names = {name: results.run_label("invert", cfg, [*given, f"protocol={name}"])
+             for name, cfg in (("paper", paper), ("authors", authors))}
+    assert names["paper"] == results.run_label("invert", paper, given)
+    assert names["authors"] == f"{names['paper']},protocol=authors"
+    differs = results.differing_keys(paper, authors, results.FREE_INVERT)
+    assert {line.partition(":")[0] for line in differs} >= {
+        "selection", "task.scale", "inverter.lr_code"}
+
+
+def test_a_training_run_is_named_after_the_keys_that_its_protocol_sets():
+    typed = ["model=pggan", "model.stddev_group=null"]
+    ways = (typed, ["model=pggan", "protocol=authors"], [*typed, "protocol=authors"])
+    labels = [results.run_label("train", composed("train", *given), given) for given in ways]
+    assert len(set(labels)) == 1 and labels[0].endswith(",model.stddev_group=null")
+    same = [results.run_label("train", composed("train", *given), given)
+            for given in ([], ["protocol=authors"])]
+    assert same[0] == same[1]
+    for kind in ("train", "invert"):  # what an earlier version wrote has no protocol
+        old = {k: v for k, v in composed("invert").items() if k != "protocol"}
+        assert results.run_label(kind, old, []) == results.run_label(kind, composed("invert"), [])
+    line = results.training_command(composed("invert", "protocol=authors"), ["protocol=authors"])
+    assert line == "python -m rtil.train protocol=authors"
+
+
+@pytest.mark.parametrize(("settings", "named"), [
+    (("oracel", "signed", "ilo", {"name": "paper"}), "selection=oracel .* best, last, oracle"),
+    (("best", "bytes", "ilo", {"name": "paper"}), "target_range=bytes .* signed, unit"),
+    (("best", "signed", "csgm", {"name": "authors", "inverters": ["ilo", "mgan"]}),
+     "protocol=authors has no inverter=csgm, only ilo and mgan"),
+])
+def test_choices_that_a_protocol_cannot_make_are_refused(settings, named):
+    with pytest.raises(ValueError, match=named):
+        check_choices(*settings)
+
+
+def test_without_keep_rgb_a_stage_starts_from_what_the_blocks_before_did_not_draw():
+    """By hand: the image of block 1 is left out where block 2 is entered, and nothing else is."""
+    G = stylegan2()
+    A, y, loss, _ = problem(2)
+    first = ILO(steps=[6], fit_samples=200).invert(G, A, y, loss, rngs("ab")).latents
+    state = G.step(2, G.step(1, EMPTY, first.w, first.noise), first.w, first.noise)
+    image = G.image(G.run(first.w, first.noise, 2, state=state._replace(rgb=None)), first.w)
+    whole = G.image(G.run(first.w, first.noise, 2, state=state), first.w)
+    for keep, begun in ((False, image), (True, whole)):
+        found = ILO(steps=[6, 1], keep_rgb=keep, fit_samples=200).invert(G, A, y, loss, rngs("ab"))
+        torch.testing.assert_close(found.history[7], loss(A(begun), y))
+    assert not torch.allclose(image, whole)
+
+
+@pytest.mark.parametrize("stages", [1, 2])
+def test_the_geodesic_term_acts_in_the_leading_stages_alone(monkeypatch, stages):
+    G = stylegan2()
+    A, y, loss, _ = problem(1)
+    kept, minimise = [], ilo.minimise
+    monkeypatch.setattr(ilo, "minimise", lambda render, *args, **more: (
+        kept.append(render()[1]) or minimise(render, *args, **more)))
+    ILO(steps=[1, 1, 1], geodesic_stages=stages, fit_samples=200).invert(
+        G, A, y, loss, rngs("a"))
+    assert [penalty is not None for penalty in kept] == [k < stages for k in range(3)]
+    assert all(float(penalty) > 0 for penalty in kept[:stages])
+
+
+def test_the_best_of_a_stage_forgets_the_stages_before_and_changes_no_iterate():
+    """Dropping the image at the cut makes a later stage worse than the best of the first."""
+    G = stylegan2()
+    A, y, loss, _ = problem(2)
+    settings = {"steps": [20, 2], "keep_rgb": False, "fit_samples": 200}
+    runs, shown = [], []
+    for per_stage in (False, True):
+        seen = []
+        runs.append(ILO(**settings, best_per_stage=per_stage).invert(
+            G, A, y, loss, rngs("ab"), watch=lambda x, seen=seen: seen.append(x)))
+        shown.append(torch.stack(seen))
+    whole, last = runs
+    assert torch.equal(whole.history, last.history) and torch.equal(whole.last, last.last)
+    torch.testing.assert_close(whole.loss, whole.history.amin(0))
+    torch.testing.assert_close(last.loss, last.history[21:].amin(0))
+    assert (last.loss > whole.loss).all()
+    torch.testing.assert_close(loss(A(last.image), y), last.loss)
+    assert len(shown[0]) == 24 and torch.equal(shown[0][21:], shown[1])
+
+
+@pytest.mark.parametrize("make", [stylegan2, pggan])
+def test_a_unit_range_is_the_published_loss_of_the_generators_own_values(make):
+    """|A (2 G - 1) - A x|^2 / 4 m is |A G - A (x + 1) / 2|^2 / m, the same network drawn."""
+    G = make()
+    unit = UnitRange(G)
+    A, y, loss, x = problem(3)
+    loss.mse_weight = 0.25
+    z0 = torch.randn((3, G.z_dim), generator=torch.Generator().manual_seed(1)).double()
+    published = (A(G(z0)) - A((x + 1) / 2)).square().flatten(1).mean(1)
+    torch.testing.assert_close(loss(A(unit(z0)), y), published)
+    torch.testing.assert_close((unit(z0) + 1) / 2, G(z0))
+    assert [p.data_ptr() for p in unit.parameters()] == [p.data_ptr() for p in G.parameters()]
+    w = G.map(z0)
+    cut = unit.step(1, EMPTY, w, None)
+    assert torch.equal(cut.x, G.step(1, EMPTY, w, None).x) and unit.shapes == G.shapes
+    torch.testing.assert_close(unit.image(unit.run(w, start=1, state=cut), w), unit(z0))
+
+
+def test_alpha_starts_at_the_same_number_everywhere():
+    """The codes' sum, weighted 1/256: by hand, that of the first iterate."""
+    G, (A, y, loss, _) = pggan(), problem(1)
+    seen = []
+    MGANPrior(1, 4, 2, alpha_init=1 / 256).invert(G, A, y, loss, rngs("a"), watch=seen.append)
+    codes = torch.randn((4, G.z_dim), generator=rngs("a")[0]).double()
+    mixed = sum(G.run(codes[n : n + 1], stop=2).x for n in range(4)) / 256
+    image = G.image(G.run(codes[:1], start=2, state=EMPTY._replace(x=mixed)), None)
+    torch.testing.assert_close(seen[0], image, rtol=1e-6, atol=1e-7)
+
+
+def test_an_oracle_keeps_each_images_closest_iterate_and_selection_takes_it():
+    G = stylegan2()
+    A, y, loss, x = problem(3)
+    seen, oracle = [], Oracle(to_unit(x), keep=True)
+
+    def watch(image):
+        seen.append(image)
+        oracle(image)
+
+    found = ILO(steps=[15, 5], keep_rgb=False, fit_samples=200).invert(
+        G, A, y, loss, rngs("abc"), watch)
+    scores = torch.stack([psnr(to_unit(image), to_unit(x)) for image in seen])
+    best = scores.argmax(0)
+    chosen = select("oracle", found, oracle, A, y, loss)
+    for b in range(3):
+        assert torch.equal(chosen.image[b], seen[best[b]][b])
+    torch.testing.assert_close(oracle.best, scores.amax(0).float(), check_dtype=False)
+    torch.testing.assert_close(chosen.loss, loss(A(chosen.image), y))
+    assert torch.equal(chosen.last, found.last)
+    assert select("best", found, oracle, A, y, loss) is found
+    last = select("last", found, oracle, A, y, loss)
+    assert torch.equal(last.image, found.last) and torch.equal(last.loss, found.last_loss)
+    assert Oracle(to_unit(x)).image is None

@@ -1,0 +1,397 @@
+"""Laws of training: resuming, several processes, what is refused and what survives."""
+
+import copy
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import types
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+import torch
+import yaml
+from conftest import KARRAS
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+from PIL import Image
+
+from rtil import checkpoint, train
+from rtil.latents.additive import Additive
+from rtil.process import replay
+from rtil.process.command import CONFIGS
+from rtil.process.device import start
+from rtil.process.instantiate import instantiate
+from rtil.training.monitor import Terms
+
+TINY = ("scale=tiny", "hardware=cpu", "hardware.threads=1", "data.num_train=64")
+ARMS = [("stylegan2", "vanilla"), ("stylegan2", "ilo"), ("stylegan2", "ilo_mixture"),
+        ("pggan", "vanilla"), ("pggan", "mgan"), ("pggan", "mgan_mixture"), ("pggan", "ilo")]
+CHOICES = [f"+model.generator.{key}={value}" for key, value in KARRAS.items()]
+
+
+def config(*overrides):
+    with initialize_config_dir(CONFIGS, version_base="1.3"):
+        return compose("train", [*TINY, *overrides])
+
+
+def run(run_dir, *overrides):
+    train.train(config(f"run_dir={run_dir}", *overrides))
+    return run_dir
+
+
+def command(*args, **options):
+    return subprocess.Popen(
+        [sys.executable, "-m", *args], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, **options,
+    )
+
+
+def weights(run_dir):
+    content = checkpoint.load(checkpoint.latest(Path(run_dir)))
+    return {k: content[k] for k in ("G", "D", "G_ema", "objective", "G_optim", "D_optim")}
+
+
+def assert_equal_trees(a, b):
+    if isinstance(a, torch.Tensor):
+        assert torch.equal(a, b)
+    elif isinstance(a, dict):
+        assert a.keys() == b.keys()
+        for key in a:
+            assert_equal_trees(a[key], b[key])
+    elif isinstance(a, (list, tuple)):
+        assert len(a) == len(b)
+        for x, y in zip(a, b):
+            assert_equal_trees(x, y)
+    else:
+        assert a == b
+
+
+@pytest.mark.parametrize(("model", "rtil", "more"), [
+    *((model, rtil, ()) for model, rtil in ARMS), ("pggan", "mgan_mixture", CHOICES),
+    ("pggan_r1", "mgan_mixture", ()),
+])
+def test_stopped_and_resumed_equals_uninterrupted_bit_for_bit(tmp_path, model, rtil, more):
+    choice = (f"model={model}", f"rtil={rtil}", "total_nimg=64", *more)
+    if model == "pggan":  # growing is a function of the length, so it is given
+        choice += ("model.phase_nimg=[16,16,32]",)
+    whole = run(tmp_path / "whole", *choice)
+    run(tmp_path / "parts", *choice, "total_nimg=24")
+    parts = run(tmp_path / "parts", *choice)
+    assert_equal_trees(weights(whole), weights(parts))
+    logs = [
+        [{k: v for k, v in json.loads(line).items() if "/" in k or k == "nimg"}
+         for line in (d / "log.jsonl").read_text().splitlines()] for d in (whole, parts)
+    ]
+    assert logs[0][-1]["nimg"] == logs[1][-1]["nimg"] == 64
+
+
+def test_training_moves_every_weight_and_the_average_follows(tmp_path):
+    run_dir = run(tmp_path / "run", "rtil=ilo", "total_nimg=32")
+    torch.manual_seed(0)
+    content = checkpoint.load(checkpoint.latest(run_dir))
+    start = instantiate(content["config"]["model"]["generator"]).state_dict()
+    for name, value in content["G"].items():
+        if not name.startswith("noise_"):
+            assert not torch.equal(value, start[name]), name
+    gap = sum((content["G"][n] - v).square().sum() for n, v in start.items())
+    lag = sum((content["G_ema"][n] - v).square().sum() for n, v in start.items())
+    assert 0 < lag < gap
+
+
+def test_first_ema_step_is_the_weighted_mean(tmp_path):
+    cfg = config(f"run_dir={tmp_path / 'r'}", "total_nimg=8", "model.ema_decay=0.75")
+    train.train(cfg)
+    content = checkpoint.load(checkpoint.latest(tmp_path / "r"))
+    torch.manual_seed(0)
+    start = instantiate(content["config"]["model"]["generator"]).state_dict()
+    for name, value in content["G_ema"].items():
+        want = 0.75 * start[name] + 0.25 * content["G"][name]
+        torch.testing.assert_close(value, want, rtol=1e-5, atol=1e-6)
+
+
+def test_adam_has_the_lazy_regularisation_correction():
+    cfg = config("rtil=ilo")
+    train.validate(cfg)
+    cfg.image_channels = 1
+    whole = OmegaConf.to_container(cfg, resolve=True)
+    state = train.build_state(whole, instantiate(whole["rtil"]["family"]), start("cpu", 1))
+    for optim, every in ((state.G_optim, 4), (state.D_optim, 16)):
+        share = every / (every + 1)
+        group = optim.param_groups[0]
+        assert group["lr"] == pytest.approx(0.002 * share)
+        assert group["betas"] == pytest.approx((0.0, 0.99**share))
+    assert len(state.objective.path_mean_0) == 1  # one running mean a member
+
+
+def test_growing_trains_each_resolution_for_an_equal_number_of_steps():
+    cfg = config("model=pggan", "rtil=vanilla", "batch=[32,16,8]", "total_nimg=5600")
+    train.validate(cfg)
+    phases = OmegaConf.to_container(cfg)["model"]["phase_nimg"]
+    assert phases == [3200, 1600, 800]
+    whole = {"batch": [32, 16, 8], "model": {"phase_nimg": phases}}
+    edges = [0, 3199, 3200, 4799, 4800, 5599, 9999]
+    assert [train.batch_at(whole, n) for n in edges] == [32, 32, 16, 16, 8, 8, 8]
+
+
+def test_real_images_are_cropped_flipped_and_shrunk_as_asked():
+    G = instantiate({
+        "_target_": "rtil.models.pggan.PGGANGenerator", "resolution": 8,
+        "channels": {4: 2, 8: 2}, "image_channels": 1, "z_dim": 4, "phase_nimg": [8, 8],
+    })
+    images = torch.arange(4 * 10 * 10).reshape(4, 1, 10, 10).remainder(251).byte()
+    rng = torch.Generator().manual_seed(0)
+    x = train.prepare(images, 8, G, False, rng)
+    G.progress(0)
+    small = train.prepare(images, 8, G, False, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(small, torch.nn.functional.avg_pool2d(x, 2))
+    full = images.float() / 127.5 - 1
+    places = [[(full[b, 0, i : i + 8, j : j + 8] - x[b, 0]).abs().max() < 1e-6
+               for i in range(3) for j in range(3)] for b in range(4)]
+    assert all(sum(p) == 1 for p in places)
+    G.progress(99)
+    same = images[:, :, :8, :8]
+    mirrored = train.prepare(same, 8, G, True, rng)
+    straight = same.float() / 127.5 - 1
+    flipped = [torch.equal(m, s.flip(2)) for m, s in zip(mirrored, straight)]
+    kept = [torch.equal(m, s) for m, s in zip(mirrored, straight)]
+    assert all(a != b for a, b in zip(flipped, kept))
+
+
+@pytest.mark.parametrize(
+    "kind", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
+def test_a_signal_writes_a_checkpoint_and_the_same_command_goes_on(tmp_path, kind):
+    args = ["rtil.train", *TINY, f"run_dir={tmp_path / 'run'}", "total_nimg=4000",
+            "checkpoint_every=100000", "log_every=1"]
+    process = command(*args)
+    log = tmp_path / "run" / "log.jsonl"
+    while process.poll() is None and not (log.exists() and log.stat().st_size):
+        time.sleep(0.1)
+    process.send_signal(kind)
+    output = process.communicate(timeout=300)[0]
+    assert process.returncode == 128 + kind, output
+    stopped = checkpoint.load(checkpoint.latest(tmp_path / "run"))["nimg"]
+    assert 0 < stopped < 4000
+    run(tmp_path / "run", f"total_nimg={stopped + 8}", "checkpoint_every=100000", "log_every=1")
+    run(tmp_path / "whole", f"total_nimg={stopped + 8}", "checkpoint_every=100000")
+    assert_equal_trees(weights(tmp_path / "whole"), weights(tmp_path / "run"))
+
+
+def test_two_processes_end_with_identical_weights(tmp_path):
+    script = tmp_path / "ranks.py"
+    script.write_text(
+        "import os, sys, torch\n"
+        "from rtil import train\n"
+        "kept = {}\n"
+        "loop = train.loop\n"
+        "def keep(config, rt, data, family, state, *rest):\n"
+        "    kept['state'] = state\n"
+        "    return loop(config, rt, data, family, state, *rest)\n"
+        "train.loop = keep\n"
+        "sys.path[:0] = sys.argv.pop(1).split(os.pathsep)\n"
+        "from test_train import config\n"
+        "train.train(config(*sys.argv[2:]))\n"
+        "parts = {n: p.state_dict() for n, p in kept['state']._asdict().items()}\n"
+        "torch.save(parts, sys.argv[1] + os.environ['RANK'])\n"
+    )
+    process = command(
+        "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script),
+        os.pathsep.join(map(str, Path(__file__).parents[:2])), str(tmp_path / "rank"), "rtil=ilo_mixture",
+        f"run_dir={tmp_path / 'run'}", "total_nimg=64",
+    )
+    output = process.communicate(timeout=300)[0]
+    assert process.returncode == 0, output
+    a, b = (torch.load(tmp_path / f"rank{r}", weights_only=True) for r in (0, 1))
+    assert_equal_trees(a, b)
+    assert_equal_trees(a["G"], weights(tmp_path / "run")["G"])
+
+
+@pytest.mark.parametrize(("overrides", "words"), [
+    (("resolution=24",), "24 is not a power of two"),
+    (("scale.stylegan2.channels=4:8",), "no table of whole numbers"),
+    (("batch=0",), "batch=0"),
+    (("batch=many",), "batch=many must be a whole number"),
+    (("total_nimg=0",), "total_nimg=0"),
+    (("model=linear",), "rtil.theory"),
+    (("scale.depths=[0,9]",), "depth=9"),
+    (("rtil.family.weights=[1]",), "weights"),
+    (("rtil.family.sigma=-1",), "sigma=-1"),
+    (("rtil=mgan",), "model=pggan"),
+    (("model=pggan", "rtil=vanilla", "model.phase_nimg=[1,2]"), "phase_nimg"),
+    (("model=pggan", "rtil=vanilla", "batch=[8,8]"), "growing phases"),
+    (("image_channels=2",), "image_channels=2"),
+    (("data=folder",), "data.path"),
+    (("data=folder", "data.path=nowhere"), "nowhere"),
+    (("data.num_train=4",), "4 images"),
+    (("hardware.device=tpu",), "tpu"),
+    (("hardware.precision=fp16",), "hardware.precision='fp16' must be fp32 or bf16"),
+    (("hardware.ops=fast",), "impl='fast' must be one of auto, cuda, reference"),
+    (("hardware.ops=cuda",), "hardware.ops=cuda, but on the CPU"),
+])
+def test_bad_settings_are_refused_before_a_directory_is_made(tmp_path, overrides, words):
+    with pytest.raises((ValueError, FileNotFoundError, RuntimeError), match=words):
+        train.train(config("root=" + str(tmp_path), *overrides))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_directory_of_another_run_is_refused_by_key(tmp_path):
+    run(tmp_path / "run", "total_nimg=8")
+    before = (tmp_path / "run" / "config.yaml").read_bytes()
+    with pytest.raises(ValueError, match=r"model\.lr: 0\.002 there, 0\.01 here"):
+        run(tmp_path / "run", "model.lr=0.01")
+    assert (tmp_path / "run" / "config.yaml").read_bytes() == before
+
+
+def test_training_images_may_move_and_do_not_change(tmp_path):
+    faces, choice = tmp_path / "faces", ("data=folder", "data.num_train=8", "data.num_val=2",
+                                         "data.num_test=2")
+    faces.mkdir()
+    for i in range(12):
+        Image.new("L", (16, 16), 20 * i).save(faces / f"{i:02d}.bmp")
+    run(tmp_path / "run", *choice, f"data.path={faces}", "total_nimg=8")
+    moved = faces.rename(tmp_path / "moved")
+    run(tmp_path / "run", *choice, f"data.path={moved}", "total_nimg=16")
+    for path in moved.iterdir():  # of equal sizes
+        Image.new("L", (16, 16), 5).save(path)
+    with pytest.raises(ValueError, match=r"split_files: '8 files(?s:.*)data\.path"):
+        run(tmp_path / "run", *choice, f"data.path={moved}", "total_nimg=24")
+
+
+def test_a_loss_that_is_not_finite_stops_and_the_last_checkpoint_stays(tmp_path, monkeypatch):
+    choice = ("rtil=ilo", "checkpoint_every=8", "log_every=1")
+    run(tmp_path / "run", *choice, "total_nimg=16")
+    path = checkpoint.latest(tmp_path / "run")
+    sample = Additive.sample
+
+    def poisoned(self, *args):
+        latents = sample(self, *args)
+        if self.depth == 2:
+            latents.add[2][0] = float("nan")
+        return latents
+
+    monkeypatch.setattr(Additive, "sample", poisoned)
+    words = r"D/fake G\^2 of member G\^2 is nan at step 2"
+    with pytest.raises(RuntimeError, match=words):
+        run(tmp_path / "run", *choice, "total_nimg=64")
+    assert checkpoint.latest(tmp_path / "run") == path
+
+
+def test_terms_name_what_is_not_finite():
+    terms = Terms()
+    terms.add(7, "D/fake family", torch.tensor([1.0, 2.0]), ("G^0", "G^1"))
+    terms.add(8, "D/fake family", torch.tensor([3.0, float("nan")]), ("G^0", "G^1"))
+    with pytest.raises(RuntimeError, match=r"D/fake family of member G\^1 is nan at step 8"):
+        terms.report()
+    terms = Terms()
+    terms.add(7, "D/real", torch.tensor([1.0, 2.0]))
+    terms.add(8, "D/real", torch.tensor([3.0, 6.0]))
+    assert terms.report() == {"D/real": 3.0}
+    assert terms.report() == {}
+
+
+def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path, monkeypatch):
+    run(tmp_path / "run", "total_nimg=16")
+    path = checkpoint.latest(tmp_path / "run")
+    before = path.read_bytes()
+
+    def full(content, file):
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(RuntimeError, match="No space left"):
+        run(tmp_path / "run", "total_nimg=32")
+    monkeypatch.undo()
+    assert checkpoint.latest(tmp_path / "run") == path and path.read_bytes() == before
+    assert not list((tmp_path / "run").glob(".*tmp*"))
+    run(tmp_path / "run", "total_nimg=32")
+    assert checkpoint.load(checkpoint.latest(tmp_path / "run"))["nimg"] == 32
+
+
+def test_a_truncated_checkpoint_is_named(tmp_path):
+    run(tmp_path / "run", "total_nimg=16")
+    path = checkpoint.latest(tmp_path / "run")
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(ValueError, match=path.name):
+        run(tmp_path / "run", "total_nimg=32")
+
+
+def test_only_the_newest_checkpoints_are_kept_and_records_are_complete(tmp_path):
+    run_dir = run(tmp_path / "run", "total_nimg=48", "checkpoint_every=8", "log_every=2")
+    names = sorted(p.name for p in run_dir.glob("checkpoint-*.pt"))
+    assert names == ["checkpoint-0000000040.pt", "checkpoint-0000000048.pt"]
+    rows = [json.loads(line) for line in (run_dir / "log.jsonl").read_text().splitlines()]
+    assert [row["nimg"] for row in rows] == [8, 16, 24, 32, 40, 48]
+    assert all(row["images_per_second"] > 0 and row["peak_memory_mb"] > 0 for row in rows)
+    assert {"D/real", "G/loss G^0", "G/loss G^2", "D/fake G^1"} <= rows[-1].keys()
+    saved = yaml.safe_load((run_dir / "config.yaml").read_text())
+    assert saved["image_channels"] == 1 and saved["rtil"]["family"]["depths"] == [0, 1, 2]
+    record = json.loads((run_dir / "provenance.json").read_text())
+    assert record["torch"] == torch.__version__ and record["ops"]
+    assert list((run_dir / "tensorboard").iterdir())
+
+
+def test_sample_grid_has_a_row_for_every_member(tmp_path):
+    run_dir = run(tmp_path / "run", "rtil=ilo_mixture", "total_nimg=8")
+    image = Image.open(run_dir / "samples-0000000008.png")
+    assert image.size == (8 * 66 + 2, 3 * 66 + 2)  # 8 columns, G^0 .. G^2, padding of 2
+
+
+class ByHand(replay.Recorder):
+    """A recorder whose graphs run the recorded part again: what it closed over stays."""
+
+    replays: ClassVar[list[int]] = []
+
+    def __init__(self, rng, enabled):
+        super().__init__(rng, False)
+        self.enabled = True
+
+    def run(self, part):
+        return part()
+
+    def record(self, part):
+        noted = []
+
+        class Graph:
+            def replay(self):
+                ByHand.replays.append(1)
+                for place, (_, values, _) in zip(noted, part(), strict=True):
+                    place[1].copy_(values)
+
+        state = self.rng.get_state()
+        copies = [copy.deepcopy(part.__closure__[i].cell_contents)
+                  for i in range(len(part.__closure__))]
+        names = part.__code__.co_freevars
+        dry = types.FunctionType(part.__code__, part.__globals__, closure=tuple(
+            types.CellType(self.rng if name == "rng" else value)
+            for name, value in zip(names, copies)))
+        noted += dry()  # shapes and members, on copies: recording computes nothing
+        self.rng.set_state(state)
+        return Graph(), noted
+
+
+@pytest.mark.parametrize(("model", "rtil"), [
+    *(pytest.param(*arm, marks=pytest.mark.slow) for arm in ARMS if "mixture" not in arm[1]),
+    *(arm for arm in ARMS if "mixture" in arm[1]),
+])
+def test_what_a_recorded_part_is_known_by_decides_what_it_computes(
+    tmp_path, monkeypatch, model, rtil
+):
+    choice = [f"model={model}", f"rtil={rtil}", "total_nimg=240", "log_every=1"]
+    if model == "stylegan2":
+        choice += ["model.objective.r1_every=3", "model.objective.path_every=2"]
+    run(tmp_path / "plain", *choice)
+    monkeypatch.setattr(train, "Recorder", ByHand)
+    ByHand.replays.clear()
+    run(tmp_path / "recorded", *choice)
+    assert len(ByHand.replays) > 20
+    assert_equal_trees(weights(tmp_path / "plain"), weights(tmp_path / "recorded"))
+    plain, recorded = ([json.loads(line) for line in (tmp_path / name / "log.jsonl").open()]
+                       for name in ("plain", "recorded"))
+    measured = {"images_per_second", "peak_memory_mb", "seconds"}
+    for a, b in zip(plain, recorded, strict=True):
+        assert {k: v for k, v in a.items() if k not in measured} == {
+            k: v for k, v in b.items() if k not in measured}
