@@ -1,0 +1,84 @@
+"""Tiny trainings and inversions of every arm give what version 0.1 gave.
+
+Bit for bit where torch and the processor's instructions are those of the pinned run, elsewhere up
+to rounding, which adversarial training magnifies over its steps.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+
+from rtil import invert, train
+from rtil.process.command import CONFIGS
+from rtil.runs import results
+
+COMMON = ("scale=tiny", "hardware=cpu", "hardware.threads=1", "data.num_train=64")
+PINNED = json.loads((Path(__file__).parents[1] / "golden/tiny_runs.json").read_text())
+MEASURED = ("seconds", "images_per_second", "peak_memory_mb")
+SAME_MACHINE = (PINNED["torch"], PINNED["cpu"]) == (
+    torch.__version__,
+    torch.backends.cpu.get_cpu_capability(),
+)
+
+
+def composed(command, words):
+    with initialize_config_dir(CONFIGS, version_base="1.3"):
+        return compose(command, words)
+
+
+def digest(x):
+    return hashlib.sha256(x.contiguous().numpy().tobytes()).hexdigest()[:16]
+
+
+def assert_pinned(found, pinned, loose):
+    """Two rows: equal on the pinned machine, else numbers within `loose`."""
+    assert found.keys() == pinned.keys()
+    for key, value in pinned.items():
+        number = isinstance(value, float) and not SAME_MACHINE
+        expected = pytest.approx(value, rel=loose, abs=loose) if number else value
+        if SAME_MACHINE or number:
+            assert found[key] == expected, key
+
+
+@pytest.fixture(scope="module")
+def generators(tmp_path_factory):
+    """{(model, family): its generator.pt}, trained once."""
+    root = tmp_path_factory.mktemp("pinned")
+    files = {}
+    for arm in PINNED["trainings"]:
+        model, family = arm.split()
+        run_dir = root / f"{model}-{family}"
+        words = [*COMMON, f"model={model}", f"rtil={family}", "total_nimg=48"]
+        train.train(composed("train", [*words, f"run_dir={run_dir}"]))
+        files[model, family] = run_dir / "generator.pt"
+    return files
+
+
+@pytest.mark.parametrize("arm", PINNED["trainings"])
+def test_a_training_is_the_pinned_one(generators, arm):
+    pinned, file = PINNED["trainings"][arm], generators[tuple(arm.split())]
+    weights = torch.load(file, weights_only=True)["G_ema"]
+    assert weights.keys() == pinned["weights"].keys()
+    for name, (sha, norm) in pinned["weights"].items():
+        if SAME_MACHINE:
+            assert digest(weights[name]) == sha, name
+        assert float(weights[name].double().norm()) == pytest.approx(norm, rel=1e-2, abs=1e-3)
+    log = results.read_rows(file.parent / "log.jsonl")
+    for row, before in zip(log, pinned["log"], strict=True):
+        assert_pinned({k: v for k, v in row.items() if k not in MEASURED}, before, 0.1)
+
+
+@pytest.mark.parametrize("number", range(len(PINNED["inversions"])))
+def test_an_inversion_is_the_pinned_one(generators, tmp_path, number):
+    pinned = PINNED["inversions"][number]
+    model, family = pinned["model"], pinned["rtil"]
+    words = [*COMMON, f"model={model}", f"rtil={family}", *pinned["overrides"],
+             f"generator={generators[model, family]}", "num_images=3", "yardstick.num_train=40",
+             "pictures=false", f"run_dir={tmp_path}"]  # fmt: skip
+    rows = results.result_rows(invert.invert(composed("invert", words), words))
+    for row, before in zip(rows, pinned["rows"], strict=True):
+        assert_pinned({k: v for k, v in row.items() if k not in MEASURED}, before, 0.5)

@@ -1,0 +1,27 @@
+"""The tables of every committed results file stay as they were, number by number."""
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from rtil import report
+from rtil.process.command import CONFIGS
+
+ROOT = Path(__file__).parents[2]
+PINNED = json.loads(gzip.decompress((ROOT / "tests/golden/tables.json.gz").read_bytes()))
+
+
+def test_every_results_file_is_pinned():
+    assert {path.stem for path in (ROOT / "results").glob("*.jsonl")} == PINNED.keys()
+
+
+@pytest.mark.parametrize("name", sorted(PINNED))
+def test_the_table_of_a_results_file_is_the_pinned_one(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)  # rows name the file as it was typed
+    with initialize_config_dir(CONFIGS, version_base="1.3"):
+        cfg = compose("report", [f"results=results/{name}.jsonl", f"out={tmp_path}"])
+    report.report(cfg)
+    assert json.loads((tmp_path / "table.json").read_text()) == PINNED[name]
