@@ -21,8 +21,6 @@ from rtil.process.instantiate import instantiate
 CHECKPOINT, EXPORT = "rtil-checkpoint-1", "rtil-generator-1"
 
 
-
-
 def save(content: dict, path: Path) -> None:
     """Writes content to path; on any failure the file that was there before survives.
 

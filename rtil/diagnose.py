@@ -1,8 +1,8 @@
 """Why a generator inverts as it does: `python -m rtil.diagnose generator=FILE`.
 
-Three tables, one figure and a json: the scale of every block's features (`rtil.diagnosis.reach`), how far
-each depth of ILO reaches and what happens where a stage hands over, and how close the samples of
-each family member are to real images (`rtil.metrics.samples`).
+Three tables, one figure and a json: the scale of every block's features (`rtil.diagnosis.reach`),
+how far each depth of ILO reaches and what happens where a stage hands over, and how close the
+samples of each family member are to real images (`rtil.metrics.samples`).
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ READING = (
     "k takes over, before its first step. Frechet distance of random convolutional features: no "
     "FID, compare at the same data and n alone; the row of training images is what other real "
     "images get. Recall of scattered samples is high, for their balls are wide: read it beside "
-    "precision.")
+    "precision."
+)
 
 
 def diagnose(cfg: DictConfig, overrides: Sequence[str] | None = None) -> Path:
@@ -63,11 +64,15 @@ def diagnose(cfg: DictConfig, overrides: Sequence[str] | None = None) -> Path:
     """
     if overrides is None:
         overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else ()
-    check_numbers("diagnose", cfg, {"num_samples": 8, "dims": 1, "neighbours": 1, "bootstrap": 2,
-                                    "stage_steps": 1})
+    check_numbers(
+        "diagnose",
+        cfg,
+        {"num_samples": 8, "dims": 1, "neighbours": 1, "bootstrap": 2, "stage_steps": 1},
+    )
     if cfg.inverter.name != "ilo":
-        raise ValueError(f"diagnose: inverter={cfg.inverter.name} has no stages to look at; it "
-                         "must be ilo.")
+        raise ValueError(
+            f"diagnose: inverter={cfg.inverter.name} has no stages to look at; it must be ilo."
+        )
     invert.check_settings(cfg)
     rt = start(**cfg.hardware)
     path, digest, G, trained = invert.load(cfg, overrides)
@@ -83,10 +88,15 @@ def diagnose(cfg: DictConfig, overrides: Sequence[str] | None = None) -> Path:
     real, training = images(config, G, trained)
     scales = blocks(G, spaces, config)
     found = {
-        "generator": str(path), "generator_sha256": digest, "rtil": config["rtil"]["name"],
-        "blocks": scales, "depths": reach(G, inverter, real, spaces, scales, config),
+        "generator": str(path),
+        "generator_sha256": digest,
+        "rtil": config["rtil"]["name"],
+        "blocks": scales,
+        "depths": reach(G, inverter, real, spaces, scales, config),
         "members": members(G, spaces, real, training, config),
-        "settings": config, "inverter": asdict(inverter), "provenance": provenance(rt),
+        "settings": config,
+        "inverter": asdict(inverter),
+        "provenance": provenance(rt),
     }
     place.mkdir(parents=True, exist_ok=True)
     results.write_text(place / "diagnose.json", json.dumps(finite(found), indent=1) + "\n")
@@ -121,32 +131,53 @@ def blocks(G: Generator, spaces: Sequence[LatentSpace], config: Mapping) -> list
     for k, scales in probe.feature_scales(G, count, config["seed"]).items():
         sigma, rms = sigma_of(spaces, k), mean(scales["rms"])
         share = sigma and sigma[0] / (1.0 if sigma[1] else rms["mean"])
-        rows.append({"k": k, "shape": list(G.shapes[k]), "std": mean(scales["std"]), "rms": rms,
-                     "sigma": sigma and sigma[0], "sigma_over_rms": share})
+        rows.append(
+            {
+                "k": k,
+                "shape": list(G.shapes[k]),
+                "std": mean(scales["std"]),
+                "rms": rms,
+                "sigma": sigma and sigma[0],
+                "sigma_over_rms": share,
+            }
+        )
     return rows
 
 
 def reach(
-    G: Generator, inverter: ILO, real: Tensor, spaces: Sequence[LatentSpace],
-    scales: Sequence[Mapping], config: Mapping,
+    G: Generator,
+    inverter: ILO,
+    real: Tensor,
+    spaces: Sequence[LatentSpace],
+    scales: Sequence[Mapping],
+    config: Mapping,
 ) -> list[dict]:
     """ILO up to each depth, with all pixels observed ("all") and measured by the task ("task")."""
     x, seed = real[: config["num_images"]], config["seed"]
     knobs = {key: config.get(key) for key in (*KNOBS, "noise_std")}
-    operators = {"all": Identity(G.image_shape),
-                 "task": build_operator(config["task"], G.image_shape, seed, **knobs)}
+    operators = {
+        "all": Identity(G.image_shape),
+        "task": build_operator(config["task"], G.image_shape, seed, **knobs),
+    }
     rms = {row["k"]: row["rms"]["mean"] for row in scales}
     rows = [{"k": k} for k in range(len(inverter.stages))]
     for name, A in operators.items():
         A = A.to(x.device)
-        found = probe.depths(G, inverter, A, x, MeasurementLoss(A, mse=config["loss"]["mse"]),
-                             lambda: [seeded("cpu", seed, i, "diagnose") for i in range(len(x))])
+        found = probe.depths(
+            G,
+            inverter,
+            A,
+            x,
+            MeasurementLoss(A, mse=config["loss"]["mse"]),
+            lambda: [seeded("cpu", seed, i, "diagnose") for i in range(len(x))],
+        )
         for row, depth in zip(rows, found):
             sigma = sigma_of(spaces, depth.k) if depth.k else None
             unit = sigma and sigma[0] * (rms[depth.k] if sigma[1] else 1.0)
             z = depth.z_rms
             row[name] = {
-                "psnr_db": mean(depth.psnr_db), "z_rms": z and mean(z),
+                "psnr_db": mean(depth.psnr_db),
+                "z_rms": z and mean(z),
                 "z_over_sigma": mean([v / unit for v in z]) if z and unit else None,
                 "z_over_rms": z and mean([v / rms[depth.k] for v in z]),
                 "jump": depth.jump and mean(depth.jump),
@@ -168,9 +199,15 @@ def members(
         here = features(samples)
         precision, recall = precision_recall(here, there, config["neighbours"])
         distance = frechet_estimate(here, there, config["bootstrap"], config["seed"])
-        rows.append({"member": name, "frechet": distance._asdict(),
-                     "precision": precision._asdict(), "recall": recall._asdict(),
-                     "explained": features.explained})
+        rows.append(
+            {
+                "member": name,
+                "frechet": distance._asdict(),
+                "precision": precision._asdict(),
+                "recall": recall._asdict(),
+                "explained": features.explained,
+            }
+        )
     return rows
 
 
@@ -205,21 +242,47 @@ def tables(found: Mapping) -> str:
     def number(value: float | None) -> str:
         return "–" if value is None else f"{value:.3g}"
 
-    scales = [{"block": str(row["k"]), "shape": "x".join(map(str, row["shape"])),
-               "std": pm(row["std"], 3), "rms": pm(row["rms"], 3),
-               "sigma": number(row["sigma"]), "sigma/rms": number(row["sigma_over_rms"])}
-              for row in found["blocks"]]
-    stages = [{"depth": str(row["k"]), "psnr_all [dB]": pm(row["all"]["psnr_db"], 4),
-               **{f"{label}, {name}": pm(row[name][key], 3) for name in ("all", "task")
-                  for label, key in (("z/sigma", "z_over_sigma"), ("z/rms", "z_over_rms"),
-                                     ("jump", "jump"))}}
-              for row in found["depths"]]
-    sets = [{"samples": row["member"], "Frechet distance": within(row["frechet"], ".3g"),
-             "precision": within(row["precision"], ".3f"),
-             "recall": within(row["recall"], ".3f")} for row in found["members"]]
-    n = {"blocks": found["blocks"][0]["rms"]["n"],
-         "depths": found["depths"][0]["all"]["psnr_db"]["n"],
-         "members": found["members"][0]["precision"]["n"]}
+    scales = [
+        {
+            "block": str(row["k"]),
+            "shape": "x".join(map(str, row["shape"])),
+            "std": pm(row["std"], 3),
+            "rms": pm(row["rms"], 3),
+            "sigma": number(row["sigma"]),
+            "sigma/rms": number(row["sigma_over_rms"]),
+        }
+        for row in found["blocks"]
+    ]
+    stages = [
+        {
+            "depth": str(row["k"]),
+            "psnr_all [dB]": pm(row["all"]["psnr_db"], 4),
+            **{
+                f"{label}, {name}": pm(row[name][key], 3)
+                for name in ("all", "task")
+                for label, key in (
+                    ("z/sigma", "z_over_sigma"),
+                    ("z/rms", "z_over_rms"),
+                    ("jump", "jump"),
+                )
+            },
+        }
+        for row in found["depths"]
+    ]
+    sets = [
+        {
+            "samples": row["member"],
+            "Frechet distance": within(row["frechet"], ".3g"),
+            "precision": within(row["precision"], ".3f"),
+            "recall": within(row["recall"], ".3f"),
+        }
+        for row in found["members"]
+    ]
+    n = {
+        "blocks": found["blocks"][0]["rms"]["n"],
+        "depths": found["depths"][0]["all"]["psnr_db"]["n"],
+        "members": found["members"][0]["precision"]["n"],
+    }
     config = found["settings"]
     task = next((f"{key} {config[key]:g}" for key in (*KNOBS, "noise_std") if config.get(key)), "")
     text = f"# {found['rtil']}: {found['generator']}\n\n{READING}\n"
@@ -227,9 +290,11 @@ def tables(found: Mapping) -> str:
     text += grid_text(
         f"ILO, {config['stage_steps']} steps a stage, n = {n['depths']} images of split="
         f"{config['split']}; all: every pixel, task: {config['task']['name']} {task}, no noise",
-        stages)
+        stages,
+    )
     return text + grid_text(
-        f"Samples against split={config['split']}, n = {n['members']} of each", sets)
+        f"Samples against split={config['split']}, n = {n['members']} of each", sets
+    )
 
 
 def figure(found: Mapping, path: Path) -> None:
@@ -244,27 +309,46 @@ def figure(found: Mapping, path: Path) -> None:
         axes[0].plot(*zip(*sigmas), color=figures.GREY, linestyle="--", label="sigma of training")
     axes[0].set(xlabel="block", ylabel="scale of x_k", title="Features of G^0")
     rows = found["depths"]
-    bars(axes[1], [row["k"] for row in rows], [row["all"]["psnr_db"] for row in rows], 0,
-         "every pixel observed")
+    bars(
+        axes[1],
+        [row["k"] for row in rows],
+        [row["all"]["psnr_db"] for row in rows],
+        0,
+        "every pixel observed",
+    )
     axes[1].set(xlabel="last stage of ILO", ylabel="PSNR [dB]", title="What each depth represents")
     over = "sigma" if any(row["all"]["z_over_sigma"] for row in rows) else "rms"
     for i, name in enumerate(("all", "task")):
         there = [row for row in rows if row[name][f"z_over_{over}"]]
         if there:
-            bars(axes[2], [row["k"] for row in there],
-                 [row[name][f"z_over_{over}"] for row in there], i, name)
+            bars(
+                axes[2],
+                [row["k"] for row in there],
+                [row[name][f"z_over_{over}"] for row in there],
+                i,
+                name,
+            )
     axes[2].axhline(1, color=figures.GREY, linewidth=0.8)
     axes[2].set(xlabel="stage k", ylabel=f"rms of z_k / {over}", title="z_k after inversion")
     names = [row["member"] for row in found["members"]]
     for i, key in enumerate(("precision", "recall")):
         values = [Estimate(**row[key]) for row in found["members"]]
         ends = [[v.value - v.low for v in values], [v.high - v.value for v in values]]
-        axes[3].errorbar(range(len(values)), [v.value for v in values], ends, label=key,
-                         color=figures.COLOURS[i], marker=figures.MARKERS[i], linestyle="",
-                         capsize=4)
+        axes[3].errorbar(
+            range(len(values)),
+            [v.value for v in values],
+            ends,
+            label=key,
+            color=figures.COLOURS[i],
+            marker=figures.MARKERS[i],
+            linestyle="",
+            capsize=4,
+        )
     labels = [f"${name}$" if "^" in name else name for name in names]
-    labels = [f"{label}\nFD {row['frechet']['value']:.3g}"
-              for label, row in zip(labels, found["members"])]
+    labels = [
+        f"{label}\nFD {row['frechet']['value']:.3g}"
+        for label, row in zip(labels, found["members"])
+    ]
     axes[3].set_xticks(range(len(names)), labels)
     axes[3].set(ylim=(-0.02, 1.02), title="Samples against real images")
     for ax in axes:
@@ -278,8 +362,15 @@ def figure(found: Mapping, path: Path) -> None:
 def bars(ax, x: Sequence[float], values: Sequence[Mapping], number: int, label: str) -> None:
     """A line of means with their intervals."""
     halves = [0.0 if math.isnan(v["ci95"]) else v["ci95"] for v in values]
-    ax.errorbar(x, [v["mean"] for v in values], halves, label=label, capsize=4,
-                color=figures.COLOURS[number], marker=figures.MARKERS[number])
+    ax.errorbar(
+        x,
+        [v["mean"] for v in values],
+        halves,
+        label=label,
+        capsize=4,
+        color=figures.COLOURS[number],
+        marker=figures.MARKERS[number],
+    )
     ax.set_xticks(x)
 
 

@@ -1,8 +1,9 @@
 """Reconstructs images from measurements: `python -m rtil.invert task=cs ratio=0.05`.
 
 Loads G, builds A, inverts in batches. Held-out images are measured here, scored, and get a row
-each (`rtil.inversion.problem`); with `input` the measurements are the user's own (`rtil.inversion.user_files`). What is on
-disk already is left out, so the same command goes on where it was stopped.
+each (`rtil.inversion.problem`); with `input` the measurements are the user's own
+(`rtil.inversion.user_files`). What is on disk already is left out, so the same command goes on
+where it was stopped.
 """
 
 from __future__ import annotations
@@ -70,9 +71,15 @@ def invert(cfg: DictConfig, overrides: Sequence[str] | None = None) -> Path:
         overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else ()
     check_settings(cfg)
     recovery = Recovery(
-        cfg.selection, share=cfg.heldout.share, tau=cfg.discrepancy.tau,
-        level=cfg.discrepancy.noise_std, restarts=cfg.restarts, average=cfg.average,
-        back_projection=cfg.back_projection, noise_std=cfg.noise_std, seed=cfg.seed,
+        cfg.selection,
+        share=cfg.heldout.share,
+        tau=cfg.discrepancy.tau,
+        level=cfg.discrepancy.noise_std,
+        restarts=cfg.restarts,
+        average=cfg.average,
+        back_projection=cfg.back_projection,
+        noise_std=cfg.noise_std,
+        seed=cfg.seed,
     )
     items = inputs.survey(cfg, overrides)
     rt = start(**cfg.hardware)
@@ -80,8 +87,11 @@ def invert(cfg: DictConfig, overrides: Sequence[str] | None = None) -> Path:
     if tuned_settings.is_fair(cfg):
         tuned_settings.apply(cfg, overrides, digest)
     config = OmegaConf.to_container(cfg, resolve=True)
-    config |= {"generator": str(path), "generator_sha256": digest,
-               results.NIMG: trained[results.NIMG]}
+    config |= {
+        "generator": str(path),
+        "generator_sha256": digest,
+        results.NIMG: trained[results.NIMG],
+    }
     inverter = build_inverter(config)
     if inverter is not None:
         inverter.check(G)
@@ -127,8 +137,10 @@ def held_out(
         mask = measurement.read_mask(path)
         if tuple(mask.shape) != G.image_shape[1:]:
             sizes = [f"{shape[1]}x{shape[0]}" for shape in (mask.shape, G.image_shape[1:])]
-            raise ValueError(f"invert: mask={path} has {sizes[0]} pixels and the generator draws "
-                             f"{sizes[1]}; both must have the same size.")
+            raise ValueError(
+                f"invert: mask={path} has {sizes[0]} pixels and the generator draws "
+                f"{sizes[1]}; both must have the same size."
+            )
         config["mask_sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
     A = build_operator(config["task"], G.image_shape, config["seed"], **knobs, mask=mask)
     loss = MeasurementLoss(A, **config["loss"])
@@ -145,8 +157,14 @@ def held_out(
 
 
 def loop(
-    config: dict, rt: Runtime, G: Generator, inverter: Inverter | None, yardstick: LMMSE | None,
-    problem: Problem, recovery: Recovery, splits: Sequence[Split | None],
+    config: dict,
+    rt: Runtime,
+    G: Generator,
+    inverter: Inverter | None,
+    yardstick: LMMSE | None,
+    problem: Problem,
+    recovery: Recovery,
+    splits: Sequence[Split | None],
 ) -> None:
     """Measures and inverts what is left for this process, in batches of one operator each.
 
@@ -154,8 +172,12 @@ def loop(
         splits: of the problem's parts.
     """
     seed, size = config["seed"], config["inversion_batch"]
-    bar = tqdm(total=sum(len(part.items) for part in problem.parts), unit="img",
-               disable=rt.rank > 0, mininterval=0.5 if sys.stderr.isatty() else 30)
+    bar = tqdm(
+        total=sum(len(part.items) for part in problem.parts),
+        unit="img",
+        disable=rt.rank > 0,
+        mininterval=0.5 if sys.stderr.isatty() else 30,
+    )
 
     def batch(
         A: ForwardOperator, loss: MeasurementLoss, split: Split | None, items: list[int]
@@ -254,14 +276,20 @@ def load(cfg: DictConfig, overrides: Sequence[str]) -> tuple[Path, str, Generato
     differs = results.differing_keys(there, here, ())
     if differs:
         raise ValueError(
-            f"invert: {path} holds another generator than asked for:\n  " + "\n  ".join(differs)
+            f"invert: {path} holds another generator than asked for:\n  "
+            + "\n  ".join(differs)
             + "\nAsk for that one, or name the right file with generator=FILE."
         )
     if not cfg.input:
         lineage.check_held_out(trained, asked["data"], asked["split"], path)
     if 0 < nimg < trained["total_nimg"]:
-        log.warning("%s is of a training that was stopped at %d of %d images. Its command goes on "
-                    "with it; compare arms of one length.", path, nimg, trained["total_nimg"])
+        log.warning(
+            "%s is of a training that was stopped at %d of %d images. Its command goes on "
+            "with it; compare arms of one length.",
+            path,
+            nimg,
+            trained["total_nimg"],
+        )
     if G.num_blocks < G.max_blocks:
         log.warning("%s is still growing: it draws %d pixels a side.", path, G.image_shape[1])
     return path, hashlib.sha256(path.read_bytes()).hexdigest(), G, trained
@@ -278,9 +306,11 @@ def adopt(cfg: DictConfig, trained: dict, named: set[str], overrides: Sequence[s
         if group not in named:
             cfg[group] = trained[group]
     arm = f"{cfg.inverter.name}_{cfg.rtil.name}"
-    names = {"tuned": f"{arm}_{cfg.task.name}.yaml",
-             "protocol/arm": f"{cfg.protocol.name}_{arm}.yaml",
-             "protocol/task": f"{cfg.protocol.name}_{cfg.task.name}.yaml"}
+    names = {
+        "tuned": f"{arm}_{cfg.task.name}.yaml",
+        "protocol/arm": f"{cfg.protocol.name}_{arm}.yaml",
+        "protocol/task": f"{cfg.protocol.name}_{cfg.task.name}.yaml",
+    }
     for group, name in names.items() if cfg.rtil.name != composed else ():
         path = Path(CONFIGS) / group / name
         if group in named or not path.exists():
@@ -327,13 +357,13 @@ def trained_sigma(inverter: dict, family: dict) -> dict:
             "inverter.map_sigma."
         )
     relative = inverter["map_relative"]
-    return {"map_sigma": family["sigma"],
-            "map_relative": family.get("relative", False) if relative is None else relative}
+    return {
+        "map_sigma": family["sigma"],
+        "map_relative": family.get("relative", False) if relative is None else relative,
+    }
 
 
-def load_yardstick(
-    config: dict, A: ForwardOperator, G: Generator, trained: dict
-) -> LMMSE | None:
+def load_yardstick(config: dict, A: ForwardOperator, G: Generator, trained: dict) -> LMMSE | None:
     """The linear estimate from the generator's own training images.
 
     None where it is switched off or there are no true images to compare with (`input`), and with a

@@ -2,10 +2,11 @@
 
 With `experiment=fig6_ilo` the page is that figure in the paper's arrangement, and names what is
 missing. Every number comes from results*.jsonl, or with `results=` from the file that `pack=` made
-of them (`rtil.runs.archive`). `rtil.reporting.cells` sorts runs into what is compared, `rtil.reporting.planned` adds what an
-experiment planned, `rtil.reporting.table` holds the statistics (those between settings of one arm:
-`rtil.reporting.differences`, between protocols: `rtil.reporting.gains`, at settings drawn at random:
-`rtil.reporting.robustness`), `rtil.reporting.figures` and `rtil.reporting.panels` draw and `rtil.reporting.page` writes HTML.
+of them (`rtil.runs.archive`). `rtil.reporting.cells` sorts runs into what is compared,
+`rtil.reporting.planned` adds what an experiment planned, `rtil.reporting.table` holds the
+statistics (those between settings of one arm: `rtil.reporting.differences`, between protocols:
+`rtil.reporting.gains`, at settings drawn at random: `rtil.reporting.robustness`),
+`rtil.reporting.figures` and `rtil.reporting.panels` draw and `rtil.reporting.page` writes HTML.
 """
 
 from __future__ import annotations
@@ -41,8 +42,12 @@ from rtil.reporting.cells import (
 from rtil.reporting.table import READING, grid_text, records, reference, table_text
 from rtil.runs import archive, results
 
-FIRST = {"curves": "Figures", "pictures": "Reconstructions", "samples": "Samples",
-         "differences": "Tables"}
+FIRST = {
+    "curves": "Figures",
+    "pictures": "Reconstructions",
+    "samples": "Samples",
+    "differences": "Tables",
+}
 
 
 class Content(NamedTuple):
@@ -90,12 +95,17 @@ def one(
         ValueError: it is made of generators alone, which packed rows do not hold.
     """
     if rows and not plan["cells"]:
-        raise ValueError(f"report: experiment={plan['name']} shows generators, and "
-                         f"{archive.told(rows)} holds inversions alone. Make it from the runs: "
-                         "leave out results=.")
+        raise ValueError(
+            f"report: experiment={plan['name']} shows generators, and "
+            f"{archive.told(rows)} holds inversions alone. Make it from the runs: "
+            "leave out results=."
+        )
     part = "invert" if plan["cells"] else "train"
-    runs, notes = archive.read(rows) if rows else (
-        inversions(root)[0] if plan["cells"] else trainings(root), [])
+    runs, notes = (
+        archive.read(rows)
+        if rows
+        else (inversions(root)[0] if plan["cells"] else trainings(root), [])
+    )
     notes = [*([plan["note"]] if plan.get("note") else []), *notes]
     words = [f"scale={scale}", *([f"root={root}"] if str(root) != "runs" else [])]
     words += next(iter(planned.besides(runs, plan, scale, part)), ())
@@ -103,8 +113,14 @@ def one(
     if part == "invert":
         whole, found = found, planned.on_the_same_images(found)
         cut = sum(len(a.rows) > len(b.rows) for (a, _), (b, _) in zip(whole, found))
-        notes += [f"{cut} of {len(found)} inversions have more images than this plan asks for; "
-                  "those that the others have are shown."] if cut else []
+        notes += (
+            [
+                f"{cut} of {len(found)} inversions have more images than this plan asks for; "
+                "those that the others have are shown."
+            ]
+            if cut
+            else []
+        )
     runs, gaps, cells, tables = [run for run, _ in found], [], [], []
     if part == "invert":
         cells = arrange(runs, baseline, planned.told(plan))
@@ -114,9 +130,11 @@ def one(
         cells, tables = planned.complete(cells, tables, found, plan, words)
         drawn = {} if rows else generators(cells, root, gaps)
         recorded = last_commands(histories(runs), plan["name"])
-        lines = [experiment.command(plan, "train", experiment.for_training(words)),
-                 *planned.tuning_commands(plan, words),
-                 experiment.command(plan, "invert", words)]
+        lines = [
+            experiment.command(plan, "train", experiment.for_training(words)),
+            *planned.tuning_commands(plan, words),
+            experiment.command(plan, "invert", words),
+        ]
     else:
         drawn = trained(plan, found, words, notes)
         recorded, runs = last_commands([run.recorded for run in runs], plan["name"]), []
@@ -125,16 +143,26 @@ def one(
         raise FileNotFoundError(
             f"report: nothing of experiment={plan['name']} at scale={scale} "
             f"{f'in {archive.told(rows)}' if rows else f'below {root}'}. Run it:"
-            + "".join(f"\n    {line}" for line in lines))
-    lines.append(experiment.command(plan, "report", [w for w in words if w.startswith(
-        ("scale=", "scale.", "root="))] + ([f"results={archive.told(rows)}"] if rows else [])))
+            + "".join(f"\n    {line}" for line in lines)
+        )
+    lines.append(
+        experiment.command(
+            plan,
+            "report",
+            [w for w in words if w.startswith(("scale=", "scale.", "root="))]
+            + ([f"results={archive.told(rows)}"] if rows else []),
+        )
+    )
     return Content(plan["title"], cells, tables, runs, notes, gaps, drawn, recorded, lines, plan)
 
 
 def histories(runs: Sequence[Run]) -> list[Sequence[list[str]]]:
     """Commands behind each generator that was inverted, then those behind each inversion."""
-    trained = {(run.path.parent.name, run.config.get("generator_sha256")): run.trained
-               for run in runs if run.config["inverter.name"] not in WITHOUT_GENERATOR}
+    trained = {
+        (run.path.parent.name, run.config.get("generator_sha256")): run.trained
+        for run in runs
+        if run.config["inverter.name"] not in WITHOUT_GENERATOR
+    }
     return [*trained.values(), *(run.recorded for run in runs)]
 
 
@@ -173,10 +201,16 @@ def generators(cells: Iterable[Cell], root: Path, notes: list[str]) -> dict[tupl
 
 def trainings(root: Path) -> list[Run]:
     """The trainings below root that have a generator, as runs without rows."""
-    return [Run(path.parent, results.flatten(yaml.safe_load(path.read_text())), {},
-                results.recorded_commands(path.parent))
-            for path in sorted((root / "train").glob("*/config.yaml"))
-            if (path.parent / "generator.pt").exists()]
+    return [
+        Run(
+            path.parent,
+            results.flatten(yaml.safe_load(path.read_text())),
+            {},
+            results.recorded_commands(path.parent),
+        )
+        for path in sorted((root / "train").glob("*/config.yaml"))
+        if (path.parent / "generator.pt").exists()
+    ]
 
 
 def trained(
@@ -211,9 +245,15 @@ def loaded(path: Path) -> tuple:
 def pictured(cell: Cell, baseline: str) -> list[figures.Shown]:
     """What is shown of each entry: the run of its first seed, beside that of its baseline."""
     return [
-        figures.Shown(e.label, e.runs[0].path / "images", e.runs[0].rows, b and b.runs[0].rows,
-                      "-oracle" if e.oracle else "")
-        for e in cell.entries for b in [reference(cell, e, baseline)]
+        figures.Shown(
+            e.label,
+            e.runs[0].path / "images",
+            e.runs[0].rows,
+            b and b.runs[0].rows,
+            "-oracle" if e.oracle else "",
+        )
+        for e in cell.entries
+        for b in [reference(cell, e, baseline)]
     ]
 
 
@@ -268,7 +308,8 @@ def report(cfg: DictConfig) -> Path:
             name = "-".join(["grid", *cell.case.series, measurement])
             add("Reconstructions", heading, name, figures.mosaic, images)
             html["Gallery"] += page.gallery(
-                heading, shown, ids[: cfg.gallery], unfold=not html["Gallery"])
+                heading, shown, ids[: cfg.gallery], unfold=not html["Gallery"]
+            )
     html["Commands"] = page.commands(content.commands, content.recorded)
     html["Settings"] = page.paragraphs(content.notes) + page.settings(content.runs)
     if content.plan:  # what a figure is not made of is no gap
@@ -286,11 +327,14 @@ def pack(cfg: DictConfig) -> Path:
     """Writes the inversions below cfg.root, or those of an experiment, to the file cfg.pack.
 
     Raises:
-        FileNotFoundError: there are none. ValueError: as `collect` and `rtil.runs.archive.write` say.
+        FileNotFoundError: there are none. ValueError: as `collect` and `rtil.runs.archive.write`
+        say.
     """
     if cfg.results:
-        raise ValueError("report: pack= writes what is below root=, results= reads what was "
-                         "packed: give one of them.")
+        raise ValueError(
+            "report: pack= writes what is below root=, results= reads what was "
+            "packed: give one of them."
+        )
     root, runs = Path(cfg.root), collect(Path(cfg.root))[0]
     if "experiment" in cfg:
         plan = OmegaConf.to_container(cfg.experiment, resolve=True)
@@ -299,7 +343,8 @@ def pack(cfg: DictConfig) -> Path:
             raise FileNotFoundError(
                 f"report: no inversion of experiment={plan['name']} at scale={cfg.scale.name} "
                 f"below {root}. python -m rtil.report experiment={plan['name']} root={root} "
-                "names the commands that run it.")
+                "names the commands that run it."
+            )
     print(archive.write(runs, root, Path(cfg.pack)))
     return Path(cfg.pack)
 
@@ -315,10 +360,21 @@ def tables(content: Content, baseline: str, add: Callable, html: dict[str, str])
     if plan and plan["figure"]["kind"] == "curves":
         places = dict.fromkeys((cell.case.data, cell.case.model) for cell in content.cells)
         for data, model in places:
-            mine = [row for rows in rows_of.values() for row in rows
-                    if (row["data"], row["model"]) == (data, model)]
-            add("Figures", f"data={data}, model={model}", f"figure-{plan['name']}-{data}-{model}",
-                panels.panels, mine, plan["figure"], plan.get("published", {}))
+            mine = [
+                row
+                for rows in rows_of.values()
+                for row in rows
+                if (row["data"], row["model"]) == (data, model)
+            ]
+            add(
+                "Figures",
+                f"data={data}, model={model}",
+                f"figure-{plan['name']}-{data}-{model}",
+                panels.panels,
+                mine,
+                plan["figure"],
+                plan.get("published", {}),
+            )
         html["Figures"] += page.paragraphs(page.caption(plan))
     if plan and plan["figure"]["kind"] == "differences":
         for name, lines in differences.tables(content.cells, plan).items():
@@ -328,8 +384,14 @@ def tables(content: Content, baseline: str, add: Callable, html: dict[str, str])
         text += f"\n{differences.READING}\n"
     for (series, heading), rows in rows_of.items():
         if not plan:
-            add("Figures", heading, "-".join(["psnr", *series]), figures.curves,
-                ", ".join(series), rows)
+            add(
+                "Figures",
+                heading,
+                "-".join(["psnr", *series]),
+                figures.curves,
+                ", ".join(series),
+                rows,
+            )
         html["Tables"] += page.table_html(heading, rows, baseline)
         text += table_text(heading, rows, baseline)
     sides = {place: gains.gains(rows, baseline) for place, rows in rows_of.items()}
@@ -337,8 +399,15 @@ def tables(content: Content, baseline: str, add: Callable, html: dict[str, str])
         name = f"Gains by protocol, {heading}"
         drawn = gains.shown(rows_of[series, heading])
         if drawn:
-            add("Figures", name, "-".join(["gains", *series]), figures.forest, ", ".join(series),
-                drawn, baseline)
+            add(
+                "Figures",
+                name,
+                "-".join(["gains", *series]),
+                figures.forest,
+                ", ".join(series),
+                drawn,
+                baseline,
+            )
         html["Tables"] += page.plain_table(name, lines)
         text += grid_text(name, lines)
     if any(sides.values()):

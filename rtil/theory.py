@@ -62,10 +62,7 @@ def draw_truth(n0: int, n1: int, nd: int, seed: int) -> Truth:
         ValueError: sizes outside n0 < n1 < nd.
     """
     if not 0 < n0 < n1 < nd:
-        raise ValueError(
-            f"theory: n0={n0}, n1={n1}, nd={nd}; section 5 needs "
-            "0 < n0 < n1 < nd."
-        )
+        raise ValueError(f"theory: n0={n0}, n1={n1}, nd={nd}; section 5 needs 0 < n0 < n1 < nd.")
     rng = seeded("cpu", seed, "truth")
     w0 = torch.randn(n1, n0, generator=rng, dtype=torch.float64) / n0**0.5
     return Truth(w0, torch.randn(nd, n1, generator=rng, dtype=torch.float64) / n1**0.5)
@@ -246,10 +243,22 @@ def check(cfg: DictConfig) -> None:
         raise ValueError(
             f"theory: model={cfg.model.name} has no closed form; section 5 is about model=linear."
         )
-    check_numbers("theory", cfg, {
-        "n0": 1, "n1": 1, "nd": 1, "seed": 0, "num_signals": 2, "num_train": 1, "steps": 1,
-        "ratios": 0.0, "noise_std": 0.0, "lr": 0.0,
-    })
+    check_numbers(
+        "theory",
+        cfg,
+        {
+            "n0": 1,
+            "n1": 1,
+            "nd": 1,
+            "seed": 0,
+            "num_signals": 2,
+            "num_train": 1,
+            "steps": 1,
+            "ratios": 0.0,
+            "noise_std": 0.0,
+            "lr": 0.0,
+        },
+    )
     n1, nd = cfg.n1, cfg.nd
     for ratio in cfg.ratios:
         if not n1 <= round(ratio * nd) < nd:
@@ -317,8 +326,14 @@ def inversion(truth: Truth, learnt: dict[str, Tensor], cfg: DictConfig) -> list[
         print(f"simulated: ILO on learnt W1, mean and 95 % interval of {cfg.num_signals} signals")
         print(f"{'m/nd':>6} {'vanilla':>10} {'simulated':>20} {'RTIL':>10} {'simulated':>22}")
         for j, (ratio, A) in enumerate(zip(cfg.ratios, operators)):
-            row = {"problem": "inversion", "ratio": ratio, "noise_std": noise_std, "bound": bound,
-                   "n": cfg.num_signals, **closed_form(truth, A, noise_std)}
+            row = {
+                "problem": "inversion",
+                "ratio": ratio,
+                "noise_std": noise_std,
+                "bound": bound,
+                "n": cfg.num_signals,
+                **closed_form(truth, A, noise_std),
+            }
             for name in TRAIN:
                 mean, half = simulated[name][j][i]
                 row |= {f"{name}_simulated": mean, f"{name}_ci95": half}
@@ -350,24 +365,53 @@ def figure(rows: list[dict], truth: Truth, cfg: DictConfig, out: Path) -> None:
         means = [average_error(truth, m, noise_std) for m in finite]
         here = [row for row in rows if row["noise_std"] == noise_std]
         for name, (label, colour, marker) in LOOKS.items():
-            ax.plot([m / nd for m in counts], [e[name] for e in exact], color=colour, zorder=3,
-                    label=f"{label}, closed form for the A drawn")
-            ax.plot([m / nd for m in finite], [e[name] for e in means], color=colour,
-                    linestyle=":", label=f"{label}, closed form, mean over A")
-            ax.errorbar([row["ratio"] for row in here], [row[f"{name}_simulated"] for row in here],
-                        [row[f"{name}_ci95"] for row in here], fmt=marker, color=colour, capsize=3,
-                        markersize=4.5, markerfacecolor="white", elinewidth=1.2, zorder=4,
-                        label=f"{label}, ILO on learnt weights (95 % CI, n = {cfg.num_signals})")
-        ax.axhline(rows[0]["bound"], color="black", linestyle="--", linewidth=1,
-                   label="vanilla, lower bound (4)")
+            ax.plot(
+                [m / nd for m in counts],
+                [e[name] for e in exact],
+                color=colour,
+                zorder=3,
+                label=f"{label}, closed form for the A drawn",
+            )
+            ax.plot(
+                [m / nd for m in finite],
+                [e[name] for e in means],
+                color=colour,
+                linestyle=":",
+                label=f"{label}, closed form, mean over A",
+            )
+            ax.errorbar(
+                [row["ratio"] for row in here],
+                [row[f"{name}_simulated"] for row in here],
+                [row[f"{name}_ci95"] for row in here],
+                fmt=marker,
+                color=colour,
+                capsize=3,
+                markersize=4.5,
+                markerfacecolor="white",
+                elinewidth=1.2,
+                zorder=4,
+                label=f"{label}, ILO on learnt weights (95 % CI, n = {cfg.num_signals})",
+            )
+        ax.axhline(
+            rows[0]["bound"],
+            color="black",
+            linestyle="--",
+            linewidth=1,
+            label="vanilla, lower bound (4)",
+        )
         ax.axvspan(0, n1 / nd, color="0.93", zorder=0, label="$m < n_1$: outside section 5.2")
         ax.set_yscale("symlog", linthresh=LINEAR, linscale=0.5)
         ax.set(xlim=(0, 1), ylim=(-0.1 * LINEAR, top), xlabel="measurements $m / n_d$")
         ax.set_title(f"measurement noise, std {noise_std:g}" if noise_std else "noise-free")
         ax.grid(True, color="0.88", linewidth=0.6)
     fig.axes[0].set_ylabel(r"reconstruction error  $\mathrm{E}\,|x^* - \hat{x}|^2$")
-    fig.legend(*fig.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2,
-               fontsize="small", frameon=False)
+    fig.legend(
+        *fig.axes[0].get_legend_handles_labels(),
+        loc="outside lower center",
+        ncols=2,
+        fontsize="small",
+        frameon=False,
+    )
     fig.suptitle(f"$n_0 = {cfg.n0}$, $n_1 = {n1}$, $n_d = {nd}$", fontsize="medium")
     for suffix in ("png", "pdf"):
         fig.savefig(out / f"theory.{suffix}", dpi=200)

@@ -1,8 +1,8 @@
 """Trains a generator and its latent family: `python -m rtil.train model=stylegan2 rtil=ilo`.
 
-The GAN loop, top to bottom; what one step does is in rtil.training.steps. It counts in images (nimg), draws
-every random number of a step from (seed, rank, nimg), and continues from its last checkpoint when
-the same command runs again.
+The GAN loop, top to bottom; what one step does is in rtil.training.steps. It counts in images
+(nimg), draws every random number of a step from (seed, rank, nimg), and continues from its last
+checkpoint when the same command runs again.
 """
 
 from __future__ import annotations
@@ -64,7 +64,9 @@ def train(cfg: DictConfig, overrides: Sequence[str] | None = None) -> int | None
     rt = start(**cfg.hardware)
     data = load_data(
         OmegaConf.to_container(cfg.data, resolve=True),
-        round(cfg.resolution * cfg.crop_scale), "train", cfg.image_channels,
+        round(cfg.resolution * cfg.crop_scale),
+        "train",
+        cfg.image_channels,
         min_images=max(_as_list(cfg.batch)),
     )
     cfg.image_channels = data.channels
@@ -98,8 +100,14 @@ def train(cfg: DictConfig, overrides: Sequence[str] | None = None) -> int | None
 
 
 def loop(
-    config: dict, rt: Runtime, data: ImageData, family: Family, state: State, run_dir: Path,
-    nimg: int, step: int,
+    config: dict,
+    rt: Runtime,
+    data: ImageData,
+    family: Family,
+    state: State,
+    run_dir: Path,
+    nimg: int,
+    step: int,
 ) -> int | None:
     """The training loop: discriminator, generator, average, log, checkpoint, until the end."""
     first, begin, seed, total = nimg, time.perf_counter(), config["seed"], config["total_nimg"]
@@ -139,7 +147,8 @@ def loop(
                 now = time.perf_counter()
                 row |= {
                     "images_per_second": (nimg - since_nimg) / (now - since),
-                    "peak_memory_mb": peak_memory_mb(rt.device), "seconds": now - begin,
+                    "peak_memory_mb": peak_memory_mb(rt.device),
+                    "seconds": now - begin,
                 }
                 if board:
                     board.write(nimg, step, row)
@@ -171,8 +180,15 @@ def validate(cfg: DictConfig) -> None:
             f"train: model={cfg.model.name} has no GAN training; the linear model of section 5 "
             "is solved by python -m rtil.theory. Use model=stylegan2 or model=pggan."
         )
-    counts = ("total_nimg", "batch", "log_every", "checkpoint_every", "samples_every",
-              "keep_checkpoints", "resolution")
+    counts = (
+        "total_nimg",
+        "batch",
+        "log_every",
+        "checkpoint_every",
+        "samples_every",
+        "keep_checkpoints",
+        "resolution",
+    )
     check_numbers("train", cfg, {"seed": 0, "crop_scale": 1.0, **dict.fromkeys(counts, 1)})
     probe = copy.deepcopy(cfg)
     probe.image_channels, probe.model.phase_nimg = cfg.image_channels or 1, None
@@ -212,7 +228,10 @@ def build_state(config: dict, family: Family, rt: Runtime) -> State:
         share = every / (every + 1) if every else 1.0
         betas = tuple(beta**share for beta in model["betas"])
         return torch.optim.Adam(
-            network.parameters(), model["lr"] * share, betas, fused=True,
+            network.parameters(),
+            model["lr"] * share,
+            betas,
+            fused=True,
             capturable=rt.device.type == "cuda",
         )
 
@@ -228,10 +247,12 @@ def prepare(
     slack = x.shape[2] - resolution
     if slack:
         corners = torch.randint(slack + 1, (2, len(x)), generator=rng, device=rng.device)
-        x = torch.stack([
-            image[:, top : top + resolution, left : left + resolution]
-            for image, top, left in zip(x, *corners.tolist())
-        ])
+        x = torch.stack(
+            [
+                image[:, top : top + resolution, left : left + resolution]
+                for image, top, left in zip(x, *corners.tolist())
+            ]
+        )
     if mirror:
         flip = torch.rand((len(x), 1, 1, 1), generator=rng, device=rng.device) < 0.5
         x = torch.where(flip.to(x.device), x.flip(3), x)

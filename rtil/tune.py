@@ -4,8 +4,8 @@ Every trial is an inversion of the same validation images (`rtil.invert`) with a
 own below <root>/tuned, so a tuning that was stopped goes on, image by image. The best mean PSNR
 wins and is written for `python -m rtil.invert protocol=fair`. With final_images=N the best trials
 (finalists) go on to N images, and the best of these wins: near the top trials differ by less than
-a few images tell. What is tried is the same for every arm: `rtil.tuning.space`, configs/search. One
-command for several arms: -m rtil=vanilla,ilo.
+a few images tell. What is tried is the same for every arm: `rtil.tuning.space`, configs/search.
+One command for several arms: -m rtil=vanilla,ilo.
 """
 
 from __future__ import annotations
@@ -67,16 +67,17 @@ def tune(cfg: DictConfig, overrides: Sequence[str] | None = None) -> Path:
     proposals = search.trials(space, steps, cfg.trials, cfg.search_seed)
     place = tuned_settings.folder(config, overrides, digest)
     check_place(cfg, place, proposals, digest)
-    trials = [run(cfg, overrides, place, digest, i, chosen)
-              for i, chosen in enumerate(proposals)]
+    trials = [run(cfg, overrides, place, digest, i, chosen) for i, chosen in enumerate(proposals)]
     order, ids = rank(trials)
     validation = {"split": "val", "data": config["data"]["name"], "metric": METRIC}
     finals: dict[int, dict] = {}
     if cfg.final_images:
         validation["first_round"] = {"n": len(ids), "finalists": min(cfg.finalists, len(order))}
         again = OmegaConf.merge(cfg, {"num_images": cfg.final_images})
-        rounds = [run(again, overrides, place, digest, t.number, t.settings)
-                  for t in sorted(order[: cfg.finalists])]
+        rounds = [
+            run(again, overrides, place, digest, t.number, t.settings)
+            for t in sorted(order[: cfg.finalists])
+        ]
         order, last = rank(rounds, "finalists")
         finals = {t.number: {"final": score(t, last)} for t in rounds}
         validation |= score(order[0], last)
@@ -84,12 +85,17 @@ def tune(cfg: DictConfig, overrides: Sequence[str] | None = None) -> Path:
         validation |= score(order[0], ids)
     best = order[0]
     found = {
-        "chosen": dict(best.settings), "trial": best.number, "validation": validation,
+        "chosen": dict(best.settings),
+        "trial": best.number,
+        "validation": validation,
         "total_steps": sum(steps) if steps else config["inverter"]["steps"],
-        "search_seed": config["search_seed"], "space": space,
+        "search_seed": config["search_seed"],
+        "space": space,
         "settings": tuned_settings.settings(config, digest, keys),
-        "trials": [{"trial": t.number, **score(t, ids), **finals.get(t.number, {}), **t.settings}
-                   for t in trials],
+        "trials": [
+            {"trial": t.number, **score(t, ids), **finals.get(t.number, {}), **t.settings}
+            for t in trials
+        ],
     }
     path = place / tuned_settings.NAME
     results.write_text(path, text(found))
@@ -101,28 +107,40 @@ def tune(cfg: DictConfig, overrides: Sequence[str] | None = None) -> Path:
 def check(cfg: DictConfig) -> None:
     """Raises ValueError or RuntimeError for settings that no tuning could have."""
     if cfg.split != "val":
-        raise ValueError(f"tune: split={cfg.split}; settings are chosen on validation images, "
-                         "split=val, so that test images are seen once, with what was chosen.")
+        raise ValueError(
+            f"tune: split={cfg.split}; settings are chosen on validation images, "
+            "split=val, so that test images are seen once, with what was chosen."
+        )
     if cfg.input:
-        raise ValueError("tune: input has no true image to score against; leave it out. "
-                         "Validation images come from data=...")
+        raise ValueError(
+            "tune: input has no true image to score against; leave it out. "
+            "Validation images come from data=..."
+        )
     if cfg.protocol.name != "fair":
         raise ValueError(f"tune: protocol={cfg.protocol.name} has nothing to tune; leave it out.")
     if cfg.run_dir:
-        raise ValueError(f"tune: run_dir={cfg.run_dir}; a tuning lies where protocol=fair looks "
-                         "for it, below <root>/tuned. Leave it out.")
+        raise ValueError(
+            f"tune: run_dir={cfg.run_dir}; a tuning lies where protocol=fair looks "
+            "for it, below <root>/tuned. Leave it out."
+        )
     if any(value is not None for value in cfg.protocol.at.values()):
-        raise ValueError(f"tune: {tuned_settings.AT} says where an inversion's settings were tuned. Give "
-                         "this tuning's own seed, ratio or factor.")
+        raise ValueError(
+            f"tune: {tuned_settings.AT} says where an inversion's settings were tuned. Give "
+            "this tuning's own seed, ratio or factor."
+        )
     check_numbers("tune", cfg, {"trials": 1, "search_seed": 0, "finalists": 1})
     final = cfg.final_images
     if final is not None and not (isinstance(final, int) and final > cfg.num_images):
-        raise ValueError(f"tune: final_images={final} must be an integer above num_images="
-                         f"{cfg.num_images}, or null for one round.")
+        raise ValueError(
+            f"tune: final_images={final} must be an integer above num_images="
+            f"{cfg.num_images}, or null for one round."
+        )
     invert.check_settings(cfg)
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
-        raise RuntimeError("tune: runs in one process. Tune arms side by side with -m "
-                           "rtil=... hydra/launcher=joblib, and invert with torchrun.")
+        raise RuntimeError(
+            "tune: runs in one process. Tune arms side by side with -m "
+            "rtil=... hydra/launcher=joblib, and invert with torchrun."
+        )
 
 
 def stages(inverter: dict) -> list[int] | None:
@@ -165,23 +183,33 @@ def check_place(cfg: DictConfig, place: Path, proposals: Sequence[dict], digest:
         there = results.flatten(yaml.safe_load(path.read_text()) or {})
         here = results.flatten(asked) | {"generator_sha256": digest}
         both = there.keys() & here.keys()
-        differs = results.differing_keys(*({key: tree[key] for key in both}
-                                           for tree in (there, here)), results.FREE_INVERT)
+        differs = results.differing_keys(
+            *({key: tree[key] for key in both} for tree in (there, here)), results.FREE_INVERT
+        )
         if differs:
             others.append((path.parent.name, differs))
     if others:
         names = ", ".join(name for name, _ in others)
         raise ValueError(
             f"tune: {place} holds trials that are not of this tuning: {names}. The first has\n  "
-            + "\n  ".join(others[0][1]) + f"\nTrials follow from the generator, {tuned_settings.BUDGET}, "
+            + "\n  ".join(others[0][1])
+            + f"\nTrials follow from the generator, {tuned_settings.BUDGET}, "
             f"search and search_seed={cfg.search_seed}. Ask for those that made them"
-            + (f", as in {tuned_settings.NAME} there" if (place / tuned_settings.NAME).exists() else "")
+            + (
+                f", as in {tuned_settings.NAME} there"
+                if (place / tuned_settings.NAME).exists()
+                else ""
+            )
             + ", or move or delete that folder and run this command again."
         )
 
 
 def run(
-    cfg: DictConfig, overrides: Sequence[str], place: Path, digest: str, number: int,
+    cfg: DictConfig,
+    overrides: Sequence[str],
+    place: Path,
+    digest: str,
+    number: int,
     chosen: dict,
 ) -> Trial:
     """One trial: an inversion of the validation images, or what is on disk of it."""
@@ -229,10 +257,12 @@ def rank(trials: Sequence[Trial], what: str = "trials") -> tuple[list[Trial], li
     """
     scored = [t for t in trials if t.scores]
     if not scored:
-        raise RuntimeError(f"tune: none of {len(trials)} {what} had a finite loss; lower the "
-                           "ranges in configs/search"
-                           + (", or let more go on: finalists=..." if what == "finalists" else "")
-                           + ".")
+        raise RuntimeError(
+            f"tune: none of {len(trials)} {what} had a finite loss; lower the "
+            "ranges in configs/search"
+            + (", or let more go on: finalists=..." if what == "finalists" else "")
+            + "."
+        )
     ids = sorted(set.intersection(*({*t.scores} for t in scored)))
     return sorted(scored, key=lambda t: (-sum(t.scores[i] for i in ids), t.number)), ids
 
@@ -249,25 +279,41 @@ def score(trial: Trial, ids: Sequence[str]) -> dict[str, float | int | None]:
 def text(found: dict) -> str:
     """The file as YAML, a line for each trial."""
     head = {key: value for key, value in found.items() if key != "trials"}
-    lines = [yaml.safe_dump(row, sort_keys=False, default_flow_style=True, width=math.inf)
-             for row in found["trials"]]
-    return (yaml.safe_dump(head, sort_keys=False, default_flow_style=None, width=120)
-            + "trials:\n" + "".join(f"- {line}" for line in lines))
+    lines = [
+        yaml.safe_dump(row, sort_keys=False, default_flow_style=True, width=math.inf)
+        for row in found["trials"]
+    ]
+    return (
+        yaml.safe_dump(head, sort_keys=False, default_flow_style=None, width=120)
+        + "trials:\n"
+        + "".join(f"- {line}" for line in lines)
+    )
 
 
 def table(found: dict) -> str:
     """The trials, best first."""
     told = found["validation"].get("first_round", found["validation"])
-    rows = sorted(found["trials"], key=lambda row: [
-        -math.inf if mean is None else mean
-        for mean in (row.get("final", {}).get("mean"), row["mean"])], reverse=True)
-    lines = [f"Mean {METRIC} of {told['n']} validation images, total steps "
-             f"{found['total_steps']}"
-             + (f"; the best {told['finalists']}, above, went on to {found['validation']['n']} "
-                "images:" if "finalists" in told else ":")]
+    rows = sorted(
+        found["trials"],
+        key=lambda row: [
+            -math.inf if mean is None else mean
+            for mean in (row.get("final", {}).get("mean"), row["mean"])
+        ],
+        reverse=True,
+    )
+    lines = [
+        f"Mean {METRIC} of {told['n']} validation images, total steps "
+        f"{found['total_steps']}"
+        + (
+            f"; the best {told['finalists']}, above, went on to {found['validation']['n']} images:"
+            if "finalists" in told
+            else ":"
+        )
+    ]
     for row in rows:
-        settings = ", ".join(f"{key.removeprefix('inverter.')}={row[key]}"
-                             for key in found["chosen"])
+        settings = ", ".join(
+            f"{key.removeprefix('inverter.')}={row[key]}" for key in found["chosen"]
+        )
         half = "" if row["ci95"] is None else f" ± {row['ci95']:.3f}"
         final = f"  final {decibels(row['final'], '')}" if "final" in row else ""
         lines.append(f"  {row['trial']:3d}  {decibels(row, '7')}{half}{final}  {settings}")

@@ -36,36 +36,73 @@ def peak_units(setting: Setting):
         cases = {"sgemm": peak, "convolution": bare_convolution(device, setting.quick)}
         found = alternate(cases, setting.repeats, setting.say)
         ratio = ratio_of(found["convolution"], found["sgemm"])
-        details = {"sgemm_flops_per_second": found["sgemm"], "sgemm_size": peak.size,
-                   "convolution_flops_per_second": found["convolution"]}
-        return [Row("peak", "fraction of peak, bare 3x3 convolution", "sgemm", ratio,
-                    unit="of peak", details=details)]
+        details = {
+            "sgemm_flops_per_second": found["sgemm"],
+            "sgemm_size": peak.size,
+            "convolution_flops_per_second": found["convolution"],
+        }
+        return [
+            Row(
+                "peak",
+                "fraction of peak, bare 3x3 convolution",
+                "sgemm",
+                ratio,
+                unit="of peak",
+                details=details,
+            )
+        ]
 
     return [("bare convolution", measure)]
 
 
-GROUPS = {"peak": peak_units, "train": training.units, "ilo": inversion.ilo_units,
-          "mgan": inversion.mgan_units, "memory": memory.units, "start": startup.units,
-          "gpu": gpu.units}
+GROUPS = {
+    "peak": peak_units,
+    "train": training.units,
+    "ilo": inversion.ilo_units,
+    "mgan": inversion.mgan_units,
+    "memory": memory.units,
+    "start": startup.units,
+    "gpu": gpu.units,
+}
 BUSY = 0.05  # share of the machine in other hands from which figures are doubtful
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rows", nargs="+", choices=GROUPS, default=None,
-                        help="groups of rows; all of them, on a CPU all but gpu")
+    parser.add_argument(
+        "--rows",
+        nargs="+",
+        choices=GROUPS,
+        default=None,
+        help="groups of rows; all of them, on a CPU all but gpu",
+    )
     parser.add_argument("--sizes", nargs="+", type=int, choices=SCALES, default=None)
-    parser.add_argument("--batch", nargs="+", default=[], metavar="SIZE=N",
-                        help="images per training step at a size, e.g. 256=3")
+    parser.add_argument(
+        "--batch",
+        nargs="+",
+        default=[],
+        metavar="SIZE=N",
+        help="images per training step at a size, e.g. 256=3",
+    )
     parser.add_argument("--quick", action="store_true", help="tiny networks, few repeats")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     parser.add_argument("--threads", type=int, default=None, help="CPU threads (all cores)")
     parser.add_argument("--repeats", type=int, default=None, help="rounds (5; 2 with --quick)")
-    parser.add_argument("--only", nargs="+", metavar="NAME", default=None,
-                        help="units in this order, by the names it prints, e.g. 'ILO 64'")
-    parser.add_argument("--limit", type=float, default=None, metavar="SECONDS",
-                        help="starts no unit after so many seconds")
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        metavar="NAME",
+        default=None,
+        help="units in this order, by the names it prints, e.g. 'ILO 64'",
+    )
+    parser.add_argument(
+        "--limit",
+        type=float,
+        default=None,
+        metavar="SECONDS",
+        help="starts no unit after so many seconds",
+    )
     parser.add_argument("--out", type=Path, default=Path("bench.json"))
     args = parser.parse_args(arguments)
     args.batch = {int(k): int(v) for k, v in (text.split("=") for text in args.batch)}
@@ -81,9 +118,14 @@ def environment(setting: Setting) -> dict:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
         found["device"] = names[0] if names else platform.machine()
-    return {**found, "sizes": setting.sizes, "repeats": setting.repeats, "quick": setting.quick,
-            "counts": "2 operations a multiply-add of convolutions and matrix products; see "
-                      "scripts/benchmarks/flops.py"}
+    return {
+        **found,
+        "sizes": setting.sizes,
+        "repeats": setting.repeats,
+        "quick": setting.quick,
+        "counts": "2 operations a multiply-add of convolutions and matrix products; see "
+        "scripts/benchmarks/flops.py",
+    }
 
 
 def chosen(groups: dict, setting: Setting, only: list[str] | None) -> list[tuple]:
@@ -92,14 +134,18 @@ def chosen(groups: dict, setting: Setting, only: list[str] | None) -> list[tuple
     Raises:
         ValueError: a name that no unit has.
     """
-    units = [(group, name, measure) for group, found in groups.items()
-             for name, measure in found(setting)]
+    units = [
+        (group, name, measure)
+        for group, found in groups.items()
+        for name, measure in found(setting)
+    ]
     if only is None:
         return units
     names = {name: (group, name, measure) for group, name, measure in units}
     if unknown := [name for name in only if name not in names]:
-        raise ValueError(f"--only: no unit is called {', '.join(unknown)}; there are "
-                         f"{', '.join(names)}.")
+        raise ValueError(
+            f"--only: no unit is called {', '.join(unknown)}; there are {', '.join(names)}."
+        )
     return [names[name] for name in only]
 
 
@@ -114,8 +160,11 @@ def run(units: list[tuple], setting: Setting, record: Record, limit: float | Non
         with Others() as others:
             rows = attempt(group, name, measure)
         if others.share is not None and others.share > BUSY:
-            print(f"  other processes took {others.share:.0%} of the machine: the figures "
-                  "are doubtful", flush=True)
+            print(
+                f"  other processes took {others.share:.0%} of the machine: the figures "
+                "are doubtful",
+                flush=True,
+            )
         failed += any(row.error is not None for row in rows)
         for row in rows:
             row.details["others_share"] = others.share
@@ -148,8 +197,10 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     failed = run(units, setting, record, args.limit)
     print()
-    print(f"{record.environment['device']}, {torch.get_num_threads()} threads, torch "
-          f"{torch.__version__}, commit {record.environment['commit']}")
+    print(
+        f"{record.environment['device']}, {torch.get_num_threads()} threads, torch "
+        f"{torch.__version__}, commit {record.environment['commit']}"
+    )
     print(record.table())
     print(f"Written to {args.out}.")
     return 1 if failed else 0

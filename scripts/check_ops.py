@@ -5,10 +5,10 @@
     compute-sanitizer python scripts/check_ops.py --quick --no-times
     python scripts/check_ops.py --cpu               # rehearsal: the same checks of the CPU path
 
-The comparisons are those of rtil.kernels.verify, in greater number: value, gradient and gradient of
-the gradient; random shapes, strides, layouts and dtypes; every fresh output is filled with NaN
-before the kernels write it. Times are medians, given as a
-fraction of the bandwidth of a device copy and as ratios against the PyTorch form run beside it.
+The comparisons are those of rtil.kernels.verify, in greater number: value, gradient and gradient
+of the gradient; random shapes, strides, layouts and dtypes; every fresh output is filled with NaN
+before the kernels write it. Times are medians, given as a fraction of the bandwidth of a device
+copy and as ratios against the PyTorch form run beside it.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -117,9 +118,13 @@ def measured(
     both = torch.empty(moved // 2, dtype=torch.uint8, device=device)
     to = torch.empty_like(both)
     copy = seconds(lambda: to.copy_(both), device, 50)
-    return {"seconds": ours, "share_of_copy_bandwidth": copy / ours,
-            "reference_over_ours": reference / ours, "compiled_over_ours": compiled / ours,
-            "goal_met": copy / ours >= 0.85 and not compiled < ours}
+    return {
+        "seconds": ours,
+        "share_of_copy_bandwidth": copy / ours,
+        "reference_over_ours": reference / ours,
+        "compiled_over_ours": compiled / ours,
+        "goal_met": copy / ours >= 0.85 and not compiled < ours,
+    }
 
 
 def times_cuda(quick: bool) -> list[dict[str, object]]:
@@ -128,19 +133,23 @@ def times_cuda(quick: bool) -> list[dict[str, object]]:
     With `quick` few of them, and torch.compile, which takes seconds each, at the largest alone.
     """
     rows = []
-    for channels, side in [(512, 32), (128, 256)] if quick else [
-        (512, 16), (512, 32), (512, 64), (256, 128), (128, 256), (3, 256)
-    ]:
+    for channels, side in (
+        [(512, 32), (128, 256)]
+        if quick
+        else [(512, 16), (512, 32), (512, 64), (256, 128), (128, 256), (3, 256)]
+    ):
         for dtype in (torch.float32, torch.float16):
             for layout in (torch.contiguous_format, torch.channels_last):
                 x = torch.randn(8, channels, side, side, device="cuda").to(dtype)
                 x = x.contiguous(memory_format=layout)
                 b, f = torch.randn(channels, device="cuda").to(dtype), fir().cuda()
                 act = 0.2, ba.SQRT2, 1
-                calls = {"bias_act": (
-                    lambda: ba.bias_act_op(x, b, *act, -1.0),  # noqa: B023
-                    lambda: ba.reference(x, b, *act, None),  # noqa: B023
-                )}
+                calls = {
+                    "bias_act": (
+                        lambda: ba.bias_act_op(x, b, *act, -1.0),  # noqa: B023
+                        lambda: ba.reference(x, b, *act, None),  # noqa: B023
+                    )
+                }
                 for name, (up, down, padding) in CASES.items():
                     axes = Axes((up, up), (down, down), padding * 2)
                     calls[name] = (
@@ -149,8 +158,13 @@ def times_cuda(quick: bool) -> list[dict[str, object]]:
                     )
                 compiles = not quick or (side == 256 and layout == torch.channels_last)
                 for name, pair in calls.items():
-                    row = {"op": name, "shape": list(x.shape), "dtype": str(dtype),
-                           "layout": str(layout), **measured(*pair, x, "cuda", compiles)}
+                    row = {
+                        "op": name,
+                        "shape": list(x.shape),
+                        "dtype": str(dtype),
+                        "layout": str(layout),
+                        **measured(*pair, x, "cuda", compiles),
+                    }
                     rows.append(row)
                     print(json.dumps(row), flush=True)
     return rows
@@ -176,17 +190,24 @@ def times_cpu(quick: bool) -> list[dict[str, object]]:
                     return zero_insert(x, f, up, down, padding, 1.0)
 
                 both = [
-                    [seconds(lambda: c(x), "cpu", 7),  # noqa: B023
-                     seconds(lambda: c(g).sum().backward(), "cpu", 7)]  # noqa: B023
+                    [
+                        seconds(partial(c, x), "cpu", 7),
+                        seconds(lambda c=c, g=g: c(g).sum().backward(), "cpu", 7),
+                    ]
                     for c in (ours, plain, public)
                 ]
-                rows.append({
-                    "op": name, "shape": list(x.shape), "layout": str(layout),
-                    "seconds": both[0][0], "zero_insert_over_ours": both[1][0] / both[0][0],
-                    "with_backward_zero_insert_over_ours": both[1][1] / both[0][1],
-                    "zero_insert_over_kernel": both[1][0] / both[2][0],
-                    "with_backward_zero_insert_over_kernel": both[1][1] / both[2][1],
-                })
+                rows.append(
+                    {
+                        "op": name,
+                        "shape": list(x.shape),
+                        "layout": str(layout),
+                        "seconds": both[0][0],
+                        "zero_insert_over_ours": both[1][0] / both[0][0],
+                        "with_backward_zero_insert_over_ours": both[1][1] / both[0][1],
+                        "zero_insert_over_kernel": both[1][0] / both[2][0],
+                        "with_backward_zero_insert_over_kernel": both[1][1] / both[2][1],
+                    }
+                )
                 print(json.dumps(rows[-1]), flush=True)
     return rows
 
@@ -223,9 +244,15 @@ def main() -> int:
     if not args.no_times:
         rows = times_cpu(args.quick) if args.cpu else times_cuda(args.quick)
     name = torch.cuda.get_device_name() if device == "cuda" else platform.machine()
-    record = {"device": name, "torch": torch.__version__, "threads": torch.get_num_threads(),
-              "comparisons": checks.done, "failed": checks.failed, "worst": checks.worst,
-              "times": rows}
+    record = {
+        "device": name,
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "comparisons": checks.done,
+        "failed": checks.failed,
+        "worst": checks.worst,
+        "times": rows,
+    }
     if args.out:
         with open(args.out, "w") as file:
             json.dump(record, file, indent=1)

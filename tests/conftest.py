@@ -11,8 +11,13 @@ from rtil.models.stylegan2 import StyleGAN2Discriminator, StyleGAN2Generator
 
 CHANNELS = {4: 6, 8: 5, 16: 4, 32: 3, 64: 2}
 # The generator of Karras et al. 2018, in rtil's choices.
-KARRAS = {"upsample": "nearest", "pixel_norm": "input", "rgb_gain": 1.0, "input_fan": "in",
-          "first_convs": 1}
+KARRAS = {
+    "upsample": "nearest",
+    "pixel_norm": "input",
+    "rgb_gain": 1.0,
+    "input_fan": "in",
+    "first_convs": 1,
+}
 
 
 def randomise(network, seed):

@@ -39,13 +39,27 @@ class Net:
         for k, out in enumerate(widths):
             inputs = [out] if k == 0 else [widths[k - 1], out]
             side = self.sides[k]
-            self.convs.append([
-                {"weight": draw(out, i, 3, 3), "affine": draw(i, z_dim), "style": 1 + draw(i),
-                 "bias": draw(out), "strength": draw(), "noise": draw(side, side)}
-                for i in inputs
-            ])
-            self.rgbs.append({"weight": draw(colours, out, 1, 1), "affine": draw(out, z_dim),
-                              "style": 1 + draw(out), "bias": draw(colours)})
+            self.convs.append(
+                [
+                    {
+                        "weight": draw(out, i, 3, 3),
+                        "affine": draw(i, z_dim),
+                        "style": 1 + draw(i),
+                        "bias": draw(out),
+                        "strength": draw(),
+                        "noise": draw(side, side),
+                    }
+                    for i in inputs
+                ]
+            )
+            self.rgbs.append(
+                {
+                    "weight": draw(colours, out, 1, 1),
+                    "affine": draw(out, z_dim),
+                    "style": 1 + draw(out),
+                    "bias": draw(colours),
+                }
+            )
 
 
 def rosinality(net):
@@ -56,21 +70,27 @@ def rosinality(net):
     for k, convs in enumerate(net.convs):
         for c in convs:
             name = "conv1" if index == 0 else f"convs.{index - 1}"
-            state |= {f"{name}.conv.weight": c["weight"][None],
-                      f"{name}.conv.modulation.weight": c["affine"],
-                      f"{name}.conv.modulation.bias": c["style"],
-                      f"{name}.noise.weight": c["strength"][None],
-                      f"{name}.activate.bias": c["bias"],
-                      f"noises.noise_{index}": c["noise"][None, None]}
+            state |= {
+                f"{name}.conv.weight": c["weight"][None],
+                f"{name}.conv.modulation.weight": c["affine"],
+                f"{name}.conv.modulation.bias": c["style"],
+                f"{name}.noise.weight": c["strength"][None],
+                f"{name}.activate.bias": c["bias"],
+                f"noises.noise_{index}": c["noise"][None, None],
+            }
             index += 1
         if k:
-            state |= {f"convs.{2 * k - 2}.conv.blur.kernel": 4 * FIR,
-                      f"to_rgbs.{k - 1}.upsample.kernel": 4 * FIR}
+            state |= {
+                f"convs.{2 * k - 2}.conv.blur.kernel": 4 * FIR,
+                f"to_rgbs.{k - 1}.upsample.kernel": 4 * FIR,
+            }
         name, c = "to_rgb1" if k == 0 else f"to_rgbs.{k - 1}", net.rgbs[k]
-        state |= {f"{name}.conv.weight": c["weight"][None],
-                  f"{name}.conv.modulation.weight": c["affine"],
-                  f"{name}.conv.modulation.bias": c["style"],
-                  f"{name}.bias": c["bias"][None, :, None, None]}
+        state |= {
+            f"{name}.conv.weight": c["weight"][None],
+            f"{name}.conv.modulation.weight": c["affine"],
+            f"{name}.conv.modulation.bias": c["style"],
+            f"{name}.bias": c["bias"][None, :, None, None],
+        }
     return state
 
 
@@ -83,18 +103,27 @@ def nvlabs(net):
         parts = dict(zip(("conv1",) if side == 4 else ("conv0", "conv1"), convs))
         for name, c in (parts | {"torgb": rgb}).items():
             at = f"synthesis.b{side}.{name}"
-            state |= {f"{at}.weight": c["weight"], f"{at}.bias": c["bias"],
-                      f"{at}.affine.weight": c["affine"], f"{at}.affine.bias": c["style"]}
+            state |= {
+                f"{at}.weight": c["weight"],
+                f"{at}.bias": c["bias"],
+                f"{at}.affine.weight": c["affine"],
+                f"{at}.affine.bias": c["style"],
+            }
             if name != "torgb":
-                state |= {f"{at}.noise_const": c["noise"], f"{at}.resample_filter": FIR,
-                          f"{at}.noise_strength": c["strength"]}
+                state |= {
+                    f"{at}.noise_const": c["noise"],
+                    f"{at}.resample_filter": FIR,
+                    f"{at}.noise_strength": c["strength"],
+                }
     return state
 
 
 def genforce(net, fc="", order=lambda t: t):
-    state = {"synthesis.early_layer.const": net.const[None],
-             "synthesis.upsample.kernel": 4 * FIR[None, None],
-             "truncation.w_avg": torch.zeros(net.z_dim)}
+    state = {
+        "synthesis.early_layer.const": net.const[None],
+        "synthesis.upsample.kernel": 4 * FIR[None, None],
+        "truncation.w_avg": torch.zeros(net.z_dim),
+    }
     for i, (weight, bias) in enumerate(net.mapping):
         state |= {f"mapping.dense{i}{fc}.weight": weight, f"mapping.dense{i}.bias": bias}
     index = 0
@@ -109,11 +138,17 @@ def genforce(net, fc="", order=lambda t: t):
             index += 1
         for name, c in (named | {f"output{k}": net.rgbs[k]}).items():
             at = f"synthesis.{name}"
-            state |= {f"{at}.weight": order(c["weight"]), f"{at}.bias": c["bias"],
-                      f"{at}.style{fc}.weight": c["affine"], f"{at}.style.bias": c["style"] - 1}
+            state |= {
+                f"{at}.weight": order(c["weight"]),
+                f"{at}.bias": c["bias"],
+                f"{at}.style{fc}.weight": c["affine"],
+                f"{at}.style.bias": c["style"] - 1,
+            }
             if "noise" in c:
-                state |= {f"{at}.noise": c["noise"][None, None],
-                          f"{at}.noise_strength": c["strength"]}
+                state |= {
+                    f"{at}.noise": c["noise"][None, None],
+                    f"{at}.noise_strength": c["strength"],
+                }
     return state
 
 
@@ -127,9 +162,11 @@ def pggan(channels=CHANNELS, z_dim=8, seed=0):
     rng, widths = torch.Generator().manual_seed(seed), list(channels.values())
     shapes = {"input_layer.0": (z_dim, widths[0], 4, 4)}
     for before, (side, out) in zip([widths[0], *widths], channels.items()):
-        shapes |= {f"progression_{side}.conv.0": (out, before, 3, 3),
-                   f"progression_{side}.conv.3": (out, out, 3, 3),
-                   f"to_rgb_{side}": (3, out, 1, 1)}
+        shapes |= {
+            f"progression_{side}.conv.0": (out, before, 3, 3),
+            f"progression_{side}.conv.3": (out, out, 3, 3),
+            f"to_rgb_{side}": (3, out, 1, 1),
+        }
     state = {}
     for name, shape in shapes.items():
         outputs = shape[1] if name.startswith("input") else shape[0]
@@ -166,21 +203,27 @@ def turned(weight):
 
 def genforce_pggan(net, fused=False, weight="weight", bias="bias", up=turned):
     """layerN and outputN; with fused, what enlarges is a transposed convolution."""
-    state = {"lod": torch.zeros(()), f"layer0.{weight}": turned(net.first),
-             f"layer0.{bias}": net.first_bias}
+    state = {
+        "lod": torch.zeros(()),
+        f"layer0.{weight}": turned(net.first),
+        f"layer0.{bias}": net.first_bias,
+    }
     for k, (convs, rgb) in enumerate(zip(net.convs, net.rgbs)):
         for i, (kernel, shift) in enumerate(convs, start=2 - len(convs)):
             enlarges = fused and k > 0 and i == 0
             named = "weight" if enlarges else weight
-            state |= {f"layer{2 * k + i}.{named}": up(kernel) if enlarges else kernel,
-                      f"layer{2 * k + i}.{bias}": shift}
+            state |= {
+                f"layer{2 * k + i}.{named}": up(kernel) if enlarges else kernel,
+                f"layer{2 * k + i}.{bias}": shift,
+            }
         state |= {f"output{k}.{weight}": rgb[0], f"output{k}.{bias}": rgb[1]}
     return state
 
 
 def mganprior_pggan(net, fused=False):
-    return genforce_pggan(net, fused, "conv.weight", "wscale.bias",
-                          lambda weight: turned(weight).permute(2, 3, 0, 1))
+    return genforce_pggan(
+        net, fused, "conv.weight", "wscale.bias", lambda weight: turned(weight).permute(2, 3, 0, 1)
+    )
 
 
 # NVlabs' pickles: modules as (source code, class name, state), with their own dictionary
@@ -204,8 +247,10 @@ def stand_ins():
         pass
 
     modules = {}
-    for name, member in (("torch_utils.persistence", _reconstruct_persistent_obj),
-                         ("dnnlib.util", EasyDict)):
+    for name, member in (
+        ("torch_utils.persistence", _reconstruct_persistent_obj),
+        ("dnnlib.util", EasyDict),
+    ):
         package, module = types.ModuleType(name.split(".")[0]), types.ModuleType(name)
         member.__module__, member.__qualname__ = name, member.__name__
         setattr(module, member.__name__, member)
@@ -213,8 +258,9 @@ def stand_ins():
     return EasyDict, mock.patch.dict(sys.modules, modules)
 
 
-def nvlabs_pickle(path, state, top=None, layer=None, source="raise SystemExit", protocol=4,
-                  lr=0.01):
+def nvlabs_pickle(
+    path, state, top=None, layer=None, source="raise SystemExit", protocol=4, lr=0.01
+):
     """Writes a pickle as stylegan2-ada-pytorch does; top and layer are attributes."""
     z_dim = state["mapping.fc0.weight"].shape[1]
     EasyDict, there = stand_ins()
@@ -225,7 +271,7 @@ def nvlabs_pickle(path, state, top=None, layer=None, source="raise SystemExit", 
         for name, value in state.items():
             if not name.startswith(prefix):
                 continue
-            head, _, rest = name[len(prefix):].partition(".")
+            head, _, rest = name[len(prefix) :].partition(".")
             if rest and head not in inside["_modules"]:
                 inside["_modules"][head] = module(f"{prefix}{head}.", "Inner")
             elif not rest:
@@ -233,21 +279,44 @@ def nvlabs_pickle(path, state, top=None, layer=None, source="raise SystemExit", 
                 where = "_buffers" if buffer else "_parameters"
                 inside[where][head] = value if buffer else nn.Parameter(value.clone(), False)
         if kind == "Generator":
-            inside |= {"z_dim": z_dim, "w_dim": z_dim, "c_dim": 0, **(top or {}),
-                       "_init_kwargs": EasyDict(z_dim=z_dim)}
+            inside |= {
+                "z_dim": z_dim,
+                "w_dim": z_dim,
+                "c_dim": 0,
+                **(top or {}),
+                "_init_kwargs": EasyDict(z_dim=z_dim),
+            }
         elif ".fc" in prefix:
-            inside |= {"activation": "lrelu", "bias_gain": lr,
-                       "weight_gain": lr / np.sqrt(np.float64(z_dim))}
+            inside |= {
+                "activation": "lrelu",
+                "bias_gain": lr,
+                "weight_gain": lr / np.sqrt(np.float64(z_dim)),
+            }
         elif prefix.split(".")[-2] in ("conv0", "conv1"):
-            inside |= {"activation": "lrelu", "use_noise": True, "conv_clamp": None,
-                       **(layer or {})}
+            inside |= {
+                "activation": "lrelu",
+                "use_noise": True,
+                "conv_clamp": None,
+                **(layer or {}),
+            }
         elif prefix.startswith("synthesis.b") and prefix.count(".") == 2:
             inside |= {"architecture": "skip", **(layer or {})}
-        return Persistent({"type": "class", "version": 6, "module_src": source,
-                           "class_name": kind, "state": inside})
+        return Persistent(
+            {
+                "type": "class",
+                "version": 6,
+                "module_src": source,
+                "class_name": kind,
+                "state": inside,
+            }
+        )
 
-    content = {"G_ema": module("", "Generator"), "G": None, "augment_pipe": None,
-               "training_set_kwargs": EasyDict(path="somewhere", seed=np.int64(3))}
+    content = {
+        "G_ema": module("", "Generator"),
+        "G": None,
+        "augment_pipe": None,
+        "training_set_kwargs": EasyDict(path="somewhere", seed=np.int64(3)),
+    }
     with there:
         path.write_bytes(pickle.dumps(content, protocol))
     return path
@@ -261,8 +330,11 @@ def write(folder, kind, net=None, state=None, **settings):
     if kind == "mganprior_pggan":
         content = state or mganprior_pggan(net or Karras())
     elif kind == "genforce_pggan":
-        content = {"generator": {}, "discriminator": {"lod": torch.zeros(())},
-                   "generator_smooth": state or genforce_pggan(net or Karras())}
+        content = {
+            "generator": {},
+            "discriminator": {"lod": torch.zeros(())},
+            "generator_smooth": state or genforce_pggan(net or Karras()),
+        }
     elif kind == "authors_pggan":
         content = {"g_ema": state or pggan(), "g": {}, "d": {}}
     elif kind == "authors":

@@ -29,7 +29,7 @@ class Register(Callback):
 
 
 class ExperimentSweeper(Sweeper):
-    """Runs the jobs of config.experiment; see `rtil.experiments.plan.jobs` for the command line."""
+    """Runs the jobs of config.experiment (`rtil.experiments.plan.jobs`)."""
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig

@@ -79,8 +79,10 @@ def check_held_out(trained: Mapping, data: Mapping, split: str, generator: Path)
     Raises:
         ValueError: images of the split are training images; names the keys to set.
     """
-    texts = [json.dumps(part) for part in
-             ({key: trained.get(key) for key in ("data", results.FILES)}, dict(data))]
+    texts = [
+        json.dumps(part)
+        for part in ({key: trained.get(key) for key in ("data", results.FILES)}, dict(data))
+    ]
     _check(*texts, split, str(generator))
 
 
@@ -97,20 +99,32 @@ def _check(trained_text: str, data_text: str, split: str, generator: str) -> Non
     (files, order), (theirs, their_order) = held_out, training
     names = {theirs.names[i]: i for i in their_order}
     pairs = [(i, names[files.names[i]]) for i in order if files.names[i] in names]
-    same = [files.names[i] for i, j in pairs
-            if files.size(i) == theirs.size(j) and files.crc(i) == theirs.crc(j)]
+    same = [
+        files.names[i]
+        for i, j in pairs
+        if files.size(i) == theirs.size(j) and files.crc(i) == theirs.crc(j)
+    ]
     if same:
         old, new = ({f"data.{key}": group.get(key) for key in CUT} for group in (source, data))
         keys = [f"  {line}" for line in results.differing_keys(old, new, ())]
-        raise ValueError("\n".join([
-            f"{len(same)} of the {len(order)} images of split={split} are among those that "
-            f"{generator} was trained on ({same[0]}, ...).", *keys,
-            "Set these keys as they were there, leave data=... out, which takes them from "
-            "generator=FILE, or give held-out images of their own in data.val_path and "
-            "data.test_path."]))
+        raise ValueError(
+            "\n".join(
+                [
+                    f"{len(same)} of the {len(order)} images of split={split} are among those "
+                    f"that {generator} was trained on ({same[0]}, ...).",
+                    *keys,
+                    "Set these keys as they were there, leave data=... out, which takes them from "
+                    "generator=FILE, or give held-out images of their own in data.val_path and "
+                    "data.test_path.",
+                ]
+            )
+        )
     if not fits and files.path.samefile(theirs.path):
         log.warning(
             "%s has other files than when %s was trained, and splits are cut from all files anew: "
             "images of split=%s may be among its training images. Give it the files it had, or "
             "held-out images of their own (data.val_path, data.test_path).",
-            files.path, generator, split)
+            files.path,
+            generator,
+            split,
+        )

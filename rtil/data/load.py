@@ -87,8 +87,11 @@ def files_of(data: Mapping[str, Any], split: str) -> tuple[Path, dict[str, int |
 
 def check_apart(data: Mapping[str, Any]) -> None:
     """Raises ValueError where splits with files of their own share them with another split."""
-    named = {key: Path(data[key]).expanduser().resolve()
-             for key in ("path", "val_path", "test_path") if data.get(key)}
+    named = {
+        key: Path(data[key]).expanduser().resolve()
+        for key in ("path", "val_path", "test_path")
+        if data.get(key)
+    }
     for (key, one), (other, two) in combinations(named.items(), 2):
         inner, outer = (one, two) if one.is_relative_to(two) else (two, one)
         # A zip in a folder of images is none of them, a folder in it is read with it.

@@ -79,7 +79,11 @@ def feature_scales(G: Generator, count: int, seed: int) -> dict[int, dict[str, l
 
 
 def depths(
-    G: Generator, inverter: ILO, A: ForwardOperator, x: Tensor, loss: Loss,
+    G: Generator,
+    inverter: ILO,
+    A: ForwardOperator,
+    x: Tensor,
+    loss: Loss,
     rngs: Callable[[], Sequence[torch.Generator]],
 ) -> list[Depth]:
     """ILO up to each of its stages, on measurements A x without noise.

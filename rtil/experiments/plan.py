@@ -36,17 +36,30 @@ def products(experiment: Mapping, part: str) -> list[dict[str, list[str]]]:
             names its model, with that one; or "tune", whose jobs are those but for their images,
             of protocol=fair alone where it is planned, at what its protocol.at says.
     """
-    generators, cells = experiment["generators"], [
-        {**experiment.get("common", {}), **cell, **switch}
-        for cell in experiment["cells"] for switch in [{}, *cell.get("switches", ())]
-    ]
-    found = generators if part == "train" else [
-        {**cell, **{key: g[key] for key in g if key not in cell}}
-        for cell in cells for g in ([{}] if "model" in cell else generators)
-    ]
+    generators, cells = (
+        experiment["generators"],
+        [
+            {**experiment.get("common", {}), **cell, **switch}
+            for cell in experiment["cells"]
+            for switch in [{}, *cell.get("switches", ())]
+        ],
+    )
+    found = (
+        generators
+        if part == "train"
+        else [
+            {**cell, **{key: g[key] for key in g if key not in cell}}
+            for cell in cells
+            for g in ([{}] if "model" in cell else generators)
+        ]
+    )
     found = [
-        {key: [as_text(v) for v in (value if isinstance(value, list) else [value])]
-         for key, value in entry.items() if key != "switches"} for entry in found
+        {
+            key: [as_text(v) for v in (value if isinstance(value, list) else [value])]
+            for key, value in entry.items()
+            if key != "switches"
+        }
+        for entry in found
     ]
     return tunings(to_tune(found)) if part == "tune" else found
 
@@ -66,10 +79,17 @@ def tunings(
     """
     given, found = given or {}, []
     for entry in entries:
-        at = {name: entry[key] for key in entry for name in [key.removeprefix(f"{AT}.")]
-              if name != key and (name not in KNOBS or name not in given or key in given)}
-        own = {key: values for key, values in entry.items()
-               if key not in NOT_TUNED and not key.startswith(AT)}
+        at = {
+            name: entry[key]
+            for key in entry
+            for name in [key.removeprefix(f"{AT}.")]
+            if name != key and (name not in KNOBS or name not in given or key in given)
+        }
+        own = {
+            key: values
+            for key, values in entry.items()
+            if key not in NOT_TUNED and not key.startswith(AT)
+        }
         found.append(own | at)
     return found
 
@@ -80,14 +100,16 @@ def where_tuned(
     """A command line of `rtil.tune`: a protocol.at that the plan lacks is the tuning's own key."""
     at = {key for key in given if key.startswith(f"{AT}.")} - {*planned}
     return {key: given[key] for key in given if key not in at} | {
-        key.removeprefix(f"{AT}."): given[key] for key in at}
+        key.removeprefix(f"{AT}."): given[key] for key in at
+    }
 
 
 def switch_of(experiment: Mapping, job: Mapping[str, str]) -> dict[str, str]:
     """What a job sets on top of its cell: {} where nothing; "rtil" only chooses the arm."""
     known = [
         {key: as_text(value) for key, value in switch.items()}
-        for cell in experiment["cells"] for switch in cell.get("switches", ())
+        for cell in experiment["cells"]
+        for switch in cell.get("switches", ())
     ]
     found = max((s for s in known if s.items() <= job.items()), key=len, default={})
     return {key: text for key, text in found.items() if key != "rtil"}
@@ -120,19 +142,27 @@ def jobs(
         given = where_tuned(given, planned)
     for key in sorted(planned & given.keys(), key=precedence):
         found = narrowed(found, key, given[key])
-    rest = {key: texts for key, texts in given.items()
-            if key not in planned and key.partition(".")[0] != "experiment"}
+    rest = {
+        key: texts
+        for key, texts in given.items()
+        if key not in planned and key.partition(".")[0] != "experiment"
+    }
     found = tunings(found, given) if part == "tune" else found
     rows = [
         dict(zip({**entry, **rest}, values))
-        for entry in found for values in product(*entry.values(), *rest.values())
+        for entry in found
+        for values in product(*entry.values(), *rest.values())
     ]
     if not rows:
         what = {"invert": "inversions", "tune": "tunings"}.get(part, "training runs")
         chosen = ", ".join(f"{key}={','.join(texts)}" for key, texts in given.items())
         raise ValueError(
-            f"experiment={name} has no {what}" + (f" with {chosen}." if products(experiment, part)
-            else f": train its generators, then python -m rtil.report experiment={name}.")
+            f"experiment={name} has no {what}"
+            + (
+                f" with {chosen}."
+                if products(experiment, part)
+                else f": train its generators, then python -m rtil.report experiment={name}."
+            )
         )
     return list({json.dumps(row): row for row in rows}.values())
 
@@ -151,15 +181,18 @@ def narrowed(
     having = [entry for entry in entries if key in entry]
     planned = [parsed(text) for entry in having for text in entry[key]]
     wanted, new = [parsed(text) for text in texts], [t for t in texts if parsed(t) not in planned]
-    found = [{**entry, key: [t for t in entry[key] if parsed(t) in wanted] + new}
-             for entry in having]
+    found = [
+        {**entry, key: [t for t in entry[key] if parsed(t) in wanted] + new} for entry in having
+    ]
     return [entry for entry in found if entry[key]]
 
 
 def overrides(experiment: Mapping, job: Mapping[str, str]) -> list[str]:
     """A job as the words that would be typed, and the experiment that it was run for."""
-    return [*(f"{key}={value}" for key, value in job.items()),
-            f"+experiment.name={experiment['name']}"]
+    return [
+        *(f"{key}={value}" for key, value in job.items()),
+        f"+experiment.name={experiment['name']}",
+    ]
 
 
 def narrowing(experiment: Mapping, part: str, job: Mapping[str, str]) -> list[str]:
@@ -192,8 +225,11 @@ def command(
 
 def for_training(words: Iterable[str]) -> list[str]:
     """Those of an inversion's overrides that training takes."""
-    return [word for word in words
-            if word.lstrip("+~").partition("=")[0].partition(".")[0] in results.FOR_TRAINING]
+    return [
+        word
+        for word in words
+        if word.lstrip("+~").partition("=")[0].partition(".")[0] in results.FOR_TRAINING
+    ]
 
 
 def check_trained(
@@ -217,8 +253,10 @@ def check_trained(
     if missing:
         raise FileNotFoundError(
             f"experiment={experiment['name']}: {len(missing)} of {len(wanted)} generators are not "
-            "trained to their end:" + "".join(f"\n    {path}" for path in missing)
-            + "\nThese commands train them:" + "".join(f"\n    {x}" for x in missing.values())
+            "trained to their end:"
+            + "".join(f"\n    {path}" for path in missing)
+            + "\nThese commands train them:"
+            + "".join(f"\n    {x}" for x in missing.values())
             + f"\nand so does\n    {command(experiment, 'train', for_training(given))}\n"
             "Rows on disk stay; rtil=... chooses the arms that are trained already."
         )

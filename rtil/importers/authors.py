@@ -38,8 +38,9 @@ def find(content: object) -> Foreign | None:
 def _parallel(content: object) -> bool:
     """Whether a StyleGAN2 in rosinality's layout carries DataParallel's prefix."""
     parts = content.values() if isinstance(content, dict) else ()
-    return any(isinstance(part, dict) and "module.input.input" in part
-               for part in (content, *parts))
+    return any(
+        isinstance(part, dict) and "module.input.input" in part for part in (content, *parts)
+    )
 
 
 def spec_of(state: dict[str, Tensor]) -> Spec:
@@ -58,9 +59,11 @@ def entries(size: Spec) -> list[Entry]:
     for block, side in enumerate(size.channels):
         for theirs, ours in (("weight_orig", "weight"), ("bias", "bias")):
             conv = f"progression_{side}.conv"
-            table += [Entry(f"{conv}.0.conv.{theirs}", f"blocks.{block}.conv0.{ours}"),
-                      Entry(f"{conv}.3.conv.{theirs}", f"blocks.{block}.conv1.{ours}"),
-                      Entry(f"to_rgb_{side}.conv.{theirs}", f"to_rgb.{block}.{ours}")]
+            table += [
+                Entry(f"{conv}.0.conv.{theirs}", f"blocks.{block}.conv0.{ours}"),
+                Entry(f"{conv}.3.conv.{theirs}", f"blocks.{block}.conv1.{ours}"),
+                Entry(f"to_rgb_{side}.conv.{theirs}", f"to_rgb.{block}.{ours}"),
+            ]
     return table
 
 

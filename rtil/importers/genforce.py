@@ -53,23 +53,45 @@ def find(content: object) -> Foreign | None:
     refuse(NAME, wrong + other_filters(state, ".kernel", gain=4.0))
     fc = ".fc" if "mapping.dense0.fc.weight" in state else ""
     size = spec_of(state, fc)
-    ignored = frozenset(name for name in state
-                        if name.endswith(".kernel") or name.startswith("truncation."))
-    notes = mapping_note([state[name] for name in state if name.startswith("mapping.dense")
-                          and name.endswith("weight")], size.mapping_lr)
-    return Foreign(NAME, part, size, state, entries(size, fc),
-                   lambda z: [draw(state, size, fc, z)], ignored, notes)
+    ignored = frozenset(
+        name for name in state if name.endswith(".kernel") or name.startswith("truncation.")
+    )
+    notes = mapping_note(
+        [
+            state[name]
+            for name in state
+            if name.startswith("mapping.dense") and name.endswith("weight")
+        ],
+        size.mapping_lr,
+    )
+    return Foreign(
+        NAME,
+        part,
+        size,
+        state,
+        entries(size, fc),
+        lambda z: [draw(state, size, fc, z)],
+        ignored,
+        notes,
+    )
 
 
 def spec_of(state: dict[str, Tensor], fc: str) -> Spec:
     """Sizes, from the shapes of the entries."""
     out = 3 if fc else 0
-    widths = [width(NAME, state, f"synthesis.layer{2 * i}.weight", out)
-              for i in range(max(count(state, "synthesis.output"), 2))]
+    widths = [
+        width(NAME, state, f"synthesis.layer{2 * i}.weight", out)
+        for i in range(max(count(state, "synthesis.output"), 2))
+    ]
     colours = width(NAME, state, "synthesis.output0.weight", out)
     z_dim = width(NAME, state, f"mapping.dense0{fc}.weight", 1)
-    return Spec("stylegan2", dict(zip(sizes(len(widths)), widths)), colours, z_dim,
-                count(state, "mapping.dense"))
+    return Spec(
+        "stylegan2",
+        dict(zip(sizes(len(widths)), widths)),
+        colours,
+        z_dim,
+        count(state, "mapping.dense"),
+    )
 
 
 def entries(size: Spec, fc: str) -> list[Entry]:
@@ -77,22 +99,28 @@ def entries(size: Spec, fc: str) -> list[Entry]:
     conv, up = (HWIO, HWIO_FLIP) if fc else (SAME, FLIP)
     table = [Entry("synthesis.early_layer.const", "const")]
     for i in range(size.num_mapping):
-        table += [Entry(f"mapping.dense{i}{fc}.weight", f"mapping.{i}.weight"),
-                  Entry(f"mapping.dense{i}.bias", f"mapping.{i}.bias")]
+        table += [
+            Entry(f"mapping.dense{i}{fc}.weight", f"mapping.{i}.weight"),
+            Entry(f"mapping.dense{i}.bias", f"mapping.{i}.bias"),
+        ]
     for block in range(len(size.channels)):
         parts = [(f"layer{2 * block}", "conv", conv), (f"output{block}", "to_rgb", conv)]
         if block:
             parts.append((f"layer{2 * block - 1}", "up", up))
         for theirs, ours, rule in parts:
             there, here = f"synthesis.{theirs}", f"blocks.{block}.{ours}"
-            table += [Entry(f"{there}.weight", f"{here}.conv.weight", rule),
-                      Entry(f"{there}.style{fc}.weight", f"{here}.conv.style.weight"),
-                      Entry(f"{there}.style.bias", f"{here}.conv.style.bias", BIAS),
-                      Entry(f"{there}.bias", f"{here}.bias")]
+            table += [
+                Entry(f"{there}.weight", f"{here}.conv.weight", rule),
+                Entry(f"{there}.style{fc}.weight", f"{here}.conv.style.weight"),
+                Entry(f"{there}.style.bias", f"{here}.conv.style.bias", BIAS),
+                Entry(f"{there}.bias", f"{here}.bias"),
+            ]
             if ours != "to_rgb":
                 index = theirs.removeprefix("layer")
-                table += [Entry(f"{there}.noise_strength", f"{here}.noise_strength"),
-                          Entry(f"{there}.noise", f"noise_{index}")]
+                table += [
+                    Entry(f"{there}.noise_strength", f"{here}.noise_strength"),
+                    Entry(f"{there}.noise", f"noise_{index}"),
+                ]
     return table
 
 
@@ -107,8 +135,10 @@ def draw(state: dict[str, Tensor], size: Spec, fc: str, z: Tensor) -> Tensor:
         weight = weight / math.sqrt(weight[0].numel())
         noise = f"{name}.noise"
         return plain.Layer(
-            weight.flip((2, 3)) if up else weight, affine / math.sqrt(affine.shape[1]),
-            s[f"{name}.style.bias"] + 1.0, s[f"{name}.bias"],
+            weight.flip((2, 3)) if up else weight,
+            affine / math.sqrt(affine.shape[1]),
+            s[f"{name}.style.bias"] + 1.0,
+            s[f"{name}.bias"],
             s[noise] * s[f"{name}.noise_strength"] if noise in s else None,
         )
 

@@ -39,8 +39,13 @@ from rtil.importers.layout import (
 )
 
 NAME = "genforce"
-FORM = {"upsample": "nearest", "pixel_norm": "input", "rgb_gain": 1.0, "input_fan": "in",
-        "first_convs": 1}
+FORM = {
+    "upsample": "nearest",
+    "pixel_norm": "input",
+    "rgb_gain": 1.0,
+    "input_fan": "in",
+    "first_convs": 1,
+}
 
 
 class Spelling(NamedTuple):
@@ -67,23 +72,38 @@ def find(content: object) -> Foreign | None:
         ValueError: sizes cannot be read from it, or it computes what rtil's network does not.
     """
     part, state = generator_state(content) or ("", {})
-    spelling = next((s for s in (MGANPRIOR, LIBRARY)
-                     if {f"layer0.{s.weight}", f"output0.{s.weight}"} & state.keys()), None)
+    spelling = next(
+        (
+            s
+            for s in (MGANPRIOR, LIBRARY)
+            if {f"layer0.{s.weight}", f"output0.{s.weight}"} & state.keys()
+        ),
+        None,
+    )
     if spelling is None:
         return None
     size = spec_of(state, spelling)
     refuse(NAME, differences(state, size))
     shown = fused_scale(state, size, spelling)
     fused = bool(shown)
-    return Foreign(NAME, part, size, state, entries(size, spelling, fused),
-                   lambda z: draw(state, size, spelling, fused, z), frozenset({"lod"}),
-                   (*unsaid(state, spelling, shown is None), *left_out(content)))
+    return Foreign(
+        NAME,
+        part,
+        size,
+        state,
+        entries(size, spelling, fused),
+        lambda z: draw(state, size, spelling, fused, z),
+        frozenset({"lod"}),
+        (*unsaid(state, spelling, shown is None), *left_out(content)),
+    )
 
 
 def spec_of(state: dict[str, Tensor], spelling: Spelling) -> Spec:
     """Sizes, from the shapes of the entries."""
-    widths = {side: width(NAME, state, f"layer{2 * i + 1}.{spelling.weight}", 0)
-              for i, side in enumerate(sizes(max(count(state, "output"), 2)))}
+    widths = {
+        side: width(NAME, state, f"layer{2 * i + 1}.{spelling.weight}", 0)
+        for i, side in enumerate(sizes(max(count(state, "output"), 2)))
+    }
     colours = width(NAME, state, f"output0.{spelling.weight}", 0)
     z_dim = width(NAME, state, f"layer0.{spelling.weight}", 1)
     return Spec("pggan", widths, colours, z_dim, form=FORM)
@@ -93,8 +113,9 @@ def differences(state: dict[str, Tensor], size: Spec) -> list[str]:
     """What this generator does and rtil's does not."""
     wrong, lod = [], state.get("lod")
     if lod is not None and not bool((lod == 0).all()):
-        wrong.append(f"lod is {lod.tolist()}: saved while growing, without its last layers; "
-                     "0 fits")
+        wrong.append(
+            f"lod is {lod.tolist()}: saved while growing, without its last layers; 0 fits"
+        )
     if size.image_channels not in (1, 3):
         wrong.append(f"output0 has {size.image_channels} colour channels; rtil has 1 or 3")
     return wrong
@@ -102,12 +123,17 @@ def differences(state: dict[str, Tensor], size: Spec) -> list[str]:
 
 def fused_scale(state: dict[str, Tensor], size: Spec, spelling: Spelling) -> bool | None:
     """Whether it was built so; None where neither names nor shapes tell."""
-    ups = {f"layer{2 * i}.{spelling.fused_weight}": pair
-           for i, pair in enumerate(pairwise(size.channels.values()), start=1)}
+    ups = {
+        f"layer{2 * i}.{spelling.fused_weight}": pair
+        for i, pair in enumerate(pairwise(size.channels.values()), start=1)
+    }
     if spelling.fused_weight != spelling.weight:
         return not ups.keys().isdisjoint(state)
-    found = [tuple(state[name].shape[:2]) == pair for name, pair in ups.items()
-             if name in state and pair[0] != pair[1]]
+    found = [
+        tuple(state[name].shape[:2]) == pair
+        for name, pair in ups.items()
+        if name in state and pair[0] != pair[1]
+    ]
     return any(found) if found else None
 
 
@@ -116,13 +142,17 @@ def unsaid(state: dict[str, Tensor], spelling: Spelling, either: bool) -> list[s
     if spelling is MGANPRIOR:
         return []
     off = "classes, final tanh" + ", fused_scale" * either
-    notes = [f"taken as the library's converter builds it, without {off}: the file does not say "
-             "so, and with any of these the images are others"]
+    notes = [
+        f"taken as the library's converter builds it, without {off}: the file does not say "
+        "so, and with any of these the images are others"
+    ]
     rms = state[f"layer1.{spelling.weight}"].double().square().mean().sqrt().item()
     if not 0.2 < rms < 5.0:
-        notes.append(f"WARNING: weights of layer1 have rms {rms:.3g}, where about 1 is expected "
-                     "of weights that are scaled when used. The file does not say whether they "
-                     "are; without (use_wscale=False) the images are others.")
+        notes.append(
+            f"WARNING: weights of layer1 have rms {rms:.3g}, where about 1 is expected "
+            "of weights that are scaled when used. The file does not say whether they "
+            "are; without (use_wscale=False) the images are others."
+        )
     return notes
 
 
@@ -131,8 +161,10 @@ def left_out(content: object) -> list[str]:
     parts = content.get("models", content) if isinstance(content, Mapping) else None
     if not isinstance(parts, Mapping) or not parts.get("discriminator"):
         return []
-    return ["the discriminator in the file is left out: it has an activation after its colour "
-            "layers and no pixel norm, unlike rtil's"]
+    return [
+        "the discriminator in the file is left out: it has an activation after its colour "
+        "layers and no pixel norm, unlike rtil's"
+    ]
 
 
 def entries(size: Spec, spelling: Spelling, fused: bool) -> list[Entry]:
@@ -148,8 +180,10 @@ def entries(size: Spec, spelling: Spelling, fused: bool) -> list[Entry]:
     table = []
     for theirs, (ours, weight, rule) in layers.items():
         names = ("input", "input_bias") if ours == "input" else (f"{ours}weight", f"{ours}bias")
-        table += [Entry(f"{theirs}.{weight}", names[0], rule),
-                  Entry(f"{theirs}.{spelling.bias}", names[1])]
+        table += [
+            Entry(f"{theirs}.{weight}", names[0], rule),
+            Entry(f"{theirs}.{spelling.bias}", names[1]),
+        ]
     return table
 
 
@@ -172,7 +206,7 @@ def draw(
             weight = weight.movedim((2, 3), (0, 1))
         weight = weight * math.sqrt(2 / weight[:, 0].numel())
         around = F.pad(weight, (1, 1, 1, 1))
-        kernel = sum(around[:, :, i:i + 4, j:j + 4] for i in (0, 1) for j in (0, 1))
+        kernel = sum(around[:, :, i : i + 4, j : j + 4] for i in (0, 1) for j in (0, 1))
         bias = s[f"{name}.{spelling.bias}"]
         return F.conv_transpose2d(plain.pixel_norm(x), kernel, bias, stride=2, padding=1)
 

@@ -24,14 +24,22 @@ from rtil.process.command import CONFIGS
 from rtil.process.instantiate import instantiate
 from rtil.process.rng import seeded
 
-LAYOUTS = {"authors": authors.find, "rosinality": rosinality.find, "nvlabs": nvlabs.find,
-           "genforce": genforce.find}
-TOLERANCE = 1e-4    # largest relative difference of the check
-CHECK_CODES = 2     # latents it draws
+LAYOUTS = {
+    "authors": authors.find,
+    "rosinality": rosinality.find,
+    "nvlabs": nvlabs.find,
+    "genforce": genforce.find,
+}
+TOLERANCE = 1e-4  # largest relative difference of the check
+CHECK_CODES = 2  # latents it draws
 MEAN_STYLES = 10_000  # styles behind an export's latent_avg
 # The released files say by their names alone how they were trained; all of them were on FFHQ.
-PUBLISHED = {"rtil_ilo": "ilo", "vanilla_ilo": "vanilla", "rtil_mgan": "mgan",
-             "vanilla_mgan": "vanilla"}
+PUBLISHED = {
+    "rtil_ilo": "ilo",
+    "vanilla_ilo": "vanilla",
+    "rtil_mgan": "mgan",
+    "vanilla_mgan": "vanilla",
+}
 SCALES = {16: "tiny", 32: "demo", 64: "faces64"}  # nearest settings of each size; larger: paper
 
 
@@ -72,8 +80,12 @@ def configuration(size: Spec, rtil: str, scale: str, data: str) -> dict:
     Raises:
         ValueError: there is no such choice.
     """
-    choices = {"model": size.model, "rtil": rtil, "scale": scale,
-               "data": "folder" if data == "unknown" else data}
+    choices = {
+        "model": size.model,
+        "rtil": rtil,
+        "scale": scale,
+        "data": "folder" if data == "unknown" else data,
+    }
     for group, choice in choices.items():
         names = sorted(path.stem for path in (Path(CONFIGS) / group).glob("*.yaml"))
         if choice not in names:
@@ -149,8 +161,13 @@ def verify(foreign: Foreign, G: Generator) -> tuple[float, tuple[float, float]]:
 
 
 def import_file(
-    source: str | Path, out: str | Path | None, layout: str = "auto", rtil: str | None = None,
-    scale: str | None = None, data: str | None = None, force: bool = False,
+    source: str | Path,
+    out: str | Path | None,
+    layout: str = "auto",
+    rtil: str | None = None,
+    scale: str | None = None,
+    data: str | None = None,
+    force: bool = False,
 ) -> list[str]:
     """Writes the generator of a foreign file as generator.pt, once it passed the check.
 
@@ -176,8 +193,9 @@ def import_file(
     source, foreign = Path(source), recognise(source, layout)
     size, published = foreign.spec, PUBLISHED.get(source.stem)
     rtil = rtil or published or "vanilla"
-    scale = scale or next((name for side, name in SCALES.items() if size.resolution <= side),
-                          "paper")
+    scale = scale or next(
+        (name for side, name in SCALES.items() if size.resolution <= side), "paper"
+    )
     data = data or ("ffhq" if published else "unknown")
     weights = foreign.weights()
     config = configuration(size, rtil, scale, data)
@@ -186,13 +204,29 @@ def import_file(
     lines = describe(source, foreign, G, worst, span)
     lines.append(f"taken as: rtil={rtil} scale={scale} data={data}")
     if out is not None:
-        origin = {"file": source.name, "layout": foreign.layout, "part": foreign.part,
-                  "sha256": hashlib.sha256(source.read_bytes()).hexdigest(), "check": worst}
-        checkpoint.save({"format": checkpoint.EXPORT, "G_ema": weights, "config": config,
-                         "nimg": 0, "step": 0, "origin": origin}, Path(out))
+        origin = {
+            "file": source.name,
+            "layout": foreign.layout,
+            "part": foreign.part,
+            "sha256": hashlib.sha256(source.read_bytes()).hexdigest(),
+            "check": worst,
+        }
+        checkpoint.save(
+            {
+                "format": checkpoint.EXPORT,
+                "G_ema": weights,
+                "config": config,
+                "nimg": 0,
+                "step": 0,
+                "origin": origin,
+            },
+            Path(out),
+        )
         method = "" if size.model == "stylegan2" else " inverter=mgan"
-        lines += [f"wrote {out}; next:",
-                  f"  python -m rtil.invert generator={out} data=...{method} task=cs ratio=0.1"]
+        lines += [
+            f"wrote {out}; next:",
+            f"  python -m rtil.invert generator={out} data=...{method} task=cs ratio=0.1",
+        ]
     return lines
 
 
@@ -237,24 +271,38 @@ def export_file(source: str | Path, out: str | Path, force: bool = False) -> lis
     refuse_existing(out, force)
     G, config = checkpoint.load_generator(source)
     if not isinstance(G, StyleGAN2Generator):
-        raise ValueError(f"export: {source} holds a {type(G).__name__}; rosinality's layout "
-                         "holds a StyleGAN2Generator.")
+        raise ValueError(
+            f"export: {source} holds a {type(G).__name__}; rosinality's layout "
+            "holds a StyleGAN2Generator."
+        )
     if G.normalise:
-        raise ValueError(f"export: {source} was trained with model.generator.normalise=true, "
-                         "which no other layout knows.")
+        raise ValueError(
+            f"export: {source} was trained with model.generator.normalise=true, "
+            "which no other layout knows."
+        )
     node = config["model"]["generator"]
-    size = Spec("stylegan2", dict(G.table), G.image_channels, G.z_dim, node["num_mapping"],
-                node["mapping_lr"])
+    size = Spec(
+        "stylegan2",
+        dict(G.table),
+        G.image_channels,
+        G.z_dim,
+        node["num_mapping"],
+        node["mapping_lr"],
+    )
     state = rosinality.export(G, size)
     mean = G.mean_w(MEAN_STYLES, seeded("cpu", 0, "mean style"))
     content: dict[str, object] = {"g_ema": state, "latent_avg": mean}
     worst, _ = verify(rosinality.find(content), G)
     checkpoint.save(content, Path(out))
-    lines = [f"wrote {out}: g_ema and latent_avg in rosinality's layout",
-             f"check: largest relative difference {worst:.1e} over {CHECK_CODES} latents"]
+    lines = [
+        f"wrote {out}: g_ema and latent_avg in rosinality's layout",
+        f"check: largest relative difference {worst:.1e} over {CHECK_CODES} latents",
+    ]
     for multiplier in (1, 2):
-        if all(w == min(512, 32 * 512 * multiplier // s if s > 32 else 512)
-               for s, w in size.channels.items()):
+        if all(
+            w == min(512, 32 * 512 * multiplier // s if s > 32 else 512)
+            for s, w in size.channels.items()
+        ):
             return [*lines, f"load it with channel_multiplier={multiplier}"]
     return [*lines, f"note: its class has another channel table; give it {size.channels}"]
 

@@ -30,16 +30,19 @@ class Rule(NamedTuple):
 
 
 SAME = Rule(lambda t: t, lambda t: t)
-LEADING = Rule(lambda t: t[0], lambda t: t[None])                   # (1, ...) and (...)
-ONE = Rule(lambda t: t.reshape(()), lambda t: t.reshape(1))         # (1,) and ()
+LEADING = Rule(lambda t: t[0], lambda t: t[None])  # (1, ...) and (...)
+ONE = Rule(lambda t: t.reshape(()), lambda t: t.reshape(1))  # (1,) and ()
 COLOUR = Rule(lambda t: t.flatten(), lambda t: t.reshape(1, -1, 1, 1))
 FLIP = Rule(lambda t: t.flip(2, 3), lambda t: t.flip(2, 3))
-TURN = Rule(lambda t: t.transpose(0, 1).flip(2, 3),                 # (in, out, k, k), flipped
-            lambda t: t.transpose(0, 1).flip(2, 3))
+TURN = Rule(
+    lambda t: t.transpose(0, 1).flip(2, 3),  # (in, out, k, k), flipped
+    lambda t: t.transpose(0, 1).flip(2, 3),
+)
 HWIO = Rule(lambda t: t.permute(3, 2, 0, 1), lambda t: t.permute(2, 3, 1, 0))
-HWIO_FLIP = Rule(lambda t: t.permute(3, 2, 0, 1).flip(2, 3),
-                 lambda t: t.flip(2, 3).permute(2, 3, 1, 0))
-BIAS = Rule(lambda t: t + 1.0, lambda t: t - 1.0)                   # style bias without its one
+HWIO_FLIP = Rule(
+    lambda t: t.permute(3, 2, 0, 1).flip(2, 3), lambda t: t.flip(2, 3).permute(2, 3, 1, 0)
+)
+BIAS = Rule(lambda t: t + 1.0, lambda t: t - 1.0)  # style bias without its one
 
 
 class Entry(NamedTuple):
@@ -112,10 +115,16 @@ class Foreign:
         """
         shapes = expected(self.spec, self.entries)
         known = shapes.keys() | self.ignored
-        wrong = [f"{name} {shape} is missing" for name, shape in shapes.items()
-                 if name not in self.state]
-        wrong += [f"{name} {tuple(value.shape)} has no counterpart in rtil"
-                  for name, value in self.state.items() if name not in known]
+        wrong = [
+            f"{name} {shape} is missing"
+            for name, shape in shapes.items()
+            if name not in self.state
+        ]
+        wrong += [
+            f"{name} {tuple(value.shape)} has no counterpart in rtil"
+            for name, value in self.state.items()
+            if name not in known
+        ]
         for name in shapes.keys() & self.state.keys():
             found = tuple(self.state[name].shape)
             if found != shapes[name]:
@@ -123,8 +132,9 @@ class Foreign:
             elif not bool(self.state[name].isfinite().all()):
                 wrong.append(f"{name} holds values that are not finite")
         refuse(self.layout, sorted(wrong))
-        return {e.ours: e.rule.to_ours(self.state[e.theirs].float()).contiguous()
-                for e in self.entries}
+        return {
+            e.ours: e.rule.to_ours(self.state[e.theirs].float()).contiguous() for e in self.entries
+        }
 
 
 def expected(spec: Spec, entries: Iterable[Entry]) -> dict[str, tuple[int, ...]]:
@@ -190,7 +200,7 @@ def width(layout: str, state: Mapping[str, Tensor], name: str, axis: int) -> int
 
 def count(state: Mapping[str, Tensor], prefix: str) -> int:
     """One more than the largest number that follows the prefix in the names; 0 without any."""
-    tails = [name[len(prefix):].split(".")[0] for name in state if name.startswith(prefix)]
+    tails = [name[len(prefix) :].split(".")[0] for name in state if name.startswith(prefix)]
     return max((int(tail) + 1 for tail in tails if tail.isdigit()), default=0)
 
 

@@ -49,20 +49,34 @@ def find(content: object) -> Foreign | None:
     refuse(NAME, differences(module, state))
     size = spec_of(module, state)
     clamp = clamps(module)
-    ignored = frozenset(name for name in state
-                        if name.endswith("resample_filter") or name == "mapping.w_avg")
-    notes = () if clamp is None else (
-        f"layers clamp to +-{clamp:g} there and not here; the check below clamps",)
-    return Foreign(NAME, part, size, state, entries(size),
-                   lambda z: [draw(state, size, clamp, z)], ignored, notes)
+    ignored = frozenset(
+        name for name in state if name.endswith("resample_filter") or name == "mapping.w_avg"
+    )
+    notes = (
+        ()
+        if clamp is None
+        else (f"layers clamp to +-{clamp:g} there and not here; the check below clamps",)
+    )
+    return Foreign(
+        NAME,
+        part,
+        size,
+        state,
+        entries(size),
+        lambda z: [draw(state, size, clamp, z)],
+        ignored,
+        notes,
+    )
 
 
 def differences(module: Module, state: dict[str, Tensor]) -> list[str]:
     """What this generator does and rtil's StyleGAN2 does not."""
     wrong = []
     if "synthesis.b4.const" not in state:
-        wrong.append(f"class {module.class_name}: no constant input synthesis.b4.const, as "
-                     "StyleGAN2 has (StyleGAN3 and others are other networks)")
+        wrong.append(
+            f"class {module.class_name}: no constant input synthesis.b4.const, as "
+            "StyleGAN2 has (StyleGAN3 and others are other networks)"
+        )
     if module.state.get("c_dim") or "mapping.embed.weight" in state:
         wrong.append(f"conditional: c_dim={module.state.get('c_dim')}; rtil has no classes")
     z_dim, w_dim = (module.state.get(key) for key in ("z_dim", "w_dim"))
@@ -90,8 +104,10 @@ def differences(module: Module, state: dict[str, Tensor]) -> list[str]:
 def spec_of(module: Module, state: dict[str, Tensor]) -> Spec:
     """Sizes, from shapes and attributes."""
     blocks = len({name.split(".")[1] for name in state if name.startswith("synthesis.b")})
-    widths = {side: width(NAME, state, f"synthesis.b{side}.conv1.weight", 0)
-              for side in sizes(max(blocks, 2))}
+    widths = {
+        side: width(NAME, state, f"synthesis.b{side}.conv1.weight", 0)
+        for side in sizes(max(blocks, 2))
+    }
     colours = width(NAME, state, "synthesis.b4.torgb.weight", 0)
     first = module.child("mapping.fc0")
     lr = float(first.state.get("bias_gain", 0.01)) if first else 0.01
@@ -108,21 +124,28 @@ def clamps(module: Module) -> float | None:
 
 def entries(size: Spec) -> list[Entry]:
     """Every entry but filters and averages."""
-    table = [Entry(f"mapping.fc{i}.{part}", f"mapping.{i}.{part}")
-             for i in range(size.num_mapping) for part in ("weight", "bias")]
+    table = [
+        Entry(f"mapping.fc{i}.{part}", f"mapping.{i}.{part}")
+        for i in range(size.num_mapping)
+        for part in ("weight", "bias")
+    ]
     table.append(Entry("synthesis.b4.const", "const", CONST))
     for block, side in enumerate(size.channels):
         parts = {"conv1": "conv", "torgb": "to_rgb"} | ({"conv0": "up"} if block else {})
         for theirs, ours in parts.items():
             there, here = f"synthesis.b{side}.{theirs}", f"blocks.{block}.{ours}"
-            table += [Entry(f"{there}.weight", f"{here}.conv.weight"),
-                      Entry(f"{there}.affine.weight", f"{here}.conv.style.weight"),
-                      Entry(f"{there}.affine.bias", f"{here}.conv.style.bias"),
-                      Entry(f"{there}.bias", f"{here}.bias")]
+            table += [
+                Entry(f"{there}.weight", f"{here}.conv.weight"),
+                Entry(f"{there}.affine.weight", f"{here}.conv.style.weight"),
+                Entry(f"{there}.affine.bias", f"{here}.conv.style.bias"),
+                Entry(f"{there}.bias", f"{here}.bias"),
+            ]
             if theirs != "torgb":
                 index = 2 * block - (theirs == "conv0")
-                table += [Entry(f"{there}.noise_strength", f"{here}.noise_strength"),
-                          Entry(f"{there}.noise_const", f"noise_{index}", MAPS)]
+                table += [
+                    Entry(f"{there}.noise_strength", f"{here}.noise_strength"),
+                    Entry(f"{there}.noise_const", f"noise_{index}", MAPS),
+                ]
     return table
 
 
@@ -137,8 +160,13 @@ def draw(state: dict[str, Tensor], size: Spec, clamp: float | None, z: Tensor) -
             weight = weight / math.sqrt(weight.shape[1])
         else:
             noise = (s[f"{name}.noise_const"] * s[f"{name}.noise_strength"])[None, None]
-        return plain.Layer(weight, affine / math.sqrt(affine.shape[1]), s[f"{name}.affine.bias"],
-                           s[f"{name}.bias"], noise)
+        return plain.Layer(
+            weight,
+            affine / math.sqrt(affine.shape[1]),
+            s[f"{name}.affine.bias"],
+            s[f"{name}.bias"],
+            noise,
+        )
 
     blocks = []
     for side in size.channels:

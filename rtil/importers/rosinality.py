@@ -46,16 +46,19 @@ def find(content: object, layout: str = NAME) -> Foreign | None:
     part, state = found
     size = spec_of(layout, state)
     refuse(layout, other_filters(state, ".kernel", gain=4.0))
-    notes = mapping_note([state[f"style.{i}.weight"] for i in range(1, size.num_mapping + 1)],
-                         size.mapping_lr)
+    notes = mapping_note(
+        [state[f"style.{i}.weight"] for i in range(1, size.num_mapping + 1)], size.mapping_lr
+    )
     if not count(state, "noises.noise_"):
         rng, shapes = seeded("cpu", 0, "noise maps"), size.network().noise_shapes
-        maps = {f"noises.noise_{i}": torch.randn(1, *s, generator=rng)
-                for i, s in enumerate(shapes)}
+        maps = {
+            f"noises.noise_{i}": torch.randn(1, *s, generator=rng) for i, s in enumerate(shapes)
+        }
         state, notes = {**state, **maps}, (*notes, "no noise maps in the file: drawn, seed 0")
     ignored = frozenset(name for name in state if name.endswith(".kernel"))
-    return Foreign(layout, part, size, state, entries(size), lambda z: [draw(state, size, z)],
-                   ignored, notes)
+    return Foreign(
+        layout, part, size, state, entries(size), lambda z: [draw(state, size, z)], ignored, notes
+    )
 
 
 def spec_of(layout: str, state: dict[str, Tensor]) -> Spec:
@@ -65,8 +68,11 @@ def spec_of(layout: str, state: dict[str, Tensor]) -> Spec:
         widths.append(width(layout, state, f"convs.{2 * i}.conv.weight", 1))
     colours = width(layout, state, "to_rgb1.conv.weight", 1)
     z_dim, layers = width(layout, state, "style.1.weight", 1), count(state, "style.") - 1
-    missing = [f"style.{i}.weight is missing" for i in range(1, layers + 1)
-               if f"style.{i}.weight" not in state]
+    missing = [
+        f"style.{i}.weight is missing"
+        for i in range(1, layers + 1)
+        if f"style.{i}.weight" not in state
+    ]
     refuse(layout, missing or (["to_rgbs.0.conv.weight is missing"] if len(widths) < 2 else []))
     return Spec("stylegan2", dict(zip(sizes(len(widths)), widths)), colours, z_dim, layers)
 
@@ -75,20 +81,30 @@ def entries(size: Spec) -> list[Entry]:
     """Every entry but the filters."""
     blocks = range(1, len(size.channels))
     convs = {"conv1": "blocks.0.conv"}
-    convs |= {f"convs.{2 * b - 2 + i}": f"blocks.{b}.{part}"
-              for b in blocks for i, part in enumerate(("up", "conv"))}
+    convs |= {
+        f"convs.{2 * b - 2 + i}": f"blocks.{b}.{part}"
+        for b in blocks
+        for i, part in enumerate(("up", "conv"))
+    }
     rgbs = {"to_rgb1": "blocks.0.to_rgb"}
     rgbs |= {f"to_rgbs.{b - 1}": f"blocks.{b}.to_rgb" for b in blocks}
-    table = [Entry(f"style.{i + 1}.{part}", f"mapping.{i}.{part}")
-             for i in range(size.num_mapping) for part in ("weight", "bias")]
+    table = [
+        Entry(f"style.{i + 1}.{part}", f"mapping.{i}.{part}")
+        for i in range(size.num_mapping)
+        for part in ("weight", "bias")
+    ]
     table.append(Entry("input.input", "const"))
     for theirs, ours in (convs | rgbs).items():
-        table += [Entry(f"{theirs}.conv.weight", f"{ours}.conv.weight", LEADING),
-                  Entry(f"{theirs}.conv.modulation.weight", f"{ours}.conv.style.weight"),
-                  Entry(f"{theirs}.conv.modulation.bias", f"{ours}.conv.style.bias")]
+        table += [
+            Entry(f"{theirs}.conv.weight", f"{ours}.conv.weight", LEADING),
+            Entry(f"{theirs}.conv.modulation.weight", f"{ours}.conv.style.weight"),
+            Entry(f"{theirs}.conv.modulation.bias", f"{ours}.conv.style.bias"),
+        ]
     for theirs, ours in convs.items():
-        table += [Entry(f"{theirs}.noise.weight", f"{ours}.noise_strength", ONE),
-                  Entry(f"{theirs}.activate.bias", f"{ours}.bias")]
+        table += [
+            Entry(f"{theirs}.noise.weight", f"{ours}.noise_strength", ONE),
+            Entry(f"{theirs}.activate.bias", f"{ours}.bias"),
+        ]
     table += [Entry(f"{theirs}.bias", f"{ours}.bias", COLOUR) for theirs, ours in rgbs.items()]
     table += [Entry(f"noises.noise_{i}", f"noise_{i}") for i in range(2 * len(blocks) + 1)]
     return table
@@ -102,7 +118,8 @@ def draw(state: dict[str, Tensor], size: Spec, z: Tensor) -> Tensor:
         weight = s[f"{name}.conv.weight"][0]
         affine = s[f"{name}.conv.modulation.weight"]
         return plain.Layer(
-            weight / math.sqrt(weight[0].numel()), affine / math.sqrt(affine.shape[1]),
+            weight / math.sqrt(weight[0].numel()),
+            affine / math.sqrt(affine.shape[1]),
             s[f"{name}.conv.modulation.bias"],
             s[f"{name}.bias"].flatten() if noise is None else s[f"{name}.activate.bias"],
             None if noise is None else s[f"{name}.noise.weight"] * s[f"noises.noise_{noise}"],
@@ -113,8 +130,10 @@ def draw(state: dict[str, Tensor], size: Spec, z: Tensor) -> Tensor:
         up, conv = layer(f"convs.{2 * i}", 2 * i + 1), layer(f"convs.{2 * i + 1}", 2 * i + 2)
         blocks.append(([up, conv], layer(f"to_rgbs.{i}", None)))
     lr, scale = size.mapping_lr, size.mapping_lr / math.sqrt(size.z_dim)
-    dense = [(s[f"style.{i}.weight"] * scale, s[f"style.{i}.bias"] * lr)
-             for i in range(1, size.num_mapping + 1)]
+    dense = [
+        (s[f"style.{i}.weight"] * scale, s[f"style.{i}.bias"] * lr)
+        for i in range(1, size.num_mapping + 1)
+    ]
     return plain.stylegan2(plain.dense(z[None], dense), s["input.input"], blocks)
 
 

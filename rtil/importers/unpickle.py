@@ -110,7 +110,12 @@ def _storage(content: bytes) -> Tensor:
 
 
 def _tensor(
-    flat: Tensor, offset: int, size: tuple, stride: tuple, requires_grad: bool, hooks: object,
+    flat: Tensor,
+    offset: int,
+    size: tuple,
+    stride: tuple,
+    requires_grad: bool,
+    hooks: object,
     metadata: object = None,
 ) -> Tensor:
     return torch.as_strided(flat, size, stride, offset).clone()

@@ -44,8 +44,8 @@ class Recovered(NamedTuple):
     loss, last_loss: (B,) of the two, over all measurements.
     others: images of the same run by the prefix of their columns. best_: with the lowest loss on
         what the inverter saw. generated_: `image` before back-projection.
-    singles: (R, B, C, H, W), what `image` is the average of; None without average.
-    facts: columns of B entries, see `rtil.inversion.selection.facts`; with average each entry is a list of
+    singles: (R, B, C, H, W), what `image` is the average of; None without average. facts: columns
+    of B entries, see `rtil.inversion.selection.facts`; with average each entry is a list of
         the R starts. chosen_start: the start whose reconstruction was taken, from 0.
     """
 
@@ -90,28 +90,40 @@ class Recovery:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        numbers = {"heldout.share": self.share, "discrepancy.tau": self.tau,
-                   "discrepancy.noise_std": self.level or 0.0, "restarts": self.restarts}
+        numbers = {
+            "heldout.share": self.share,
+            "discrepancy.tau": self.tau,
+            "discrepancy.noise_std": self.level or 0.0,
+            "restarts": self.restarts,
+        }
         for key, value in numbers.items():
             if not isinstance(value, int | float) or isinstance(value, bool):
                 raise ValueError(f"invert: {key}={value} must be a number.")
-        for key, value in {"average": self.average, "back_projection": self.back_projection
-                           }.items():
+        for key, value in {
+            "average": self.average,
+            "back_projection": self.back_projection,
+        }.items():
             if not isinstance(value, bool):
                 raise ValueError(f"invert: {key}={value} must be true or false.")
         if not 0 < self.share < 1:
             raise ValueError(f"invert: heldout.share={self.share} must be above 0 and below 1.")
         if self.tau <= 0 or (self.level is not None and self.level <= 0):
-            raise ValueError(f"invert: discrepancy.tau={self.tau} and discrepancy.noise_std="
-                             f"{self.level} must be above 0.")
+            raise ValueError(
+                f"invert: discrepancy.tau={self.tau} and discrepancy.noise_std="
+                f"{self.level} must be above 0."
+            )
         if self.selection == "discrepancy" and not (self.level or self.noise_std):
-            raise ValueError("invert: selection=discrepancy stops at the noise, and noise_std=0. "
-                             "Set noise_std, or the level to stop at with discrepancy.noise_std.")
+            raise ValueError(
+                "invert: selection=discrepancy stops at the noise, and noise_std=0. "
+                "Set noise_std, or the level to stop at with discrepancy.noise_std."
+            )
         if not isinstance(self.restarts, int) or self.restarts < 1:
             raise ValueError(f"invert: restarts={self.restarts} must be a whole number from 1 up.")
         if self.restarts > 1 and self.selection == "oracle":
-            raise ValueError("invert: selection=oracle and restarts above 1 would choose by the "
-                             "true image twice; add selection=best or restarts=1.")
+            raise ValueError(
+                "invert: selection=oracle and restarts above 1 would choose by the "
+                "true image twice; add selection=best or restarts=1."
+            )
 
     def check(self, inverter: Inverter | None, A: ForwardOperator) -> None:
         """Raises ValueError where the inverter or the operator has nothing to choose from.
@@ -122,16 +134,18 @@ class Recovery:
         chooses = self.selection in ("heldout", "discrepancy")
         if (chooses or self.restarts > 1) and isinstance(inverter, LinearEstimate | None):
             what = f"selection={self.selection}" if chooses else f"restarts={self.restarts}"
-            raise ValueError(f"invert: {what} chooses among iterates or starts, and an inverter "
-                             "without a generator has one estimate. Leave it out, or use "
-                             "inverter=ilo, csgm or mgan.")
+            raise ValueError(
+                f"invert: {what} chooses among iterates or starts, and an inverter "
+                "without a generator has one estimate. Leave it out, or use "
+                "inverter=ilo, csgm or mgan."
+            )
         if self.back_projection and not isinstance(A, LinearOperator):
-            raise ValueError(f"invert: back_projection=true needs the pseudo-inverse of A, and "
-                             f"{type(A).__name__} is not linear. Leave it out.")
+            raise ValueError(
+                f"invert: back_projection=true needs the pseudo-inverse of A, and "
+                f"{type(A).__name__} is not linear. Leave it out."
+            )
 
-    def split(
-        self, A: ForwardOperator, loss: MeasurementLoss, settings: Mapping
-    ) -> Split | None:
+    def split(self, A: ForwardOperator, loss: MeasurementLoss, settings: Mapping) -> Split | None:
         """What is withheld and the data term of the rest; None where all of y is shown.
 
         Args:
@@ -144,9 +158,15 @@ class Recovery:
         return Split(withheld, kept)
 
     def __call__(
-        self, inverter: Inverter, G: Generator, A: ForwardOperator, y: Tensor,
-        loss: MeasurementLoss, split: Split | None,
-        starts: Sequence[Sequence[torch.Generator]], oracle: Oracle | None = None,
+        self,
+        inverter: Inverter,
+        G: Generator,
+        A: ForwardOperator,
+        y: Tensor,
+        loss: MeasurementLoss,
+        split: Split | None,
+        starts: Sequence[Sequence[torch.Generator]],
+        oracle: Oracle | None = None,
     ) -> Recovered:
         """Inverts a batch from every start and reports one reconstruction of each image.
 
@@ -162,8 +182,11 @@ class Recovery:
         with torch.no_grad():
             rest = Adjoint(self.noise_std).estimate(A, y - A(found.image))
             image = found.image + rest
-            return found._replace(image=image, loss=loss(A(image), y),
-                                  others={**found.others, "generated_": found.image})
+            return found._replace(
+                image=image,
+                loss=loss(A(image), y),
+                others={**found.others, "generated_": found.image},
+            )
 
     def _run(self, inverter, G, A, y, loss, split, rngs, oracle) -> Recovered:
         """One start: the inverter sees y without what is withheld, the chooser all of it."""
@@ -172,8 +195,12 @@ class Recovery:
         found = inverter.invert(G, A, shown, term, rngs, watch=both(oracle, chooser))
         chosen = select(self.selection, found, chooser or oracle, A, y, loss)
         return Recovered(
-            chosen.image, chosen.last, chosen.loss, chosen.last_loss,
-            {"best_": found.image} if chooser else {}, None,
+            chosen.image,
+            chosen.last,
+            chosen.loss,
+            chosen.last_loss,
+            {"best_": found.image} if chooser else {},
+            None,
             facts(found, chooser) if chooser else {},
         )
 
@@ -196,20 +223,28 @@ class Recovery:
                 score = torch.tensor([run.facts["withheld_rms"] for run in runs])
             start, rows = score.argmin(0).to(y.device), torch.arange(len(y), device=y.device)
             chosen = start.tolist()
-            columns = {key: [runs[s].facts[key][b] for b, s in enumerate(chosen)]
-                       for key in runs[0].facts}
-            parts = (torch.stack([getattr(run, key) for run in runs])[start, rows]
-                     for key in ("image", "last", "loss", "last_loss"))
-            others = {key: torch.stack([run.others[key] for run in runs])[start, rows]
-                      for key in runs[0].others}
+            columns = {
+                key: [runs[s].facts[key][b] for b, s in enumerate(chosen)] for key in runs[0].facts
+            }
+            parts = (
+                torch.stack([getattr(run, key) for run in runs])[start, rows]
+                for key in ("image", "last", "loss", "last_loss")
+            )
+            others = {
+                key: torch.stack([run.others[key] for run in runs])[start, rows]
+                for key in runs[0].others
+            }
             return Recovered(*parts, others, None, {**columns, "chosen_start": chosen})
-        columns = {key: [list(values) for values in zip(*(run.facts[key] for run in runs))]
-                   for key in runs[0].facts}
+        columns = {
+            key: [list(values) for values in zip(*(run.facts[key] for run in runs))]
+            for key in runs[0].facts
+        }
         if len(runs) == 1:
             return runs[0]._replace(singles=images, facts=columns)
         image, last = images.mean(0), torch.stack([run.last for run in runs]).mean(0)
-        others = {key: torch.stack([run.others[key] for run in runs]).mean(0)
-                  for key in runs[0].others}
+        others = {
+            key: torch.stack([run.others[key] for run in runs]).mean(0) for key in runs[0].others
+        }
         return Recovered(image, last, loss(A(image), y), loss(A(last), y), others, images, columns)
 
 

@@ -1,6 +1,7 @@
 """What the loop of `rtil.invert` works on: the contract, and held-out images measured here.
 
-Measurements that the user gives in files, without a true image, are in `rtil.inversion.user_files`.
+Measurements that the user gives in files, without a true image, are in
+`rtil.inversion.user_files`.
 """
 
 from __future__ import annotations
@@ -75,8 +76,13 @@ class Problem(ABC):
 
     @abstractmethod
     def keep(
-        self, A: ForwardOperator, items: Sequence[int], measured: Measured, found: Recovered,
-        linear: Reconstruction | None, seconds: float,
+        self,
+        A: ForwardOperator,
+        items: Sequence[int],
+        measured: Measured,
+        found: Recovered,
+        linear: Reconstruction | None,
+        seconds: float,
     ) -> None:
         """Writes what is known of a batch.
 
@@ -103,8 +109,14 @@ class HeldOut(Problem):
     """
 
     def __init__(
-        self, config: dict, data: ImageData, A: ForwardOperator, loss: MeasurementLoss,
-        lpips: LPIPS | None, place: Path, rt: Runtime,
+        self,
+        config: dict,
+        data: ImageData,
+        A: ForwardOperator,
+        loss: MeasurementLoss,
+        lpips: LPIPS | None,
+        place: Path,
+        rt: Runtime,
     ) -> None:
         self.config, self.data, self.lpips, self.place, self.rt = config, data, lpips, place, rt
         done = {row["id"] for row in results.result_rows(place)}
@@ -131,8 +143,13 @@ class HeldOut(Problem):
         return Measured(A.noisy(A(x), noise_std, rngs), x, oracle)
 
     def keep(
-        self, A: ForwardOperator, items: Sequence[int], measured: Measured, found: Recovered,
-        linear: Reconstruction | None, seconds: float,
+        self,
+        A: ForwardOperator,
+        items: Sequence[int],
+        measured: Measured,
+        found: Recovered,
+        linear: Reconstruction | None,
+        seconds: float,
     ) -> None:
         config, names = self.config, [self.name(i) for i in items]
         rows = score(config, names, measured, found, linear, self.lpips, seconds)
@@ -160,13 +177,16 @@ class HeldOut(Problem):
         lines = [f"{self.place}: {len(rows)} images"]
         chosen = "oracle " if any(row.get("selection") == "oracle" for row in rows) else ""
         names = {
-            "psnr_db": f"{chosen}PSNR", "last_psnr_db": "PSNR of the last iterate",
+            "psnr_db": f"{chosen}PSNR",
+            "last_psnr_db": "PSNR of the last iterate",
             "best_psnr_db": "PSNR of the lowest loss on what the inverter saw",
             "single_psnr_db": "mean PSNR of single starts",
             "generated_psnr_db": "PSNR before back-projection",
             "oracle_psnr_db": "oracle PSNR (picked by the true image)",
-            "lmmse_psnr_db": "PSNR of the LMMSE yardstick", "ssim": f"{chosen}SSIM",
-            "lpips": f"{chosen}LPIPS", "gradient_energy": f"{chosen}gradient energy",
+            "lmmse_psnr_db": "PSNR of the LMMSE yardstick",
+            "ssim": f"{chosen}SSIM",
+            "lpips": f"{chosen}LPIPS",
+            "gradient_energy": f"{chosen}gradient energy",
         }
         for key, name in names.items():
             values = [row[key] for row in rows if row.get(key) is not None]
@@ -179,8 +199,13 @@ class HeldOut(Problem):
 
 
 def score(
-    config: dict, names: list[str], measured: Measured, found: Recovered,
-    linear: Reconstruction | None, lpips: LPIPS | None, seconds: float,
+    config: dict,
+    names: list[str],
+    measured: Measured,
+    found: Recovered,
+    linear: Reconstruction | None,
+    lpips: LPIPS | None,
+    seconds: float,
 ) -> list[dict]:
     """One row per image: the selected iterate, the last one, the oracle and the yardstick.
 
@@ -201,11 +226,16 @@ def score(
         columns |= quality(prefix, image, x, lpips)
     if found.singles is not None:
         each = [quality("single_", image, x, lpips) for image in found.singles]
-        columns |= {key: [mean(values) for values in zip(*(one[key] for one in each))]
-                    for key in each[0]}
+        columns |= {
+            key: [mean(values) for values in zip(*(one[key] for one in each))] for key in each[0]
+        }
     return [
-        {"id": name, **{key: values[b] for key, values in columns.items()}, "seconds": seconds,
-         "selection": config["selection"]}
+        {
+            "id": name,
+            **{key: values[b] for key, values in columns.items()},
+            "seconds": seconds,
+            "selection": config["selection"],
+        }
         for b, name in enumerate(names)
     ]
 
@@ -216,9 +246,7 @@ def mean(values: Sequence[float | None]) -> float | None:
 
 
 @torch.no_grad()
-def quality(
-    prefix: str, image: Tensor | None, x: Tensor, lpips: LPIPS | None
-) -> dict[str, list]:
+def quality(prefix: str, image: Tensor | None, x: Tensor, lpips: LPIPS | None) -> dict[str, list]:
     """PSNR, SSIM, gradient energy and, with a network, LPIPS of images (B, C, H, W) against x.
 
     A list of one value per image each; None where there is none, as the gradient energy of a
@@ -226,8 +254,9 @@ def quality(
     """
     nothing = [None] * len(x)
     if image is None:
-        return {f"{prefix}{key}": nothing for key in ("psnr_db", "ssim", "lpips",
-                                                      "gradient_energy")}
+        return {
+            f"{prefix}{key}": nothing for key in ("psnr_db", "ssim", "lpips", "gradient_energy")
+        }
     a, b = to_unit(image), to_unit(x)
     sharp = gradient_energy(a, b).tolist()
     return {
@@ -239,8 +268,13 @@ def quality(
 
 
 def draw(
-    folder: Path, names: list[str], A: ForwardOperator, measured: Measured,
-    found: Recovered, linear: Reconstruction | None, selection: str,
+    folder: Path,
+    names: list[str],
+    A: ForwardOperator,
+    measured: Measured,
+    found: Recovered,
+    linear: Reconstruction | None,
+    selection: str,
 ) -> None:
     """Writes <id>.png, or <id>-oracle.png, and its original, measurement and yardstick."""
     from torchvision.utils import save_image  # slow to import

@@ -19,8 +19,10 @@ from rtil.metrics.image import psnr, to_unit
 from rtil.operators import ForwardOperator
 from rtil.process.rng import seeded
 
-CHOICES = {"selection": ("best", "last", "oracle", "heldout", "discrepancy"),
-           "target_range": ("signed", "unit")}
+CHOICES = {
+    "selection": ("best", "last", "oracle", "heldout", "discrepancy"),
+    "target_range": ("signed", "unit"),
+}
 
 
 def check_choices(selection: str, target_range: str, inverter: str, protocol: Mapping) -> None:
@@ -175,8 +177,12 @@ def withhold(A: ForwardOperator, share: float, seed: int) -> Tensor:
 
 @torch.no_grad()
 def select(
-    selection: str, found: Reconstruction, watcher: Oracle | Chooser | None, A: ForwardOperator,
-    y: Tensor, loss: Loss,
+    selection: str,
+    found: Reconstruction,
+    watcher: Oracle | Chooser | None,
+    A: ForwardOperator,
+    y: Tensor,
+    loss: Loss,
 ) -> Reconstruction:
     """What the inverter found, with the selected iterate and its measurement loss as its image.
 

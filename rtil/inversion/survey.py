@@ -1,7 +1,7 @@
 """What a user gives to `python -m rtil.invert`: measurements and masks in files.
 
-`survey` reads every file once, before a generator is loaded; `rtil.inversion.user_files` inverts them. File formats
-are in `rtil.inversion.measurement_file`.
+`survey` reads every file once, before a generator is loaded; `rtil.inversion.user_files` inverts
+them. File formats are in `rtil.inversion.measurement_file`.
 """
 
 from __future__ import annotations
@@ -22,8 +22,15 @@ from rtil.runs import results
 ENDINGS = (*SUFFIXES, ".npz")
 MAX_NAMED = 5  # files named in a message
 NEEDS_INPUT = ("fit", "keep_observed", "output")
-NOT_WITH_INPUT = ("num_images", "split", "pictures", "save_measurements", "yardstick.use",
-                  "metrics", "run_dir")
+NOT_WITH_INPUT = (
+    "num_images",
+    "split",
+    "pictures",
+    "save_measurements",
+    "yardstick.use",
+    "metrics",
+    "run_dir",
+)
 RESULT, DRAWN = "-reconstruction", "-generated"  # follow the file's name in those of its results
 
 
@@ -74,19 +81,24 @@ def survey(cfg: DictConfig, overrides: Iterable[str]) -> list[Item]:
     for key in ("input", "mask", "output"):
         cfg[key] = None if cfg[key] is None else str(cfg[key])  # a folder may be named 2024
     if cfg.mask and cfg.task.name != "inpainting":
-        raise ValueError(f"invert: mask={cfg.mask} belongs to task=inpainting, not "
-                         f"task={cfg.task.name}.")
+        raise ValueError(
+            f"invert: mask={cfg.mask} belongs to task=inpainting, not task={cfg.task.name}."
+        )
     if cfg.input is None:
         for key in NEEDS_INPUT:
             if cfg[key] is not None:
-                raise ValueError(f"invert: {key}={cfg[key]} says what becomes of a file of yours; "
-                                 "it needs input=FILE.")
+                raise ValueError(
+                    f"invert: {key}={cfg[key]} says what becomes of a file of yours; "
+                    "it needs input=FILE."
+                )
         if cfg.mask:
             observed = measurement.read_mask(existing("mask", cfg.mask))
             share = int(observed.sum()) / observed.numel()
             if "ratio" in given and cfg.ratio != share:
-                raise ValueError(f"invert: ratio={cfg.ratio} asks for a mask that is drawn, and "
-                                 f"mask={cfg.mask} observes {share}. Leave one of them out.")
+                raise ValueError(
+                    f"invert: ratio={cfg.ratio} asks for a mask that is drawn, and "
+                    f"mask={cfg.mask} observes {share}. Leave one of them out."
+                )
             cfg.ratio = share
         return []
     check_settings(cfg, given)
@@ -105,18 +117,25 @@ def pictures(folder: Path, mask: str | None) -> list[Path]:
     there = sorted(p for p in folder.iterdir() if not p.name.startswith("."))
     stems, found = {p.stem for p in there}, {}
     for path in there:
-        is_result = any(path.stem.removesuffix(end) in stems
-                        for end in (RESULT, DRAWN) if path.stem.endswith(end))
+        is_result = any(
+            path.stem.removesuffix(end) in stems
+            for end in (RESULT, DRAWN)
+            if path.stem.endswith(end)
+        )
         is_mask = mask and path.resolve() == Path(mask).expanduser().resolve()
         if path.suffix.lower() not in ENDINGS or is_result or is_mask:
             continue
         other = found.setdefault(path.stem.casefold(), path)
         if other is not path:
-            raise ValueError(f"invert: {other.name} and {path.name} of input={folder} would share "
-                             "one result; give them different names.")
+            raise ValueError(
+                f"invert: {other.name} and {path.name} of input={folder} would share "
+                "one result; give them different names."
+            )
     if not found:
-        raise ValueError(f"invert: input={folder} holds no file that ends in {' '.join(ENDINGS)}; "
-                         "subfolders are not read.")
+        raise ValueError(
+            f"invert: input={folder} holds no file that ends in {' '.join(ENDINGS)}; "
+            "subfolders are not read."
+        )
     return [*found.values()]
 
 
@@ -143,13 +162,17 @@ def check_settings(cfg: DictConfig, given: Sequence[str]) -> None:
                 "it change the measurement; only task=inpainting takes pictures of other sizes."
             )
         if cfg.keep_observed is not None:
-            raise ValueError("invert: keep_observed belongs to task=inpainting: no other task "
-                             "observes pixels of the image.")
+            raise ValueError(
+                "invert: keep_observed belongs to task=inpainting: no other task "
+                "observes pixels of the image."
+            )
     if cfg.keep_observed not in (None, True, False):
         raise ValueError(f"invert: keep_observed={cfg.keep_observed} must be true or false.")
     if cfg.mask and "ratio" in given:
-        raise ValueError(f"invert: ratio={cfg.ratio} asks for a mask that is drawn, and "
-                         f"mask={cfg.mask} is given. Leave one of them out.")
+        raise ValueError(
+            f"invert: ratio={cfg.ratio} asks for a mask that is drawn, and "
+            f"mask={cfg.mask} is given. Leave one of them out."
+        )
     if cfg.output and Path(cfg.output).exists() and not Path(cfg.output).is_dir():
         raise ValueError(f"invert: output={cfg.output} is a file; it must be a directory.")
 
@@ -174,8 +197,9 @@ def find_masks(mask: str | None, path: Path, paths: Sequence[Path]) -> list[Path
     if not root.is_dir():
         return [root] * len(paths)
     if not path.is_dir():
-        raise ValueError(f"invert: mask={mask} is a folder and input={path} a file: name its "
-                         "mask.")
+        raise ValueError(
+            f"invert: mask={mask} is a folder and input={path} a file: name its mask."
+        )
     there = {p.stem: p for p in sorted(root.iterdir()) if p.suffix.lower() in SUFFIXES}
     missing = [p.name for p in paths if p.stem not in there]
     if missing:
@@ -195,10 +219,14 @@ def examine(cfg: DictConfig, path: Path, mask: Path | None) -> Item:
     """
     where, task = f"invert: {path}", cfg.task.name
     if path.suffix.lower() not in ENDINGS:
-        raise ValueError(f"{where} ends in none of {' '.join(ENDINGS)}. A vector of measurements "
-                         "is saved by numpy.savez(FILE, y=y).")
-    digests = {f"{key}_sha256": hashlib.sha256(p.read_bytes()).hexdigest() if p else None
-               for key, p in (("input", path), ("mask", mask))}
+        raise ValueError(
+            f"{where} ends in none of {' '.join(ENDINGS)}. A vector of measurements "
+            "is saved by numpy.savez(FILE, y=y)."
+        )
+    digests = {
+        f"{key}_sha256": hashlib.sha256(p.read_bytes()).hexdigest() if p else None
+        for key, p in (("input", path), ("mask", mask))
+    }
     if path.suffix.lower() == ".npz":
         saved = measurement.load(path)
         if mask and saved.mask is not None:
@@ -206,23 +234,47 @@ def examine(cfg: DictConfig, path: Path, mask: Path | None) -> Item:
         check_measured(cfg, path, saved.settings)
         stream, shape = saved.settings.get("id", path.stem), saved.settings.get("image_shape")
         masked = mask is not None or saved.mask is not None
-        return Item(path.stem, str(stream), path, mask, tuple(saved.y.shape), masked, False,
-                    tuple(shape) if isinstance(shape, list) else None, digests)
+        return Item(
+            path.stem,
+            str(stream),
+            path,
+            mask,
+            tuple(saved.y.shape),
+            masked,
+            False,
+            tuple(shape) if isinstance(shape, list) else None,
+            digests,
+        )
     if task in VECTORS:
-        raise ValueError(f"{where} is a picture, and task={task} measures vectors: give a .npz, "
-                         "as save_measurements=true or numpy.savez(FILE, y=y) make it.")
+        raise ValueError(
+            f"{where} is a picture, and task={task} measures vectors: give a .npz, "
+            "as save_measurements=true or numpy.savez(FILE, y=y) make it."
+        )
     if task == "inpainting" and not mask:
-        raise ValueError(f"{where}: task=inpainting needs to know which pixels are damaged: "
-                         "mask=FILE, a picture of the same size, dark where they are.")
+        raise ValueError(
+            f"{where}: task=inpainting needs to know which pixels are damaged: "
+            "mask=FILE, a picture of the same size, dark where they are."
+        )
     image = measurement.read_picture(path)
     if mask:
         observed = measurement.read_mask(mask)
         if observed.shape != (image.height, image.width):
             height, width = observed.shape
-            raise ValueError(f"{where} has {image.width}x{image.height} pixels and its mask "
-                             f"{mask} {width}x{height}; both must have the same size.")
-    return Item(path.stem, path.stem, path, mask, (image.height, image.width), mask is not None,
-                measurement.is_colour(image), None, digests)
+            raise ValueError(
+                f"{where} has {image.width}x{image.height} pixels and its mask "
+                f"{mask} {width}x{height}; both must have the same size."
+            )
+    return Item(
+        path.stem,
+        path.stem,
+        path,
+        mask,
+        (image.height, image.width),
+        mask is not None,
+        measurement.is_colour(image),
+        None,
+        digests,
+    )
 
 
 def check_measured(cfg: DictConfig, path: Path, settings: Mapping) -> None:
@@ -231,10 +283,14 @@ def check_measured(cfg: DictConfig, path: Path, settings: Mapping) -> None:
     here = results.flatten(OmegaConf.to_container(cfg, resolve=True))
     differs = {key: value for key, value in there.items() if here.get(key) != value}
     if differs:
-        lines = [f"{key}: {value!r} there, {here.get(key)!r} here"
-                 for key, value in differs.items()]
+        lines = [
+            f"{key}: {value!r} there, {here.get(key)!r} here" for key, value in differs.items()
+        ]
         words = [f"{key.removesuffix('.name')}={as_text(value)}" for key, value in differs.items()]
         if "seed" in differs and not cfg.generator:
             words.append("and generator=FILE (seed also chooses the generator)")
-        raise ValueError(f"invert: {path} was measured under other settings:\n  "
-                         + "\n  ".join(lines) + f"\nAdd {' '.join(words)}.")
+        raise ValueError(
+            f"invert: {path} was measured under other settings:\n  "
+            + "\n  ".join(lines)
+            + f"\nAdd {' '.join(words)}."
+        )

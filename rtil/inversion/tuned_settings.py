@@ -25,13 +25,37 @@ from rtil.runs import results
 NAME = "tuned.yaml"
 BUDGET = "inverter.steps"  # typed or planned, its stages and sum bound the trials
 # What the choice depends on, and what of it leaves the choice valid.
-SETTINGS = ("task", *KNOBS, "noise_std", "mask", "seed", "inverter", "loss", "selection",
-            "target_range", "data", "resolution")
+SETTINGS = (
+    "task",
+    *KNOBS,
+    "noise_std",
+    "mask",
+    "seed",
+    "inverter",
+    "loss",
+    "selection",
+    "target_range",
+    "data",
+    "resolution",
+)
 FREE = ("data.path", "data.cache_gb", "data.origin", "data.trained_on")
 MOVABLE = ("data.val_path", "data.test_path")  # where the images tuned on are known by their files
 # Overrides of an inversion that its tuning does not take.
-NOT_TUNED = ("protocol", "experiment", "num_images", "split", "run_dir", "pictures", "input",
-             "output", "fit", "keep_observed", "save_measurements", "yardstick", "metrics")
+NOT_TUNED = (
+    "protocol",
+    "experiment",
+    "num_images",
+    "split",
+    "run_dir",
+    "pictures",
+    "input",
+    "output",
+    "fit",
+    "keep_observed",
+    "save_measurements",
+    "yardstick",
+    "metrics",
+)
 
 
 AT = "protocol.at"  # its keys: what a tuning has otherwise than the inversion that takes it
@@ -48,23 +72,33 @@ def tuned_at(config: Mapping) -> dict[str, object]:
     Raises:
         ValueError: a seed beside generator=FILE, or a knob that the task does not have.
     """
-    at = {key: value for key, value in (config["protocol"].get("at") or {}).items()
-          if value is not None}
+    at = {
+        key: value
+        for key, value in (config["protocol"].get("at") or {}).items()
+        if value is not None
+    }
     if "seed" in at and config["generator"]:
-        raise ValueError(f"protocol=fair: {AT}.seed={at['seed']} is the seed of a generator found "
-                         "by its choices. Leave it or generator=FILE out.")
+        raise ValueError(
+            f"protocol=fair: {AT}.seed={at['seed']} is the seed of a generator found "
+            "by its choices. Leave it or generator=FILE out."
+        )
     unknown = [key for key in at if key not in config]
     if unknown:
-        raise ValueError(f"protocol=fair: {AT}.{unknown[0]} is no choice of "
-                         f"task={config['task']['name']}.")
+        raise ValueError(
+            f"protocol=fair: {AT}.{unknown[0]} is no choice of task={config['task']['name']}."
+        )
     return at
 
 
 def at_tuning(config: Mapping, overrides: Iterable[str]) -> tuple[dict, list[str]]:
     """An inversion's resolved configuration and words as those of the tuning that it takes."""
     at = tuned_at(config)
-    words = [f"{key}={at[key]}" if key in at else word for word in overrides
-             for key in [_key(word)] if not results.is_under(key, (AT,))]
+    words = [
+        f"{key}={at[key]}" if key in at else word
+        for word in overrides
+        for key in [_key(word)]
+        if not results.is_under(key, (AT,))
+    ]
     words += [f"{key}={value}" for key, value in at.items() if key not in map(_key, words)]
     return {**config, **at}, words
 
@@ -85,8 +119,10 @@ def folder(config: Mapping, overrides: Iterable[str], digest: str) -> Path:
     explicit = digest[:8] if config["generator"] else ""
     kept = [word for word in words if not _is_not_tuned(word)]
     metrics = [word for word in words if results.is_under(_key(word), ("metrics",))]
-    place, earlier = (results.inversion_place("tuned", config, given, explicit)
-                      for given in (kept, kept + metrics))
+    place, earlier = (
+        results.inversion_place("tuned", config, given, explicit)
+        for given in (kept, kept + metrics)
+    )
     return earlier if earlier.exists() else place
 
 
@@ -113,17 +149,22 @@ def check_tuned(
     Raises:
         FileNotFoundError: some are not; holds the command that makes them.
     """
-    wanted = {folder(config, words, ""): config for config, words in composed
-              if is_fair(config) and not config["generator"]}
+    wanted = {
+        folder(config, words, ""): config
+        for config, words in composed
+        if is_fair(config) and not config["generator"]
+    }
     missing = {place: config for place, config in wanted.items() if not (place / NAME).exists()}
     if missing:
         words = for_tuning(map(tuned_at, missing.values()), given)
         line = experiment.command(plan, "tune", words)
         raise FileNotFoundError(
             f"experiment={plan['name']}: protocol=fair lacks {len(missing)} of "
-            f"{len(wanted)} tunings:" + "".join(f"\n    {p}" for p in missing)
+            f"{len(wanted)} tunings:"
+            + "".join(f"\n    {p}" for p in missing)
             + f"\nThis command chooses them on validation images:\n    {line}\n"
-            "protocol=paper or protocol=authors runs what needs none, where it is planned.")
+            "protocol=paper or protocol=authors runs what needs none, where it is planned."
+        )
 
 
 def for_tuning(places: Iterable[Mapping], given: Iterable[str]) -> list[str]:
@@ -156,7 +197,9 @@ def settings(config: Mapping, digest: str, chosen: Iterable[str]) -> dict[str, o
         found = None
     known = {results.FILES: found[0].digest(found[1])} if found else {}
     return {key: flat[key] for key in sorted(flat.keys() - left_out)} | {
-        "generator_sha256": digest, **known}
+        "generator_sha256": digest,
+        **known,
+    }
 
 
 def space_keys(inverter: str) -> set[str]:
@@ -170,8 +213,10 @@ def refuse_typed(overrides: Iterable[str], chosen: Iterable[str]) -> None:
     chosen = {*chosen} - {BUDGET}
     for word in overrides:
         if _key(word) in chosen:
-            raise ValueError(f"protocol=fair: {word} is what a tuning chooses. Leave it out, or "
-                             "change the space (search=..., configs/search).")
+            raise ValueError(
+                f"protocol=fair: {word} is what a tuning chooses. Leave it out, or "
+                "change the space (search=..., configs/search)."
+            )
 
 
 def apply(cfg: DictConfig, overrides: Sequence[str], digest: str) -> None:
@@ -191,16 +236,22 @@ def apply(cfg: DictConfig, overrides: Sequence[str], digest: str) -> None:
     at, (there, words) = tuned_at(config), at_tuning(config, overrides)
     path, line = folder(config, overrides, digest) / NAME, command(words)
     if config["split"] == "val" and not config["input"]:
-        raise ValueError("invert: protocol=fair was tuned on the images of split=val, so its "
-                         "scores there are no result. Use split=test.")
+        raise ValueError(
+            "invert: protocol=fair was tuned on the images of split=val, so its "
+            "scores there are no result. Use split=test."
+        )
     refuse_typed(overrides, space_keys(config["inverter"]["name"]))
     if not path.exists():
-        raise FileNotFoundError(f"invert: protocol=fair has no settings at {path}. They are "
-                                f"chosen on validation images by\n    {line}")
+        raise FileNotFoundError(
+            f"invert: protocol=fair has no settings at {path}. They are "
+            f"chosen on validation images by\n    {line}"
+        )
     found = read(path)
     if found["validation"]["split"] != "val":
-        raise ValueError(f"invert: {path} was tuned on split={found['validation']['split']}; "
-                         f"only validation images may be. Delete it and run\n    {line}")
+        raise ValueError(
+            f"invert: {path} was tuned on split={found['validation']['split']}; "
+            f"only validation images may be. Delete it and run\n    {line}"
+        )
     chosen = found["chosen"]
     if "seed" in at:
         digest = _digest(results.trained_generator(there, words), found)
@@ -208,19 +259,26 @@ def apply(cfg: DictConfig, overrides: Sequence[str], digest: str) -> None:
     free = MOVABLE if results.FILES in found["settings"] else ()
     differs = results.differing_keys(found["settings"], here, free)
     if differs:
-        raise ValueError(f"invert: {path} was tuned for other settings:\n  "
-                         + "\n  ".join(differs) + results.told_files(differs)
-                         + f"\nAsk for those, or delete {path.parent} and run\n    {line}")
+        raise ValueError(
+            f"invert: {path} was tuned for other settings:\n  "
+            + "\n  ".join(differs)
+            + results.told_files(differs)
+            + f"\nAsk for those, or delete {path.parent} and run\n    {line}"
+        )
     asked = {key: results.flatten(config).get(key) for key in chosen if key == BUDGET}
     with open_dict(cfg):
         for key, value in chosen.items():
             OmegaConf.update(cfg, key, value)
         cfg.protocol.tuned = {
-            "file": str(path), "keys": sorted(chosen), "asked": asked, "trial": found["trial"],
+            "file": str(path),
+            "keys": sorted(chosen),
+            "asked": asked,
+            "trial": found["trial"],
             "at": at,
-            "trials": len(found["trials"]), "validation": found["validation"],
-            "space": hashlib.sha256(json.dumps(
-                [found["space"], found["search_seed"], found["total_steps"]]).encode()
+            "trials": len(found["trials"]),
+            "validation": found["validation"],
+            "space": hashlib.sha256(
+                json.dumps([found["space"], found["search_seed"], found["total_steps"]]).encode()
             ).hexdigest()[:8],
         }
 
@@ -236,12 +294,22 @@ def read(path: Path) -> dict:
     """A file of `rtil.tune`. Raises ValueError where it is none."""
     try:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))
-        for key in ("chosen", "trial", "trials", "validation", "settings", "space",
-                    "search_seed", "total_steps"):
+        for key in (
+            "chosen",
+            "trial",
+            "trials",
+            "validation",
+            "settings",
+            "space",
+            "search_seed",
+            "total_steps",
+        ):
             found[key]
     except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
-        raise ValueError(f"protocol=fair: {path} is no file of python -m rtil.tune "
-                         f"({type(error).__name__}: {error}).") from error
+        raise ValueError(
+            f"protocol=fair: {path} is no file of python -m rtil.tune "
+            f"({type(error).__name__}: {error})."
+        ) from error
     return found
 
 
@@ -252,8 +320,9 @@ def budget(config: Mapping) -> tuple | None:
     None where nothing was tuned. Runs to be compared have the same.
     """
     found = [config.get(f"protocol.tuned.{key}") for key in ("trials", "validation.n", "space")]
-    first = [config.get(f"protocol.tuned.validation.first_round.{key}")
-             for key in ("n", "finalists")]
+    first = [
+        config.get(f"protocol.tuned.validation.first_round.{key}") for key in ("n", "finalists")
+    ]
     return None if None in found else (*found, *(value for value in first if value is not None))
 
 
@@ -263,8 +332,9 @@ def place(config: Mapping) -> str:
     if budget(config) is None:
         return ""
     known = {key: config.get(f"protocol.tuned.at.{key}", config.get(key)) for key in KNOBS}
-    return ", ".join(f"{key} {float(value):g}" for key, value in known.items()
-                     if value is not None)
+    return ", ".join(
+        f"{key} {float(value):g}" for key, value in known.items() if value is not None
+    )
 
 
 def told(config: Mapping) -> str:
@@ -273,22 +343,35 @@ def told(config: Mapping) -> str:
     if name != "fair":
         return {
             "paper": "protocol=paper: settings of the paper's appendix and the published code, "
-                     "each arm with its own; the paper tuned them for compressed sensing and does "
-                     "not say on which images. None was chosen here.",
+            "each arm with its own; the paper tuned them for compressed sensing and does "
+            "not say on which images. None was chosen here.",
             "authors": "protocol=authors: settings of the published code, each arm with its own; "
-                       "none was chosen here.",
+            "none was chosen here.",
         }.get(name, f"protocol={name}.")
-    tuned = {key.removeprefix("protocol.tuned."): value for key, value in config.items()
-             if key.startswith("protocol.tuned.")}
+    tuned = {
+        key.removeprefix("protocol.tuned."): value
+        for key, value in config.items()
+        if key.startswith("protocol.tuned.")
+    }
     chosen = ", ".join(f"{key}={config.get(key)}" for key in tuned.get("keys", ()))
     half = tuned.get("validation.ci95")
     first = tuned.get("validation.first_round.n")
-    at = [f"{key.removeprefix('at.')}={value}" for key, value in tuned.items()
-          if key.startswith("at.")]
-    return (f"protocol=fair: trial {tuned.get('trial')} (from 0) of {tuned.get('trials')} (space "
-            f"{tuned.get('space')}), chosen by the mean {tuned.get('validation.metric')} of "
-            f"{tuned.get('validation.n')} validation images: {tuned.get('validation.mean'):.2f}"
-            + (f" ± {half:.2f}" if half is not None else "")
-            + (f", {tuned['validation.first_round.finalists']} of the trials by {first} of them "
-               "before" if first is not None else "")
-            + (f", tuned at {', '.join(at)}" if at else "") + f", with {chosen}.")
+    at = [
+        f"{key.removeprefix('at.')}={value}"
+        for key, value in tuned.items()
+        if key.startswith("at.")
+    ]
+    return (
+        f"protocol=fair: trial {tuned.get('trial')} (from 0) of {tuned.get('trials')} (space "
+        f"{tuned.get('space')}), chosen by the mean {tuned.get('validation.metric')} of "
+        f"{tuned.get('validation.n')} validation images: {tuned.get('validation.mean'):.2f}"
+        + (f" ± {half:.2f}" if half is not None else "")
+        + (
+            f", {tuned['validation.first_round.finalists']} of the trials by {first} of them "
+            "before"
+            if first is not None
+            else ""
+        )
+        + (f", tuned at {', '.join(at)}" if at else "")
+        + f", with {chosen}."
+    )

@@ -30,8 +30,16 @@ from rtil.runs import results
 
 log = logging.getLogger("rtil.inversion.user_files")
 # Keys in which a reconstruction on disk may differ from the one asked for.
-FREE = (*results.FREE_INVERT, "input", "mask", "output", "data", "split", "metrics",
-        "yardstick.use")
+FREE = (
+    *results.FREE_INVERT,
+    "input",
+    "mask",
+    "output",
+    "data",
+    "split",
+    "metrics",
+    "yardstick.use",
+)
 
 
 class Own(Problem):
@@ -74,8 +82,9 @@ class Own(Problem):
         lost = [item.path.name for item in self.items if item.colour and shape[0] == 1]
         if lost and rt.rank == 0:
             more = f" and {len(lost) - 1} more" if lost[1:] else ""
-            log.warning("The generator draws grey images; no colour is left of %s%s.",
-                        lost[0], more)
+            log.warning(
+                "The generator draws grey images; no colour is left of %s%s.", lost[0], more
+            )
 
     def _place(self) -> Path:
         """Where results go: beside the file, or in a folder beside the folder.
@@ -113,11 +122,15 @@ class Own(Problem):
             found = measurement.load(item.path).mask
         if tuple(found.shape) != self.shape[1:]:
             height, width = found.shape
-            raise ValueError(f"invert: {item.path} has a mask of {width}x{height} pixels and the "
-                             f"generator draws {size}; both must have the same size.")
+            raise ValueError(
+                f"invert: {item.path} has a mask of {width}x{height} pixels and the "
+                f"generator draws {size}; both must have the same size."
+            )
         if not found.any():
-            raise ValueError(f"invert: {item.path} has no observed pixel left at {size} pixels "
-                             f"with fit={self.config['fit']}.")
+            raise ValueError(
+                f"invert: {item.path} has no observed pixel left at {size} pixels "
+                f"with fit={self.config['fit']}."
+            )
         return found
 
     def _check(self, item: Item, out_shape: tuple[int, ...]) -> None:
@@ -125,19 +138,26 @@ class Own(Problem):
         knob = next((f" {k}={v}" for k, v in self._settings(item).items() if k in KNOBS and v), "")
         measures = f"task={self.config['task']['name']}{knob} of {self.shape} images measures"
         if item.image_shape not in (None, self.shape):
-            raise ValueError(f"invert: {item.path} measures images {item.image_shape} and the "
-                             f"generator draws {self.shape} (channels, height, width).")
+            raise ValueError(
+                f"invert: {item.path} measures images {item.image_shape} and the "
+                f"generator draws {self.shape} (channels, height, width)."
+            )
         if item.saved and item.shape != out_shape:
-            raise ValueError(f"invert: {item.path} holds y of shape {item.shape}; {measures} "
-                             f"{out_shape}.")
+            raise ValueError(
+                f"invert: {item.path} holds y of shape {item.shape}; {measures} {out_shape}."
+            )
         if not item.saved and not self._scales(item) and item.shape != out_shape[1:]:
             height, width = item.shape
             hint = ""
             if self.config["task"]["name"] == "inpainting":
-                hint = (" Scale it and its mask with fit=crop, which takes the middle square, or "
-                        "fit=resize, which stretches.")
-            raise ValueError(f"invert: {item.path} has {width}x{height} pixels; {measures} "
-                             f"{out_shape[2]}x{out_shape[1]}.{hint}")
+                hint = (
+                    " Scale it and its mask with fit=crop, which takes the middle square, or "
+                    "fit=resize, which stretches."
+                )
+            raise ValueError(
+                f"invert: {item.path} has {width}x{height} pixels; {measures} "
+                f"{out_shape[2]}x{out_shape[1]}.{hint}"
+            )
 
     def _check_drawn(self, item: Item, A: ForwardOperator) -> None:
         """Raises ValueError where y cannot come from the mask that `ratio` and `seed` draw."""
@@ -169,8 +189,11 @@ class Own(Problem):
     def _files(self, item: Item) -> tuple[Path, Path, Path]:
         """Record, the generator's own image, reconstruction: in the order of writing."""
         at = self.place / f"{item.name}{RESULT}"
-        return (at.with_name(f"{at.name}.json"), self.place / f"{item.name}{DRAWN}.png",
-                at.with_name(f"{at.name}.png"))
+        return (
+            at.with_name(f"{at.name}.json"),
+            self.place / f"{item.name}{DRAWN}.png",
+            at.with_name(f"{at.name}.png"),
+        )
 
     def _is_done(self, item: Item) -> bool:
         """Whether the reconstruction asked for is on disk.
@@ -188,12 +211,16 @@ class Own(Problem):
         try:
             old = json.loads(record.read_text(encoding="utf-8"))["settings"]
         except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"invert: {record} is no record of a reconstruction. {advice}"
-                             ) from error
+            raise ValueError(
+                f"invert: {record} is no record of a reconstruction. {advice}"
+            ) from error
         differs = results.differing_keys(old, self._settings(item), FREE)
         if differs:
-            raise ValueError(f"invert: {picture} was made under other settings:\n  "
-                             + "\n  ".join(differs) + f"\n{advice}")
+            raise ValueError(
+                f"invert: {picture} was made under other settings:\n  "
+                + "\n  ".join(differs)
+                + f"\n{advice}"
+            )
         return picture.exists() and (drawn.exists() or not self.config["keep_observed"])
 
     def _settings(self, item: Item) -> dict:
@@ -211,15 +238,21 @@ class Own(Problem):
         """y as given; 0 where a mask observes nothing, as in A x."""
         values = []
         for item in (self.items[i] for i in items):
-            values.append(measurement.load(item.path).y if item.saved
-                          else to_float(self._picture(item)[0]))
+            values.append(
+                measurement.load(item.path).y if item.saved else to_float(self._picture(item)[0])
+            )
         y = torch.stack(values).to(self.rt.device)
         return Measured(y if A.observed is None else y * A.observed)
 
     @torch.no_grad()
     def keep(
-        self, A: ForwardOperator, items: Sequence[int], measured: Measured, found: Recovered,
-        linear: Reconstruction | None, seconds: float,
+        self,
+        A: ForwardOperator,
+        items: Sequence[int],
+        measured: Measured,
+        found: Recovered,
+        linear: Reconstruction | None,
+        seconds: float,
     ) -> None:
         image, y, m = found.image, measured.y, A.num_measurements
         generated = found.others.get("generated_", image)
@@ -228,12 +261,17 @@ class Own(Problem):
         for b, item in enumerate(self.items[i] for i in items):
             record, drawn, picture = self._files(item)
             row = {
-                "id": item.name, "input": str(item.path),
-                "mask": str(item.mask) if item.mask else None, "num_measurements": m,
-                "loss": float(found.loss[b]), "last_loss": float(found.last_loss[b]),
-                "residual_rms": float(residual[b]), "seconds": seconds,
+                "id": item.name,
+                "input": str(item.path),
+                "mask": str(item.mask) if item.mask else None,
+                "num_measurements": m,
+                "loss": float(found.loss[b]),
+                "last_loss": float(found.last_loss[b]),
+                "residual_rms": float(residual[b]),
+                "seconds": seconds,
                 **{key: values[b] for key, values in found.facts.items()},
-                "settings": self._settings(item), "provenance": self.provenance,
+                "settings": self._settings(item),
+                "provenance": self.provenance,
             }
             results.write_text(record, json.dumps(row, indent=1))
             if self.config["keep_observed"]:
@@ -248,5 +286,7 @@ class Own(Problem):
             record, _, picture = self._files(item)
             row = json.loads(record.read_text(encoding="utf-8"))
             before = "; made before with the same settings" if number in self.done else ""
-            print(f"{picture}: residual {row['residual_rms']:.4f} rms on [0, 1]{told}, "
-                  f"measurement loss {row['loss']:.3g}, {row['seconds']:.1f} s{before}")
+            print(
+                f"{picture}: residual {row['residual_rms']:.4f} rms on [0, 1]{told}, "
+                f"measurement loss {row['loss']:.3g}, {row['seconds']:.1f} s{before}"
+            )

@@ -86,8 +86,14 @@ class CSGM(Inverter):
                 return Additive(0).synthesize(G, latents), penalty
 
             found = minimise(
-                render, [Variable(z0, self.lr)], A, y, loss, self.steps,
-                Schedule(self.rampup, self.rampdown), watch=watch,
+                render,
+                [Variable(z0, self.lr)],
+                A,
+                y,
+                loss,
+                self.steps,
+                Schedule(self.rampup, self.rampdown),
+                watch=watch,
             )
             latents = Latents(G.map(z0), noise, {}, member=member)
             new = Reconstruction(
@@ -112,7 +118,11 @@ def _better(a: Reconstruction, b: Reconstruction) -> Reconstruction:
     )
     best = b.loss < a.loss
     return Reconstruction(
-        pick(a.image, b.image, best), pick(a.last, b.last, last), pick(a.loss, b.loss, best),
-        pick(a.last_loss, b.last_loss, last), torch.cat([a.history, b.history]), latents,
+        pick(a.image, b.image, best),
+        pick(a.last, b.last, last),
+        pick(a.loss, b.loss, best),
+        pick(a.last_loss, b.last_loss, last),
+        torch.cat([a.history, b.history]),
+        latents,
         (*a.starts, len(a.history)),
     )

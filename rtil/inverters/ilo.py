@@ -242,7 +242,12 @@ class ILO(Inverter):
 
     @torch.no_grad()
     def _advance(
-        self, G: Generator, k: int, w: Tensor, noise: tuple[Tensor, ...], state: State,
+        self,
+        G: Generator,
+        k: int,
+        w: Tensor,
+        noise: tuple[Tensor, ...],
+        state: State,
         z: Tensor | None,
     ) -> State:
         """State after block k, from the state after block k - 1 and its z.

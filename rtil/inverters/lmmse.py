@@ -68,7 +68,10 @@ class LMMSE(LinearEstimate):
     """
 
     def __init__(
-        self, prior: GaussianPrior, noise_std: float = 0.0, tolerance: float = 1e-6,
+        self,
+        prior: GaussianPrior,
+        noise_std: float = 0.0,
+        tolerance: float = 1e-6,
         max_steps: int = 3000,
     ) -> None:
         self.prior, self.variance = prior, (2.0 * noise_std) ** 2
@@ -115,4 +118,3 @@ def conjugate_gradient(normal, b: Tensor, tolerance: float, max_steps: int) -> T
         p = r + torch.where(active, new / rr.clamp_min(1e-300), 0.0)[:, None] * p
         rr = torch.where(active, new, rr)
     return x
-

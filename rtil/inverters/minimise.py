@@ -109,8 +109,12 @@ def minimise(
     more = {"capturable": True} if replayed and optimiser == "adam" else {}
     rates = [y.new_zeros((), dtype=torch.float32) if replayed else 0.0 for _ in groups]
     kind = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}[optimiser]
-    optim = kind([{"params": group, "lr": lr} for lr, group in zip(rates, groups.values())],
-                 rates[0], fused=True, **more)
+    optim = kind(
+        [{"params": group, "lr": lr} for lr, group in zip(rates, groups.values())],
+        rates[0],
+        fused=True,
+        **more,
+    )
     table, coming = torch.tensor(sizes, device=y.device) if replayed else None, iter(sizes)
     row = torch.zeros(1, dtype=torch.long, device=y.device)
     record = y.new_empty(steps + 1, len(y))

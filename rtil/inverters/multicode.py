@@ -92,8 +92,10 @@ class MGANPrior(Inverter):
 
         def latents() -> Latents:
             return Latents(
-                G.map(codes.flatten(0, 1)), alpha=alpha.flatten(0, 1),
-                counts=(self.num_codes,) * batch, member=(0,) * batch,
+                G.map(codes.flatten(0, 1)),
+                alpha=alpha.flatten(0, 1),
+                counts=(self.num_codes,) * batch,
+                member=(0,) * batch,
             )
 
         weight = prior_weight(self.map, loss, self.noise_std)

@@ -200,7 +200,9 @@ def _cpu_value(settings: tuple, x: Tensor, b: Tensor | None) -> Tensor:
 
 def _cpu_gradient(settings: tuple, wanted, dy: Tensor, y: Tensor, x: None, b) -> list:
     dx, db = cpu_library.empty(y), torch.empty_like(b) if wanted[1] else None
-    cpu_library.call("styled_grad", dy, y, None, None, *settings, dx, None, None, db, *cpu_library.sizes(y))
+    cpu_library.call(
+        "styled_grad", dy, y, None, None, *settings, dx, None, None, db, *cpu_library.sizes(y)
+    )
     return [dx, db]
 
 

@@ -1,9 +1,9 @@
 """Builds the kernels of cuda_ops/ on first use: for GPUs with nvcc, for CPUs with a C++ compiler.
 
 Lives here: where a build is kept, who may write it, and what is said when it fails. Loading and
-launching live in rtil.kernels.dispatch. A build is one shared library in its own directory, named after
-all that determines it; processes take turns by a file lock, which the system releases when its
-holder dies, and a finished directory appears by renaming, so it is whole or absent.
+launching live in rtil.kernels.dispatch. A build is one shared library in its own directory, named
+after all that determines it; processes take turns by a file lock, which the system releases when
+its holder dies, and a finished directory appears by renaming, so it is whole or absent.
 
 `python -m rtil.kernels.build --arch sm_75 sm_90` builds ahead of time and prints a diagnosis.
 """

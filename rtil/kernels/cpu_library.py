@@ -1,7 +1,7 @@
 """The CPU's kernels: loading them, and giving a kernel its first and second gradient.
 
-Lives here: what rtil.kernels.dispatch is for GPUs. The kernels (cuda_ops/cpu_ops.cpp) take float32 or
-bfloat16 feature maps with channels innermost, and everything else (factors, biases, noise and
+Lives here: what rtil.kernels.dispatch is for GPUs. The kernels (cuda_ops/cpu_ops.cpp) take float32
+or bfloat16 feature maps with channels innermost, and everything else (factors, biases, noise and
 their gradients) in float32; what does not fit takes the PyTorch form. They compute in float32 and
 round once, to the maps' type. Results differ from that form by rounding only, and depend neither
 on the number of threads nor on the batch.
@@ -54,7 +54,8 @@ def library() -> dict[tuple[str, torch.dtype], Callable[..., None]] | RuntimeErr
     except (BuildError, OSError) as error:
         warnings.warn(
             f"rtil.kernels: using the slower PyTorch form between convolutions: {error}\n"
-            "`python -m rtil.kernels.build` prints a diagnosis; hardware.ops=reference silences this.",
+            "`python -m rtil.kernels.build` prints a diagnosis; "
+            "hardware.ops=reference silences this.",
             stacklevel=2,
         )
         return RuntimeError(str(error))
@@ -180,7 +181,8 @@ def differentiable(
                 ]
                 first = formula(settings, wanted, leaves[0], y.float(), *leaves[1:])
                 pairs = [
-                    (g, dd.float()) for g, dd in zip(first, seconds)
+                    (g, dd.float())
+                    for g, dd in zip(first, seconds)
                     if dd is not None and g is not None
                 ]
                 pairs = [(g, dd) for g, dd in pairs if g.requires_grad]

@@ -81,7 +81,8 @@ def kernels_serve(impl: str | None, device_type: str, index: int, op: str) -> bo
         _warned = True
         warnings.warn(
             f"rtil.kernels: using the slower PyTorch form of bias_act and upfirdn2d: {library}\n"
-            "`python -m rtil.kernels.build` prints a diagnosis; hardware.ops=reference silences this.",
+            "`python -m rtil.kernels.build` prints a diagnosis; "
+            "hardware.ops=reference silences this.",
             stacklevel=3,
         )
     return False
@@ -118,11 +119,26 @@ def use_library(index: int, path: str | Path) -> None:
 def _declare(library: ctypes.CDLL) -> ctypes.CDLL:
     place, pointer = [c_int, c_int, c_void_p], c_void_p
     library.rtil_bias_act.argtypes = [
-        *place, pointer, pointer, pointer, pointer, c_int64, c_int64, c_int64,
-        c_double, c_double, c_double,
+        *place,
+        pointer,
+        pointer,
+        pointer,
+        pointer,
+        c_int64,
+        c_int64,
+        c_int64,
+        c_double,
+        c_double,
+        c_double,
     ]
     library.rtil_upfirdn2d.argtypes = [
-        *place, pointer, pointer, pointer, ctypes.POINTER(c_int64), c_double, c_int
+        *place,
+        pointer,
+        pointer,
+        pointer,
+        ctypes.POINTER(c_int64),
+        c_double,
+        c_int,
     ]
     library.rtil_error.argtypes, library.rtil_error.restype = [c_int], ctypes.c_char_p
     return library

@@ -1,7 +1,7 @@
 """Pixel norm and leaky ReLU in one call (Karras et al. 2018, section 4.2).
 
-    y = lrelu(x r),  r = (mean over channels of x^2 + eps)^(-1/2)
-    dx = r g - x r^3 mean(g x),  g = dy lrelu'(x)
+y = lrelu(x r),  r = (mean over channels of x^2 + eps)^(-1/2)
+dx = r g - x r^3 mean(g x),  g = dy lrelu'(x)
 """
 
 from __future__ import annotations

@@ -77,7 +77,9 @@ def demodulation(s: Tensor, squares: Tensor) -> Tensor:
 def _styled_value(settings: tuple, x: Tensor, d, noise, strength, b) -> Tensor:
     y, noise = cpu_library.empty(x), noise.contiguous()
     d = None if d is None else d.contiguous()
-    cpu_library.call("styled", x, d, noise, len(noise), float(strength), b, *settings, y, *cpu_library.sizes(x))
+    cpu_library.call(
+        "styled", x, d, noise, len(noise), float(strength), b, *settings, y, *cpu_library.sizes(x)
+    )
     return y
 
 
@@ -88,7 +90,9 @@ def _styled_gradient(settings: tuple, wanted, dy, y, x, d, noise, strength, b) -
     d = None if d is None else d.contiguous()
     total = noise.new_empty(len(x), 1, *x.shape[2:]) if to_noise or to_strength else None
     db = torch.empty_like(b) if to_b else None
-    cpu_library.call("styled_grad", dy, y, x, d, *settings, dx, dd, total, db, *cpu_library.sizes(x))
+    cpu_library.call(
+        "styled_grad", dy, y, x, d, *settings, dx, dd, total, db, *cpu_library.sizes(x)
+    )
     return [dx, dd, *_noise(total, noise, strength, to_noise, to_strength), db]
 
 
@@ -115,7 +119,9 @@ def _modulate_value(settings: tuple, x: Tensor, s: Tensor) -> Tensor:
     if x.dtype == s.dtype:
         return x * s[:, :, None, None]
     y = cpu_library.empty(x)
-    cpu_library.call("styled", x, s.contiguous(), None, 1, 0.0, None, 1.0, 1.0, y, *cpu_library.sizes(x))
+    cpu_library.call(
+        "styled", x, s.contiguous(), None, 1, 0.0, None, 1.0, 1.0, y, *cpu_library.sizes(x)
+    )
     return y
 
 
@@ -123,8 +129,20 @@ def _modulate_gradient(settings: tuple, wanted, dy, y, x, s) -> list:
     to_x, to_s = wanted
     dx = cpu_library.empty(x) if to_x else None
     ds = s.new_empty(s.shape) if to_s else None
-    cpu_library.call("styled_grad", dy, None, x, s.contiguous(), 1.0, 1.0, dx, ds, None, None,
-             *cpu_library.sizes(x))
+    cpu_library.call(
+        "styled_grad",
+        dy,
+        None,
+        x,
+        s.contiguous(),
+        1.0,
+        1.0,
+        dx,
+        ds,
+        None,
+        None,
+        *cpu_library.sizes(x),
+    )
     return [dx, ds]
 
 

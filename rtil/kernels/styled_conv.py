@@ -111,8 +111,21 @@ def _style(w: Tensor, layer: Layer) -> tuple[Tensor, Tensor | None]:
     if squares is not None:
         count = len(squares)
         d = w.new_empty(len(w), count)
-    cpu_library.call("style", w, w.stride(0), affine, layer.shift, squares, EPS, s, d, len(w),
-             affine.shape[1], len(affine), count)
+    cpu_library.call(
+        "style",
+        w,
+        w.stride(0),
+        affine,
+        layer.shift,
+        squares,
+        EPS,
+        s,
+        d,
+        len(w),
+        affine.shape[1],
+        len(affine),
+        count,
+    )
     return s, d
 
 
@@ -122,8 +135,20 @@ def _style_gradient(
     """The gradient of w (B, w_dim)."""
     affine, squares = layer.affine, layer.squares
     dw = s.new_empty(len(s), affine.shape[1])
-    cpu_library.call("style_grad", ds, dd, s, d, affine, squares, dw, len(s), affine.shape[1], len(affine),
-             0 if squares is None else len(squares))
+    cpu_library.call(
+        "style_grad",
+        ds,
+        dd,
+        s,
+        d,
+        affine,
+        squares,
+        dw,
+        len(s),
+        affine.shape[1],
+        len(affine),
+        0 if squares is None else len(squares),
+    )
     return dw
 
 
@@ -140,7 +165,9 @@ class _StyledConv(Function):
     def forward(ctx, x, w, noise, layer, plain):
         s, d = _style(w, layer)
         scaled = cpu_library.empty(x)
-        cpu_library.call("styled", x, s, None, 1, 0.0, None, 1.0, 1.0, scaled, *cpu_library.sizes(x))
+        cpu_library.call(
+            "styled", x, s, None, 1, 0.0, None, 1.0, 1.0, scaled, *cpu_library.sizes(x)
+        )
         if layer.fir is None:
             v = F.conv2d(scaled, layer.weight, padding=layer.weight.shape[2] // 2)
         else:
@@ -148,8 +175,19 @@ class _StyledConv(Function):
             v = by_kernel(v, layer.fir, 1, 1, PADDING, GAIN, False)
         v = cpu_library.dense(v)
         y = cpu_library.empty(v)
-        cpu_library.call("styled", v, d, noise, len(noise), layer.strength, layer.bias, layer.slope,
-                 layer.gain, y, *cpu_library.sizes(v))
+        cpu_library.call(
+            "styled",
+            v,
+            d,
+            noise,
+            len(noise),
+            layer.strength,
+            layer.bias,
+            layer.slope,
+            layer.gain,
+            y,
+            *cpu_library.sizes(v),
+        )
         ctx.save_for_backward(x, w, noise, s, d, v, y)
         ctx.given = layer, plain
         return y
@@ -165,8 +203,20 @@ class _StyledConv(Function):
         dd = torch.empty_like(d) if to_w and d is not None else None
         if to_noise:
             total = noise.new_empty(len(v), 1, *v.shape[2:])
-        cpu_library.call("styled_grad", cpu_library.dense(dy), y, v, d, layer.slope, layer.gain, dv, dd, total,
-                 None, *cpu_library.sizes(v))
+        cpu_library.call(
+            "styled_grad",
+            cpu_library.dense(dy),
+            y,
+            v,
+            d,
+            layer.slope,
+            layer.gain,
+            dv,
+            dd,
+            total,
+            None,
+            *cpu_library.sizes(v),
+        )
         if to_noise:
             total = total.mul_(layer.strength)
             total = total if len(noise) == len(v) else total.sum(0, keepdim=True)
@@ -181,8 +231,20 @@ class _StyledConv(Function):
             dm = F.conv2d(dm, layer.weight, stride=2)
         dx = cpu_library.empty(x) if to_x else None
         ds = torch.empty_like(s) if to_w else None
-        cpu_library.call("styled_grad", cpu_library.dense(dm), None, x, s, 1.0, 1.0, dx, ds, None, None,
-                 *cpu_library.sizes(x))
+        cpu_library.call(
+            "styled_grad",
+            cpu_library.dense(dm),
+            None,
+            x,
+            s,
+            1.0,
+            1.0,
+            dx,
+            ds,
+            None,
+            None,
+            *cpu_library.sizes(x),
+        )
         dw = _style_gradient(ds, dd, s, d, layer) if to_w else None
         return dx, dw, total, None, None
 
@@ -193,7 +255,9 @@ class _ToRGB(Function):
         s, _ = _style(w, layer)
         count = len(layer.bias)
         y = torch.empty((len(x), count, *x.shape[2:]), memory_format=torch.channels_last)
-        cpu_library.call("to_rgb", x, s, layer.weight, layer.bias, skip, y, *cpu_library.sizes(x), count)
+        cpu_library.call(
+            "to_rgb", x, s, layer.weight, layer.bias, skip, y, *cpu_library.sizes(x), count
+        )
         ctx.save_for_backward(x, w, skip, s)
         ctx.given = layer, plain
         return y
@@ -208,6 +272,8 @@ class _ToRGB(Function):
         if not (to_x or to_w):
             return None, None, dy, None, None
         dy, dx, ds = cpu_library.dense(dy), cpu_library.empty(x), torch.empty_like(s)
-        cpu_library.call("to_rgb_grad", x, dy, s, layer.weight, dx, ds, *cpu_library.sizes(x), len(layer.bias))
+        cpu_library.call(
+            "to_rgb_grad", x, dy, s, layer.weight, dx, ds, *cpu_library.sizes(x), len(layer.bias)
+        )
         dw = _style_gradient(ds, None, s, None, layer) if to_w else None
         return dx if to_x else None, dw, dy if to_skip else None, None, None

@@ -33,7 +33,8 @@ class Axes(NamedTuple):
         """Rows and columns that come of an image of `shape`."""
         return [
             (self.up[i] * shape[i] + sum(self.padding[2 * i : 2 * i + 2]) - taps[i])
-            // self.down[i] + 1
+            // self.down[i]
+            + 1
             for i in (0, 1)
         ]
 
@@ -252,7 +253,9 @@ def _setup(ctx, inputs, output):
 def _backward(ctx, dy):
     (f,) = ctx.saved_tensors
     if ctx.needs_input_grad[1]:
-        raise RuntimeError("rtil::upfirdn2d holds its filter constant; call rtil.kernels.upfirdn2d.")
+        raise RuntimeError(
+            "rtil::upfirdn2d holds its filter constant; call rtil.kernels.upfirdn2d."
+        )
     up, down, padding, gain, flip = ctx.settings
     adjoint = _adjoint(up, down, padding, (f.shape[0], f.shape[-1]), *ctx.sizes)
     dx = upfirdn2d_op(dy, f, down, up, adjoint, gain, not flip)
@@ -288,13 +291,33 @@ def by_kernel(
     columns = (up * x.shape[3] + left + right - len(f)) // down + 1
     shape = (*x.shape[:2], rows, columns)
     out = torch.empty(shape, dtype=x.dtype, memory_format=torch.channels_last)
-    cpu_library.call("upfirdn2d", x, taps, len(f), flip, up, down, above, left, gain, out, len(x),
-             *x.shape[2:], rows, columns, x.shape[1])
+    cpu_library.call(
+        "upfirdn2d",
+        x,
+        taps,
+        len(f),
+        flip,
+        up,
+        down,
+        above,
+        left,
+        gain,
+        out,
+        len(x),
+        *x.shape[2:],
+        rows,
+        columns,
+        x.shape[1],
+    )
     return out
 
 
 def adjoint_padding(
-    up: int, down: int, padding: tuple[int, int], taps: int, size: Sequence[int],
+    up: int,
+    down: int,
+    padding: tuple[int, int],
+    taps: int,
+    size: Sequence[int],
     size_out: Sequence[int],
 ) -> list[int]:
     """Padding (rows, then columns) of the adjoint, which exchanges up and down and flips f.

@@ -30,7 +30,10 @@ TIME_LIMIT_SECONDS = 300
 
 # Roundings to the dtype, relative to the largest value: its unit roundoff with room for the sum.
 TOLERANCE = {
-    torch.float64: 1e-12, torch.float32: 2e-6, torch.float16: 2e-3, torch.bfloat16: 1.6e-2
+    torch.float64: 1e-12,
+    torch.float32: 2e-6,
+    torch.float16: 2e-3,
+    torch.bfloat16: 1.6e-2,
 }
 DTYPES = list(TOLERANCE)
 CASES = {"blur": (1, 1, (2, 1)), "up2": (2, 1, (2, 1)), "down2": (1, 2, (1, 1))}
@@ -180,7 +183,10 @@ def accepted(library: Path, index: int) -> None:
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
     try:
         done = subprocess.run(
-            command(library, index), capture_output=True, text=True, env=environment,
+            command(library, index),
+            capture_output=True,
+            text=True,
+            env=environment,
             timeout=TIME_LIMIT_SECONDS,
         )
         words, code = (done.stdout + done.stderr).strip(), done.returncode

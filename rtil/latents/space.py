@@ -88,10 +88,12 @@ def merge(parts: Sequence[Latents]) -> Latents:
     add = {}
     for k in sorted({k for p in parts for k in p.add or {}}):
         like = next(p.add[k] for p in parts if k in (p.add or {}))
-        add[k] = torch.cat([
-            p.add[k] if k in (p.add or {}) else like.new_zeros(n, *like.shape[1:])
-            for p, n in zip(parts, sizes)
-        ])
+        add[k] = torch.cat(
+            [
+                p.add[k] if k in (p.add or {}) else like.new_zeros(n, *like.shape[1:])
+                for p, n in zip(parts, sizes)
+            ]
+        )
     codes = parts[0].alpha is not None
     return Latents(
         w=torch.cat([p.w for p in parts]),

@@ -69,8 +69,10 @@ def gradient_energy(x_hat: Tensor, x: Tensor) -> Tensor:
         (B,); not finite where x is constant.
     """
     check_pair("gradient_energy", x_hat, x)
-    energy = [sum(image.diff(dim=side).square().sum((1, 2, 3)) for side in (2, 3))
-              for image in (x_hat, x)]
+    energy = [
+        sum(image.diff(dim=side).square().sum((1, 2, 3)) for side in (2, 3))
+        for image in (x_hat, x)
+    ]
     return energy[0] / energy[1]
 
 

@@ -7,9 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 
-def mean_ci(
-    values: Sequence[float] | np.ndarray, confidence: float = 0.95
-) -> tuple[float, float]:
+def mean_ci(values: Sequence[float] | np.ndarray, confidence: float = 0.95) -> tuple[float, float]:
     """Mean and half-width of its Student t confidence interval, t_{n-1} s / sqrt(n).
 
     Args:

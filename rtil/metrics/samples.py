@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from rtil.process.rng import seeded
 
 WIDTH, LAST = 64, 4  # channels of every layer; side of the map that is read out
-CHUNK = 256          # images at a time, and rows of a distance matrix
+CHUNK = 256  # images at a time, and rows of a distance matrix
 
 
 class RandomFeatures(nn.Module):
@@ -44,8 +44,10 @@ class RandomFeatures(nn.Module):
     def __init__(self, images: Tensor, dims: int = 32, seed: int = 0) -> None:
         super().__init__()
         if not 1 <= dims < min(len(images), WIDTH * LAST**2):
-            raise ValueError(f"RandomFeatures: dims={dims} components of {len(images)} images; "
-                             "it must be less than their number.")
+            raise ValueError(
+                f"RandomFeatures: dims={dims} components of {len(images)} images; "
+                "it must be less than their number."
+            )
         channels, size = images.shape[1], images.shape[2]
         rng, self.filters = seeded("cpu", "random features", seed), []
         while size > LAST:
@@ -109,8 +111,8 @@ def frechet_estimate(a: Tensor, b: Tensor, draws: int, seed: int) -> Estimate:
     """
     value, rng = frechet(a, b), seeded("cpu", "bootstrap", seed)
     found = [
-        frechet(*(x[torch.randint(len(x), (len(x),), generator=rng).to(x.device)]
-                  for x in (a, b))) for _ in range(draws)
+        frechet(*(x[torch.randint(len(x), (len(x),), generator=rng).to(x.device)] for x in (a, b)))
+        for _ in range(draws)
     ]
     half = 1.96 * float(np.std(found, ddof=1)) if draws > 1 else math.nan
     return Estimate(value, value - half, value + half, min(len(a), len(b)))
@@ -134,18 +136,25 @@ def precision_recall(
         ValueError: k is not below the size of both sets.
     """
     if not 1 <= neighbours < min(len(samples), len(real)):
-        raise ValueError(f"precision_recall: neighbours={neighbours} of {len(samples)} samples "
-                         f"and {len(real)} images; it must be 1 or more and less than both.")
+        raise ValueError(
+            f"precision_recall: neighbours={neighbours} of {len(samples)} samples "
+            f"and {len(real)} images; it must be 1 or more and less than both."
+        )
     return (share(inside(samples, real, neighbours)), share(inside(real, samples, neighbours)))
 
 
 def inside(points: Tensor, manifold: Tensor, neighbours: int) -> Tensor:
     """Whether each point lies in the manifold of a set, (n,) bool."""
+
     def distances(part: Tensor) -> Tensor:  # exact: a point is at 0 from itself
         return torch.cdist(part, manifold, compute_mode="donot_use_mm_for_euclid_dist")
 
-    radii = torch.cat([distances(part).kthvalue(neighbours + 1).values  # the first is the point
-                       for part in manifold.split(CHUNK)])
+    radii = torch.cat(
+        [
+            distances(part).kthvalue(neighbours + 1).values  # the first is the point
+            for part in manifold.split(CHUNK)
+        ]
+    )
     return torch.cat([(distances(part) <= radii).any(1) for part in points.split(CHUNK)])
 
 

@@ -156,8 +156,12 @@ class ConvBlock(nn.Module):
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, around: Around,
-        resize: Callable[[Tensor], Tensor], convs: int = 2,
+        self,
+        in_channels: int,
+        out_channels: int,
+        around: Around,
+        resize: Callable[[Tensor], Tensor],
+        convs: int = 2,
     ) -> None:
         super().__init__()
         self.around, self.resize = around, resize
@@ -356,7 +360,9 @@ class PGGANDiscriminator(Growing):
 def _pair(in_channels: int, out_channels: int, last: bool = False) -> nn.ModuleList:
     """Two 3x3 convolutions; the last pair ends in an unpadded 4x4 one."""
     kernel, padding = (4, 0) if last else (3, 1)
-    return nn.ModuleList([
-        EqualConv2d(in_channels, out_channels, 3, SQRT2, padding=1),
-        EqualConv2d(out_channels, out_channels, kernel, SQRT2, padding=padding),
-    ])
+    return nn.ModuleList(
+        [
+            EqualConv2d(in_channels, out_channels, 3, SQRT2, padding=1),
+            EqualConv2d(out_channels, out_channels, kernel, SQRT2, padding=padding),
+        ]
+    )

@@ -295,7 +295,11 @@ class ConvLayer(nn.Module):
     """Convolution with bias and leaky ReLU; down = True blurs first and takes stride 2."""
 
     def __init__(
-        self, in_channels: int, out_channels: int, kernel: int, down: bool = False,
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: int,
+        down: bool = False,
         activate: bool = True,
     ) -> None:
         super().__init__()

@@ -3,8 +3,8 @@
 Operators live beside this file, one per module. Losses, metrics and inverters do not. To add one:
 subclass `LinearOperator` in `operators/<noun>.py` (`ForwardOperator` where A is not linear), add
 its knob to `TASKS` and a branch to `build_operator`, write `configs/task/<name>.yaml` and append a
-factory to `FACTORIES` in `tests/operators/test_operators.py`; it then inherits the dot test and the other
-laws.
+factory to `FACTORIES` in `tests/operators/test_operators.py`; it then inherits the dot test and
+the other laws.
 
 Random operators are drawn at construction by `numpy.random.default_rng(seed)`, whose streams do
 not depend on the machine or the device, and keep what they drew in real-valued buffers:

@@ -21,7 +21,10 @@ def provenance(runtime: Runtime) -> dict[str, object]:
     try:
         commit = subprocess.run(
             ["git", "-C", str(PACKAGE), "describe", "--always", "--dirty", "--abbrev=12"],
-            capture_output=True, text=True, timeout=10, check=True,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
         ).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         commit = None
@@ -33,8 +36,9 @@ def provenance(runtime: Runtime) -> dict[str, object]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": numpy.__version__,
-        "device": torch.cuda.get_device_name(runtime.device) if cuda else platform.processor()
-        or platform.machine(),
+        "device": torch.cuda.get_device_name(runtime.device)
+        if cuda
+        else platform.processor() or platform.machine(),
         "device_type": runtime.device.type,
         "threads": torch.get_num_threads(),
         "processes": runtime.world,

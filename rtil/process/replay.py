@@ -48,7 +48,9 @@ def aside(work: Callable[[], T], side: torch.cuda.Stream) -> T:
 
 
 def recorded(
-    work: Callable[[], object], side: torch.cuda.Stream, pool: object = None,
+    work: Callable[[], object],
+    side: torch.cuda.Stream,
+    pool: object = None,
     rng: torch.Generator | None = None,
 ) -> tuple[torch.cuda.CUDAGraph, object]:
     """The graph of what `work` starts, and its result; nothing of it has been computed then.
@@ -97,7 +99,8 @@ def repeated(step: Callable[[], Tensor], times: int, replay: bool) -> Iterator[T
         torch.cuda.empty_cache()
         log.warning(
             "A step cannot be recorded as a CUDA graph and is started kernel by kernel, which is "
-            "slower: %s (hardware.cuda_graphs=false silences this)", reason,
+            "slower: %s (hardware.cuda_graphs=false silences this)",
+            reason,
         )
     for _ in range(times - warm):
         if found is None:

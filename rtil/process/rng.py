@@ -1,4 +1,4 @@
-"""Random generators named after what they draw: (seed, image id, purpose), not the order of calls."""
+"""Random generators seeded by what they draw, (seed, image id, purpose), not by call order."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Sorts inversions on disk into cells: which runs are compared, and the commands that are missing.
 
 A cell is one task, knob, inverter, data, scale and model; it has one entry for each arm (rtil=...)
-and each choice of settings, whose runs differ in their seed only. Statistics live in `rtil.reporting.table`.
+and each choice of settings, whose runs differ in their seed only. Statistics live in
+`rtil.reporting.table`.
 """
 
 from __future__ import annotations
@@ -22,10 +23,29 @@ from rtil.runs import results
 
 NEEDED = (*(f"{g}.name" for g in ("model", "rtil", "data", "scale", "task", "inverter")), "seed")
 # Keys that the cell or the arm stands for, or that leave two runs comparable.
-SAME = (*results.FREE_INVERT, "seed", "generator_sha256", "mask_sha256", "yardstick",
-        "metrics.lpips", "data.origin", "rtil.name", "noise_std", *KNOBS)
-NOT_COPIED = {*results.GROUPS, *results.NOT_IN_NAME, *results.FREE_INVERT, *results.FOUND,
-              "generator_sha256", "seed", "noise_std", *KNOBS, "yardstick.use"} - {"num_images"}
+SAME = (
+    *results.FREE_INVERT,
+    "seed",
+    "generator_sha256",
+    "mask_sha256",
+    "yardstick",
+    "metrics.lpips",
+    "data.origin",
+    "rtil.name",
+    "noise_std",
+    *KNOBS,
+)
+NOT_COPIED = {
+    *results.GROUPS,
+    *results.NOT_IN_NAME,
+    *results.FREE_INVERT,
+    *results.FOUND,
+    "generator_sha256",
+    "seed",
+    "noise_std",
+    *KNOBS,
+    "yardstick.use",
+} - {"num_images"}
 TRAINING = ("model", "rtil", "data", "resolution", "image_channels")
 TRAINED_WITH = ("total_nimg", "batch", "hardware.precision")  # typed to a training alone
 IMAGE_FILES = ("data.path", "data.val_path", "data.test_path")
@@ -36,8 +56,9 @@ class Run(NamedTuple):
     """An inversion's directory: config flattened to {"a.b": value}, rows by image id.
 
     recorded are the commands that worked on it, trained those on its generator, the last first;
-    tuning is the search behind its settings where it was packed (`rtil.reporting.robustness.of_run`). study
-    names the file that it was read from where an earlier one has other trainings of its seeds.
+    tuning is the search behind its settings where it was packed
+    (`rtil.reporting.robustness.of_run`). study names the file that it was read from where an
+    earlier one has other trainings of its seeds.
     """
 
     path: Path
@@ -68,8 +89,11 @@ class Run(NamedTuple):
         chosen = self.config.get("protocol.tuned.keys", ())
         kept = {key: value for key, value in self.config.items() if key not in chosen}
         start = "protocol.tuned.asked."
-        return kept | {key.removeprefix(start): value for key, value in self.config.items()
-                       if key.startswith(start)}
+        return kept | {
+            key.removeprefix(start): value
+            for key, value in self.config.items()
+            if key.startswith(start)
+        }
 
 
 class Case(NamedTuple):
@@ -154,10 +178,14 @@ def collect(root: Path) -> tuple[list[Run], list[str]]:
     """
     runs, notes = inversions(root)
     if not runs:
-        make = "".join(f"\n    python -m rtil.{part} rtil={arm} root={root}"
-                       for part in ("train", "invert") for arm in ("vanilla", "ilo"))
+        make = "".join(
+            f"\n    python -m rtil.{part} rtil={arm} root={root}"
+            for part in ("train", "invert")
+            for arm in ("vanilla", "ilo")
+        )
         raise FileNotFoundError(
-            f"report: no inversion with results below {root / 'invert'}. Make some:{make}")
+            f"report: no inversion with results below {root / 'invert'}. Make some:{make}"
+        )
     return runs, notes
 
 
@@ -192,7 +220,8 @@ def case_of(run: Run) -> Case:
     knob = next((key for key in KNOBS if key in config), "noise_std")
     noise = float(config.get("noise_std") or 0.0)
     task, inverter, scale, model = (
-        str(config[f"{group}.name"]) for group in ("task", "inverter", "scale", "model"))
+        str(config[f"{group}.name"]) for group in ("task", "inverter", "scale", "model")
+    )
     return Case(task, inverter, data, scale, model, knob, noise, float(config.get(knob) or 0.0))
 
 
@@ -224,8 +253,11 @@ def arrange(runs: Iterable[Run], baseline: str, told: Iterable[str] = ()) -> lis
         shared |= {"protocol"} if any(run.protocol != "paper" for run in group) else set()
         shared |= tunings(places.values())
         for case in dict.fromkeys(case for case, _ in places):
-            entries = [e for arm in order for e in entries_of(
-                arm, places.get((case, arm), ()), {*keys[arm], *shared, *told})]
+            entries = [
+                e
+                for arm in order
+                for e in entries_of(arm, places.get((case, arm), ()), {*keys[arm], *shared, *told})
+            ]
             missing = [arm for arm in order if (case, arm) not in places]
             cells.append(Cell(case, entries, missing))
     return sorted(cells, key=lambda cell: cell.case)
@@ -235,7 +267,9 @@ def distinguishing(places: Iterable[Sequence[Run]]) -> set[str]:
     """Settings in which runs of one arm and protocol differ within some cell."""
     first: dict[tuple[int, str], Run] = {}
     return {
-        line.partition(": ")[0] for number, runs in enumerate(places) for run in runs
+        line.partition(": ")[0]
+        for number, runs in enumerate(places)
+        for run in runs
         for other in [first.setdefault((number, run.protocol), run)]
         for line in results.differing_keys(other.asked, run.asked, SAME)
     }
@@ -247,8 +281,11 @@ def tunings(places: Iterable[Sequence[Run]]) -> set[str]:
     for runs in places:
         first: dict[tuple, dict] = {}
         for run in runs:
-            at = {key: value for key, value in run.config.items()
-                  if key.startswith("protocol.tuned.at.")}
+            at = {
+                key: value
+                for key, value in run.config.items()
+                if key.startswith("protocol.tuned.at.")
+            }
             other = first.setdefault((run.protocol, run.seed), at)
             found |= {key for key in {*at, *other} if at.get(key) != other.get(key)}
     return found
@@ -268,8 +305,7 @@ def entries_of(arm: str, runs: Sequence[Run], keys: Iterable[str]) -> list[Entry
         groups.setdefault(tuple(settings.items()), []).append(run)
     entries = []
     for settings, group in sorted(groups.items()):
-        group = sorted(group, key=lambda r: (
-            r.study, r.config["seed"], -len(r.rows), str(r.path)))
+        group = sorted(group, key=lambda r: (r.study, r.config["seed"], -len(r.rows), str(r.path)))
         first: dict[tuple, Run] = {}
         again = [run for run in group if first.setdefault(training(run), run) is not run]
         if len({run.seed for run in first.values()}) == len(first):
@@ -298,42 +334,62 @@ def commands(run: Run, entry: Entry) -> list[str]:
     where the run's settings were, with as many trials.
     """
     config, case = run.config, case_of(run)
-    given = {text.lstrip("+~").partition("=")[0]
-             for argv in run.recorded[:1] for text in argv[1:]}
+    given = {text.lstrip("+~").partition("=")[0] for argv in run.recorded[:1] for text in argv[1:]}
     keys = sorted({*entry.settings, *given} & config.keys() - NOT_COPIED)
-    kept = {key: config[key] for key in keys if not results.is_under(key, ("protocol",))
-            and (entry.arm == config["rtil.name"] or not key.startswith("rtil."))}
+    kept = {
+        key: config[key]
+        for key in keys
+        if not results.is_under(key, ("protocol",))
+        and (entry.arm == config["rtil.name"] or not key.startswith("rtil."))
+    }
     source = config.get("data.trained_on") or config["data.name"]
     files = {key: config[key] for key in IMAGE_FILES if config.get(key)}
-    trained = dict(text.lstrip("+~").split("=", 1)
-                   for argv in run.trained[:1] for text in argv[1:] if "=" in text)
+    trained = dict(
+        text.lstrip("+~").split("=", 1)
+        for argv in run.trained[:1]
+        for text in argv[1:]
+        if "=" in text
+    )
     root = {"root": config["root"]} if config.get("root", "runs") != "runs" else {}
     protocol = {"protocol": run.protocol} if run.protocol != "paper" else {}
     train = {
-        "model": case.model, "rtil": entry.arm, "data": source, "scale": case.scale,
+        "model": case.model,
+        "rtil": entry.arm,
+        "data": source,
+        "scale": case.scale,
         "seed": config["seed"],
         # Empty where the protocol's training is that of any other.
         **(protocol if config.get("protocol.train", run.protocol != "fair") else {}),
-        **root, **(files if source == config["data.name"] else {}),
+        **root,
+        **(files if source == config["data.name"] else {}),
         **{key: value for key, value in kept.items() if key.partition(".")[0] in TRAINING},
     }
     longer = {key: trained[key] for key in TRAINED_WITH if "," not in trained.get(key, ",")}
     tune = {
-        **train, "data": config["data.name"], **files, "task": case.task,
-        case.knob: config.get(case.knob, 0.0), "noise_std": case.noise_std,
-        "inverter": case.inverter, **kept,
+        **train,
+        "data": config["data.name"],
+        **files,
+        "task": case.task,
+        case.knob: config.get(case.knob, 0.0),
+        "noise_std": case.noise_std,
+        "inverter": case.inverter,
+        **kept,
     }
     lines = [line("train", train | longer)]
     if run.protocol != "fair":
         return [*lines, line("invert", tune | protocol)]
-    at = {key: value for key in ("seed", *KNOBS)
-          if (value := config.get(f"protocol.at.{key}")) is not None}
+    at = {
+        key: value
+        for key in ("seed", *KNOBS)
+        if (value := config.get(f"protocol.at.{key}")) is not None
+    }
     invert = tune | protocol | {f"protocol.at.{key}": value for key, value in at.items()}
     budget: dict[str, object] = {}
     if found := tuned_settings.budget(config):
         trials, n, _, *first = found
-        budget = {"trials": trials, "num_images": n} | (dict(zip(
-            ("num_images", "finalists", "final_images"), (*first, n))) if first else {})
+        budget = {"trials": trials, "num_images": n} | (
+            dict(zip(("num_images", "finalists", "final_images"), (*first, n))) if first else {}
+        )
     there = line("train", train | longer | {"seed": at.get("seed", config["seed"])})
     lines = [there, line("tune", tune | at | budget), *lines, line("invert", invert)]
     return [*dict.fromkeys(lines)]

@@ -1,7 +1,8 @@
 """What each choice of the published code changes alone: the table of experiment=differences.
 
 Every number is a paired difference to the same images inverted with nothing switched. The runs,
-and what each switches, come from `rtil.reporting.planned`, the intervals from `rtil.reporting.table`.
+and what each switches, come from `rtil.reporting.planned`, the intervals from
+`rtil.reporting.table`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ READING = (
     "images with nothing switched, ± half-width of its 95 % confidence interval (Student t) over "
     "n images. Sharpness is the image's gradient energy over that of the true image. "
     "Rows that say selection=oracle compare the iterate closest to the true image, which no user "
-    "has, with a default that does not know it. – : not run, or not a choice of that column.")
+    "has, with a default that does not know it. – : not run, or not a choice of that column."
+)
 
 
 def tables(cells: Iterable[Cell], plan: Mapping) -> dict[str, list[dict[str, str]]]:
@@ -43,7 +45,8 @@ def tables(cells: Iterable[Cell], plan: Mapping) -> dict[str, list[dict[str, str
                 heading = f"{title}, each switched alone, {', '.join(case.series[1:])}"
                 rows = found.setdefault((case.inverter, heading), {})
                 rows.setdefault(named(entry.settings), {})[column] = written(
-                    values, 2, "+", f"n={values['n']}" if values else "")
+                    values, 2, "+", f"n={values['n']}" if values else ""
+                )
     order: dict[str, list[str]] = {}
     for job in jobs(plan, "invert"):
         order.setdefault(job["inverter"], []).append(named(switch_of(plan, job)))
@@ -52,7 +55,8 @@ def tables(cells: Iterable[Cell], plan: Mapping) -> dict[str, list[dict[str, str
             {"switched": row, **{column: rows[row].get(column, "–") for column in columns}}
             for row in sorted(rows, key=lambda row: place(row, names))
         ]
-        for (inverter, title), rows in found.items() for names in [order[inverter]]
+        for (inverter, title), rows in found.items()
+        for names in [order[inverter]]
         for columns in [dict.fromkeys(column for row in rows.values() for column in row)]
     }
 

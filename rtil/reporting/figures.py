@@ -28,8 +28,12 @@ from rtil.process.rng import seeded
 # Distinguishable with every common colour blindness (Okabe and Ito 2008), yellow left out.
 COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 MARKERS, GREY, DPI = "osD^vPX", "#666666", 144
-AXES = {"ratio": "measurements m/n [%]", "factor": "down-sampling factor per side",
-        "blur_std": "std of the blur [pixels]", "noise_std": "std of the noise [of [0, 1] images]"}
+AXES = {
+    "ratio": "measurements m/n [%]",
+    "factor": "down-sampling factor per side",
+    "blur_std": "std of the blur [pixels]",
+    "noise_std": "std of the noise [of [0, 1] images]",
+}
 ERROR_RANGE = 0.5  # of |x_hat - x| on [0, 1] images; larger errors are drawn alike
 
 
@@ -110,11 +114,25 @@ def forest(name: str, rows: Sequence[Mapping], baseline: str, path: Path) -> Non
         color, seeds = COLOURS[number % len(COLOURS)], row["gain_psnr_db_seeds"]
         for found, width, alpha in ((row["gain_psnr_db"], 6.0, 0.4), (seeds, 1.4, 1.0)):
             if found:
-                ax.errorbar(found["mean"], y, xerr=found["ci95"], color=color, linewidth=width,
-                            alpha=alpha, capsize=4 if found is seeds else 0)
-        ax.plot(row["gain_psnr_db"]["mean"], y, color="white", markeredgecolor=color,
-                marker=MARKERS[number % len(MARKERS)], markersize=6.5, linestyle="",
-                label=None if row["label"] in known else row["label"])
+                ax.errorbar(
+                    found["mean"],
+                    y,
+                    xerr=found["ci95"],
+                    color=color,
+                    linewidth=width,
+                    alpha=alpha,
+                    capsize=4 if found is seeds else 0,
+                )
+        ax.plot(
+            row["gain_psnr_db"]["mean"],
+            y,
+            color="white",
+            markeredgecolor=color,
+            marker=MARKERS[number % len(MARKERS)],
+            markersize=6.5,
+            linestyle="",
+            label=None if row["label"] in known else row["label"],
+        )
         known.add(row["label"])
     ax.set_yticks(range(len(places)), places)
     ax.set_ylim(len(places) - 0.5, -0.5)
@@ -158,7 +176,9 @@ def mosaic(rows: Sequence[ImageRow], path: Path, side: float = 1.05) -> None:
 
 @torch.no_grad()
 def sample_rows(
-    generators: Mapping[str, tuple[Generator, Family]], num_images: int, notes: list[str],
+    generators: Mapping[str, tuple[Generator, Family]],
+    num_images: int,
+    notes: list[str],
     own: bool = False,
 ) -> list[ImageRow]:
     """Samples of every generator from every member, on the same seeds.
@@ -198,15 +218,20 @@ def members(families: Iterable[Family]) -> list[LatentSpace]:
                     additive |= {Additive(k, m.sigma, m.relative) for k in range(1, m.depth + 1)}
     if len(additive) == 1 and any(m.num_codes == 1 for m in codes):
         additive = set()
-    return [*sorted(additive, key=lambda m: (m.relative, m.sigma * (m.depth > 0), m.depth)),
-            *sorted(codes, key=lambda m: (m.block, m.num_codes))]
+    return [
+        *sorted(additive, key=lambda m: (m.relative, m.sigma * (m.depth > 0), m.depth)),
+        *sorted(codes, key=lambda m: (m.block, m.num_codes)),
+    ]
 
 
 def image_rows(shown: Sequence[Shown], names: Sequence[str]) -> list[ImageRow]:
     """Original, measurement, LMMSE and each entry's reconstruction, with the PSNR of each."""
-    parts = [("original", shown, "-original", ""), ("measurement", shown, "-measurement", ""),
-             ("LMMSE", shown, "-lmmse", "lmmse_psnr_db"),
-             *((s.label, [s], s.suffix, "psnr_db") for s in shown)]
+    parts = [
+        ("original", shown, "-original", ""),
+        ("measurement", shown, "-measurement", ""),
+        ("LMMSE", shown, "-lmmse", "lmmse_psnr_db"),
+        *((s.label, [s], s.suffix, "psnr_db") for s in shown),
+    ]
     rows = []
     for label, where, suffix, key in parts:
         images = [picture(where, name, suffix) for name in names]
@@ -238,4 +263,3 @@ def error_map(x_hat: np.ndarray | None, x: np.ndarray | None) -> np.ndarray | No
         return None
     error = np.abs(x_hat - x).mean(2)
     return matplotlib.colormaps["inferno"](np.minimum(error / ERROR_RANGE, 1))[..., :3]
-

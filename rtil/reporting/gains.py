@@ -1,4 +1,4 @@
-"""What the arms gain under each protocol, side by side: a table of the records of `rtil.reporting.table`."""
+"""What the arms gain under each protocol, side by side."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ READING = (
     "best arm is the paired difference of the linear estimate to the arm and protocol that it is "
     "least ahead of, at that measurement and those settings; above 0, no generator is better "
     "than it. Columns that say oracle selected the iterate by the true image, which no user has: "
-    "they are no result, and no arm is the best by them.")
+    "they are no result, and no arm is the best by them."
+)
 
 
 def gains(rows: Sequence[Mapping], baseline: str) -> list[dict[str, str]]:
@@ -41,9 +42,19 @@ def gains(rows: Sequence[Mapping], baseline: str) -> list[dict[str, str]]:
         line = {"measurement": measurement, "arm": label}
         for name in groups:
             row = found.get(name)
-            base = {} if row is None else next(
-                (other for other in rows if other["measurement"] == measurement
-                 and other["label"] == row["baseline"]), {})
+            base = (
+                {}
+                if row is None
+                else next(
+                    (
+                        other
+                        for other in rows
+                        if other["measurement"] == measurement
+                        and other["label"] == row["baseline"]
+                    ),
+                    {},
+                )
+            )
             line |= {
                 f"{name}: Δ PSNR [dB]": counted(row and row["gain_psnr_db"], "+"),
                 f"{name}: Δ over seeds [dB]": seeds(row and row["gain_psnr_db_seeds"]),
@@ -53,8 +64,13 @@ def gains(rows: Sequence[Mapping], baseline: str) -> list[dict[str, str]]:
         most = max(linear, key=lambda known: known["n"], default=None)
         line["LMMSE PSNR [dB]"] = counted(most)
         line["LMMSE - best arm [dB]"] = to_best(
-            [row for row in rows if row["measurement"] == measurement
-             and others(row).items() <= others(next(iter(found.values()))).items()])
+            [
+                row
+                for row in rows
+                if row["measurement"] == measurement
+                and others(row).items() <= others(next(iter(found.values()))).items()
+            ]
+        )
         texts.append(line)
     kept = [key for key in (texts or [{}])[0] if any(line[key] != "–" for line in texts)]
     return [{key: line[key] for key in kept} for line in texts]

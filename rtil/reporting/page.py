@@ -18,7 +18,7 @@ from rtil.reporting.cells import Run
 from rtil.reporting.figures import Shown, decibel, error_map, picture
 from rtil.reporting.table import READING, remarks, table
 
-SMALL = 128        # pixels; the page enlarges smaller images without smoothing
+SMALL = 128  # pixels; the page enlarges smaller images without smoothing
 CAPTIONS = {
     "Figures": "PSNR of the reported iterate, mean over n images with its 95 % interval; dash-"
     "dotted: the linear estimate, which uses no generator. Points of one measurement stand side "
@@ -42,16 +42,23 @@ def gallery(title: str, shown: Sequence[Shown], names: Sequence[str], unfold: bo
 
     A folded one costs the browser nothing until it is unfolded.
     """
-    texts = ["as listed", *(f"gain of {s.label}, {end} first"
-                            for s in shown if s.base for end in ("best", "worst"))]
+    texts = [
+        "as listed",
+        *(f"gain of {s.label}, {end} first" for s in shown if s.base for end in ("best", "worst")),
+    ]
     buttons = "".join(
         f'<button data-key="{(i + 1) // 2}" data-sign="{1 - i % 2 * 2}" '
-        f'class="{"" if i else "on"}">{escape(text)}</button>' for i, text in enumerate(texts))
+        f'class="{"" if i else "on"}">{escape(text)}</button>'
+        for i, text in enumerate(texts)
+    )
     body = ""
     for number, name in enumerate(names):
         original, keys = picture(shown, name, "-original"), [float(number)]
-        cells = [cell(original), cell(picture(shown, name, "-measurement")),
-                 cell(picture(shown, name, "-lmmse"), decibel(shown, name, "lmmse_psnr_db"))]
+        cells = [
+            cell(original),
+            cell(picture(shown, name, "-measurement")),
+            cell(picture(shown, name, "-lmmse"), decibel(shown, name, "lmmse_psnr_db")),
+        ]
         for s in shown:
             text, image = decibel([s], name, "psnr_db"), picture([s], name, s.suffix)
             if s.base:
@@ -110,8 +117,9 @@ def table_html(name: str, rows: Sequence[Mapping], baseline: str) -> str:
 
 def plain_table(name: str, lines: Sequence[Mapping[str, str]]) -> str:
     """Rows of {heading: text} under a heading."""
-    body = "".join(f"<tr>{''.join(f'<td>{escape(t)}</td>' for t in line.values())}</tr>"
-                   for line in lines)
+    body = "".join(
+        f"<tr>{''.join(f'<td>{escape(t)}</td>' for t in line.values())}</tr>" for line in lines
+    )
     return f"<h3>{escape(name)}</h3>" + grid_html(lines[0], body)
 
 
@@ -131,8 +139,10 @@ def settings(runs: Iterable[Run]) -> str:
     text = ""
     for run in runs:
         lines = [f"{key}: {value}" for key, value in run.config.items() if key != "data.origin"]
-        text += (f"<details><summary>{escape(str(run.path))}, {len(run.rows)} images</summary>"
-                 f"<pre>{escape(chr(10).join(lines))}</pre></details>")
+        text += (
+            f"<details><summary>{escape(str(run.path))}, {len(run.rows)} images</summary>"
+            f"<pre>{escape(chr(10).join(lines))}</pre></details>"
+        )
     return text
 
 
@@ -140,12 +150,15 @@ def commands(lines: Iterable[str], recorded: Iterable[Sequence[str]]) -> str:
     """The commands behind the page, then those recorded by runs, each once."""
     counts = Counter(
         f"python -m rtil.{Path(name).stem} {' '.join(map(shlex.quote, words))}".strip()
-        for name, *words in recorded)
+        for name, *words in recorded
+    )
     html = code(lines)
     if counts:
         html += "<p>As recorded by the runs:</p>"
-        html += code(f"{line}    # {count} {'runs' if count > 1 else 'run'}"
-                     for line, count in counts.items())
+        html += code(
+            f"{line}    # {count} {'runs' if count > 1 else 'run'}"
+            for line, count in counts.items()
+        )
     return html
 
 
@@ -159,16 +172,19 @@ def caption(plan: Mapping) -> list[str]:
     lines = [
         "Vertical bars: 95 % interval of the mean over the images, n of them in the title of each "
         "panel. Dotted: the best iterate as judged by the true image, no result. Crosses at the "
-        "foot: missing; the tables name the commands."]
+        "foot: missing; the tables name the commands."
+    ]
     if plan.get("published"):
         lines.append(
             f"Dashed: the paper's figure, read off ({plan['published']['what']}). It is "
-            "comparable with the dotted line, and only for the same data at the same size.")
+            "comparable with the dotted line, and only for the same data at the same size."
+        )
     if plan.get("sets"):
         lines.append(
             f"The paper averages over {plan['sets']} sets of 12 test images and does not say "
             "whether its intervals are over images or over sets. The images are what was drawn "
-            "at random, so the bars are over images; the tables have the interval over sets too.")
+            "at random, so the bars are over images; the tables have the interval over sets too."
+        )
     return lines
 
 
@@ -177,11 +193,14 @@ def page(title: str, lead: str, sections: Mapping[str, str]) -> str:
     links = " · ".join(f'<a href="#{name}">{name}</a>' for name in sections)
     body = "".join(
         f'<section id="{name}"><h2>{name}</h2><p>{CAPTIONS[name]}</p>{html or "None."}</section>'
-        for name, html in sections.items())
-    return (f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" '
-            f'content="width=device-width"><title>{escape(title)}</title>'
-            f"<style>{CSS}</style></head><body><h1>{escape(title)}</h1>"
-            f"<p>{escape(lead)}</p><nav>{links}</nav>{body}<script>{JS}</script></body></html>\n")
+        for name, html in sections.items()
+    )
+    return (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" '
+        f'content="width=device-width"><title>{escape(title)}</title>'
+        f"<style>{CSS}</style></head><body><h1>{escape(title)}</h1>"
+        f"<p>{escape(lead)}</p><nav>{links}</nav>{body}<script>{JS}</script></body></html>\n"
+    )
 
 
 CSS = """

@@ -20,7 +20,7 @@ AXES = {
     "inverter.block": "block after which codes are mixed",
     "rtil.family.sigma": "σ of the maps injected in training",
 }
-PER_CHARACTER = 0.024        # width of a tick label's character, of the axis
+PER_CHARACTER = 0.024  # width of a tick label's character, of the axis
 ORACLE, MISSING = "oracle (no result)", "missing"
 
 
@@ -43,7 +43,7 @@ def panels(rows: Sequence[Mapping], figure: Mapping, published: Mapping, path: P
     fig = Figure(figsize=(max(6.8, 4.9 * wide), 4.3 * high + 1.1), dpi=DPI, layout="constrained")
     axes = fig.subplots(high, wide, squeeze=False).flatten()
     looks, paper = looks_of(rows), f"paper ({published.get('what')})"
-    for ax in axes[len(names):]:
+    for ax in axes[len(names) :]:
         ax.set_axis_off()
     for ax, name in zip(axes, names):
         mine = [row for row in rows if row["panel"] == name]
@@ -54,8 +54,15 @@ def panels(rows: Sequence[Mapping], figure: Mapping, published: Mapping, path: P
         for arm, values in there.items():
             if arm in looks:  # the marker of a value that the paper's figure hides is left out
                 points = [(places[str(x)], v) for x, v in zip(there["value"], values) if v]
-                ax.plot(*zip(*points), color=looks[arm]["color"], linestyle="--", linewidth=1.3,
-                        marker=".", markersize=5, label=f"{arm}, {paper}")
+                ax.plot(
+                    *zip(*points),
+                    color=looks[arm]["color"],
+                    linestyle="--",
+                    linewidth=1.3,
+                    marker=".",
+                    markersize=5,
+                    label=f"{arm}, {paper}",
+                )
         ax.set_title(f"{title(mine[0], name)}; {counts(mine)}", fontsize=12)
         ax.set_ylabel("PSNR [dB], mean and 95 % interval", fontsize=12)
         ax.tick_params(labelsize=11)
@@ -63,8 +70,13 @@ def panels(rows: Sequence[Mapping], figure: Mapping, published: Mapping, path: P
     entries = legend(axes, looks, paper)
     of_an_arm = len(looks) // len({row["arm"] for row in rows})
     column = of_an_arm if of_an_arm > 1 else len(looks)  # an arm's lines, or all of them
-    fig.legend(entries.values(), entries.keys(), loc="outside lower center", fontsize=10.5,
-               ncols=-(-len(entries) // column))
+    fig.legend(
+        entries.values(),
+        entries.keys(),
+        loc="outside lower center",
+        fontsize=10.5,
+        ncols=-(-len(entries) // column),
+    )
     fig.savefig(path)
 
 
@@ -90,8 +102,11 @@ def legend(axes: Iterable[Axes], looks: Mapping[str, Mapping], paper: str) -> di
     """{text: handle}: every line of `looks`, then once each what is drawn in their colours."""
     handles = {text: h for ax in axes for h, text in zip(*ax.get_legend_handles_labels())}
     found = {line: handles.get(line) or Line2D([], [], **look) for line, look in looks.items()}
-    kinds = {ORACLE: {"linestyle": ":"}, paper: {"linestyle": "--", "marker": "."},
-             MISSING: {"linestyle": "", "marker": "x", "markersize": 9}}
+    kinds = {
+        ORACLE: {"linestyle": ":"},
+        paper: {"linestyle": "--", "marker": "."},
+        MISSING: {"linestyle": "", "marker": "x", "markersize": 9},
+    }
     for kind, look in kinds.items():
         if any(f"{line}, {kind}" in handles for line in looks):
             found[kind] = Line2D([], [], color="black", **look)
@@ -120,16 +135,22 @@ def scale_x(ax: Axes, values: Iterable, key: str) -> dict[str, float]:
         ticks = {p: f"{100 * p:g}" if key == "ratio" else f"1/{1 / p:g}" for p in places.values()}
         low, high = min(places.values()), max(places.values())
         ax.set(xscale="log", xlim=(low / 1.3, high * 1.3))
-        ticks = {p: text if p in legible(ticks, log(1.69 * high / low)) else ""
-                 for p, text in ticks.items()}
-        ax.set_xlabel("measurements m/n [%]" if key == "ratio" else "down-sampling per side",
-                      fontsize=12)
+        ticks = {
+            p: text if p in legible(ticks, log(1.69 * high / low)) else ""
+            for p, text in ticks.items()
+        }
+        ax.set_xlabel(
+            "measurements m/n [%]" if key == "ratio" else "down-sampling per side", fontsize=12
+        )
     else:
-        order = sorted(known, key=lambda t: len(known[t]) if isinstance(known[t], list)
-                       else known[t])
+        order = sorted(
+            known, key=lambda t: len(known[t]) if isinstance(known[t], list) else known[t]
+        )
         places = {t: float(i) for i, t in enumerate(order)}
-        ticks = {places[t]: f"$z_{len(known[t]) - 1}$" if isinstance(known[t], list) else t
-                 for t in order}
+        ticks = {
+            places[t]: f"$z_{len(known[t]) - 1}$" if isinstance(known[t], list) else t
+            for t in order
+        }
         ax.set_xlim(-0.5, max(len(order) - 0.5, 0.5))
         ax.set_xlabel(AXES.get(key, key), fontsize=12)
     ax.xaxis.set_minor_locator(NullLocator())
@@ -143,8 +164,9 @@ def legible(ticks: Mapping[float, str], span: float) -> set[float]:
     kept: dict[float, str] = {}
     for place in dict.fromkeys((max(ticks), min(ticks), *ticks)):
         text = ticks[place]
-        if all(abs(log(place / p)) > width * ((len(text) + len(t)) / 2 + 1)
-               for p, t in kept.items()):
+        if all(
+            abs(log(place / p)) > width * ((len(text) + len(t)) / 2 + 1) for p, t in kept.items()
+        ):
             kept[place] = text
     return set(kept)
 
@@ -155,16 +177,25 @@ def draw(ax: Axes, rows: Sequence[Mapping], looks: Mapping, places: Mapping[str,
         shift = number - (len(looks) - 1) / 2  # sideways, to keep error bars at one x apart
         mine = [row for row in rows if row["line"] == line]
         across = [row for row in mine if row["x"] is None and "n" in row]
-        there = sorted((places[str(row["x"])], i, row) for i, row in enumerate(mine)
-                       if row["x"] is not None and "n" in row)
+        there = sorted(
+            (places[str(row["x"])], i, row)
+            for i, row in enumerate(mine)
+            if row["x"] is not None and "n" in row
+        )
         if there:
             x, _, found = zip(*there)
             means, halves = zip(*((r["psnr_db"]["mean"], r["psnr_db"]["ci95"]) for r in found))
             x = [p * 1.02**shift if ax.get_xscale() == "log" else p + 0.04 * shift for p in x]
             ax.errorbar(x, means, halves, label=line, capsize=4, linewidth=1.8, **look)
             oracle = [r["oracle_psnr_db"]["mean"] if r["oracle_psnr_db"] else None for r in found]
-            ax.plot(x, oracle, color=look["color"], linestyle=":", linewidth=1.3,
-                    label=f"{line}, {ORACLE}")
+            ax.plot(
+                x,
+                oracle,
+                color=look["color"],
+                linestyle=":",
+                linewidth=1.3,
+                label=f"{line}, {ORACLE}",
+            )
         for row in across:
             mean, half = row["psnr_db"]["mean"], row["psnr_db"]["ci95"]
             ax.axhspan(mean - half, mean + half, color=look["color"], alpha=0.12, linewidth=0)
@@ -172,13 +203,30 @@ def draw(ax: Axes, rows: Sequence[Mapping], looks: Mapping, places: Mapping[str,
         gaps = [places[str(row["x"])] for row in mine if "n" not in row and row["x"] is not None]
         gaps = [p * 1.03**shift if ax.get_xscale() == "log" else p + 0.1 * shift for p in gaps]
         if gaps:
-            ax.plot(gaps, [0.03] * len(gaps), color=look["color"], marker="x", linestyle="",
-                    markersize=9, transform=ax.get_xaxis_transform(), label=f"{line}, {MISSING}")
-    linear = {places[str(row["x"])]: row["lmmse_psnr_db"]["mean"] for row in rows[::-1]
-              if row.get("lmmse_psnr_db") and row["x"] is not None}
+            ax.plot(
+                gaps,
+                [0.03] * len(gaps),
+                color=look["color"],
+                marker="x",
+                linestyle="",
+                markersize=9,
+                transform=ax.get_xaxis_transform(),
+                label=f"{line}, {MISSING}",
+            )
+    linear = {
+        places[str(row["x"])]: row["lmmse_psnr_db"]["mean"]
+        for row in rows[::-1]
+        if row.get("lmmse_psnr_db") and row["x"] is not None
+    }
     if linear:
-        ax.plot([*sorted(linear)], [linear[x] for x in sorted(linear)], color=GREY, marker=".",
-                linestyle="-.", label="LMMSE, no generator")
+        ax.plot(
+            [*sorted(linear)],
+            [linear[x] for x in sorted(linear)],
+            color=GREY,
+            marker=".",
+            linestyle="-.",
+            label="LMMSE, no generator",
+        )
 
 
 def counts(rows: Sequence[Mapping]) -> str:

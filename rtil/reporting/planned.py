@@ -52,9 +52,13 @@ def belonging(
             continue
         fits = [job for job in plan if _agrees(run, job, FREE)]
         # A switch to what an arm has anyway fits runs of other switches too; their names tell.
-        exact = [job for job in fits
-                 if any(_is_named_as(run, [*overrides(experiment, job), *words], part)
-                        for words in ways)]
+        exact = [
+            job
+            for job in fits
+            if any(
+                _is_named_as(run, [*overrides(experiment, job), *words], part) for words in ways
+            )
+        ]
         fits = exact or fits if named else exact
         if named and not fits:
             arm = run.config["rtil.name"]
@@ -69,7 +73,8 @@ def _agrees(run: Run, job: Job, free: Sequence[str]) -> bool:
     asked = run.asked
     return all(
         asked.get(f"{key}.name" if key in results.GROUPS else key) == parsed(value)
-        for key, value in job.items() if key not in free
+        for key, value in job.items()
+        if key not in free
     )
 
 
@@ -84,7 +89,8 @@ def _is_named_as(run: Run, words: Sequence[str], part: str) -> bool:
         config["protocol"] = {"name": "paper"}
     trained = run.path if part == "train" else run.path.parent
     return trained.name == results.run_label("train", config, words) and (
-        part == "train" or run.path.name == results.run_label("invert", config, words))
+        part == "train" or run.path.name == results.run_label("invert", config, words)
+    )
 
 
 @lru_cache
@@ -108,16 +114,23 @@ def besides(
             continue
         for _, *words in commands_for(run.recorded, experiment["name"])[:1]:
             keys = [word.lstrip("+").partition("=")[0] for word in words]
-            counts[tuple(
-                word for word, key in zip(words, keys)
-                if "=" in word and key not in {*planned, *NOT_TOLD, "scale", "root"})] += 1
+            counts[
+                tuple(
+                    word
+                    for word, key in zip(words, keys)
+                    if "=" in word and key not in {*planned, *NOT_TOLD, "scale", "root"}
+                )
+            ] += 1
     return [words for words, _ in counts.most_common()]
 
 
 def commands_for(recorded: Iterable[list[str]], name: str) -> list[list[str]]:
     """Those of the recorded commands of a run that ran an experiment."""
-    return [command for command in recorded
-            if f"experiment={name}" in (word.lstrip("+") for word in command)]
+    return [
+        command
+        for command in recorded
+        if f"experiment={name}" in (word.lstrip("+") for word in command)
+    ]
 
 
 def on_the_same_images(found: Sequence[tuple[Run, Job]]) -> list[tuple[Run, Job]]:
@@ -180,15 +193,21 @@ def by_switch(
         return [e.arm for e in cell.entries].index(entry.arm), order.get(job, len(order))
 
     return [
-        cell._replace(entries=[
-            renamed(e) for e in sorted(cell.entries, key=lambda e, cell=cell: place(cell, e))])
+        cell._replace(
+            entries=[
+                renamed(e) for e in sorted(cell.entries, key=lambda e, cell=cell: place(cell, e))
+            ]
+        )
         for cell in cells
     ]
 
 
 def complete(
-    cells: Sequence[Cell], tables: Sequence[list[dict]], found: Sequence[tuple[Run, Job]],
-    experiment: Mapping, words: Sequence[str],
+    cells: Sequence[Cell],
+    tables: Sequence[list[dict]],
+    found: Sequence[tuple[Run, Job]],
+    experiment: Mapping,
+    words: Sequence[str],
 ) -> tuple[list[Cell], list[list[dict]]]:
     """Records with what was planned of them, and one for each planned job that nobody ran.
 
@@ -203,11 +222,15 @@ def complete(
             (run, job), *_ = pairs = [of[path] for path in row["runs"]]
             own = [word for word in words if not word.startswith("protocol=")]
             own += [f"protocol={row['protocol']}"] if row["protocol"] != "paper" else []
-            more = dict.fromkeys(command(experiment, "invert", own, planned)
-                                 for stopped, planned in pairs
-                                 if len(stopped.rows) < int(planned["num_images"]))
-            rows[cell.case].append(_placed(row, job, run.asked, experiment) | {
-                "planned": int(job["num_images"]), "more": [*more]})
+            more = dict.fromkeys(
+                command(experiment, "invert", own, planned)
+                for stopped, planned in pairs
+                if len(stopped.rows) < int(planned["num_images"])
+            )
+            rows[cell.case].append(
+                _placed(row, job, run.asked, experiment)
+                | {"planned": int(job["num_images"]), "more": [*more]}
+            )
     places = dict.fromkeys((case_of(run).data, case_of(run).scale) for run, _ in found)
     ran = {(case_of(run).data, json.dumps(job)) for run, job in found}
     for data, scale in places:
@@ -215,20 +238,30 @@ def complete(
             if (data, json.dumps(job)) in ran:
                 continue
             case = _case(job, data, scale)
-            settings = settings_of(experiment, job) if switch_of(experiment, job) else {
-                key: job[key] for key in sorted(told(experiment)) if key in job}
+            settings = (
+                settings_of(experiment, job)
+                if switch_of(experiment, job)
+                else {key: job[key] for key in sorted(told(experiment)) if key in job}
+            )
             label = ", ".join([job["rtil"], *(f"{k}={v}" for k, v in settings.items())])
             row = {
-                **case._asdict(), "measurement": case.measurement, "arm": job["rtil"],
-                "label": label, "settings": settings, "planned": int(job["num_images"]),
+                **case._asdict(),
+                "measurement": case.measurement,
+                "arm": job["rtil"],
+                "label": label,
+                "settings": settings,
+                "planned": int(job["num_images"]),
                 "commands": [
                     command(experiment, "train", for_training(words), job),
                     *tuning_commands(experiment, words, job),
-                    command(experiment, "invert", words, job)],
+                    command(experiment, "invert", words, job),
+                ],
             }
             value = {key: parsed(text) for key, text in job.items()}
-            other = next((r for r in rows.setdefault(case, [])
-                          if "n" not in r and r["label"] == label), None)
+            other = next(
+                (r for r in rows.setdefault(case, []) if "n" not in r and r["label"] == label),
+                None,
+            )
             if other:  # another training of the same: one row names both
                 other["commands"] = [*dict.fromkeys(other["commands"] + row["commands"])]
                 continue
@@ -249,8 +282,14 @@ def tuning_commands(
     if not any(each.get("protocol") == "fair" for each in takes):
         return []
     (own,) = tunings([{key: [text] for key, text in job.items()}]) if job else [{}]
-    return [command(experiment, "tune", tuned_settings.for_tuning((), words),
-                    {key: texts[0] for key, texts in own.items()} or None)]
+    return [
+        command(
+            experiment,
+            "tune",
+            tuned_settings.for_tuning((), words),
+            {key: texts[0] for key, texts in own.items()} or None,
+        )
+    ]
 
 
 def _case(job: Job, data: str, scale: str) -> Case:
@@ -272,7 +311,8 @@ def _placed(row: dict, job: Job, config: Mapping, experiment: Mapping) -> dict:
     if line and (line in job or line in config):
         label += f", {LINES.get(line, line)} = {job.get(line, config.get(line))}"
     return row | {
-        "job": dict(job), "line": label,
+        "job": dict(job),
+        "line": label,
         "panel": row["measurement"] if panel == "value" else row["task"],
         "x": row["value"] if x == "value" else config.get(x),
     }

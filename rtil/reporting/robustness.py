@@ -1,8 +1,8 @@
 """How much an arm depends on its settings: the tables of the searches behind protocol=fair.
 
-A search tries the same settings for every arm (`rtil.tuning.space`), so the scores of its drawn trials,
-the settings of somebody who knows nothing, can be paired by trial. All are means over validation
-images; which trial won is in the tables of `rtil.reporting.table`.
+A search tries the same settings for every arm (`rtil.tuning.space`), so the scores of its drawn
+trials, the settings of somebody who knows nothing, can be paired by trial. All are means over
+validation images; which trial won is in the tables of `rtil.reporting.table`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ READING = (
     "and the highest; anchors (settings of the paper) are left out of it. Δ at a drawn setting is "
     "the difference to the baseline at the same setting, its interval over settings: it says what "
     "an arm gains for whoever takes settings at random from this space, with one training of each "
-    "arm. The best is the highest mean, chosen on these very images and therefore no result.")
+    "arm. The best is the highest mean, chosen on these very images and therefore no result."
+)
 
 
 def of_run(run: Run, read: Callable[[Path], dict] = tuned_settings.read) -> dict | None:
@@ -45,14 +46,19 @@ def of_run(run: Run, read: Callable[[Path], dict] = tuned_settings.read) -> dict
     found = read(path)
     settings, trials = found["settings"], found["trials"]
     if (len(trials), found["trial"]) != tuple(
-            run.config.get(f"protocol.tuned.{key}") for key in ("trials", "trial")):
+        run.config.get(f"protocol.tuned.{key}") for key in ("trials", "trial")
+    ):
         return None
     knob = next((key for key in KNOBS if key in settings), "noise_std")
     return {
-        "seed": settings.get("seed"), "knob": knob, "value": settings.get(knob),
-        "noise_std": settings.get("noise_std"), "space": run.config.get("protocol.tuned.space"),
+        "seed": settings.get("seed"),
+        "knob": knob,
+        "value": settings.get(knob),
+        "noise_std": settings.get("noise_std"),
+        "space": run.config.get("protocol.tuned.space"),
         "generator_sha256": settings.get("generator_sha256"),
-        "n": max(trial["n"] for trial in trials), "drawn": len(found["space"]["anchors"]),
+        "n": max(trial["n"] for trial in trials),
+        "drawn": len(found["space"]["anchors"]),
         "means": [trial["mean"] for trial in trials],
     }
 
@@ -65,15 +71,15 @@ def file_of(run: Run) -> Path | None:
     path, parents = Path(str(name)), run.path.parents
     if path.exists() or "tuned" not in path.parts or len(parents) < 3:
         return path
-    return parents[2].joinpath(*path.parts[path.parts.index("tuned"):])
+    return parents[2].joinpath(*path.parts[path.parts.index("tuned") :])
 
 
 def tables(cells: Iterable[Cell], baseline: str) -> dict[str, list[dict[str, str]]]:
     """Rows of {heading: text}, one for each search, under a title for each series of cells.
 
     Args:
-        cells: of a report; a search that several runs share counts once.
-        baseline: arm that differences are paired against, as `rtil.reporting.table.reference` pairs it.
+        cells: of a report; a search that several runs share counts once. baseline: arm that
+        differences are paired against, as `rtil.reporting.table.reference` pairs it.
     """
     found: dict[str, dict[tuple, dict[tuple, tuple]]] = {}
     read = lru_cache(maxsize=None)(tuned_settings.read)  # many runs share a file
@@ -88,8 +94,11 @@ def tables(cells: Iterable[Cell], baseline: str) -> dict[str, list[dict[str, str
                 place, other = place_of(cell.case, search, run), theirs.get(run.seed)
                 if other is not None and place_of(cell.case, other, run) != place:
                     other = None
-                settings = [f"{key}={text}" for key, text in entry.settings.items()
-                            if not key.startswith("protocol")]
+                settings = [
+                    f"{key}={text}"
+                    for key, text in entry.settings.items()
+                    if not key.startswith("protocol")
+                ]
                 told = ", ".join([entry.arm, *settings])
                 rows = found.setdefault(cell.case.heading, {}).setdefault(place, {})
                 label = told, str(search["generator_sha256"])
@@ -100,14 +109,18 @@ def tables(cells: Iterable[Cell], baseline: str) -> dict[str, list[dict[str, str
             line(place[1], place[2], named(label, rows), *rows[label])
             for place, rows in sorted(places.items(), key=lambda x: x[0][0])
             for label in rows
-        ] for heading, places in found.items()
+        ]
+        for heading, places in found.items()
     }
 
 
 def place_of(case: Case, search: Mapping, run: Run) -> tuple:
     """What searches to be compared share: value of the knob, measurement, seed, space, images."""
-    case = case._replace(knob=search["knob"], value=float(search["value"] or 0.0),
-                         noise_std=float(search["noise_std"] or 0.0))
+    case = case._replace(
+        knob=search["knob"],
+        value=float(search["value"] or 0.0),
+        noise_std=float(search["noise_std"] or 0.0),
+    )
     return case.value, case.measurement, run.of_study(search["seed"]), search["space"], search["n"]
 
 
@@ -119,8 +132,11 @@ def named(label: tuple[str, str], rows: Mapping[tuple[str, str], object]) -> str
 
 def drawn(search: Mapping) -> dict[int, float]:
     """{trial: mean PSNR in dB} of the drawn settings that had a finite loss."""
-    return {number: mean for number, mean in enumerate(search["means"])
-            if number >= search["drawn"] and mean is not None}
+    return {
+        number: mean
+        for number, mean in enumerate(search["means"])
+        if number >= search["drawn"] and mean is not None
+    }
 
 
 def line(
@@ -134,14 +150,20 @@ def line(
         gains = [mine[number] - theirs[number] for number in both]
         mean, half = mean_ci(gains)
         delta = written({"mean": mean, "ci95": half}, 2, "+", f"{len(both)} settings")
-        ahead = (f"{sum(gain > 0 for gain in gains)} of {len(both)}, median {median(gains):+.2f}, "
-                 f"{min(gains):+.2f} to {max(gains):+.2f}")
+        ahead = (
+            f"{sum(gain > 0 for gain in gains)} of {len(both)}, median {median(gains):+.2f}, "
+            f"{min(gains):+.2f} to {max(gains):+.2f}"
+        )
     scored = [mean for mean in search["means"] if mean is not None]
     return {
-        "tuned at": measurement, "seed": str(seed), "arm": arm, "n": str(search["n"]),
+        "tuned at": measurement,
+        "seed": str(seed),
+        "arm": arm,
+        "n": str(search["n"]),
         "drawn settings": str(len(mine)),
         "spread [dB]": f"{stdev(mine.values()):.2f}, {min(mine.values()):.2f} to "
-                       f"{max(mine.values()):.2f}",
+        f"{max(mine.values()):.2f}",
         "best [dB]": f"{max(scored):.2f}",
-        "Δ at a drawn setting [dB]": delta, "ahead at": ahead,
+        "Δ at a drawn setting [dB]": delta,
+        "ahead at": ahead,
     }

@@ -1,8 +1,8 @@
 """Numbers of a report: means with their intervals, paired differences, and the table in Markdown.
 
 A new column is one key in METRICS and one line in `table`. Which runs are compared is decided in
-`rtil.reporting.cells`, the same table in HTML is `rtil.reporting.page.table_html`, that of protocols side by side is
-made in `rtil.reporting.gains`.
+`rtil.reporting.cells`, the same table in HTML is `rtil.reporting.page.table_html`, that of
+protocols side by side is made in `rtil.reporting.gains`.
 """
 
 from __future__ import annotations
@@ -19,8 +19,18 @@ from rtil.operators import NONLINEAR
 from rtil.reporting.cells import SAME, Cell, Entry, Run, commands, is_number
 from rtil.runs import results
 
-METRICS = ("psnr_db", "ssim", "lpips", "gradient_energy", "oracle_psnr_db", "last_psnr_db",
-           "last_ssim", "lmmse_psnr_db", "lmmse_ssim", "lmmse_gradient_energy")
+METRICS = (
+    "psnr_db",
+    "ssim",
+    "lpips",
+    "gradient_energy",
+    "oracle_psnr_db",
+    "last_psnr_db",
+    "last_ssim",
+    "lmmse_psnr_db",
+    "lmmse_ssim",
+    "lmmse_gradient_energy",
+)
 READING = (
     "PSNR and SSIM (psnr_db, ssim) are those of the iterate with the lowest measurement loss, or "
     "with selection=last of the last one, with heldout of the one that fits withheld measurements "
@@ -39,13 +49,16 @@ READING = (
     "have, and the interval is over these means, n seeds, each a training of both arms with its "
     "own random numbers in inversion. It holds for these images, and is left out below two seeds "
     "or where seeds "
-    "share a generator.")
+    "share a generator."
+)
 
 
 def per_image(runs: Iterable[Run], metric: str) -> dict[str, float]:
     """Value of each image that has one, averaged over the runs (seeds) that hold the image."""
-    return averaged({name: float(row[metric]) for name, row in run.rows.items()
-                     if is_number(row.get(metric))} for run in runs)
+    return averaged(
+        {name: float(row[metric]) for name, row in run.rows.items() if is_number(row.get(metric))}
+        for run in runs
+    )
 
 
 def estimate(values: Mapping[object, float]) -> dict | None:
@@ -80,8 +93,11 @@ def by_seed(entry: Entry, base: Entry, metric: str) -> dict[object, dict[str, fl
     pairs them.
     """
     theirs = {run.seed: run for run in base.runs}
-    found = {run.seed: differences(per_image([run], metric), per_image([theirs[run.seed]], metric))
-             for run in entry.runs if run.seed in theirs}
+    found = {
+        run.seed: differences(per_image([run], metric), per_image([theirs[run.seed]], metric))
+        for run in entry.runs
+        if run.seed in theirs
+    }
     return {seed: values for seed, values in found.items() if values}
 
 
@@ -97,14 +113,21 @@ def averaged(maps: Iterable[Mapping[str, float]]) -> dict[str, float]:
 def unpaired(entry: Entry, base: Entry) -> str:
     """Which seeds or images a difference to the baseline leaves out, or ""."""
     mine, theirs = ({run.seed: run.rows.keys() for run in e.runs} for e in (entry, base))
-    texts = [f"{who} seeds {listed(alone)}" for who, alone in (
-        ("its", mine.keys() - theirs.keys()), ("the baseline's", theirs.keys() - mine.keys()))
-        if alone]
+    texts = [
+        f"{who} seeds {listed(alone)}"
+        for who, alone in (
+            ("its", mine.keys() - theirs.keys()),
+            ("the baseline's", theirs.keys() - mine.keys()),
+        )
+        if alone
+    ]
     both = [seed for seed in mine if seed in theirs]
     shared = [mine[seed] & theirs[seed] for seed in both]
     if any(images != shared[0] for images in shared):
-        texts.append(f"some images in some seeds (seeds {listed(both)} have "
-                     f"{', '.join(str(len(images)) for images in shared)} in common)")
+        texts.append(
+            f"some images in some seeds (seeds {listed(both)} have "
+            f"{', '.join(str(len(images)) for images in shared)} in common)"
+        )
     return " and ".join(texts)
 
 
@@ -120,8 +143,11 @@ def over_seeds(entry: Entry, base: Entry, values: Mapping[object, float]) -> dic
     random numbers in inversion are no other training.
     """
     for runs in (entry.runs, base.runs):
-        digests = [run.config["generator_sha256"] for run in runs
-                   if run.seed in values and run.config.get("generator_sha256")]
+        digests = [
+            run.config["generator_sha256"]
+            for run in runs
+            if run.seed in values and run.config.get("generator_sha256")
+        ]
         if len({*digests}) < len(digests):
             return None
     return estimate(values) if len(values) > 1 else None
@@ -135,8 +161,13 @@ def reference(cell: Cell, entry: Entry, baseline: str) -> Entry | None:
     """
     if entry.arm == baseline:
         return None
-    found = [e for e in cell.entries if e.arm == baseline and alike(e) == alike(entry)
-             and not results.differing_keys(files_of(e), files_of(entry), ())]
+    found = [
+        e
+        for e in cell.entries
+        if e.arm == baseline
+        and alike(e) == alike(entry)
+        and not results.differing_keys(files_of(e), files_of(entry), ())
+    ]
     names = {key for e in found for key in e.settings if not key.startswith("rtil.")}
     same = [e for e in found if all(e.settings.get(k) == entry.settings.get(k) for k in names)]
     return same[0] if len(same) == 1 else found[0] if len(found) == 1 else None
@@ -164,12 +195,19 @@ def records(cell: Cell, baseline: str, set_size: int = 0) -> list[dict]:
         values = {metric: per_image(entry.runs, metric) for metric in METRICS}
         base = reference(cell, entry, baseline)
         row = {
-            **common, "arm": entry.arm, "settings": entry.settings, "label": entry.label,
-            "seeds": [run.seed for run in entry.runs], "n": len(values["psnr_db"]),
+            **common,
+            "arm": entry.arm,
+            "settings": entry.settings,
+            "label": entry.label,
+            "seeds": [run.seed for run in entry.runs],
+            "n": len(values["psnr_db"]),
             "fewest": min(len(run.rows) for run in entry.runs),
             **{metric: estimate(values[metric]) for metric in METRICS},
-            "baseline": base and base.label, "runs": [str(run.path) for run in entry.runs],
-            "differs": [], "commands": [], "unpaired": unpaired(entry, base) if base else "",
+            "baseline": base and base.label,
+            "runs": [str(run.path) for run in entry.runs],
+            "differs": [],
+            "commands": [],
+            "unpaired": unpaired(entry, base) if base else "",
             "protocol": entry.runs[0].protocol,
             "choices": [tuned_settings.told(run.config) for run in entry.runs],
             "budgets": [tuned_settings.budget(run.config) for run in entry.runs],
@@ -183,14 +221,25 @@ def records(cell: Cell, baseline: str, set_size: int = 0) -> list[dict]:
             row[f"gain_{key}"] = estimate(averaged(pairs.values()))
             row[f"gain_{key}_by_seed"] = means
             row[f"gain_{key}_seeds"] = over_seeds(entry, base, means) if base else None
-        row["lmmse_gain_psnr_db"] = estimate(averaged(
-            differences(per_image([run], "lmmse_psnr_db"), per_image([run], "psnr_db"))
-            for run in entry.runs))
+        row["lmmse_gain_psnr_db"] = estimate(
+            averaged(
+                differences(per_image([run], "lmmse_psnr_db"), per_image([run], "psnr_db"))
+                for run in entry.runs
+            )
+        )
         if base:
             theirs = {other.seed: other for other in base.runs}
-            row["differs"] = [*dict.fromkeys(chain.from_iterable(
-                results.differing_keys(theirs[run.seed].config, run.config, (*SAME, "rtil"))
-                for run in entry.runs if run.seed in theirs))]
+            row["differs"] = [
+                *dict.fromkeys(
+                    chain.from_iterable(
+                        results.differing_keys(
+                            theirs[run.seed].config, run.config, (*SAME, "rtil")
+                        )
+                        for run in entry.runs
+                        if run.seed in theirs
+                    )
+                )
+            ]
         if not row["lmmse_psnr_db"] and cell.case.task not in NONLINEAR:  # what fills it in
             lines = [commands(run, entry)[-1] for run in entry.runs]
             row["commands"] = [f"{line} yardstick.use=true" for line in lines]
@@ -230,21 +279,28 @@ def table(rows: Iterable[Mapping], baseline: str) -> list[dict[str, str]]:
         text = f"{row['fewest']} to {n}" if row["fewest"] < n else str(n)  # of its seeds
         return f"{text} of {planned}" if row["fewest"] < planned else text
 
-    lines = [{
-        "measurement": row["measurement"], "arm": row["label"],
-        "seeds": ", ".join(map(str, row.get("seeds", "–"))), "n": count(row),
-        "PSNR [dB]": text(row, "psnr_db") if "n" in row else "missing",
-        f"Δ PSNR to {baseline} [dB]": text(row, "gain_psnr_db", 2, "+"),
-        "Δ PSNR over seeds [dB]": seeds(row.get("gain_psnr_db_seeds")),
-        "SSIM": text(row, "ssim", 3), f"Δ SSIM to {baseline}": text(row, "gain_ssim", 3, "+"),
-        "LPIPS": text(row, "lpips", 3), "sharpness": text(row, "gradient_energy"),
-        "LMMSE PSNR [dB]": text(row, "lmmse_psnr_db"),
-        "LMMSE SSIM": text(row, "lmmse_ssim", 3),
-        "LMMSE sharpness": text(row, "lmmse_gradient_energy"),
-        "last PSNR [dB]": text(row, "last_psnr_db"),
-        "oracle PSNR [dB]": text(row, "oracle_psnr_db"),
-        "PSNR over sets [dB]": text(row, "sets"),
-    } for row in rows]
+    lines = [
+        {
+            "measurement": row["measurement"],
+            "arm": row["label"],
+            "seeds": ", ".join(map(str, row.get("seeds", "–"))),
+            "n": count(row),
+            "PSNR [dB]": text(row, "psnr_db") if "n" in row else "missing",
+            f"Δ PSNR to {baseline} [dB]": text(row, "gain_psnr_db", 2, "+"),
+            "Δ PSNR over seeds [dB]": seeds(row.get("gain_psnr_db_seeds")),
+            "SSIM": text(row, "ssim", 3),
+            f"Δ SSIM to {baseline}": text(row, "gain_ssim", 3, "+"),
+            "LPIPS": text(row, "lpips", 3),
+            "sharpness": text(row, "gradient_energy"),
+            "LMMSE PSNR [dB]": text(row, "lmmse_psnr_db"),
+            "LMMSE SSIM": text(row, "lmmse_ssim", 3),
+            "LMMSE sharpness": text(row, "lmmse_gradient_energy"),
+            "last PSNR [dB]": text(row, "last_psnr_db"),
+            "oracle PSNR [dB]": text(row, "oracle_psnr_db"),
+            "PSNR over sets [dB]": text(row, "sets"),
+        }
+        for row in rows
+    ]
     empty = {key for key in lines[0] if all(line[key] == "–" for line in lines)}
     return [{key: t for key, t in line.items() if key not in empty} for line in lines]
 
@@ -282,25 +338,45 @@ def remarks(rows: Sequence[Mapping]) -> list[tuple[str, str]]:
                 continue
         where, commands = f"{row['label']} at {row['measurement']}", "\n".join(row["commands"])
         if commands:
-            lacking.append((
-                f"LMMSE of {where} is missing. Delete {', '.join(row['runs'])}, then run:"
-                if "n" in row else f"Missing: {where}. These commands fill it:", commands))
+            lacking.append(
+                (
+                    f"LMMSE of {where} is missing. Delete {', '.join(row['runs'])}, then run:"
+                    if "n" in row
+                    else f"Missing: {where}. These commands fill it:",
+                    commands,
+                )
+            )
         if row.get("unpaired"):
-            lacking.append((f"Δ of {where} leaves out {row['unpaired']}: it pairs runs of one "
-                            "seed, image by image.", ""))
+            lacking.append(
+                (
+                    f"Δ of {where} leaves out {row['unpaired']}: it pairs runs of one "
+                    "seed, image by image.",
+                    "",
+                )
+            )
         if row.get("differs"):
             text = "; ".join(row["differs"]).replace(" there,", " in the baseline,")
             differing.setdefault(text, {}).setdefault(row["arm"], {})[row["measurement"]] = None
     lacking += [
-        (f"{kind}, {len(where)} of {len(rows)} planned: {'; '.join(where)}. "
-         "These commands fill them:", "\n".join(texts))
+        (
+            f"{kind}, {len(where)} of {len(rows)} planned: {'; '.join(where)}. "
+            "These commands fill them:",
+            "\n".join(texts),
+        )
         for kind, (where, texts) in gaps.items()
     ]
-    return lacking + [(text, "") for text in choices(rows)] + [
-        (f"Settings of {' and '.join(arms)} differ from the baseline's at "
-         f"{'; '.join(dict.fromkeys(chain(*arms.values())))}: {text}.", "")
-        for text, arms in differing.items()
-    ]
+    return (
+        lacking
+        + [(text, "") for text in choices(rows)]
+        + [
+            (
+                f"Settings of {' and '.join(arms)} differ from the baseline's at "
+                f"{'; '.join(dict.fromkeys(chain(*arms.values())))}: {text}.",
+                "",
+            )
+            for text, arms in differing.items()
+        ]
+    )
 
 
 def choices(rows: Iterable[Mapping]) -> list[str]:
@@ -314,18 +390,28 @@ def choices(rows: Iterable[Mapping]) -> list[str]:
             place = f"{row['arm']} at {row['measurement']}, seed {seed}, "
             told[(place if row["protocol"] == "fair" else "") + text] = None
     for case in dict.fromkeys((row["task"], row["measurement"]) for row in rows):
-        budgets = {b for row in rows if (row["task"], row["measurement"]) == case
-                   for b in row["budgets"] if b}
+        budgets = {
+            b
+            for row in rows
+            if (row["task"], row["measurement"]) == case
+            for b in row["budgets"]
+            if b
+        }
         if len(budgets) > 1:
-            told[f"Not fair at {', '.join(case)}: arms were tuned with different (trials, "
-                 "validation images, space, and of a first round images, trials kept): "
-                 f"{', '.join(str(b) for b in sorted(budgets))}."] = None
+            told[
+                f"Not fair at {', '.join(case)}: arms were tuned with different (trials, "
+                "validation images, space, and of a first round images, trials kept): "
+                f"{', '.join(str(b) for b in sorted(budgets))}."
+            ] = None
         places = {row["arm"]: set() for row in rows}
         for row in rows:
             if (row["task"], row["measurement"]) == case:
                 places[row["arm"]] |= {*row["tuned_at"]} - {""}
         tuned = {arm: listed(found) for arm, found in places.items() if found}
         if len({*tuned.values()}) > 1:
-            told[f"Not fair at {', '.join(case)}: arms were tuned at different measurements: "
-                 + "; ".join(f"{arm} at {text}" for arm, text in tuned.items()) + "."] = None
+            told[
+                f"Not fair at {', '.join(case)}: arms were tuned at different measurements: "
+                + "; ".join(f"{arm} at {text}" for arm, text in tuned.items())
+                + "."
+            ] = None
     return [*told]

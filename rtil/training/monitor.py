@@ -74,7 +74,10 @@ class Board:
         self.writer = SummaryWriter(str(run_dir / "tensorboard"), purge_step=nimg)
         terminal = sys.stderr.isatty()
         self.bar = tqdm(
-            total=total, initial=nimg, unit="img", dynamic_ncols=terminal,
+            total=total,
+            initial=nimg,
+            unit="img",
+            dynamic_ncols=terminal,
             mininterval=0.5 if terminal else 30,
         )
 

@@ -1,4 +1,4 @@
-"""One step of training: the parts that a GPU can record (rtil.process.replay), and when each one runs."""
+"""One step of training: the parts that a GPU can record, and when each one runs."""
 
 from __future__ import annotations
 
@@ -39,8 +39,15 @@ def update(network: nn.Module, optim: torch.optim.Optimizer) -> Iterator[None]:
 
 
 def d_step(
-    config: dict, family: Family, state: State, real: Tensor, rng: torch.Generator, step: int,
-    turn: int, terms: Terms, run: Recorder | None = None,
+    config: dict,
+    family: Family,
+    state: State,
+    real: Tensor,
+    rng: torch.Generator,
+    step: int,
+    turn: int,
+    terms: Terms,
+    run: Recorder | None = None,
 ) -> None:
     """One step of the discriminator, and now and then one for its penalty on real images.
 
@@ -50,8 +57,10 @@ def d_step(
     run = run or Recorder(rng, False)
     objective, batch, stage = state.objective, len(real), state.G.stage
     drawn = [space.drawn(batch, turn) for space in family.spaces]
-    terms.note(step, run(stage, ("D", batch, *drawn),
-                         lambda: d_losses(config, family, state, real, rng, turn)))
+    terms.note(
+        step,
+        run(stage, ("D", batch, *drawn), lambda: d_losses(config, family, state, real, rng, turn)),
+    )
     if objective.d_every and step % objective.d_every == 0:
         terms.note(step, run(stage, ("D penalty", batch), lambda: d_penalty(state, real)))
 
@@ -92,20 +101,38 @@ def d_penalty(state: State, real: Tensor) -> Noted:
 
 
 def g_step(
-    config: dict, family: Family, state: State, batch: int, rng: torch.Generator, step: int,
-    turn: int, world: int, terms: Terms, run: Recorder | None = None,
+    config: dict,
+    family: Family,
+    state: State,
+    batch: int,
+    rng: torch.Generator,
+    step: int,
+    turn: int,
+    world: int,
+    terms: Terms,
+    run: Recorder | None = None,
 ) -> None:
     """One step of the generator, and now and then one for its penalty; `run` as in d_step."""
     run = run or Recorder(rng, False)
     objective, stage = state.objective, state.G.stage
     drawn = [space.drawn(batch, turn) for space in family.spaces]
-    terms.note(step, run(stage, ("G", batch, *drawn),
-                         lambda: g_losses(config, family, state, batch, rng, turn)))
+    terms.note(
+        step,
+        run(
+            stage, ("G", batch, *drawn), lambda: g_losses(config, family, state, batch, rng, turn)
+        ),
+    )
     if objective.g_every and step % objective.g_every == 0:
         few, at = objective.penalty_draw(world, turn)
         drawn = [space.drawn(few, at) for space in family.spaces]
-        terms.note(step, run(stage, ("G penalty", few, *drawn),
-                             lambda: g_penalty(config, family, state, rng, turn, world)))
+        terms.note(
+            step,
+            run(
+                stage,
+                ("G penalty", few, *drawn),
+                lambda: g_penalty(config, family, state, rng, turn, world),
+            ),
+        )
 
 
 def g_losses(

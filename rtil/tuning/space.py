@@ -34,12 +34,16 @@ def trials(space: Mapping, steps: Sequence[int] | None, count: int, seed: int) -
     """
     check(space, steps)
     stages = space.get("stages") if steps else None
-    found = [{**anchor, **({"inverter.steps": list(steps)} if stages else {})}
-             for anchor in space["anchors"]]
+    found = [
+        {**anchor, **({"inverter.steps": list(steps)} if stages else {})}
+        for anchor in space["anchors"]
+    ]
     variants = space["variants"]
     rounds = -(-max(count - len(found), 0) // len(variants))
-    drawn = [points(variant, stages, rounds, seed * len(variants) + i)
-             for i, variant in enumerate(variants)]
+    drawn = [
+        points(variant, stages, rounds, seed * len(variants) + i)
+        for i, variant in enumerate(variants)
+    ]
     for number in range(rounds):
         for variant, rows in zip(variants, drawn):
             place = iter(rows[number])
@@ -63,20 +67,30 @@ def check(space: Mapping, steps: Sequence[int] | None) -> None:
     """Raises ValueError as `trials` does."""
     for node in space["variants"]:
         for key, found in node.items():
-            if isinstance(found, Mapping) and "choices" not in found and not (
-                0 < found.get("low", 0) < found.get("high", 0)
+            if (
+                isinstance(found, Mapping)
+                and "choices" not in found
+                and not (0 < found.get("low", 0) < found.get("high", 0))
             ):
-                raise ValueError(f"search: {key}: {dict(found)} must be a value, {{choices: "
-                                 "[...]}, or {low, high} with 0 < low < high.")
+                raise ValueError(
+                    f"search: {key}: {dict(found)} must be a value, {{choices: "
+                    "[...]}, or {low, high} with 0 < low < high."
+                )
     stages = space.get("stages")
-    if stages and not (0 < stages["first"][0] <= stages["first"][1] < 1
-                       and 0 < stages["ratio"][0] <= stages["ratio"][1]):
-        raise ValueError(f"search: stages={dict(stages)}: `first` must be shares in (0, 1), "
-                         "`ratio` positive, each [low, high].")
+    if stages and not (
+        0 < stages["first"][0] <= stages["first"][1] < 1
+        and 0 < stages["ratio"][0] <= stages["ratio"][1]
+    ):
+        raise ValueError(
+            f"search: stages={dict(stages)}: `first` must be shares in (0, 1), "
+            "`ratio` positive, each [low, high]."
+        )
     variants = [{*node} for node in space["variants"]]
     if any(node != variants[0] for node in [*variants, *({*a} for a in space["anchors"])]):
-        raise ValueError("search: anchors and variants must all set the same keys: what one "
-                         "leaves out would be another value for each arm.")
+        raise ValueError(
+            "search: anchors and variants must all set the same keys: what one "
+            "leaves out would be another value for each arm."
+        )
 
 
 def points(variant: Mapping, stages: Mapping | None, count: int, seed: int) -> list[list[float]]:

@@ -47,8 +47,10 @@ def ramp(t: float, up: float = 0.05, down: float = 0.75) -> float:
 
 
 def descend(
-    loss: Callable[[], tuple[Tensor, Tensor]], variables: Sequence[tuple[Tensor, float]],
-    radii: Sequence[tuple[Tensor, Tensor, tuple[int, ...]]], steps: int,
+    loss: Callable[[], tuple[Tensor, Tensor]],
+    variables: Sequence[tuple[Tensor, float]],
+    radii: Sequence[tuple[Tensor, Tensor, tuple[int, ...]]],
+    steps: int,
     watch: Callable[[Tensor], None],
 ) -> Tensor:
     """Adam with a ramped step size and projection onto spheres; returns the best image.
@@ -85,9 +87,18 @@ def descend(
 
 
 def ilo_loss(
-    G: StyleGAN2Generator, A: Circulant, target: Tensor, prior: tuple[Tensor, Tensor], v: Tensor,
-    noise: list[Tensor], k: int = 0, z: Tensor | None = None, x: Tensor | None = None,
-    rgb: Tensor | None = None, mse: float = 0.25, angles: float = 0.01,
+    G: StyleGAN2Generator,
+    A: Circulant,
+    target: Tensor,
+    prior: tuple[Tensor, Tensor],
+    v: Tensor,
+    noise: list[Tensor],
+    k: int = 0,
+    z: Tensor | None = None,
+    x: Tensor | None = None,
+    rgb: Tensor | None = None,
+    mse: float = 0.25,
+    angles: float = 0.01,
 ) -> tuple[Tensor, Tensor]:
     """Loss of stage k and its image g_k(x + z).
 
@@ -105,9 +116,17 @@ def ilo_loss(
 
 
 def ilo(
-    G: StyleGAN2Generator, A: Circulant, target: Tensor, prior: tuple[Tensor, Tensor], v: Tensor,
-    noise: list[Tensor], stages: Sequence[int], watch: Callable[[Tensor], None], lr: float = 0.2,
-    noise_maps: int = 5, noise_maps_per_stage: int = 2,
+    G: StyleGAN2Generator,
+    A: Circulant,
+    target: Tensor,
+    prior: tuple[Tensor, Tensor],
+    v: Tensor,
+    noise: list[Tensor],
+    stages: Sequence[int],
+    watch: Callable[[Tensor], None],
+    lr: float = 0.2,
+    noise_maps: int = 5,
+    noise_maps_per_stage: int = 2,
 ) -> Tensor:
     """Runs every stage from v (1, num_styles, w_dim) and noise maps; returns the last's best."""
     G.requires_grad_(True)
@@ -132,7 +151,12 @@ def ilo(
 
 
 def mgan_loss(
-    G: PGGANGenerator, A: nn.Module, y: Tensor, codes: Tensor, alpha: Tensor, block: int,
+    G: PGGANGenerator,
+    A: nn.Module,
+    y: Tensor,
+    codes: Tensor,
+    alpha: Tensor,
+    block: int,
     mse: float = 0.25,
 ) -> tuple[Tensor, Tensor]:
     """Loss and image of codes (N, z_dim) and channel weights (N, C); y is measured once."""
@@ -141,8 +165,15 @@ def mgan_loss(
 
 
 def mgan(
-    G: PGGANGenerator, A: nn.Module, y: Tensor, codes: Tensor, alpha: Tensor, block: int,
-    steps: int, watch: Callable[[Tensor], None], lr: float = 0.1,
+    G: PGGANGenerator,
+    A: nn.Module,
+    y: Tensor,
+    codes: Tensor,
+    alpha: Tensor,
+    block: int,
+    steps: int,
+    watch: Callable[[Tensor], None],
+    lr: float = 0.1,
 ) -> Tensor:
     """Adam on codes and weights; returns the best image."""
     G.requires_grad_(False)

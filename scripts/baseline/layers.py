@@ -56,8 +56,14 @@ class EqualConv2d(nn.Module):
     """Convolution whose weight is scaled when used (Karras et al. 2018, section 4.1)."""
 
     def __init__(
-        self, inputs: int, outputs: int, kernel: int, stride: int = 1, padding: int = 0,
-        bias: bool = True, gain: float = 1.0,
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int,
+        stride: int = 1,
+        padding: int = 0,
+        bias: bool = True,
+        gain: float = 1.0,
     ) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.randn(outputs, inputs, kernel, kernel))
@@ -73,7 +79,12 @@ class ModulatedConv2d(nn.Module):
     """Per-sample weights in one grouped convolution (Karras et al. 2020, eq. 1-3)."""
 
     def __init__(
-        self, inputs: int, outputs: int, kernel: int, w_dim: int, up: bool = False,
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int,
+        w_dim: int,
+        up: bool = False,
         demodulate: bool = True,
     ) -> None:
         super().__init__()

@@ -42,9 +42,7 @@ class PGGANGenerator(nn.Module):
         self.blocks = nn.ModuleList(
             ConvBlock(a, b) for a, b in zip([widths[0], *widths[:-1]], widths)
         )
-        self.to_rgb = nn.ModuleList(
-            EqualConv2d(c, image_channels, 1, gain=SQRT2) for c in widths
-        )
+        self.to_rgb = nn.ModuleList(EqualConv2d(c, image_channels, 1, gain=SQRT2) for c in widths)
 
     def head(self, z: Tensor, block: int) -> Tensor:
         """g_0: codes (B, z_dim) to the map after `block`."""
@@ -81,7 +79,10 @@ class PGGANDiscriminator(nn.Module):
     """Arguments as rtil.models.pggan.PGGANDiscriminator, without phases."""
 
     def __init__(
-        self, resolution: int, channels: dict[int, int], image_channels: int,
+        self,
+        resolution: int,
+        channels: dict[int, int],
+        image_channels: int,
         stddev_group: int | None = 4,
     ) -> None:
         super().__init__()
@@ -93,10 +94,12 @@ class PGGANDiscriminator(nn.Module):
         pairs = [(widths[0] + 1, widths[0], 4, 0)]
         pairs += [(narrow, wide, 3, 1) for narrow, wide in zip(widths[1:], widths)]
         self.blocks = nn.ModuleList(
-            nn.ModuleList([
-                EqualConv2d(a, b, 3, padding=1, gain=SQRT2),
-                EqualConv2d(b, b, kernel, padding=padding, gain=SQRT2),
-            ])
+            nn.ModuleList(
+                [
+                    EqualConv2d(a, b, 3, padding=1, gain=SQRT2),
+                    EqualConv2d(b, b, kernel, padding=padding, gain=SQRT2),
+                ]
+            )
             for a, b, kernel, padding in pairs
         )
         self.score = EqualLinear(widths[0], 1, gain=SQRT2)

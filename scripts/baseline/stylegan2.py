@@ -62,8 +62,13 @@ class StyleGAN2Generator(nn.Module):
     """Arguments as rtil.models.stylegan2.StyleGAN2Generator."""
 
     def __init__(
-        self, resolution: int, channels: dict[int, int], image_channels: int, z_dim: int,
-        num_mapping: int = 8, mapping_lr: float = 0.01,
+        self,
+        resolution: int,
+        channels: dict[int, int],
+        image_channels: int,
+        z_dim: int,
+        num_mapping: int = 8,
+        mapping_lr: float = 0.01,
     ) -> None:
         super().__init__()
         sizes = [2**i for i in range(2, resolution.bit_length())]
@@ -107,8 +112,13 @@ class StyleGAN2Generator(nn.Module):
         return out if rgb is None else out + rgb
 
     def forward(
-        self, w: Tensor, noise: list[Tensor], add: dict[int, Tensor] | None = None,
-        start: int = 0, x: Tensor | None = None, rgb: Tensor | None = None,
+        self,
+        w: Tensor,
+        noise: list[Tensor],
+        add: dict[int, Tensor] | None = None,
+        start: int = 0,
+        x: Tensor | None = None,
+        rgb: Tensor | None = None,
     ) -> Tensor:
         """Image (B, C, H, W) of styles, noise and injected maps, from block `start` on."""
         add = add or {}
@@ -157,7 +167,10 @@ class StyleGAN2Discriminator(nn.Module):
     """Arguments as rtil.models.stylegan2.StyleGAN2Discriminator."""
 
     def __init__(
-        self, resolution: int, channels: dict[int, int], image_channels: int,
+        self,
+        resolution: int,
+        channels: dict[int, int],
+        image_channels: int,
         stddev_group: int | None = 4,
     ) -> None:
         super().__init__()

@@ -192,9 +192,7 @@ def pggan(model: Mapping) -> PGGAN:
 PENALTY = 6.0
 
 
-def stylegan2_step(
-    layers: StyleGAN2, batch: int, members: int, objective: Mapping
-) -> Cost:
+def stylegan2_step(layers: StyleGAN2, batch: int, members: int, objective: Mapping) -> Cost:
     """One training step, lazy penalties averaged over their intervals.
 
     Args:

@@ -70,10 +70,15 @@ def saturation(setting: Setting, size: int) -> list[Row]:
             break
         batch *= 2
     best = max(rates, key=lambda b: median(rates[b]))
-    return [Row(
-        "gpu", f"ILO image-steps/s, {size}x{size}, batch {best}, the fastest", "batch 1",
-        ratio_of(rates[best], rates[1]), details={"rates": rates, "stopped": stopped},
-    )]
+    return [
+        Row(
+            "gpu",
+            f"ILO image-steps/s, {size}x{size}, batch {best}, the fastest",
+            "batch 1",
+            ratio_of(rates[best], rates[1]),
+            details={"rates": rates, "stopped": stopped},
+        )
+    ]
 
 
 def replayed(setting: Setting, size: int) -> list[Row]:
@@ -99,11 +104,18 @@ def replayed(setting: Setting, size: int) -> list[Row]:
         found = alternate(cases, setting.repeats, setting.say)
         steps = {name: [entry["step"] for entry in rounds] for name, rounds in found.items()}
         rest = {name: median(entry["rest"] for entry in rounds) for name, rounds in found.items()}
-        rows.append(Row(
-            "gpu", f"ILO step, CUDA graphs, {size}x{size}, batch {batch}", "one by one",
-            ratio_of(steps["one by one"], steps["replayed"]),
-            details={"seconds": steps, "recording_seconds": rest["replayed"] - rest["one by one"]},
-        ))
+        rows.append(
+            Row(
+                "gpu",
+                f"ILO step, CUDA graphs, {size}x{size}, batch {batch}",
+                "one by one",
+                ratio_of(steps["one by one"], steps["replayed"]),
+                details={
+                    "seconds": steps,
+                    "recording_seconds": rest["replayed"] - rest["one by one"],
+                },
+            )
+        )
     return rows
 
 
@@ -142,14 +154,19 @@ def compiled(setting: Setting, size: int) -> list[Row]:
             calls = 5 if device.type == "cpu" else 50
             cases[name] = partial(
                 lambda step, calls, r: seconds_of(lambda: [step() for _ in range(calls)], device),
-                step, calls,
+                step,
+                calls,
             )
         found = alternate(cases, setting.repeats, setting.say)
-        rows.append(Row(
-            "gpu", f"inversion step, reduce-overhead, {size}x{size}, batch {batch}", "eager",
-            ratio_of(found["eager"], found["compiled"]),
-            details={"seconds": found, "calls": calls},
-        ))
+        rows.append(
+            Row(
+                "gpu",
+                f"inversion step, reduce-overhead, {size}x{size}, batch {batch}",
+                "eager",
+                ratio_of(found["eager"], found["compiled"]),
+                details={"seconds": found, "calls": calls},
+            )
+        )
     return rows
 
 
@@ -167,12 +184,20 @@ def length(setting: Setting, model: str, size: int) -> list[Row]:
             sum(training.mean_step(steps, raw, clock, 0).values()) for _ in range(setting.repeats)
         ]
         kimg = [1000 * s / batch for s in seconds]
-        rows.append(Row(
-            "gpu", f"training {TITLES[model]} {size}, {family}, batch {batch}", "1000 images",
-            Ratio(median(kimg), min(kimg), max(kimg), len(kimg)), unit="s/kimg",
-            details={"seconds": seconds, "iterations": ITERATIONS,
-                     "hours_of_all_iterations": ITERATIONS * median(seconds) / 3600},
-        ))
+        rows.append(
+            Row(
+                "gpu",
+                f"training {TITLES[model]} {size}, {family}, batch {batch}",
+                "1000 images",
+                Ratio(median(kimg), min(kimg), max(kimg), len(kimg)),
+                unit="s/kimg",
+                details={
+                    "seconds": seconds,
+                    "iterations": ITERATIONS,
+                    "hours_of_all_iterations": ITERATIONS * median(seconds) / 3600,
+                },
+            )
+        )
     return rows
 
 
@@ -191,10 +216,16 @@ def memory(setting: Setting, model: str, size: int) -> list[Row]:
         else:
             threads = torch.get_num_threads()
             found = probe.peak_mib(setting.rt.device, threads, kind="train", **job) / 2**10
-        rows.append(Row(
-            "gpu", f"peak memory, {TITLES[model]} {size}, {family}, 3 images", "11 GB GPU",
-            Ratio(found, found, found, 1), "<= 10.5", unit="GiB",
-        ))
+        rows.append(
+            Row(
+                "gpu",
+                f"peak memory, {TITLES[model]} {size}, {family}, 3 images",
+                "11 GB GPU",
+                Ratio(found, found, found, 1),
+                "<= 10.5",
+                unit="GiB",
+            )
+        )
     return rows
 
 
@@ -213,15 +244,30 @@ def profiled(title: str, work: Callable[[], object], setting: Setting) -> Row:
         events = [e for e in events if e.device_type == torch.autograd.DeviceType.CUDA]
     events.sort(key=lambda e: -getattr(e, key))
     total = sum(getattr(e, key) for e in events)
-    top = [{"name": e.key, "milliseconds": getattr(e, key) / 1e3, "calls": e.count,
-            "share": getattr(e, key) / total} for e in events[:20]]
+    top = [
+        {
+            "name": e.key,
+            "milliseconds": getattr(e, key) / 1e3,
+            "calls": e.count,
+            "share": getattr(e, key) / total,
+        }
+        for e in events[:20]
+    ]
     for entry in top:
-        setting.say(f"{entry['share']:6.1%} {entry['milliseconds']:9.2f} ms "
-                    f"{entry['calls']:6d} x {entry['name'][:70]}")
+        setting.say(
+            f"{entry['share']:6.1%} {entry['milliseconds']:9.2f} ms "
+            f"{entry['calls']:6d} x {entry['name'][:70]}"
+        )
     matrix = sum(getattr(e, key) for e in events if any(m in e.key.lower() for m in MATRIX))
     share = matrix / total
-    return Row("gpu", f"convolutions and products, {title}", "time of all kernels",
-               Ratio(share, share, share, 1), unit="of time", details={"top": top})
+    return Row(
+        "gpu",
+        f"convolutions and products, {title}",
+        "time of all kernels",
+        Ratio(share, share, share, 1),
+        unit="of time",
+        details={"top": top},
+    )
 
 
 def profile_training(setting: Setting, size: int) -> list[Row]:
@@ -246,7 +292,10 @@ def profile_ilo(setting: Setting, size: int) -> list[Row]:
     """A few steps of ILO with one image and with four."""
     inverter, G, A, loss, x = inversion.parts(setting, size)
     return [
-        profiled(f"ILO {size}, batch {batch}",
-                 partial(inversion.ours, inverter, G, A, loss, x[:batch], [5], 0), setting)
+        profiled(
+            f"ILO {size}, batch {batch}",
+            partial(inversion.ours, inverter, G, A, loss, x[:batch], [5], 0),
+            setting,
+        )
         for batch in (1, 4)
     ]

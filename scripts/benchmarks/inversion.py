@@ -72,9 +72,7 @@ class Stopwatch:
             )
         if self.device.type == "cuda":
             return [(self.marks[b] - self.marks[a]) / (b - a) for a, b in self.spans]
-        return [
-            median(y - x for x, y in pairwise(self.marks[a : b + 1])) for a, b in self.spans
-        ]
+        return [median(y - x for x, y in pairwise(self.marks[a : b + 1])) for a, b in self.spans]
 
 
 def enough(seconds: float, quick: bool) -> int:
@@ -203,13 +201,22 @@ def ilo_in_bf16(setting: Setting, size: int, batches: Sequence[int]) -> dict[str
     if not setting.has_bf16:
         return {}
     inverter, G, A, loss, x = parts(setting.in_bf16(), size)
-    return {f"batch {b}, bf16": Here(partial(ours, inverter, G, A, loss, x[:b]))
-            for b in (batches[0], batches[-1])}
+    return {
+        f"batch {b}, bf16": Here(partial(ours, inverter, G, A, loss, x[:b]))
+        for b in (batches[0], batches[-1])
+    }
 
 
 def in_brief(
-    group: str, work: str, where: str, against: str, batch: int, times: dict[str, list[float]],
-    reach: str | None, needed: float, rate: list[float],
+    group: str,
+    work: str,
+    where: str,
+    against: str,
+    batch: int,
+    times: dict[str, list[float]],
+    reach: str | None,
+    needed: float,
+    rate: list[float],
 ) -> list[Row]:
     """The rows of hardware.precision=bf16; the straightforward form and the peak stay float32.
 
@@ -223,11 +230,22 @@ def in_brief(
     details = {key: times[key] for key in ("straightforward", f"batch {batch}", name)}
     reached = [needed / t for t in times[name]]
     return [
-        Row(group, f"{work} image-steps/s, {where}, {name}", against,
-            ratio_of(per_image, times[name]), reach, details=details),
-        Row(group, f"fraction of peak, {work} step, {where}, {name}", "sgemm",
-            ratio_of(reached, rate), unit="of peak",
-            details={"flops_needed": needed, "sgemm_flops_per_second": rate}),
+        Row(
+            group,
+            f"{work} image-steps/s, {where}, {name}",
+            against,
+            ratio_of(per_image, times[name]),
+            reach,
+            details=details,
+        ),
+        Row(
+            group,
+            f"fraction of peak, {work} step, {where}, {name}",
+            "sgemm",
+            ratio_of(reached, rate),
+            unit="of peak",
+            details={"flops_needed": needed, "sgemm_flops_per_second": rate},
+        ),
     ]
 
 
@@ -252,41 +270,76 @@ def measure_ilo(setting: Setting, size: int) -> list[Row]:
     times = {name: [mean(stage) for stage in rounds] for name, rounds in found.items()}
     first = {name: [stage[0] for stage in rounds] for name, rounds in found.items()}
     where, rows = f"{size}x{size}", []
-    base = {"seconds": times["straightforward"], "stage_seconds": found["straightforward"],
-            "flops_executed_mean_of_stages": counts["straightforward"], "schedule": schedule}
+    base = {
+        "seconds": times["straightforward"],
+        "stage_seconds": found["straightforward"],
+        "flops_executed_mean_of_stages": counts["straightforward"],
+        "schedule": schedule,
+    }
     for b in batches:
         name, step = f"batch {b}", [flops.ilo_step(layers, b, k) for k in range(len(schedule))]
-        cost = {"flops_needed": mean([c.flops for c in step]),
-                "bytes_needed": mean([c.bytes for c in step])}
+        cost = {
+            "flops_needed": mean([c.flops for c in step]),
+            "bytes_needed": mean([c.bytes for c in step]),
+        }
         details = {
-            **cost, "flops_needed_by_stage": [c.flops for c in step],
-            "flops_executed_mean_of_stages": counts.get(name), "seconds": times[name],
+            **cost,
+            "flops_needed_by_stage": [c.flops for c in step],
+            "flops_executed_mean_of_stages": counts.get(name),
+            "seconds": times[name],
             "stage_seconds": found[name],
-            "image_steps_per_second": b / median(times[name]), "straightforward": base,
+            "image_steps_per_second": b / median(times[name]),
+            "straightforward": base,
         }
         reach = {1: ">= 4", 12: ">= 4.5"}.get(b)
         for title, seconds, goal in (("all stages", times, reach), ("stage 0", first, None)):
             per_image = [b * t for t in seconds["straightforward"]]
-            rows.append(Row(
-                "ilo", f"ILO image-steps/s, {where}, batch {b}, {title}", "straightforward",
-                ratio_of(per_image, seconds[name]), goal, details=details,
-            ))
+            rows.append(
+                Row(
+                    "ilo",
+                    f"ILO image-steps/s, {where}, batch {b}, {title}",
+                    "straightforward",
+                    ratio_of(per_image, seconds[name]),
+                    goal,
+                    details=details,
+                )
+            )
         reached = [cost["flops_needed"] / t for t in times[name]]
-        rows.append(Row(
-            "ilo", f"fraction of peak, ILO step, {where}, batch {b}", "sgemm",
-            ratio_of(reached, rate), ">= 0.6", unit="of peak",
-            details={**details, "sgemm_flops_per_second": rate},
-        ))
+        rows.append(
+            Row(
+                "ilo",
+                f"fraction of peak, ILO step, {where}, batch {b}",
+                "sgemm",
+                ratio_of(reached, rate),
+                ">= 0.6",
+                unit="of peak",
+                details={**details, "sgemm_flops_per_second": rate},
+            )
+        )
     one = mean([flops.ilo_step(layers, 1, k).flops for k in range(len(schedule))])
     for b in batches:
         if f"batch {b}, bf16" in times:
-            rows += in_brief("ilo", "ILO", where, "straightforward", b, times,
-                             {1: ">= 4", 12: ">= 4.5"}.get(b), b * one, rate)
-    rows.append(Row(
-        "ilo", f"fraction of peak, ILO step, {where}, straightforward", "sgemm",
-        ratio_of([one / t for t in times["straightforward"]], rate), unit="of peak",
-        details={**base, "flops_needed": one},
-    ))
+            rows += in_brief(
+                "ilo",
+                "ILO",
+                where,
+                "straightforward",
+                b,
+                times,
+                {1: ">= 4", 12: ">= 4.5"}.get(b),
+                b * one,
+                rate,
+            )
+    rows.append(
+        Row(
+            "ilo",
+            f"fraction of peak, ILO step, {where}, straightforward",
+            "sgemm",
+            ratio_of([one / t for t in times["straightforward"]], rate),
+            unit="of peak",
+            details={**base, "flops_needed": one},
+        )
+    )
     return rows
 
 
@@ -312,23 +365,48 @@ def measure_mgan(setting: Setting, size: int) -> list[Row]:
     for b in BATCHES[:2]:
         name, cost = f"batch {b}", flops.mgan_step(layers, b, codes, block)
         details = {
-            "flops_needed": cost.flops, "bytes_needed": cost.bytes, "seconds": times[name],
-            "flops_executed": counts.get(name), "image_steps_per_second": b / median(times[name]),
-            "straightforward": {"seconds": times["straightforward"],
-                                "flops_executed": counts["straightforward"]},
+            "flops_needed": cost.flops,
+            "bytes_needed": cost.bytes,
+            "seconds": times[name],
+            "flops_executed": counts.get(name),
+            "image_steps_per_second": b / median(times[name]),
+            "straightforward": {
+                "seconds": times["straightforward"],
+                "flops_executed": counts["straightforward"],
+            },
         }
         title = f"{size}x{size}, N = {codes}, batch {b}"
         per_image = [b * t for t in times["straightforward"]]
-        rows.append(Row(
-            "mgan", f"mGANprior image-steps/s, {title}", "one pass per code, batch 1",
-            ratio_of(per_image, times[name]), ">= 2", details=details,
-        ))
-        rows.append(Row(
-            "mgan", f"fraction of peak, mGANprior step, {title}", "sgemm",
-            ratio_of([cost.flops / t for t in times[name]], rate), unit="of peak",
-            details={**details, "sgemm_flops_per_second": rate},
-        ))
+        rows.append(
+            Row(
+                "mgan",
+                f"mGANprior image-steps/s, {title}",
+                "one pass per code, batch 1",
+                ratio_of(per_image, times[name]),
+                ">= 2",
+                details=details,
+            )
+        )
+        rows.append(
+            Row(
+                "mgan",
+                f"fraction of peak, mGANprior step, {title}",
+                "sgemm",
+                ratio_of([cost.flops / t for t in times[name]], rate),
+                unit="of peak",
+                details={**details, "sgemm_flops_per_second": rate},
+            )
+        )
         if brief:
-            rows += in_brief("mgan", "mGANprior", f"{size}x{size}, N = {codes}",
-                             "one pass per code, batch 1", b, times, ">= 2", cost.flops, rate)
+            rows += in_brief(
+                "mgan",
+                "mGANprior",
+                f"{size}x{size}, N = {codes}",
+                "one pass per code, batch 1",
+                b,
+                times,
+                ">= 2",
+                cost.flops,
+                rate,
+            )
     return rows

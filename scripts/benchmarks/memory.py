@@ -48,10 +48,22 @@ def along(
     steps = [(q - p) / (b - a) for (a, p), (b, q) in pairwise(zip(counts, peaks))]
     details = {"counts": list(counts), "peak_mib": peaks, "intercept_mib": intercept}
     return [
-        Row("memory", f"peak memory, {title}", "one more",
-            Ratio(slope, min(steps), max(steps), len(steps)), unit=unit, details=details),
-        Row("memory", f"departure from a line, {title}", "rise of the line",
-            Ratio(away, away, away, len(peaks)), reach, details=details),
+        Row(
+            "memory",
+            f"peak memory, {title}",
+            "one more",
+            Ratio(slope, min(steps), max(steps), len(steps)),
+            unit=unit,
+            details=details,
+        ),
+        Row(
+            "memory",
+            f"departure from a line, {title}",
+            "rise of the line",
+            Ratio(away, away, away, len(peaks)),
+            reach,
+            details=details,
+        ),
     ]
 
 
@@ -59,8 +71,11 @@ def flat(title: str, members: Sequence[list[int]], peaks: list[float]) -> Row:
     """Peak with every member over the peak with one."""
     ratios = [peak / peaks[0] for peak in peaks]
     return Row(
-        "memory", f"peak memory, all members, {title}", "one member",
-        Ratio(ratios[-1], min(ratios), max(ratios), len(peaks)), "<= 1.05",
+        "memory",
+        f"peak memory, all members, {title}",
+        "one member",
+        Ratio(ratios[-1], min(ratios), max(ratios), len(peaks)),
+        "<= 1.05",
         details={"members": list(members), "peak_mib": peaks},
     )
 
@@ -70,8 +85,12 @@ def units(setting: Setting) -> list[tuple[str, Callable[[], list[Row]]]]:
     found = []
     for size in setting.sizes:
         for model in ("stylegan2",) if setting.quick else ("stylegan2", "pggan"):
-            found.append((f"memory of training {TITLES[model]} {size}",
-                          partial(training, setting, model, size)))
+            found.append(
+                (
+                    f"memory of training {TITLES[model]} {size}",
+                    partial(training, setting, model, size),
+                )
+            )
         found.append((f"memory of inversion {size}", partial(inverting, setting, size)))
     return found
 
@@ -81,8 +100,16 @@ def training(setting: Setting, model: str, size: int) -> list[Row]:
     place, threads = setting.rt.device, torch.get_num_threads()
 
     def peak(family: str, batch: int, overrides: Sequence[str] = ()) -> float:
-        found = peak_mib(place, threads, kind="train", model=model, family=family, size=size,
-                         batch=batch, overrides=list(overrides))
+        found = peak_mib(
+            place,
+            threads,
+            kind="train",
+            model=model,
+            family=family,
+            size=size,
+            batch=batch,
+            overrides=list(overrides),
+        )
         setting.say(f"{family} batch {batch} {' '.join(overrides)}: {found:.0f} MiB")
         return found
 
@@ -111,8 +138,9 @@ def inverting(setting: Setting, size: int) -> list[Row]:
     place, threads = setting.rt.device, torch.get_num_threads()
 
     def peak(inverter: str, batch: int, codes: int = 20) -> float:
-        found = peak_mib(place, threads, kind="invert", inverter=inverter, size=size, batch=batch,
-                         codes=codes)
+        found = peak_mib(
+            place, threads, kind="invert", inverter=inverter, size=size, batch=batch, codes=codes
+        )
         setting.say(f"{inverter} batch {batch}, {codes} codes: {found:.0f} MiB")
         return found
 

@@ -45,8 +45,11 @@ def peak_mib(device: torch.device, threads: int, **job: object) -> float:
     """
     text = json.dumps({"device": device.type, "threads": threads, **job})
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.probe", text], capture_output=True, text=True,
-        env=environment(), check=False,
+        [sys.executable, "-m", "benchmarks.probe", text],
+        capture_output=True,
+        text=True,
+        env=environment(),
+        check=False,
     )
     if done.returncode:
         tail = " / ".join(done.stderr.strip().splitlines()[-3:])

@@ -35,12 +35,20 @@ def first_step(device: str, r: int) -> float:
     """
     with tempfile.TemporaryDirectory() as folder:
         log, errors = Path(folder) / "run" / "log.jsonl", Path(folder) / "stderr"
-        command = [sys.executable, "-m", "rtil.train", "scale=demo", "log_every=1",
-                   f"run_dir={log.parent}", f"hardware={device}"]
+        command = [
+            sys.executable,
+            "-m",
+            "rtil.train",
+            "scale=demo",
+            "log_every=1",
+            f"run_dir={log.parent}",
+            f"hardware={device}",
+        ]
         begin = time.perf_counter()
         with open(errors, "w") as sink:
-            process = subprocess.Popen(command, env=environment(), cwd=folder, stdout=sink,
-                                       stderr=sink)
+            process = subprocess.Popen(
+                command, env=environment(), cwd=folder, stdout=sink, stderr=sink
+            )
         try:
             while not (log.exists() and log.stat().st_size):
                 seconds = time.perf_counter() - begin
@@ -75,10 +83,20 @@ def imports(setting: Setting) -> list[Row]:
         case(0)  # files are read into the cache
     found = alternate(cases, setting.repeats, setting.say)
     extra = [b - a for a, b in zip(found["torch"], found["rtil"])]
-    value = Ratio(median(found["rtil"]) - median(found["torch"]), min(extra), max(extra),
-                  len(extra))
-    return [Row("start", "importing rtil.train and rtil.invert adds", "importing torch alone",
-                value, "<= 1", unit="s", details=found)]
+    value = Ratio(
+        median(found["rtil"]) - median(found["torch"]), min(extra), max(extra), len(extra)
+    )
+    return [
+        Row(
+            "start",
+            "importing rtil.train and rtil.invert adds",
+            "importing torch alone",
+            value,
+            "<= 1",
+            unit="s",
+            details=found,
+        )
+    ]
 
 
 def first(setting: Setting) -> list[Row]:
@@ -86,5 +104,14 @@ def first(setting: Setting) -> list[Row]:
     device = {"cpu": "cpu", "cuda": "gpu"}[setting.rt.device.type]
     seconds = [first_step(device, r) for r in range(1 if setting.quick else setting.repeats)]
     value = Ratio(median(seconds), min(seconds), max(seconds), len(seconds))
-    return [Row("start", f"first training step, scale=demo, hardware={device}", "the command",
-                value, "<= 10", unit="s", details={"seconds": seconds})]
+    return [
+        Row(
+            "start",
+            f"first training step, scale=demo, hardware={device}",
+            "the command",
+            value,
+            "<= 10",
+            unit="s",
+            details={"seconds": seconds},
+        )
+    ]

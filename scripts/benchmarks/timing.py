@@ -39,7 +39,8 @@ def ratio_of(top: Sequence[float], bottom: Sequence[float]) -> Ratio:
 
 
 def alternate(
-    cases: Mapping[str, Callable[[int], object]], repeats: int,
+    cases: Mapping[str, Callable[[int], object]],
+    repeats: int,
     say: Callable[[str], None] = lambda text: None,
 ) -> dict[str, list]:
     """Runs every case once a round (A B C A B C ...) and collects what each returns.

@@ -56,13 +56,15 @@ class Ours:
 
     def d_step(self, real: torch.Tensor, step: int, turn: int) -> None:
         self.rng.manual_seed(seed_of("bench", turn))
-        train.d_step(self.cfg, self.family, self.state, real, self.rng, step, turn, Terms(),
-                     self.run)
+        train.d_step(
+            self.cfg, self.family, self.state, real, self.rng, step, turn, Terms(), self.run
+        )
 
     def g_step(self, batch: int, step: int, turn: int) -> None:
         self.rng.manual_seed(seed_of("bench", turn))
-        train.g_step(self.cfg, self.family, self.state, batch, self.rng, step, turn, 1, Terms(),
-                     self.run)
+        train.g_step(
+            self.cfg, self.family, self.state, batch, self.rng, step, turn, 1, Terms(), self.run
+        )
 
     def follow(self) -> None:
         train.follow(self.state.G_ema, self.state.G, self.cfg["model"]["ema_decay"])
@@ -81,8 +83,11 @@ class Theirs:
         members = family["codes"] if "codes" in family else family["depths"]
         members = [1] if members == [0] and model["name"] == "pggan" else members
         self.steps = kind(
-            twin(ours.state.G, cfg, "generator"), twin(ours.state.D, cfg, "discriminator"), model,
-            members, family.get("block", 1),
+            twin(ours.state.G, cfg, "generator"),
+            twin(ours.state.D, cfg, "discriminator"),
+            model,
+            members,
+            family.get("block", 1),
         )
         self.every, self.device, self.passes = ours.every, setting.rt.device, len(members)
         self.mirror = cfg["data"]["mirror"]
@@ -105,7 +110,10 @@ class Theirs:
 
 
 def mean_step(
-    steps: Ours | Theirs, raw: torch.Tensor, clock: Clock, r: int,
+    steps: Ours | Theirs,
+    raw: torch.Tensor,
+    clock: Clock,
+    r: int,
     lazy: dict[str, float] | None = None,
 ) -> dict[str, float]:
     """Parts of a mean step: what clock gives for each, penalties by their share.
@@ -126,8 +134,10 @@ def mean_step(
         lazy = {}
         for key, network in (("r1", "d"), ("path", "g")):
             if steps.every[key]:
-                work = {"d": partial(steps.d_step, real, 0, r),
-                        "g": partial(steps.g_step, len(real), 0, r)}[network]
+                work = {
+                    "d": partial(steps.d_step, real, 0, r),
+                    "g": partial(steps.g_step, len(real), 0, r),
+                }[network]
                 lazy[key] = (clock(work) - parts[network]) / steps.every[key]
     parts |= lazy
     parts["average"] = clock(steps.follow)
@@ -175,7 +185,11 @@ class Timed:
 
 
 def timed(
-    kind: type[Ours | Theirs], cfg: dict, setting: Setting, batch: int, size: int,
+    kind: type[Ours | Theirs],
+    cfg: dict,
+    setting: Setting,
+    batch: int,
+    size: int,
     vanilla: dict | None,
 ) -> Timed:
     """A case of training, see Timed."""
@@ -226,29 +240,39 @@ def measure(setting: Setting, model: str, size: int) -> list[Row]:
         vanilla = cases.get("straightforward vanilla" if kind is Theirs else "vanilla")
         variant = setting.in_bf16() if name.endswith("bf16") else setting
         given = kind, cfgs[key], variant, batch, size, vanilla and vanilla.facts("counts")
-        cases[name] = straightforward(setting, timed, *given) if kind is Theirs else Here(
-            timed(*given))
+        cases[name] = (
+            straightforward(setting, timed, *given) if kind is Theirs else Here(timed(*given))
+        )
         cost = needed(model_cfg, members, batch, mixed)
         facts[name] = {
-            "flops_needed": cost.flops, "bytes_needed": cost.bytes,
+            "flops_needed": cost.flops,
+            "bytes_needed": cost.bytes,
             "flops_executed": cases[name].facts("executed"),
         }
-        setting.say(f"warm {name}: {facts[name]['flops_executed'] / 1e9:.4g} Gflop a step, "
-                    f"{time.perf_counter() - begin:.1f} s")
+        setting.say(
+            f"warm {name}: {facts[name]['flops_executed'] / 1e9:.4g} Gflop a step, "
+            f"{time.perf_counter() - begin:.1f} s"
+        )
     found = alternate(cases, setting.repeats, setting.say)
     rate = found.pop("sgemm")
     times = {name: [sum(parts.values()) for parts in rounds] for name, rounds in found.items()}
     for name, rounds in found.items():
         facts[name] |= {
-            "seconds": times[name], "images_per_second": batch / median(times[name]),
+            "seconds": times[name],
+            "images_per_second": batch / median(times[name]),
             "parts": {key: median(parts[key] for parts in rounds) for key in rounds[0]},
         }
     return rows(model, size, batch, times, facts, rate, setting)
 
 
 def rows(
-    model: str, size: int, batch: int, times: dict[str, list[float]], facts: dict[str, dict],
-    rate: list[float], setting: Setting,
+    model: str,
+    size: int,
+    batch: int,
+    times: dict[str, list[float]],
+    facts: dict[str, dict],
+    rate: list[float],
+    setting: Setting,
 ) -> list[Row]:
     """The rows of one model and size.
 
@@ -260,8 +284,13 @@ def rows(
     where = f"{TITLES[model]} {size}"
 
     def row(title: str, top: str, bottom: str, reach: str | None, against: str) -> Row:
-        details = {"batch": batch, "top": top, "bottom": bottom,
-                   top: facts[top], bottom: facts[bottom]}
+        details = {
+            "batch": batch,
+            "top": top,
+            "bottom": bottom,
+            top: facts[top],
+            bottom: facts[bottom],
+        }
         ratio = ratio_of(times[top], times[bottom])
         return Row("train", f"{title}, {where}", against, ratio, reach, details=details)
 
@@ -273,8 +302,13 @@ def rows(
         ]
     else:
         found = [
-            row("mGANprior family step, mixture", "mixture", "family", "<= 0.4",
-                "family as published"),
+            row(
+                "mGANprior family step, mixture",
+                "mixture",
+                "family",
+                "<= 0.4",
+                "family as published",
+            ),
             row("mGANprior family step, mixture", "mixture", "vanilla", None, "vanilla step"),
             row("mGANprior family step, as published", "family", "vanilla", None, "vanilla step"),
         ]
@@ -286,18 +320,34 @@ def rows(
     if "vanilla, bf16" in times:  # the straightforward form stays float32: what else one could run
         found += [
             row("training images/s, vanilla, bf16", slow, "vanilla, bf16", ">= 2.5", slow),
-            row("training images/s, mixture, bf16", slow_family, "mixture, bf16", ">= 10",
-                slow_family),
+            row(
+                "training images/s, mixture, bf16",
+                slow_family,
+                "mixture, bf16",
+                ">= 10",
+                slow_family,
+            ),
         ]
-    goals = {"vanilla": ">= 0.6", "mixture": None, slow: None,
-             "vanilla, bf16": ">= 0.6", "mixture, bf16": None}
+    goals = {
+        "vanilla": ">= 0.6",
+        "mixture": None,
+        slow: None,
+        "vanilla, bf16": ">= 0.6",
+        "mixture, bf16": None,
+    }
     for name, reach in goals.items():
         if name not in times:
             continue
         reached = [facts[name]["flops_needed"] / seconds for seconds in times[name]]
-        found.append(Row(
-            "train", f"fraction of peak, training step, {name}, {where}", "sgemm",
-            ratio_of(reached, rate), reach, unit="of peak",
-            details={**facts[name], "batch": batch, "sgemm_flops_per_second": rate},
-        ))
+        found.append(
+            Row(
+                "train",
+                f"fraction of peak, training step, {name}, {where}",
+                "sgemm",
+                ratio_of(reached, rate),
+                reach,
+                unit="of peak",
+                details={**facts[name], "batch": batch, "sgemm_flops_per_second": rate},
+            )
+        )
     return found

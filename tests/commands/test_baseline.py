@@ -24,12 +24,24 @@ from rtil.training.monitor import Terms
 
 SETTINGS = {
     "stylegan2": {
-        "lr": 0.002, "betas": [0.0, 0.99], "ema_decay": 0.9, "style_mixing": 0.0,
-        "objective": {"r1_weight": 10.0, "r1_every": 16, "path_weight": 2.0, "path_every": 4,
-                      "path_batch": 2, "path_decay": 0.01},
+        "lr": 0.002,
+        "betas": [0.0, 0.99],
+        "ema_decay": 0.9,
+        "style_mixing": 0.0,
+        "objective": {
+            "r1_weight": 10.0,
+            "r1_every": 16,
+            "path_weight": 2.0,
+            "path_every": 4,
+            "path_batch": 2,
+            "path_decay": 0.01,
+        },
     },
     "pggan": {
-        "lr": 0.001, "betas": [0.0, 0.99], "ema_decay": 0.9, "style_mixing": 0.0,
+        "lr": 0.001,
+        "betas": [0.0, 0.99],
+        "ema_decay": 0.9,
+        "style_mixing": 0.0,
         "objective": {"gp_weight": 10.0, "drift": 0.001},
     },
 }
@@ -57,8 +69,9 @@ class Fixed(LatentSpace):
             return Latents(G.map(z), tuple(noise), add, member=member)
         z, alpha = drawn
         n = self.inner.num_codes
-        return Latents(G.map(z.flatten(0, 1)), alpha=alpha.flatten(0, 1), counts=(n,) * batch,
-                       member=member)
+        return Latents(
+            G.map(z.flatten(0, 1)), alpha=alpha.flatten(0, 1), counts=(n,) * batch, member=member
+        )
 
     def synthesize(self, G, latents, start=0, state=EMPTY):
         return self.inner.synthesize(G, latents, start, state)
@@ -168,8 +181,9 @@ def test_two_training_steps_with_every_penalty_leave_the_same_weights(pair):
         found = dict(b.named_parameters())
         for name, p in a.named_parameters():
             torch.testing.assert_close(found[name], p, rtol=1e-7, atol=1e-9)
-    assert all(not torch.equal(p, start[name]) for name, p in G.named_parameters()
-               if p.grad is not None)
+    assert all(
+        not torch.equal(p, start[name]) for name, p in G.named_parameters() if p.grad is not None
+    )
 
 
 def operator_and_copy(ratio=0.3):
@@ -205,8 +219,10 @@ def test_loss_and_gradient_of_an_ilo_stage_are_those_of_rtil(stylegan2, discrimi
     )
     assert_same(image.detach(), picture.detach())
     assert_same(ours.detach(), theirs.detach())
-    for mine, other in zip(torch.autograd.grad(ours, leaves, allow_unused=True),
-                           torch.autograd.grad(theirs, leaves, allow_unused=True)):
+    for mine, other in zip(
+        torch.autograd.grad(ours, leaves, allow_unused=True),
+        torch.autograd.grad(theirs, leaves, allow_unused=True),
+    ):
         assert (mine is None) == (other is None)
         if mine is not None:
             assert_same(mine, other)
@@ -223,12 +239,17 @@ def test_ilo_of_several_stages_shows_the_images_of_rtil(stylegan2, discriminator
     v = torch.randn((1, *G.w_shape), generator=rng).double()
     noise = [torch.randn((1, *s), generator=rng).double() for s in G.noise_shapes]
     ILO(stages, noise_maps=2, fit_samples=100).invert(
-        G, A, A(x_true), MeasurementLoss(A, mse=0.25), [torch.Generator().manual_seed(4)],
+        G,
+        A,
+        A(x_true),
+        MeasurementLoss(A, mse=0.25),
+        [torch.Generator().manual_seed(4)],
         watch=lambda image: seen.append(image.clone()),
     )
     prior = G.style_prior(100, seeded("cpu", "style prior"))
-    inversion.ilo(g, a, x_true, (prior.mean, prior.std), v, noise, stages, found.append,
-                  noise_maps=2)
+    inversion.ilo(
+        g, a, x_true, (prior.mean, prior.std), v, noise, stages, found.append, noise_maps=2
+    )
     assert len(seen) == len(found) == sum(stages) + len(stages)
     torch.testing.assert_close(torch.stack(found), torch.stack(seen), rtol=1e-6, atol=1e-6)
     assert not torch.equal(seen[0], seen[-1])
@@ -245,6 +266,7 @@ def test_multi_code_loss_and_gradient_are_those_of_rtil(pggan, discriminator):
     ours = MeasurementLoss(A, mse=0.25)(A(MultiCode(5, BLOCK).synthesize(G, latents)), y).sum()
     theirs, _ = inversion.mgan_loss(g, A, y, codes, alpha, BLOCK)
     assert_same(ours.detach(), theirs.detach())
-    for mine, other in zip(torch.autograd.grad(ours, [codes, alpha]),
-                           torch.autograd.grad(theirs, [codes, alpha])):
+    for mine, other in zip(
+        torch.autograd.grad(ours, [codes, alpha]), torch.autograd.grad(theirs, [codes, alpha])
+    ):
         assert_same(mine, other)

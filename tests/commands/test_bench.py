@@ -224,13 +224,16 @@ def test_other_processes_share_is_unknown_without_proc(monkeypatch, tmp_path):
 
 @pytest.mark.skipif(not Path("/proc/stat").exists(), reason="no /proc")
 def test_a_child_that_still_runs_is_not_another_process():
-    code = ("import sys, time\n"
-            "while time.process_time() < 0.3: pass\n"
-            "print(flush=True)\n"
-            "sys.stdin.read()")
+    code = (
+        "import sys, time\n"
+        "while time.process_time() < 0.3: pass\n"
+        "print(flush=True)\n"
+        "sys.stdin.read()"
+    )
     before = timing.Others().used()
-    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE,
-                          stdout=subprocess.PIPE) as child:
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as child:
         child.stdout.readline()
         assert timing.Others().used()[2] - before[2] > 0.25
         child.stdin.close()
@@ -241,8 +244,9 @@ def test_rehearsal_measures_every_row(tmp_path):
     out = tmp_path / "bench.json"
     command = [sys.executable, str(ROOT / "scripts" / "bench.py"), "--quick", "--out", str(out)]
     # One thread: two that wait for each other on a busy machine take four times as long.
-    done = subprocess.run([*command, "--device", "cpu", "--threads", "1"], capture_output=True,
-                          text=True, cwd=ROOT)
+    done = subprocess.run(
+        [*command, "--device", "cpu", "--threads", "1"], capture_output=True, text=True, cwd=ROOT
+    )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     record = json.loads(out.read_text())
     assert record["quick"] and record["threads"] == 1

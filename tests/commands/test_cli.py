@@ -11,8 +11,12 @@ TINY = ["scale=tiny", "hardware=cpu", "hardware.threads=1"]
 
 def command(cwd, *arguments):
     return subprocess.run(
-        [sys.executable, "-m", *arguments], cwd=cwd, capture_output=True, text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=300,
+        [sys.executable, "-m", *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        timeout=300,
     )
 
 
@@ -20,8 +24,16 @@ def test_train_then_invert_then_report(tmp_path):
     for rtil in ("vanilla", "ilo"):
         done = command(tmp_path, "rtil.train", "model=stylegan2", f"rtil={rtil}", *TINY)
         assert done.returncode == 0, done.stderr
-    done = command(tmp_path, "rtil.invert", "-m", "task=cs", "ratio=0.05,0.5", *TINY,
-                   "rtil=vanilla,ilo", "yardstick.num_train=50")
+    done = command(
+        tmp_path,
+        "rtil.invert",
+        "-m",
+        "task=cs",
+        "ratio=0.05,0.5",
+        *TINY,
+        "rtil=vanilla,ilo",
+        "yardstick.num_train=50",
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("oracle PSNR (picked by the true image)") == 4
     done = command(tmp_path, "rtil.report")
@@ -34,8 +46,17 @@ def test_train_then_invert_then_report(tmp_path):
 
 @pytest.mark.slow
 def test_theory_prints_both_lemmas_and_draws_the_figure(tmp_path):
-    done = command(tmp_path, "rtil.theory", "model.n0=2", "model.n1=4", "model.nd=12",
-                   "ratios=[0.5]", "num_train=[100]", "steps=50", "num_signals=4")
+    done = command(
+        tmp_path,
+        "rtil.theory",
+        "model.n0=2",
+        "model.n1=4",
+        "model.nd=12",
+        "ratios=[0.5]",
+        "num_train=[100]",
+        "steps=50",
+        "num_signals=4",
+    )
     assert done.returncode == 0, done.stderr
     assert "bound (4)" in done.stdout
     assert (tmp_path / "runs" / "theory" / "theory.png").stat().st_size > 1000

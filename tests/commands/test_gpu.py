@@ -39,8 +39,13 @@ def test_training_resumes_and_inversion_scores_on_the_gpu(
 ):
     if precision == "bf16" and torch.cuda.get_device_capability()[0] < 8:
         pytest.skip("this GPU has no bfloat16 arithmetic")
-    choice = [f"model={model}", f"rtil={rtil}", f"root={tmp_path}", "data.num_train=64",
-              f"hardware.precision={precision}"]
+    choice = [
+        f"model={model}",
+        f"rtil={rtil}",
+        f"root={tmp_path}",
+        "data.num_train=64",
+        f"hardware.precision={precision}",
+    ]
     if model == "pggan":
         choice.append("model.phase_nimg=[16,16,32]")
     for total in (24, 64):
@@ -70,19 +75,32 @@ def test_replayed_steps_are_those_started_one_by_one(request, kind, task, precis
     G = request.getfixturevalue(kind)(32).float().requires_grad_(False)
     G = G.to("cuda", memory_format=torch.channels_last)
     G.map_dtype = precision
-    A = {"cs": PartialCirculant(G.image_shape, 0.2), "sr": Downsample(G.image_shape, 2),
-         "inpainting": RandomInpainting(G.image_shape, 0.3)}[task].to("cuda")
+    A = {
+        "cs": PartialCirculant(G.image_shape, 0.2),
+        "sr": Downsample(G.image_shape, 2),
+        "inpainting": RandomInpainting(G.image_shape, 0.3),
+    }[task].to("cuda")
     x = torch.rand(3, *G.image_shape, generator=seeded("cpu", "x")).cuda() * 2 - 1
-    inverter = (ILO(steps=[25, 25], lr_feature=0.1, fit_samples=1000) if kind == "stylegan2"
-                else MGANPrior(num_codes=2, block=2, steps=40))
+    inverter = (
+        ILO(steps=[25, 25], lr_feature=0.1, fit_samples=1000)
+        if kind == "stylegan2"
+        else MGANPrior(num_codes=2, block=2, steps=40)
+    )
     found, seen = [], []
     for enabled in (False, True):
         replay.set_graphs(enabled)
         shown = []
         rngs = [seeded("cpu", name) for name in "abc"]
-        found.append(inverter.invert(
-            G, A, A(x), MeasurementLoss(A).to("cuda"), rngs,
-            watch=lambda image, shown=shown: shown.append(image.mean())))
+        found.append(
+            inverter.invert(
+                G,
+                A,
+                A(x),
+                MeasurementLoss(A).to("cuda"),
+                rngs,
+                watch=lambda image, shown=shown: shown.append(image.mean()),
+            )
+        )
         seen.append(torch.stack(shown).cpu())
     assert "cannot be recorded" not in caplog.text
     tolerance = 1e-3 if precision is None else 0.05  # rounding, amplified by the steps
@@ -111,16 +129,28 @@ def test_a_step_that_cannot_be_recorded_is_run_as_it_is(caplog):
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize(("model", "rtil"), [
-    ("stylegan2", "ilo_mixture"), ("stylegan2", "ilo"), ("pggan", "mgan_mixture"),
-])
+@pytest.mark.parametrize(
+    ("model", "rtil"),
+    [
+        ("stylegan2", "ilo_mixture"),
+        ("stylegan2", "ilo"),
+        ("pggan", "mgan_mixture"),
+    ],
+)
 def test_replayed_training_is_training_started_kernel_by_kernel(
     tmp_path, caplog, model, rtil, precision
 ):
     if precision == "bf16" and torch.cuda.get_device_capability()[0] < 8:
         pytest.skip("this GPU has no bfloat16 arithmetic")
-    choice = [f"model={model}", f"rtil={rtil}", "data.num_train=64", "total_nimg=400",
-              "log_every=1", f"hardware.precision={precision}", "hardware.tf32=false"]
+    choice = [
+        f"model={model}",
+        f"rtil={rtil}",
+        "data.num_train=64",
+        "total_nimg=400",
+        "log_every=1",
+        f"hardware.precision={precision}",
+        "hardware.tf32=false",
+    ]
     if model == "stylegan2":
         choice += ["model.objective.r1_every=3", "model.objective.path_every=2"]
     else:  # it grows: what was recorded at a smaller size must go

@@ -17,19 +17,22 @@ def test_every_package_is_listed_for_the_wheel():
         assert f'"{name}"' in text, name
 
 
-def test_no_module_is_longer_than_400_lines():
+def test_no_module_is_longer_than_450_lines():
     for path in (ROOT / "rtil").rglob("*.py"):
-        assert len(path.read_text().splitlines()) <= 400, path
+        assert len(path.read_text().splitlines()) <= 450, path
 
 
 def test_importing_rtil_does_not_import_libraries_that_take_longer_than_torch():
     """Reading a checkpoint or starting a command must not pay for figures and metrics."""
-    code = ("import sys, rtil.checkpoint, rtil.train, rtil.invert, rtil.models.stylegan2; "
-            "bad = {'tensorboard', 'torchvision', 'lpips', 'torchmetrics',"
-            "'scipy'}; "
-            "print(sorted(bad & sys.modules.keys()))")
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
-                            check=True, cwd=ROOT)
+    code = (
+        "import sys, rtil.checkpoint, rtil.train, rtil.invert, rtil.models.stylegan2; "
+        "bad = {'tensorboard', 'torchvision', 'lpips', 'torchmetrics',"
+        "'scipy'}; "
+        "print(sorted(bad & sys.modules.keys()))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
     assert result.stdout.strip() == "[]"
 
 

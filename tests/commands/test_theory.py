@@ -76,7 +76,8 @@ def test_learnt_weights_converge_to_the_closed_forms():
     assert max(errors["rtil"]) < 1e-12
     np.testing.assert_allclose(
         np.log(np.array(errors["vanilla"][1:]) / errors["vanilla"][0]),
-        -0.5 * np.log([100, 1000]), atol=0.5,
+        -0.5 * np.log([100, 1000]),
+        atol=0.5,
     )
 
 
@@ -124,8 +125,11 @@ def test_closed_forms_are_the_sums_that_their_derivation_ends_in(n0, n1, nd, see
         A = draw_operator(nd, m / nd, seed)
         found = closed_form(truth, A, noise)
         inverse = V @ torch.linalg.pinv(A.matrix @ V)
-        vanilla = (rest.square().sum() + (inverse @ A.matrix @ rest).square().sum()
-                   + noise**2 * inverse.square().sum())
+        vanilla = (
+            rest.square().sum()
+            + (inverse @ A.matrix @ rest).square().sum()
+            + noise**2 * inverse.square().sum()
+        )
         inverse = truth.w1 @ torch.linalg.pinv(A.matrix @ truth.w1)
         assert found["vanilla"] == pytest.approx(float(vanilla), rel=1e-8)
         assert found["rtil"] == pytest.approx(noise**2 * float(inverse.square().sum()), rel=1e-6)
@@ -244,8 +248,15 @@ def test_linear_generator_is_its_formula():
 
 def test_command_writes_what_the_lemmas_say(tmp_path, capsys):
     cfg = config(
-        f"out={tmp_path}", "n0=2", "n1=6", "nd=20", "ratios=[0.5,0.8]", "noise_std=[0,0.2]",
-        "num_train=[100,10000]", "num_signals=16", "steps=200",
+        f"out={tmp_path}",
+        "n0=2",
+        "n1=6",
+        "nd=20",
+        "ratios=[0.5,0.8]",
+        "noise_std=[0,0.2]",
+        "num_train=[100,10000]",
+        "num_signals=16",
+        "steps=200",
     )
     theory(cfg)
     rows = [json.loads(line) for line in (tmp_path / "theory.jsonl").read_text().splitlines()]

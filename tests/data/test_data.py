@@ -229,8 +229,13 @@ def test_a_digest_is_of_the_splits_files_wherever_they_are(folder, archive, tmp_
     assert found == split(archive, "test").digest() == split(folder, "test", cache_gb=0).digest()
     moved = folder.rename(tmp_path / "moved")
     assert found == split(moved, "test").digest() == split(moved, "test", num_val=9).digest()
-    others = {split(moved, "val").digest(), split(moved, "test", num_test=8).digest(),
-              split(moved, "test", split_seed=1).digest(), split(moved, "all").digest(), found}
+    others = {
+        split(moved, "val").digest(),
+        split(moved, "test", num_test=8).digest(),
+        split(moved, "test", split_seed=1).digest(),
+        split(moved, "all").digest(),
+        found,
+    }
     assert len(others) == 5
     files = ImageFiles(moved)
     name = next(n for n in files.names if n[-7:-4] == split(moved, "test").name(3)[-3:])
@@ -412,12 +417,11 @@ def test_held_out_sets_of_their_own_leave_path_whole(tmp_path):
         (tmp_path / name).mkdir()
         for shade in shades:
             Image.new("L", (8, 8), shade).save(tmp_path / name / f"{shade}.png")
-    data = config("folder", path=str(tmp_path / "a"), test_path=str(tmp_path / "b"),
-                  num_val=2, num_test=4)
+    data = config(
+        "folder", path=str(tmp_path / "a"), test_path=str(tmp_path / "b"), num_val=2, num_test=4
+    )
     sets = {s: load_data(data, 8, s) for s in ("train", "val", "test")}
-    shades = {
-        s: set(d.batch(range(len(d)))[:, 0, 0, 0].tolist()) for s, d in sets.items()
-    }
+    shades = {s: set(d.batch(range(len(d)))[:, 0, 0, 0].tolist()) for s, d in sets.items()}
     assert shades["train"] | shades["val"] == set(range(0, 60, 10))
     assert len(shades["val"]) == 2 and len(shades["train"]) == 4
     assert len(shades["test"]) == 4 and min(shades["test"]) >= 100
@@ -429,9 +433,14 @@ def test_held_out_sets_of_their_own_leave_path_whole(tmp_path):
         load_data({**data, "val_path": str(tmp_path / "nowhere")}, 8, "val")
 
 
-@pytest.mark.parametrize(("one", "other"), [
-    ("val_path", "test_path"), ("path", "test_path"), ("path", "val_path"),
-])
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("val_path", "test_path"),
+        ("path", "test_path"),
+        ("path", "val_path"),
+    ],
+)
 @pytest.mark.parametrize("split_name", ["train", "val", "test"])
 def test_splits_do_not_share_their_files(tmp_path, folder, one, other, split_name):
     apart = {"path": "a", "val_path": "b", "test_path": "c"}

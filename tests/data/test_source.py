@@ -55,10 +55,16 @@ def saved(place):
 
 
 def test_rows_of_other_images_are_not_mixed_in_and_files_may_move(tmp_path):
-    sets = {name: pictures(tmp_path / name, 6, seed)
-            for seed, name in enumerate(("faces", "val", "here", "other"))}
-    common = (*of(sets["faces"]), "data.num_val=null", "data.num_test=null",
-              f"data.val_path={sets['val']}")
+    sets = {
+        name: pictures(tmp_path / name, 6, seed)
+        for seed, name in enumerate(("faces", "val", "here", "other"))
+    }
+    common = (
+        *of(sets["faces"]),
+        "data.num_val=null",
+        "data.num_test=null",
+        f"data.val_path={sets['val']}",
+    )
     trained(tmp_path, *common)
     common += ("ratio=0.5",)
     place = start("invert", tmp_path, *common, f"data.test_path={sets['here']}")
@@ -79,8 +85,10 @@ def test_rows_of_other_images_are_not_mixed_in_and_files_may_move(tmp_path):
 
 
 def test_a_tuning_belongs_to_its_validation_images_wherever_they_are(tmp_path):
-    sets = {name: pictures(tmp_path / name, 4, seed)
-            for seed, name in enumerate(("faces", "val", "other", "test"))}
+    sets = {
+        name: pictures(tmp_path / name, 4, seed)
+        for seed, name in enumerate(("faces", "val", "other", "test"))
+    }
     cut = ("data.num_val=null", "data.num_test=null")
 
     def words(val, faces=sets["faces"], test=sets["test"]):
@@ -92,10 +100,13 @@ def test_a_tuning_belongs_to_its_validation_images_wherever_they_are(tmp_path):
         start("tune", tmp_path, *words(sets["other"]), "trials=1")
     with pytest.raises(ValueError, match=r"tuned for other(?s:.*)split_files(?s:.*)val_path"):
         start("invert", tmp_path, *words(sets["other"]), "protocol=fair")
-    moved = {name: shutil.copytree(folder, tmp_path / "moved" / name)
-             for name, folder in sets.items()}
+    moved = {
+        name: shutil.copytree(folder, tmp_path / "moved" / name) for name, folder in sets.items()
+    }
     start("invert", tmp_path, *words(moved["val"], moved["faces"], moved["test"]), "protocol=fair")
-    found = tuned_settings.read(path)  # as an earlier version wrote it: its paths are all that is known
+    found = tuned_settings.read(
+        path
+    )  # as an earlier version wrote it: its paths are all that is known
     del found["settings"]["split_files"]
     path.write_text(yaml.safe_dump(found))
     start("invert", tmp_path, *words(sets["val"]), "protocol=fair")
@@ -123,16 +134,25 @@ def test_test_images_that_the_generator_was_trained_on_are_refused(tmp_path, gon
     if not gone:  # a copy under another name
         copied = shutil.copytree(faces, tmp_path / "copied")
         with pytest.raises(ValueError, match="30 of the 40 images"):
-            start("invert", tmp_path, *given, *of(pictures(tmp_path / "cars", 9, 1)),
-                  f"data.test_path={copied}", "data.num_val=1", "data.num_test=null")
+            start(
+                "invert",
+                tmp_path,
+                *given,
+                *of(pictures(tmp_path / "cars", 9, 1)),
+                f"data.test_path={copied}",
+                "data.num_val=1",
+                "data.num_test=null",
+            )
     assert not (tmp_path / "invert").exists()
     start("invert", tmp_path, *given, *of(faces, *CUT))
 
 
 def test_tuning_and_diagnosis_refuse_training_images_too(tmp_path):
     faces = pictures(tmp_path / "faces", 40, 0)
-    given = (f"generator={trained(tmp_path, *of(faces, *CUT))}",
-             *of(faces, "data.num_val=20", "data.num_test=5"))
+    given = (
+        f"generator={trained(tmp_path, *of(faces, *CUT))}",
+        *of(faces, "data.num_val=20", "data.num_test=5"),
+    )
     with pytest.raises(ValueError, match="15 of the 20 images of split=val are among"):
         start("tune", tmp_path, *given, "ratio=0.5", "trials=1")
     words = [*COMMON, f"root={tmp_path}", *given]
@@ -168,16 +188,27 @@ def test_the_yardstick_is_of_the_generators_images_and_not_of_the_commands(
     tmp_path, monkeypatch, caplog
 ):
     priors = []
-    monkeypatch.setattr(invert, "GaussianPrior", lambda x: priors.append(float(x.mean())) or
-                        GaussianPrior(x))
-    dark, bright = (pictures(tmp_path / name, 20, seed, light)
-                    for seed, (name, light) in enumerate({"dark": 60, "bright": 200}.items()))
+    monkeypatch.setattr(
+        invert, "GaussianPrior", lambda x: priors.append(float(x.mean())) or GaussianPrior(x)
+    )
+    dark, bright = (
+        pictures(tmp_path / name, 20, seed, light)
+        for seed, (name, light) in enumerate({"dark": 60, "bright": 200}.items())
+    )
     path = trained(tmp_path, *of(dark, *CUT))
     shown = shutil.copytree(bright, tmp_path / "elsewhere" / "dark")
 
     def run(*more):
-        words = [*COMMON, f"root={tmp_path}", "num_images=1", f"generator={path}", *more, *CUT,
-                 "ratio=0.5", "yardstick.use=true"]
+        words = [
+            *COMMON,
+            f"root={tmp_path}",
+            "num_images=1",
+            f"generator={path}",
+            *more,
+            *CUT,
+            "ratio=0.5",
+            "yardstick.use=true",
+        ]
         place = invert.invert(composed("invert", *words).copy(), words)
         return results.result_rows(place)[0]["lmmse_psnr_db"]
 
@@ -211,6 +242,8 @@ def test_a_report_tells_arms_trained_for_different_lengths(tmp_path, caplog):
 
     for found in (runs, archive.read(file)[0]):
         assert "nimg: 8 there, 64 here" in differs(found)
-    older = [run._replace(config={k: v for k, v in run.config.items() if k != "nimg"})
-             for run in runs[:1]]
+    older = [
+        run._replace(config={k: v for k, v in run.config.items() if k != "nimg"})
+        for run in runs[:1]
+    ]
     assert not any(line.startswith("nimg") for line in differs([*older, *runs[1:]]))

@@ -22,8 +22,14 @@ from rtil.metrics.samples import RandomFeatures, frechet, frechet_estimate, prec
 from rtil.operators import Identity, PartialCirculant
 from rtil.process.rng import seeded
 
-GLYPHS = {"name": "glyphs", "source": "glyphs", "channels": 1, "seed": 0, "num_train": 400,
-          "num_val": 400}
+GLYPHS = {
+    "name": "glyphs",
+    "source": "glyphs",
+    "channels": 1,
+    "seed": 0,
+    "num_train": 400,
+    "num_val": 400,
+}
 
 
 def normal(n, d=4, seed=0):
@@ -62,8 +68,10 @@ def test_the_frechet_distance_is_torchmetrics_fid_of_the_same_features():
 
 def test_the_bootstraps_interval_covers_what_other_draws_give():
     """Draws of one distribution differ about as much as the interval says."""
-    found = [frechet_estimate(normal(200, seed=s), normal(200, seed=s + 50) + 1, 40, s)
-             for s in range(20)]
+    found = [
+        frechet_estimate(normal(200, seed=s), normal(200, seed=s + 50) + 1, 40, s)
+        for s in range(20)
+    ]
     values = torch.tensor([e.value for e in found])
     halves = torch.tensor([e.high - e.value for e in found])
     assert 0.6 < float(halves.mean()) / (1.96 * float(values.std())) < 1.6
@@ -107,8 +115,9 @@ def test_shares_have_wilsons_interval(true):
 
 @pytest.fixture(scope="module")
 def letters():
-    return [to_float(load_data(GLYPHS, 16, split, 1).batch(range(400)))
-            for split in ("train", "val")]
+    return [
+        to_float(load_data(GLYPHS, 16, split, 1).batch(range(400))) for split in ("train", "val")
+    ]
 
 
 def test_features_are_fixed_uncorrelated_and_know_a_shift_from_another_image(letters):
@@ -150,8 +159,9 @@ def test_depths_are_the_stages_of_one_run_and_a_dropped_image_is_a_jump(stylegan
     loss, found = MeasurementLoss(A), {}
     for keep in (True, False):
         inverter = ILO(steps=[5, 3, 4], keep_rgb=keep, fit_samples=50)
-        found[keep] = probe.depths(G, inverter, A, x, loss, lambda: [seeded("cpu", i)
-                                                                    for i in range(3)])
+        found[keep] = probe.depths(
+            G, inverter, A, x, loss, lambda: [seeded("cpu", i) for i in range(3)]
+        )
         done = inverter.invert(G, A, A(x), loss, [seeded("cpu", i) for i in range(3)])
         z = done.latents.add[2].square().mean((1, 2, 3)).sqrt()
         assert found[keep][2].z_rms == pytest.approx(z.tolist())
@@ -159,7 +169,8 @@ def test_depths_are_the_stages_of_one_run_and_a_dropped_image_is_a_jump(stylegan
         scores = psnr(to_unit(done.image), to_unit(x))
         assert found[keep][2].psnr_db == pytest.approx(scores.tolist())
         first = replace(inverter, steps=[5]).invert(
-            G, A, A(x), loss, [seeded("cpu", i) for i in range(3)])
+            G, A, A(x), loss, [seeded("cpu", i) for i in range(3)]
+        )
         assert torch.equal(first.history, done.history[:6])
     assert all(jump < 1e-9 for depth in found[True][1:] for jump in depth.jump)
     assert all(jump > 1e-4 for jump in found[False][2].jump)
@@ -168,8 +179,16 @@ def test_depths_are_the_stages_of_one_run_and_a_dropped_image_is_a_jump(stylegan
 @pytest.mark.parametrize("rtil", ["ilo", "vanilla"])
 def test_a_diagnosis_is_written_with_n_and_intervals(tmp_path, rtil):
     export(tmp_path, rtil=rtil)
-    overrides = [*COMMON, f"root={tmp_path}", f"rtil={rtil}", "num_samples=60", "dims=8",
-                 "bootstrap=3", "stage_steps=2", "num_images=2"]
+    overrides = [
+        *COMMON,
+        f"root={tmp_path}",
+        f"rtil={rtil}",
+        "num_samples=60",
+        "dims=8",
+        "bootstrap=3",
+        "stage_steps=2",
+        "num_images=2",
+    ]
     place = diagnose.diagnose(composed("diagnose", *overrides).copy(), overrides)
     found = json.loads((place / "diagnose.json").read_text())
     names = ["training images", "G^0"] + (["G^1", "G^2"] if rtil == "ilo" else [])

@@ -33,14 +33,26 @@ SCALES = ("paper", "faces64", "demo")
 # Inversions (points of the figure times arms) at each of these scales, and training runs.
 COUNTS = {
     "differences": (60, 60, 60, 6),
-    "estimators_ilo": (30, 30, 18, 3), "estimators_mgan": (33, 30, 18, 3),
-    "evidence_ilo": (297, 297, 243, 9), "evidence_mgan": (297, 297, 243, 18),
-    "fig13_layer": (12, 8, 6, 1), "fig14_inpainting": (2, 2, 2, 2),
-    "fig15_inpainting": (2, 2, 2, 2), "fig16_sr": (2, 2, 2, 2), "fig17_sr": (2, 2, 2, 2),
-    "fig18_depth": (50, 40, 18, 2), "fig19_codes": (66, 60, 36, 2), "fig2_cs": (2, 2, 2, 2),
-    "fig3_cs": (2, 2, 2, 2), "fig6_ilo": (28, 26, 16, 2), "fig7_mgan": (30, 26, 16, 2),
-    "fig8_depth": (50, 40, 18, 2), "fig9_samples": (0, 0, 0, 2), "sigma": (25, 25, 9, 5),
-    "variants_families": (20, 20, 20, 10), "variants_ilo": (40, 40, 40, 2),
+    "estimators_ilo": (30, 30, 18, 3),
+    "estimators_mgan": (33, 30, 18, 3),
+    "evidence_ilo": (297, 297, 243, 9),
+    "evidence_mgan": (297, 297, 243, 18),
+    "fig13_layer": (12, 8, 6, 1),
+    "fig14_inpainting": (2, 2, 2, 2),
+    "fig15_inpainting": (2, 2, 2, 2),
+    "fig16_sr": (2, 2, 2, 2),
+    "fig17_sr": (2, 2, 2, 2),
+    "fig18_depth": (50, 40, 18, 2),
+    "fig19_codes": (66, 60, 36, 2),
+    "fig2_cs": (2, 2, 2, 2),
+    "fig3_cs": (2, 2, 2, 2),
+    "fig6_ilo": (28, 26, 16, 2),
+    "fig7_mgan": (30, 26, 16, 2),
+    "fig8_depth": (50, 40, 18, 2),
+    "fig9_samples": (0, 0, 0, 2),
+    "sigma": (25, 25, 9, 5),
+    "variants_families": (20, 20, 20, 10),
+    "variants_ilo": (40, 40, 40, 2),
     "yardsticks": (84, 84, 56, 2),
 }
 
@@ -58,8 +70,10 @@ def plan_of(name, scale="paper"):
         for key, choice in default.items() if OmegaConf.is_dict(default) else ():
             if key.startswith("/published"):
                 tree.experiment.published = OmegaConf.load(ROOT / "published" / f"{choice}.yaml")
-    tree = {"scale": OmegaConf.load(ROOT / "scale" / f"{scale}.yaml"),
-            "experiment": tree.experiment}
+    tree = {
+        "scale": OmegaConf.load(ROOT / "scale" / f"{scale}.yaml"),
+        "experiment": tree.experiment,
+    }
     return OmegaConf.to_container(OmegaConf.create(tree), resolve=True)["experiment"]
 
 
@@ -112,8 +126,9 @@ def check_jobs(name, scale, chosen):
         words = experiment.overrides(plan, job)
         config = resolved("invert", words)
         side, loss = config["resolution"], config["loss"]
-        A = build_operator(config["task"], (3, side, side), 0, config.get("ratio"),
-                           config.get("factor"))
+        A = build_operator(
+            config["task"], (3, side, side), 0, config.get("ratio"), config.get("factor")
+        )
         if loss["lpips"] and A.num_measurements >= loss["lpips_min_ratio"] * prod(A.out_shape):
             assert min(A.out_shape[1:]) >= LPIPS_MIN_SIZES[loss["lpips_net"]], job
         with torch.device("meta"):
@@ -147,7 +162,12 @@ def test_the_papers_points_are_those_of_the_published_curves():
         assert plan["common"]["num_images"] == 12 * plan["sets"]
     steps = plan_of("fig8_depth")["cells"][0]["inverter.steps"]
     assert [(len(s), sum(s)) for s in steps] == [
-        (1, 2000), (2, 4000), (3, 5000), (4, 6000), (5, 7000)]
+        (1, 2000),
+        (2, 4000),
+        (3, 5000),
+        (4, 6000),
+        (5, 7000),
+    ]
 
 
 def counts(plan, **given):
@@ -157,7 +177,7 @@ def counts(plan, **given):
 def test_the_command_line_narrows_replaces_and_multiplies():
     plan = plan_of("fig6_ilo")
     assert counts(plan, task="cs") == 10 and counts(plan, task="cs", rtil="ilo") == 5
-    assert counts(plan, ratio="0.05") == 4          # cs and inpainting, two arms
+    assert counts(plan, ratio="0.05") == 4  # cs and inpainting, two arms
     assert counts(plan, factor="4,2") == 4
     assert counts(plan, seed="0,1,2") == 3 * 28
     assert counts(plan, rtil="ilo_mixture") == 14 and counts(plan, rtil="vanilla,mgan") == 28
@@ -172,9 +192,15 @@ def test_the_command_line_narrows_replaces_and_multiplies():
 
 def where(jobs):
     """(task, measurement, where tuned) of the jobs of one arm and training, in order."""
-    return [(job["task"], job.get("ratio", job.get("factor")),
-             job.get("protocol.at.ratio", job.get("protocol.at.factor")))
-            for job in jobs if (job["rtil"], job["seed"]) == ("vanilla", "0")]
+    return [
+        (
+            job["task"],
+            job.get("ratio", job.get("factor")),
+            job.get("protocol.at.ratio", job.get("protocol.at.factor")),
+        )
+        for job in jobs
+        if (job["rtil"], job["seed"]) == ("vanilla", "0")
+    ]
 
 
 def typed(words):
@@ -183,22 +209,28 @@ def typed(words):
     return {key: [text] if text.startswith("[") else text.split(",") for key, text in pairs}
 
 
-CS = [("cs", ratio, at) for ratio, at in zip(("0.05", "0.1", "0.25", "0.5"),
-                                             ("0.1", "0.1", "0.25", "0.25"))]
+CS = [
+    ("cs", ratio, at)
+    for ratio, at in zip(("0.05", "0.1", "0.25", "0.5"), ("0.1", "0.1", "0.25", "0.25"))
+]
 HOLES = [("inpainting", ratio, "0.25") for ratio in ("0.1", "0.25", "0.5")]
 
 
-@pytest.mark.parametrize(("words", "expected"), [
-    ("task=cs", CS), ("task=cs ratio=0.1,0.5", [CS[1], CS[3]]),
-    ("task=cs,inpainting ratio=0.05,0.1", [*CS[:2], HOLES[0]]),  # as planned for each task
-    ("task=inpainting ratio=0.05", [("inpainting", "0.05", "0.25")]),
-    ("task=cs ratio=0.1,0.3", [CS[1], ("cs", "0.3", "0.1"), ("cs", "0.3", "0.25")]),
-    ("task=cs ratio=0.3 protocol.at.ratio=0.1", [("cs", "0.3", "0.1")]),
-    ("task=cs ratio=0.5 protocol.at.ratio=0.1", [("cs", "0.5", "0.1")]),
-    ("task=inpainting ratio=0.1 protocol.at.ratio=0.1", [("inpainting", "0.1", "0.1")]),
-    ("task=inpainting protocol.at.ratio=0.1", [(*hole[:2], "0.1") for hole in HOLES]),
-    ("ratio=0.1 protocol.at.ratio=0.25", [HOLES[0]]),
-])
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("task=cs", CS),
+        ("task=cs ratio=0.1,0.5", [CS[1], CS[3]]),
+        ("task=cs,inpainting ratio=0.05,0.1", [*CS[:2], HOLES[0]]),  # as planned for each task
+        ("task=inpainting ratio=0.05", [("inpainting", "0.05", "0.25")]),
+        ("task=cs ratio=0.1,0.3", [CS[1], ("cs", "0.3", "0.1"), ("cs", "0.3", "0.25")]),
+        ("task=cs ratio=0.3 protocol.at.ratio=0.1", [("cs", "0.3", "0.1")]),
+        ("task=cs ratio=0.5 protocol.at.ratio=0.1", [("cs", "0.5", "0.1")]),
+        ("task=inpainting ratio=0.1 protocol.at.ratio=0.1", [("inpainting", "0.1", "0.1")]),
+        ("task=inpainting protocol.at.ratio=0.1", [(*hole[:2], "0.1") for hole in HOLES]),
+        ("ratio=0.1 protocol.at.ratio=0.25", [HOLES[0]]),
+    ],
+)
 def test_what_is_planned_is_judged_for_what_the_other_keys_leave(words, expected):
     """Whatever the order of typing."""
     plan, given = plan_of("evidence_ilo", "faces32"), typed(f"protocol=fair {words}")
@@ -207,47 +239,78 @@ def test_what_is_planned_is_judged_for_what_the_other_keys_leave(words, expected
         assert where(found) == expected
 
 
-@pytest.mark.parametrize(("name", "words", "expected"), [
-    ("evidence_ilo", "task=cs", ["0.1", "0.25"]),
-    ("evidence_ilo", "task=cs seed=0,1", ["0.1", "0.25"]),  # one tuning serves both
-    ("evidence_ilo", "task=cs ratio=0.25", ["0.25"]), ("evidence_ilo", "factor=4", ["4"]),
-    ("evidence_ilo", "task=cs ratio=0.05", ["0.05"]),
-    ("evidence_ilo", "task=inpainting ratio=0.1", ["0.1"]),
-    ("evidence_ilo", "task=cs,inpainting ratio=0.1", ["0.1", "0.1"]),
-    ("evidence_ilo", "task=inpainting ratio=0.1,0.3", ["0.1", "0.3"]),
-    ("evidence_ilo", "task=inpainting protocol.at.ratio=0.1", ["0.1"]),
-    ("evidence_ilo", "task=inpainting ratio=0.5 protocol.at.ratio=0.3", ["0.3"]),
-    ("fig6_ilo", "task=cs protocol.at.ratio=0.3", ["0.3"]),
-])
+@pytest.mark.parametrize(
+    ("name", "words", "expected"),
+    [
+        ("evidence_ilo", "task=cs", ["0.1", "0.25"]),
+        ("evidence_ilo", "task=cs seed=0,1", ["0.1", "0.25"]),  # one tuning serves both
+        ("evidence_ilo", "task=cs ratio=0.25", ["0.25"]),
+        ("evidence_ilo", "factor=4", ["4"]),
+        ("evidence_ilo", "task=cs ratio=0.05", ["0.05"]),
+        ("evidence_ilo", "task=inpainting ratio=0.1", ["0.1"]),
+        ("evidence_ilo", "task=cs,inpainting ratio=0.1", ["0.1", "0.1"]),
+        ("evidence_ilo", "task=inpainting ratio=0.1,0.3", ["0.1", "0.3"]),
+        ("evidence_ilo", "task=inpainting protocol.at.ratio=0.1", ["0.1"]),
+        ("evidence_ilo", "task=inpainting ratio=0.5 protocol.at.ratio=0.3", ["0.3"]),
+        ("fig6_ilo", "task=cs protocol.at.ratio=0.3", ["0.3"]),
+    ],
+)
 def test_a_tuning_is_made_where_it_is_asked_for(name, words, expected):
     found = experiment.jobs(plan_of(name, "faces32"), "tune", {"seed": ["0"], **typed(words)})
     assert [value for _, value, at in where(found)] == expected
     assert not any(key.startswith("protocol") for job in found for key in job)
 
 
-@pytest.mark.parametrize("words", [
-    "task=cs", "ratio=0.05", "ratio=0.1", "task=cs ratio=0.05,0.5", "ratio=0.3", "factor=2 seed=1",
-    "task=inpainting ratio=0.1 protocol.at.ratio=0.1", "ratio=0.1 protocol.at.ratio=0.25",
-    "seed=0,1,2 protocol.at.seed=1", "protocol.at.ratio=0.1"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        "task=cs",
+        "ratio=0.05",
+        "ratio=0.1",
+        "task=cs ratio=0.05,0.5",
+        "ratio=0.3",
+        "factor=2 seed=1",
+        "task=inpainting ratio=0.1 protocol.at.ratio=0.1",
+        "ratio=0.1 protocol.at.ratio=0.25",
+        "seed=0,1,2 protocol.at.seed=1",
+        "protocol.at.ratio=0.1",
+    ],
+)
 def test_the_command_for_lacking_tunings_makes_them_and_no_other(words):
     plan, words = plan_of("evidence_ilo", "faces32"), f"protocol=fair num_images=2 {words}"
     jobs = experiment.jobs(plan, "invert", typed(words))
-    places = [{key.removeprefix("protocol.at."): yaml.safe_load(job[key]) for key in job
-               if key.startswith("protocol.at.")} for job in jobs]
+    places = [
+        {
+            key.removeprefix("protocol.at."): yaml.safe_load(job[key])
+            for key in job
+            if key.startswith("protocol.at.")
+        }
+        for job in jobs
+    ]
     line = experiment.command(plan, "tune", tuned_settings.for_tuning(places, words.split()))
     found = experiment.jobs(plan, "tune", typed(" ".join(shlex.split(line)[4:])))
     keys = ("rtil", "task", "seed", "ratio", "factor")
-    wanted = {json.dumps([yaml.safe_load(str((job | place).get(key))) for key in keys])
-              for job, place in zip(jobs, places)}
-    assert {json.dumps([yaml.safe_load(str(job.get(key))) for key in keys])
-            for job in found} == wanted and len(found) == len(wanted)
+    wanted = {
+        json.dumps([yaml.safe_load(str((job | place).get(key))) for key in keys])
+        for job, place in zip(jobs, places)
+    }
+    assert {
+        json.dumps([yaml.safe_load(str(job.get(key))) for key in keys]) for job in found
+    } == wanted and len(found) == len(wanted)
 
 
-@pytest.mark.parametrize(("name", "given", "words"), [
-    ("fig9_samples", {}, "no inversions: train its generators"),
-    ("fig6_ilo", {"task": ["sr"], "ratio": ["0.05"]}, "no inversions with task=sr, ratio=0.05"),
-    ("fig6_ilo", {"scale": ["demo", "paper"]}, "one scale"),
-])
+@pytest.mark.parametrize(
+    ("name", "given", "words"),
+    [
+        ("fig9_samples", {}, "no inversions: train its generators"),
+        (
+            "fig6_ilo",
+            {"task": ["sr"], "ratio": ["0.05"]},
+            "no inversions with task=sr, ratio=0.05",
+        ),
+        ("fig6_ilo", {"scale": ["demo", "paper"]}, "one scale"),
+    ],
+)
 def test_a_plan_without_jobs_is_refused(name, given, words):
     with pytest.raises(ValueError, match=words):
         experiment.jobs(plan_of(name), "invert", given)
@@ -256,7 +319,7 @@ def test_a_plan_without_jobs_is_refused(name, given, words):
 @pytest.mark.parametrize("name", ["fig6_ilo", "fig13_layer", "fig19_codes", "sigma"])
 def test_the_command_for_a_job_singles_it_out_and_is_one_that_hydra_takes(name):
     plan = plan_of(name, "demo")
-    for job in experiment.jobs(plan, "invert")[:: 5]:
+    for job in experiment.jobs(plan, "invert")[::5]:
         line = experiment.command(plan, "invert", ["scale=demo", "num_images=1", "seed=3"], job)
         words = shlex.split(line)[3:]
         given = {k: [v] for k, _, v in (word.partition("=") for word in words)}
@@ -284,7 +347,8 @@ def test_missing_generators_are_named_with_the_commands_that_train_them(tmp_path
     lines = [line.strip() for line in str(error.value).splitlines() if "rtil.train" in line]
     single, every = (shlex.split(line)[3:] for line in lines)
     assert results.trained_generator(resolved("train", single), single) == (
-        tmp_path / "train" / "stylegan2-ilo-ffhq-paper-seed0" / "generator.pt")
+        tmp_path / "train" / "stylegan2-ilo-ffhq-paper-seed0" / "generator.pt"
+    )
     assert every == ["experiment=fig2_cs", "scale=paper", f"root={tmp_path}"]
 
 
@@ -297,8 +361,12 @@ def test_a_typing_error_is_refused_with_the_experiments_that_exist():
 
 def command(cwd, *arguments):
     done = subprocess.run(
-        [sys.executable, "-m", *arguments], cwd=cwd, capture_output=True, text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=300,
+        [sys.executable, "-m", *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        timeout=300,
     )
     return done.returncode, done.stdout, done.stderr
 
@@ -323,7 +391,8 @@ def test_one_job_of_an_experiment_runs_and_the_report_names_the_rest(tmp_path):
     kept = " ".join(["experiment=fig2_cs scale=tiny", root, *QUICK])
     assert ilo["commands"] == [
         f"python -m rtil.train {kept} rtil=ilo",
-        f"python -m rtil.invert {kept} yardstick.num_train=50 rtil=ilo"]
+        f"python -m rtil.invert {kept} yardstick.num_train=50 rtil=ilo",
+    ]
     assert vanilla["more"] == [ilo["commands"][1].replace("ilo", "vanilla")]
 
 
@@ -348,10 +417,12 @@ def test_differences_run_from_end_to_end(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "twin"), [
-    ("evidence_ilo", "ilo_mixture"), ("evidence_mgan", "mgan_mixture")])
+@pytest.mark.parametrize(
+    ("name", "twin"), [("evidence_ilo", "ilo_mixture"), ("evidence_mgan", "mgan_mixture")]
+)
 def test_evidence_is_trained_tuned_inverted_and_reported_under_three_protocols(
-        name, twin, tmp_path):
+    name, twin, tmp_path
+):
     plan = plan_of(name, "tiny")
     choices = [f"experiment={name}", "scale=tiny", *QUICK, f"rtil=vanilla,{twin}", "seed=0,1"]
     code, _, error = command(tmp_path, "rtil.train", *choices, "total_nimg=8")

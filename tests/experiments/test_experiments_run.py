@@ -42,7 +42,7 @@ class Ran(NamedTuple):
     """An experiment that was trained, inverted and reported."""
 
     plan: dict
-    folder: Path        # of the report
+    folder: Path  # of the report
     records: list[dict]
 
 
@@ -68,10 +68,15 @@ def run(tmp_path_factory):
 
     @lru_cache
     def of(name):
-        plan, words = plan_of(name, "demo"), {
-            "train": [*QUICK, "total_nimg=64"],
-            "tune": [*QUICK, *STEPS, "trials=2", "num_images=2"],
-            "invert": lengths(name), "report": []}
+        plan, words = (
+            plan_of(name, "demo"),
+            {
+                "train": [*QUICK, "total_nimg=64"],
+                "tune": [*QUICK, *STEPS, "trials=2", "num_images=2"],
+                "invert": lengths(name),
+                "report": [],
+            },
+        )
         for part in parts_of(plan):
             code, _, error = command(place, f"rtil.{part}", *choices(name), *words[part])
             assert code == 0, error
@@ -91,7 +96,7 @@ class Page(HTMLParser):
         source = (folder / "report.html").read_text()
         self.feed(source)
         assert not self.open
-        self.source = re.sub("base64,[^\"]*", "", source)  # any word may be in a picture
+        self.source = re.sub('base64,[^"]*', "", source)  # any word may be in a picture
 
     def handle_starttag(self, tag, attrs):
         attrs = dict(attrs)
@@ -139,8 +144,12 @@ def test_every_cell_is_filled_and_on_the_page(run, name):
     cells = {tuple(r[key] for key in CASE) for r in records}
     assert len(pictures) == (1 if kind in ("curves", "samples") else len(cells))
 
-    what = {"curves": "Figures", "pictures": "Reconstructions", "samples": "Samples",
-            "differences": "Tables"}[kind]
+    what = {
+        "curves": "Figures",
+        "pictures": "Reconstructions",
+        "samples": "Samples",
+        "differences": "Tables",
+    }[kind]
     inversions = {"Tables", "Reconstructions", "Gallery", "Settings"} if jobs else set()
     assert next(iter(page.texts)) == what
     assert page.texts.keys() == {what, "Commands", "Samples", *inversions}
@@ -150,8 +159,10 @@ def test_every_cell_is_filled_and_on_the_page(run, name):
         wanted = len(jobs) + page.tags["Tables"].count("h3")
         more = kind == "differences" or "tune" in parts_of(plan)  # tables besides, of the same
         assert lines > wanted if more else lines == wanted
-        shown = [min(48, max(r["n"] for r in records if tuple(r[key] for key in CASE) == c))
-                 for c in cells]
+        shown = [
+            min(48, max(r["n"] for r in records if tuple(r[key] for key in CASE) == c))
+            for c in cells
+        ]
         assert page.tags["Gallery"].count("tr") == sum(shown) + len(cells)
     assert page.addresses and all(a.startswith(("data:image/", "#")) for a in page.addresses)
     assert len({record["n"] for record in records}) <= 1  # the same images
@@ -181,9 +192,14 @@ def test_experiments_share_what_is_the_same(run):
     """One generator a family, one inversion a choice: the second experiment adds neither."""
     for name in ("fig6_ilo", "estimators_ilo", "sigma", "fig14_inpainting"):
         run(name)
-    of = {name: {(r["arm"], r["task"], r["value"]): r["runs"] for r in run(name).records
-                 if r["settings"].get("rtil.family.sigma") in (None, "1.0")}
-          for name in ("fig6_ilo", "estimators_ilo", "sigma", "fig14_inpainting")}
+    of = {
+        name: {
+            (r["arm"], r["task"], r["value"]): r["runs"]
+            for r in run(name).records
+            if r["settings"].get("rtil.family.sigma") in (None, "1.0")
+        }
+        for name in ("fig6_ilo", "estimators_ilo", "sigma", "fig14_inpainting")
+    }
     for name in ("estimators_ilo", "sigma", "fig14_inpainting"):
         common = of["fig6_ilo"].keys() & of[name].keys()
         assert len(common) >= 2
@@ -208,22 +224,54 @@ def test_the_commands_of_a_missing_arm_fill_it_under_a_tuning_of_another_seed(tm
     """As the report of single inversions prints them: training, tuning, inversion."""
     quick = [*QUICK, *STEPS, "scale=tiny"]
     for seed in (0, 1):
-        code, _, error = command(tmp_path, "rtil.train", *QUICK, "scale=tiny", "rtil=vanilla",
-                                 f"seed={seed}", "total_nimg=32")
+        code, _, error = command(
+            tmp_path,
+            "rtil.train",
+            *QUICK,
+            "scale=tiny",
+            "rtil=vanilla",
+            f"seed={seed}",
+            "total_nimg=32",
+        )
         assert code == 0, error
-    code, _, error = command(tmp_path, "rtil.tune", *quick, "rtil=vanilla", "task=cs", "ratio=0.1",
-                             "trials=2", "num_images=2", "final_images=3")
+    code, _, error = command(
+        tmp_path,
+        "rtil.tune",
+        *quick,
+        "rtil=vanilla",
+        "task=cs",
+        "ratio=0.1",
+        "trials=2",
+        "num_images=2",
+        "final_images=3",
+    )
     assert code == 0, error
     code, _, error = command(
-        tmp_path, "rtil.invert", "-m", *quick, "rtil=vanilla", "seed=0,1", "task=cs", "ratio=0.25",
-        "protocol=fair", "protocol.at.seed=0", "protocol.at.ratio=0.1", "num_images=3")
+        tmp_path,
+        "rtil.invert",
+        "-m",
+        *quick,
+        "rtil=vanilla",
+        "seed=0,1",
+        "task=cs",
+        "ratio=0.25",
+        "protocol=fair",
+        "protocol.at.seed=0",
+        "protocol.at.ratio=0.1",
+        "num_images=3",
+    )
     assert code == 0, error
     assert command(tmp_path, "rtil.report")[0] == 0
     rows = json.loads((tmp_path / "runs" / "report" / "table.json").read_text())
     (missing,) = [row for row in rows if "n" not in row]
     lines = [shlex.split(line) for line in missing["commands"]]
     assert [words[2] for words in lines] == [
-        "rtil.train", "rtil.tune", "rtil.invert", "rtil.train", "rtil.invert"]
+        "rtil.train",
+        "rtil.tune",
+        "rtil.invert",
+        "rtil.train",
+        "rtil.invert",
+    ]
     for _, _, *words in lines:
         code, _, error = command(tmp_path, *words)
         assert code == 0, error
@@ -237,9 +285,14 @@ def test_the_commands_of_a_missing_arm_fill_it_under_a_tuning_of_another_seed(tm
 def start(cwd, *arguments):
     """A command in its own process, with Ctrl-C as in a terminal also where tests ignore it."""
     return subprocess.Popen(
-        [sys.executable, "-m", *arguments], cwd=cwd, stderr=subprocess.PIPE, text=True,
-        stdout=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"},
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+        [sys.executable, "-m", *arguments],
+        cwd=cwd,
+        stderr=subprocess.PIPE,
+        text=True,
+        stdout=subprocess.DEVNULL,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
 
 
 def stop(process, signum, when):
@@ -256,17 +309,25 @@ def stop(process, signum, when):
 
 def lines_on_disk(root):
     """{run: its complete rows, as written}."""
-    return {path.parent: [line for line in path.read_text().splitlines(keepends=True)
-                          if line.endswith("\n")]
-            for path in (root / "invert").rglob("results.jsonl")}
+    return {
+        path.parent: [
+            line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")
+        ]
+        for path in (root / "invert").rglob("results.jsonl")
+    }
 
 
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGINT])
 def test_a_stopped_sweep_goes_on_and_what_it_lacks_is_on_the_page(run, tmp_path, signum):
     whole, root = run("fig6_ilo"), tmp_path / "runs"
     shutil.copytree(whole.folder.parents[1] / "train", root / "train")
-    sweep = ["rtil.invert", *choices("fig6_ilo"), *lengths("fig6_ilo"), "num_images=3",
-             "inversion_batch=1"]
+    sweep = [
+        "rtil.invert",
+        *choices("fig6_ilo"),
+        *lengths("fig6_ilo"),
+        "num_images=3",
+        "inversion_batch=1",
+    ]
     process = start(tmp_path, *sweep)
     code, _ = stop(process, signum, lambda: sum(map(len, lines_on_disk(root).values())) >= 19)
     assert code == (-signum if signum == signal.SIGKILL else 128 + signum)
@@ -319,17 +380,24 @@ def test_a_stopped_training_sweep_ends_in_the_same_weights(tmp_path):
     root = tmp_path / "runs"
     first, second = (
         root / "train" / f"stylegan2-{arm}-glyphs-demo-seed0,data.num_train=64"
-        for arm in ("vanilla", "ilo"))
-    code, error = stop(start(tmp_path, "rtil.train", *words), signal.SIGINT,
-                       lambda: any(first.glob("checkpoint-*.pt")))
+        for arm in ("vanilla", "ilo")
+    )
+    code, error = stop(
+        start(tmp_path, "rtil.train", *words),
+        signal.SIGINT,
+        lambda: any(first.glob("checkpoint-*.pt")),
+    )
     assert code == 128 + signal.SIGINT and not second.exists(), error
     reached = results.read_rows(first / "log.jsonl")[-1]["nimg"]
     assert 32 <= reached < 192
 
     code, _, error = command(tmp_path, "rtil.invert", *choices("fig2_cs"), *QUICK)
     assert code == 1 and "2 of 2 generators are not trained to their end" in error
-    code, _ = stop(start(tmp_path, "rtil.train", *words), signal.SIGKILL,
-                   lambda: any(second.glob("checkpoint-*.pt")))
+    code, _ = stop(
+        start(tmp_path, "rtil.train", *words),
+        signal.SIGKILL,
+        lambda: any(second.glob("checkpoint-*.pt")),
+    )
     assert code == -signal.SIGKILL
     begun = (first / "generator.pt").stat().st_mtime_ns
 
@@ -363,15 +431,27 @@ def test_the_gallery_sorts_by_gain_and_the_page_fits_its_window(run, tmp_path, w
     page = re.sub(r'data-keys="5 [^"]*"', 'data-keys="5 nan"', page)
     (tmp_path / "page.html").write_text(page.replace("</body>", PROBE + "</body>"))
     done = subprocess.run(
-        [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", f"--window-size={width},900",
-         f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", str(tmp_path / "page.html")],
-        capture_output=True, text=True, timeout=120)
+        [
+            BROWSER,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            f"--window-size={width},900",
+            f"--user-data-dir={tmp_path / 'profile'}",
+            "--dump-dom",
+            str(tmp_path / "page.html"),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     text = done.stdout.partition("<pre>")[2].partition("</pre>")[0]
     assert text, done.stderr[-2000:]
     found = json.loads(text)
     assert found["found"][0] == found["found"][1]  # as listed
     as_listed, _, best, worst = (
-        [[float(key) for key in keys.split()] for keys in order] for order in found["found"])
+        [[float(key) for key in keys.split()] for keys in order] for order in found["found"]
+    )
     assert len(as_listed) == 36
     assert [keys[0] for keys in best[-1:] + worst[-1:]] == [5, 5]
     there = [keys for keys in as_listed if keys[0] != 5]

@@ -108,8 +108,10 @@ def test_table_of_512_channels(write, tmp_path):
     (G, _), lines = imported(write("rosinality", net))
     assert G.table == {4: 512, 8: 512} and "channels: 4:512 8:512" in lines
     assert sum(p.numel() for p in G.parameters()) > 7e6
-    assert "channel_multiplier=" in importing.export_file(
-        tmp_path / "generator.pt", tmp_path / "back.pt")[-1]
+    assert (
+        "channel_multiplier="
+        in importing.export_file(tmp_path / "generator.pt", tmp_path / "back.pt")[-1]
+    )
 
 
 def test_report_says_what_was_found_and_writes_nothing(write, tmp_path):
@@ -153,9 +155,13 @@ def test_unlikely_mapping_multiplier_is_warned_of(write):
 
 
 def broken(kind, name, value):
-    state = {"authors": lambda: rosinality(Net()), "nvlabs": lambda: nvlabs(Net()),
-             "genforce": lambda: genforce(Net()), "authors_pggan": pggan,
-             "genforce_pggan": lambda: genforce_pggan(Karras())}[kind]()
+    state = {
+        "authors": lambda: rosinality(Net()),
+        "nvlabs": lambda: nvlabs(Net()),
+        "genforce": lambda: genforce(Net()),
+        "authors_pggan": pggan,
+        "genforce_pggan": lambda: genforce_pggan(Karras()),
+    }[kind]()
     if value is None:
         del state[name]
     else:
@@ -163,16 +169,24 @@ def broken(kind, name, value):
     return state
 
 
-BIAS = {"authors": "convs.1.activate.bias", "nvlabs": "synthesis.b8.conv1.bias",
-        "genforce": "synthesis.layer2.bias", "authors_pggan": "progression_8.conv.3.conv.bias",
-        "genforce_pggan": "layer2.bias"}
+BIAS = {
+    "authors": "convs.1.activate.bias",
+    "nvlabs": "synthesis.b8.conv1.bias",
+    "genforce": "synthesis.layer2.bias",
+    "authors_pggan": "progression_8.conv.3.conv.bias",
+    "genforce_pggan": "layer2.bias",
+}
 
 
 @pytest.mark.parametrize("kind", BIAS)
-@pytest.mark.parametrize(("value", "text"), [
-    (None, r"{name} \(5,\) is missing"), (torch.zeros(7), r"{name} has shape \(7,\); \(5,\) fits"),
-    (torch.full((5,), math.nan), "{name} holds values that are not finite"),
-])
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, r"{name} \(5,\) is missing"),
+        (torch.zeros(7), r"{name} has shape \(7,\); \(5,\) fits"),
+        (torch.full((5,), math.nan), "{name} holds values that are not finite"),
+    ],
+)
 def test_entries_that_do_not_fit_are_named_with_shapes(write, kind, value, text):
     name = BIAS[kind].replace(".", r"\.")
     path = write(kind, state=broken(kind, BIAS[kind], value))
@@ -183,26 +197,36 @@ def test_entries_that_do_not_fit_are_named_with_shapes(write, kind, value, text)
         imported(path)
 
 
-@pytest.mark.parametrize(("kind", "name"), [
-    ("authors", "convs.2.conv.weight"), ("authors", "style.1.weight"),
-    ("nvlabs", "synthesis.b8.conv1.weight"), ("genforce", "synthesis.layer2.weight"),
-    ("authors_pggan", "progression_8.conv.0.conv.weight_orig"),
-    ("genforce_pggan", "layer0.weight"), ("genforce_pggan", "layer2.weight"),
-    ("genforce_pggan", "layer3.weight"), ("genforce_pggan", "output0.weight"),
-])
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("authors", "convs.2.conv.weight"),
+        ("authors", "style.1.weight"),
+        ("nvlabs", "synthesis.b8.conv1.weight"),
+        ("genforce", "synthesis.layer2.weight"),
+        ("authors_pggan", "progression_8.conv.0.conv.weight_orig"),
+        ("genforce_pggan", "layer0.weight"),
+        ("genforce_pggan", "layer2.weight"),
+        ("genforce_pggan", "layer3.weight"),
+        ("genforce_pggan", "output0.weight"),
+    ],
+)
 def test_entries_that_sizes_are_read_from_are_named_when_missing(write, kind, name):
     with pytest.raises(ValueError, match=name.replace(".", r"\.")):
         imported(write(kind, state=broken(kind, name, None)))
 
 
-@pytest.mark.parametrize(("settings", "text"), [
-    ({"top": {"c_dim": 10}}, "conditional: c_dim=10"),
-    ({"top": {"w_dim": 4}}, "z_dim=8 and w_dim=4"),
-    ({"layer": {"architecture": "resnet"}}, r"synthesis\.b4: architecture='resnet'; rtil has"),
-    ({"layer": {"activation": "relu"}}, r"synthesis\.b8\.conv0: activation='relu'"),
-    ({"layer": {"use_noise": False}}, r"synthesis\.b4\.conv1: use_noise=False"),
-    ({"layer": {"conv_clamp": 0.5}}, "self check failed"),
-])
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({"top": {"c_dim": 10}}, "conditional: c_dim=10"),
+        ({"top": {"w_dim": 4}}, "z_dim=8 and w_dim=4"),
+        ({"layer": {"architecture": "resnet"}}, r"synthesis\.b4: architecture='resnet'; rtil has"),
+        ({"layer": {"activation": "relu"}}, r"synthesis\.b8\.conv0: activation='relu'"),
+        ({"layer": {"use_noise": False}}, r"synthesis\.b4\.conv1: use_noise=False"),
+        ({"layer": {"conv_clamp": 0.5}}, "self check failed"),
+    ],
+)
 def test_what_nvlabs_networks_do_and_ours_do_not_is_refused(write, settings, text):
     with pytest.raises(ValueError, match=text):
         imported(write("nvlabs", **settings))
@@ -220,11 +244,15 @@ def test_the_mapping_multiplier_is_read_where_it_is_stored(write, tmp_path):
         importing.export_file(tmp_path / "generator.pt", tmp_path / "back.pt")
 
 
-@pytest.mark.parametrize(("kind", "name", "gain"), [
-    ("authors", "convs.0.conv.blur.kernel", 4), ("authors", "to_rgbs.1.upsample.kernel", 4),
-    ("nvlabs", "synthesis.b8.conv0.resample_filter", 1),
-    ("genforce", "synthesis.layer1.filter.kernel", 4),
-])
+@pytest.mark.parametrize(
+    ("kind", "name", "gain"),
+    [
+        ("authors", "convs.0.conv.blur.kernel", 4),
+        ("authors", "to_rgbs.1.upsample.kernel", 4),
+        ("nvlabs", "synthesis.b8.conv0.resample_filter", 1),
+        ("genforce", "synthesis.layer1.filter.kernel", 4),
+    ],
+)
 def test_another_resampling_filter_is_refused(write, kind, name, gain):
     state = broken(kind, name, torch.full((4, 4), gain / 16))
     with pytest.raises(ValueError, match=rf"{name}: resampling filter.*rtil has \[1, 3, 3, 1\]"):
@@ -278,16 +306,31 @@ def test_a_generator_with_normalised_maps_cannot_be_exported(write, tmp_path):
 # Use
 
 
-@pytest.mark.parametrize(("kind", "method"), [
-    ("authors", "ilo"), ("nvlabs", "csgm"), ("authors_pggan", "mgan"), ("genforce_pggan", "mgan"),
-    ("mganprior_pggan", "ilo"),
-])
+@pytest.mark.parametrize(
+    ("kind", "method"),
+    [
+        ("authors", "ilo"),
+        ("nvlabs", "csgm"),
+        ("authors_pggan", "mgan"),
+        ("genforce_pggan", "mgan"),
+        ("mganprior_pggan", "ilo"),
+    ],
+)
 def test_inversion_runs_on_an_imported_generator(write, tmp_path, kind, method):
     out = tmp_path / "generator.pt"
     importing.import_file(write(kind), out)
-    overrides = [f"generator={out}", "data=glyphs", "scale=tiny", "hardware=cpu",
-                 "hardware.threads=1", "task=cs", "ratio=0.1", f"inverter={method}",
-                 "num_images=2", f"run_dir={tmp_path / 'run'}"]
+    overrides = [
+        f"generator={out}",
+        "data=glyphs",
+        "scale=tiny",
+        "hardware=cpu",
+        "hardware.threads=1",
+        "task=cs",
+        "ratio=0.1",
+        f"inverter={method}",
+        "num_images=2",
+        f"run_dir={tmp_path / 'run'}",
+    ]
     with initialize_config_dir(CONFIGS, version_base="1.3"):
         cfg = compose("invert", overrides)
     rows = results.read_rows(invert.invert(cfg, overrides) / "results.jsonl")
@@ -305,8 +348,9 @@ def test_an_imported_generator_of_unknown_data_asks_for_data(write, tmp_path):
         invert.invert(cfg, overrides)
 
 
-def test_script_imports_reports_exports_and_fails_with_a_message(write, tmp_path, monkeypatch,
-                                                                 capsys):
+def test_script_imports_reports_exports_and_fails_with_a_message(
+    write, tmp_path, monkeypatch, capsys
+):
     source = Path(__file__).parents[2] / "scripts" / "import_checkpoint.py"
     spec = importlib.util.spec_from_file_location("import_checkpoint", source)
     script = importlib.util.module_from_spec(spec)

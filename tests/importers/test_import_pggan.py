@@ -41,9 +41,15 @@ def ours(net):
 @BOTH
 @pytest.mark.parametrize("fused", [False, True])
 @pytest.mark.parametrize("colours", [1, 3])
-@pytest.mark.parametrize("channels", [
-    {4: 6, 8: 5}, CHANNELS, {4: 3, 8: 8, 16: 8, 32: 2}, {4: 2, 8: 9, 16: 1, 32: 3, 64: 2},
-])
+@pytest.mark.parametrize(
+    "channels",
+    [
+        {4: 6, 8: 5},
+        CHANNELS,
+        {4: 3, 8: 8, 16: 8, 32: 2},
+        {4: 2, 8: 9, 16: 1, 32: 3, 64: 2},
+    ],
+)
 def test_one_network_in_either_spelling_becomes_the_same_generator(
     found, kind, fused, colours, channels
 ):
@@ -89,7 +95,8 @@ def test_weights_that_look_scaled_are_warned_of(found):
     assert "WARNING" not in str(found("genforce_pggan", state=state).notes)
     state["layer1.weight"] = state["layer1.weight"] / 50
     assert "WARNING: weights of layer1 have rms 0.0" in str(
-        found("genforce_pggan", state=state).notes)
+        found("genforce_pggan", state=state).notes
+    )
 
 
 def test_the_discriminator_is_left_out_and_that_is_said(found):

@@ -85,10 +85,17 @@ def test_code_inside_a_storage_does_not_run(tmp_path, save):
     assert not sentinel.exists()
 
 
-@pytest.mark.parametrize(("module", "name"), [
-    ("builtins", "eval"), ("builtins", "getattr"), ("torch", "load"), ("torch.storage", "os"),
-    ("collections", "OrderedDict.fromkeys"), ("dnnlib.tflib.network", "Network"),
-])
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        ("builtins", "eval"),
+        ("builtins", "getattr"),
+        ("torch", "load"),
+        ("torch.storage", "os"),
+        ("collections", "OrderedDict.fromkeys"),
+        ("dnnlib.tflib.network", "Network"),
+    ],
+)
 def test_every_other_name_is_refused(tmp_path, module, name):
     path = tmp_path / "a.pkl"
     text = [b"\x8c" + bytes([len(part)]) + part.encode() for part in (module, name)]
@@ -111,8 +118,11 @@ def test_tensors_stay_within_their_storage(tmp_path):
 @pytest.mark.parametrize("kind", ["rosinality", "nvlabs", "legacy"])
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.99])
 def test_truncated_files_are_an_error_that_names_them(write, kind, share):
-    path = (write("rosinality", _use_new_zipfile_serialization=False) if kind == "legacy"
-            else write(kind))
+    path = (
+        write("rosinality", _use_new_zipfile_serialization=False)
+        if kind == "legacy"
+        else write(kind)
+    )
     whole = path.read_bytes()
     path.write_bytes(whole[: int(share * len(whole))])
     with pytest.raises(ValueError, match=rf"{path.name} cannot be read .* truncated"):

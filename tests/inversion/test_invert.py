@@ -27,12 +27,25 @@ COMMON = ("scale=tiny", "hardware=cpu", "hardware.threads=1")
 def root(tmp_path_factory):
     """Tiny generators of every arm, trained once."""
     root = tmp_path_factory.mktemp("runs")
-    arms = [("stylegan2", "vanilla"), ("stylegan2", "ilo"), ("pggan", "vanilla"),
-            ("pggan", "mgan")]
+    arms = [
+        ("stylegan2", "vanilla"),
+        ("stylegan2", "ilo"),
+        ("pggan", "vanilla"),
+        ("pggan", "mgan"),
+    ]
     for model, rtil in arms:
         with initialize_config_dir(CONFIGS, version_base="1.3"):
-            cfg = compose("train", [*COMMON, f"model={model}", f"rtil={rtil}", f"root={root}",
-                                    "total_nimg=16", "data.num_train=64"])
+            cfg = compose(
+                "train",
+                [
+                    *COMMON,
+                    f"model={model}",
+                    f"rtil={rtil}",
+                    f"root={root}",
+                    "total_nimg=16",
+                    "data.num_train=64",
+                ],
+            )
         train.train(cfg)
     for path in (root / "train").iterdir():  # same name as without the short data set
         path.rename(path.with_name(path.name.split(",")[0]))
@@ -47,23 +60,41 @@ def run(root, *overrides, add=("yardstick.num_train=40",)):
 
 
 METHODS = [
-    ("stylegan2", "ilo", "ilo"), ("stylegan2", "vanilla", "ilo"), ("stylegan2", "ilo", "csgm"),
-    ("pggan", "mgan", "mgan"), ("pggan", "vanilla", "mgan"), ("pggan", "mgan", "ilo"),
+    ("stylegan2", "ilo", "ilo"),
+    ("stylegan2", "vanilla", "ilo"),
+    ("stylegan2", "ilo", "csgm"),
+    ("pggan", "mgan", "mgan"),
+    ("pggan", "vanilla", "mgan"),
+    ("pggan", "mgan", "ilo"),
     ("stylegan2", "vanilla", "lmmse"),
 ]
 PAPER = [("cs", "ratio=0.2"), ("inpainting", "ratio=0.3"), ("sr", "factor=4")]
 NOISY = [("deblur", "blur_std=1"), ("denoise", "noise_std=0.2")]
 
 
-@pytest.mark.parametrize(("model", "rtil", "inverter", "task"), [
-    *((*method, task) for task in PAPER for method in METHODS),
-    *((*method, task) for task in NOISY for method in METHODS[::3]),
-    *(("stylegan2", "vanilla", name, task) for task in (PAPER[0], NOISY[0])
-      for name in ("tv", "adjoint")),
-])
+@pytest.mark.parametrize(
+    ("model", "rtil", "inverter", "task"),
+    [
+        *((*method, task) for task in PAPER for method in METHODS),
+        *((*method, task) for task in NOISY for method in METHODS[::3]),
+        *(
+            ("stylegan2", "vanilla", name, task)
+            for task in (PAPER[0], NOISY[0])
+            for name in ("tv", "adjoint")
+        ),
+    ],
+)
 def test_every_method_and_task_writes_a_row_per_image(root, tmp_path, model, rtil, inverter, task):
-    run_dir = run(root, f"model={model}", f"rtil={rtil}", f"inverter={inverter}",
-                  f"task={task[0]}", task[1], f"run_dir={tmp_path / 'run'}", "num_images=2")
+    run_dir = run(
+        root,
+        f"model={model}",
+        f"rtil={rtil}",
+        f"inverter={inverter}",
+        f"task={task[0]}",
+        task[1],
+        f"run_dir={tmp_path / 'run'}",
+        "num_images=2",
+    )
     rows = results.read_rows(run_dir / "results.jsonl")
     assert [row["id"] for row in rows] == ["000000", "000001"]
     for row in rows:
@@ -78,15 +109,28 @@ def test_every_method_and_task_writes_a_row_per_image(root, tmp_path, model, rti
         assert f"000001{suffix}.png" in saved
 
 
-@pytest.mark.parametrize(("model", "rtil", "inverter"), [
-    ("stylegan2", "ilo", "ilo"), ("stylegan2", "ilo", "csgm"), ("pggan", "mgan", "mgan"),
-])
+@pytest.mark.parametrize(
+    ("model", "rtil", "inverter"),
+    [
+        ("stylegan2", "ilo", "ilo"),
+        ("stylegan2", "ilo", "csgm"),
+        ("pggan", "mgan", "mgan"),
+    ],
+)
 def test_phase_retrieval_is_inverted_without_a_linear_yardstick(
     root, tmp_path, caplog, model, rtil, inverter
 ):
-    run_dir = run(root, f"model={model}", f"rtil={rtil}", f"inverter={inverter}",
-                  "task=phase_retrieval", "ratio=1.5", f"run_dir={tmp_path / 'run'}",
-                  "num_images=2", "inversion_batch=1")
+    run_dir = run(
+        root,
+        f"model={model}",
+        f"rtil={rtil}",
+        f"inverter={inverter}",
+        "task=phase_retrieval",
+        "ratio=1.5",
+        f"run_dir={tmp_path / 'run'}",
+        "num_images=2",
+        "inversion_batch=1",
+    )
     for row in results.read_rows(run_dir / "results.jsonl"):
         assert row["lmmse_psnr_db"] is row["lmmse_ssim"] is None
         assert row["loss"] > 0 and math.isfinite(row["psnr_db"])
@@ -99,8 +143,10 @@ def test_phase_retrieval_is_inverted_without_a_linear_yardstick(
 def test_scores_are_those_of_the_saved_pictures(root, tmp_path):
     run_dir = run(root, f"run_dir={tmp_path / 'run'}", "num_images=1", "ratio=0.5")
     row = results.read_rows(run_dir / "results.jsonl")[0]
-    a, b = (np.asarray(Image.open(run_dir / "images" / f"000000{s}.png").convert("L")) / 255
-            for s in ("", "-original"))
+    a, b = (
+        np.asarray(Image.open(run_dir / "images" / f"000000{s}.png").convert("L")) / 255
+        for s in ("", "-original")
+    )
     assert -10 * np.log10(np.mean((a - b) ** 2)) == pytest.approx(row["psnr_db"], abs=0.05)
 
 
@@ -144,8 +190,10 @@ def test_stopped_and_resumed_gives_the_rows_of_an_uninterrupted_run(root, tmp_pa
 
 def test_the_batch_size_has_no_effect_on_results(root, tmp_path):
     one, many = (
-        results.read_rows(run(root, f"inversion_batch={n}", f"run_dir={tmp_path / str(n)}",
-                              "num_images=3") / "results.jsonl")
+        results.read_rows(
+            run(root, f"inversion_batch={n}", f"run_dir={tmp_path / str(n)}", "num_images=3")
+            / "results.jsonl"
+        )
         for n in (1, 3)
     )
     for x, y in zip(one, many):
@@ -192,8 +240,15 @@ def test_the_true_image_reaches_no_inverter(root, tmp_path, monkeypatch):
 
     for value in (0, 255):
         monkeypatch.setattr(invert, "load_data", lambda *a, v=value: Painted(batch(*a), v))
-        run(root, "task=inpainting", "ratio=0.3", f"run_dir={tmp_path / str(value)}",
-            "yardstick.use=false", "num_images=2", add=())
+        run(
+            root,
+            "task=inpainting",
+            "ratio=0.3",
+            f"run_dir={tmp_path / str(value)}",
+            "yardstick.use=false",
+            "num_images=2",
+            add=(),
+        )
     (y0, x0), (y1, x1) = seen
     assert torch.equal(y0, y1) and torch.equal(x0, x1)
 
@@ -211,8 +266,14 @@ def test_the_yardstick_learns_from_training_images_only(root, tmp_path, monkeypa
 
 def test_an_explicit_generator_brings_its_model_family_scale_and_data_along(root, tmp_path):
     path = root / "train" / "pggan-mgan-glyphs-tiny-seed0" / "generator.pt"
-    overrides = ["hardware=cpu", f"generator={path}", "inverter=mgan", "num_images=1",
-                 f"run_dir={tmp_path / 'run'}", "yardstick.use=false"]
+    overrides = [
+        "hardware=cpu",
+        f"generator={path}",
+        "inverter=mgan",
+        "num_images=1",
+        f"run_dir={tmp_path / 'run'}",
+        "yardstick.use=false",
+    ]
     with initialize_config_dir(CONFIGS, version_base="1.3"):
         cfg = compose("invert", overrides)
     run_dir = invert.invert(cfg, overrides)
@@ -229,8 +290,16 @@ def test_an_explicit_generator_brings_its_model_family_scale_and_data_along(root
 def test_an_explicit_generator_brings_the_tuned_settings_of_its_family(root, tmp_path):
     path = root / "train" / "stylegan2-vanilla-glyphs-tiny-seed0" / "generator.pt"
     for given, rates in (([], (0.1, 0.1)), (["inverter.lr_style=0.3"], (0.3, 0.1))):
-        overrides = ["hardware=cpu", f"generator={path}", "num_images=1", "task=sr", "factor=2",
-                     f"run_dir={tmp_path / str(len(given))}", "yardstick.use=false", *given]
+        overrides = [
+            "hardware=cpu",
+            f"generator={path}",
+            "num_images=1",
+            "task=sr",
+            "factor=2",
+            f"run_dir={tmp_path / str(len(given))}",
+            "yardstick.use=false",
+            *given,
+        ]
         with initialize_config_dir(CONFIGS, version_base="1.3"):
             cfg = compose("invert", overrides)
         saved = results.yaml.safe_load((invert.invert(cfg, overrides) / "config.yaml").read_text())
@@ -238,33 +307,38 @@ def test_an_explicit_generator_brings_the_tuned_settings_of_its_family(root, tmp
         assert saved["loss"]["lpips"] == saved["scale"]["lpips"]["ilo_vanilla"]
 
 
-@pytest.mark.parametrize(("overrides", "words"), [
-    (("ratio=0",), r"ratio=0 must be in \(0, 1\]"),
-    (("ratio=1.4",), r"\(0, 1\]"),
-    (("task=sr", "factor=3"), "factor=3"),
-    (("task=sr", "factor=64"), "factor=64"),
-    (("noise_std=-1",), "noise_std"),
-    (("task=denoise", "noise_std=0"), "noise_std=0 must be above 0"),
-    (("task=phase_retrieval", "ratio=9"), r"ratio=9 must be in \(0, 8\]"),
-    *((("task=phase_retrieval", f"inverter={name}"), f"{kind}: PhaseRetrieval is not linear")
-      for name, kind in (("lmmse", "LMMSE"), ("tv", "TV"), ("adjoint", "Adjoint"))),
-    (("inverter=tv", "inverter.weight=0"), "TV: weight=0"),
-    (("task=deblur", "blur_std=3"), "kernel_size=19 .* 16x16"),
-    (("task=deblur", "task.kernel_size=4"), "kernel_size=4 .* odd"),
-    (("task=deblur", "blur_std=wide"), "blur_std=wide must be a number"),
-    (("ratio=half",), "ratio=half must be a number"),
-    (("num_images=2.5",), "num_images=2.5 must be a whole number"),
-    (("num_images=0",), "num_images=0"),
-    (("num_images=1001",), "1001"),
-    (("split=train",), "held-out"),
-    (("loss.lpips=1.0",), "LPIPS compares images"),
-    (("inverter.steps=[1,1,1,1,1]",), "block 4"),
-    (("inverter=mgan",), "model=pggan"),
-    (("model=linear",), "rtil.theory"),
-    (("selection=truth",), "selection"),
-    (("target_range=byte",), "target_range"),
-    (("protocol=authors", "inverter=csgm"), "no inverter=csgm"),
-])
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (("ratio=0",), r"ratio=0 must be in \(0, 1\]"),
+        (("ratio=1.4",), r"\(0, 1\]"),
+        (("task=sr", "factor=3"), "factor=3"),
+        (("task=sr", "factor=64"), "factor=64"),
+        (("noise_std=-1",), "noise_std"),
+        (("task=denoise", "noise_std=0"), "noise_std=0 must be above 0"),
+        (("task=phase_retrieval", "ratio=9"), r"ratio=9 must be in \(0, 8\]"),
+        *(
+            (("task=phase_retrieval", f"inverter={name}"), f"{kind}: PhaseRetrieval is not linear")
+            for name, kind in (("lmmse", "LMMSE"), ("tv", "TV"), ("adjoint", "Adjoint"))
+        ),
+        (("inverter=tv", "inverter.weight=0"), "TV: weight=0"),
+        (("task=deblur", "blur_std=3"), "kernel_size=19 .* 16x16"),
+        (("task=deblur", "task.kernel_size=4"), "kernel_size=4 .* odd"),
+        (("task=deblur", "blur_std=wide"), "blur_std=wide must be a number"),
+        (("ratio=half",), "ratio=half must be a number"),
+        (("num_images=2.5",), "num_images=2.5 must be a whole number"),
+        (("num_images=0",), "num_images=0"),
+        (("num_images=1001",), "1001"),
+        (("split=train",), "held-out"),
+        (("loss.lpips=1.0",), "LPIPS compares images"),
+        (("inverter.steps=[1,1,1,1,1]",), "block 4"),
+        (("inverter=mgan",), "model=pggan"),
+        (("model=linear",), "rtil.theory"),
+        (("selection=truth",), "selection"),
+        (("target_range=byte",), "target_range"),
+        (("protocol=authors", "inverter=csgm"), "no inverter=csgm"),
+    ],
+)
 def test_bad_settings_are_refused_before_a_directory_is_made(root, tmp_path, overrides, words):
     with pytest.raises(ValueError, match=words):
         run(root, f"run_dir={tmp_path / 'run'}", *overrides)
@@ -302,15 +376,20 @@ def test_rows_of_another_generator_are_not_mixed_in(root, tmp_path):
     content["G_ema"]["const"] += 1
     checkpoint.save(content, other / "generator.pt")
     with pytest.raises(ValueError, match="generator_sha256"):
-        run(root, f"run_dir={tmp_path / 'run'}", "num_images=2",
-            f"generator={other / 'generator.pt'}")
+        run(
+            root,
+            f"run_dir={tmp_path / 'run'}",
+            "num_images=2",
+            f"generator={other / 'generator.pt'}",
+        )
 
 
 def test_missing_lpips_backbone_is_named_where_asked_for(root, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    for overrides in (("metrics.lpips=true", "metrics.lpips_net=vgg"),
-                      ("task=inpainting", "ratio=0.6", "loss.lpips=1.0",
-                       "loss.lpips_net=vgg")):
+    for overrides in (
+        ("metrics.lpips=true", "metrics.lpips_net=vgg"),
+        ("task=inpainting", "ratio=0.6", "loss.lpips=1.0", "loss.lpips_net=vgg"),
+    ):
         with pytest.raises(FileNotFoundError, match=r"vgg16-397923af\.pth"):
             run(root, *overrides)
 
@@ -324,8 +403,16 @@ def test_lpips_is_reported_and_used_where_its_backbone_is(root, tmp_path, monkey
     folder.mkdir(parents=True)
     torch.manual_seed(0)
     torch.save(torchvision.models.vgg16(weights=None).state_dict(), folder / "vgg16-397923af.pth")
-    run_dir = run(root, "task=inpainting", "ratio=0.6", "loss.lpips=1.0", "loss.lpips_net=vgg",
-                  "metrics.lpips_net=vgg", f"run_dir={tmp_path / 'run'}", "num_images=1")
+    run_dir = run(
+        root,
+        "task=inpainting",
+        "ratio=0.6",
+        "loss.lpips=1.0",
+        "loss.lpips_net=vgg",
+        "metrics.lpips_net=vgg",
+        f"run_dir={tmp_path / 'run'}",
+        "num_images=1",
+    )
     row = results.read_rows(run_dir / "results.jsonl")[0]
     assert row["lpips"] > 0 and row["lmmse_lpips"] > 0 and row["loss"] > 0
 
@@ -344,8 +431,12 @@ def test_what_an_oracle_selected_says_so_in_rows_pictures_summary_and_report(
 ):
     rows, pictures, printed = {}, {}, {}
     for name in ("best", "oracle"):
-        run_dir = run(root, "num_images=2", f"selection={name}",
-                      f"run_dir={tmp_path / 'invert' / 'arm' / name}")
+        run_dir = run(
+            root,
+            "num_images=2",
+            f"selection={name}",
+            f"run_dir={tmp_path / 'invert' / 'arm' / name}",
+        )
         rows[name], printed[name] = results.result_rows(run_dir), capsys.readouterr().out
         pictures[name] = {p.name for p in (run_dir / "images").iterdir()}
     for a, b in zip(rows["best"], rows["oracle"]):
@@ -376,8 +467,15 @@ def test_a_directory_of_one_protocol_is_refused_to_another(root, tmp_path):
 
 def test_an_explicit_generator_brings_the_protocols_settings_of_its_family(root, tmp_path):
     path = root / "train" / "pggan-mgan-glyphs-tiny-seed0" / "generator.pt"
-    overrides = ["hardware=cpu", f"generator={path}", "inverter=mgan", "num_images=1",
-                 "protocol=authors", f"run_dir={tmp_path / 'run'}", "yardstick.use=false"]
+    overrides = [
+        "hardware=cpu",
+        f"generator={path}",
+        "inverter=mgan",
+        "num_images=1",
+        "protocol=authors",
+        f"run_dir={tmp_path / 'run'}",
+        "yardstick.use=false",
+    ]
     with initialize_config_dir(CONFIGS, version_base="1.3"):
         cfg = compose("invert", overrides)
     saved = results.yaml.safe_load((invert.invert(cfg, overrides) / "config.yaml").read_text())

@@ -67,8 +67,14 @@ def run(generators, tmp_path):
     """Inverts with the grey generator, or that of `channels`; returns the place of the results."""
 
     def run(*overrides, channels=1):
-        overrides = ["hardware=cpu", "hardware.threads=1", "inversion_batch=1",
-                     f"generator={generators[channels]}", f"root={tmp_path}", *overrides]
+        overrides = [
+            "hardware=cpu",
+            "hardware.threads=1",
+            "inversion_batch=1",
+            f"generator={generators[channels]}",
+            f"root={tmp_path}",
+            *overrides,
+        ]
         return invert.invert(composed("invert", *overrides), overrides)
 
     return run
@@ -111,11 +117,18 @@ def record(place, name="photo"):
     return json.loads((place / f"{name}-reconstruction.json").read_text())
 
 
-@pytest.mark.parametrize("task", [
-    ("cs", "ratio=0.2"), ("phase_retrieval", "ratio=1.5"), ("inpainting", "ratio=0.3"),
-    ("inpainting", "mask"), ("sr", "factor=4"), ("denoise", "noise_std=0.2"),
-    ("deblur", "blur_std=1"),
-])
+@pytest.mark.parametrize(
+    "task",
+    [
+        ("cs", "ratio=0.2"),
+        ("phase_retrieval", "ratio=1.5"),
+        ("inpainting", "ratio=0.3"),
+        ("inpainting", "mask"),
+        ("sr", "factor=4"),
+        ("denoise", "noise_std=0.2"),
+        ("deblur", "blur_std=1"),
+    ],
+)
 def test_a_saved_measurement_inverts_as_its_test_image_bit_for_bit(run, seen, tmp_path, task):
     name, knob = task
     words = [f"task={name}", knob]
@@ -125,8 +138,9 @@ def test_a_saved_measurement_inverts_as_its_test_image_bit_for_bit(run, seen, tm
     if knob == "mask":
         words.pop(1)
         mask = [f"mask={write_mask(tmp_path / 'mask.png')}"]
-    place = run(*words, *mask, "seed=3", "num_images=2", "save_measurements=true",
-                "yardstick.use=false")
+    place = run(
+        *words, *mask, "seed=3", "num_images=2", "save_measurements=true", "yardstick.use=false"
+    )
     row = results.read_rows(place / "results.jsonl")[1]
     saved = (place / "measurements" / "000001.npz").rename(tmp_path / "renamed.npz")
     place = run(*words, "seed=3", f"input={saved}")
@@ -145,13 +159,22 @@ def test_a_saved_measurement_inverts_as_its_test_image_bit_for_bit(run, seen, tm
 
 def test_a_mask_from_a_file_that_equals_the_drawn_one_gives_the_same_rows(run, tmp_path):
     path = write_mask(tmp_path / "mask.png")
-    words = ["task=inpainting", "seed=5", "num_images=2", "yardstick.num_train=20",
-             "data.num_train=20"]
+    words = [
+        "task=inpainting",
+        "seed=5",
+        "num_images=2",
+        "yardstick.num_train=20",
+        "data.num_train=20",
+    ]
     rows, share = [], int(MASK.sum()) / 256
     for extra in (["ratio=0.4"], [f"mask={path}"], [f"mask={path}", f"ratio={share}"]):
         place = run(*words, *extra, f"run_dir={tmp_path / str(len(rows))}")
-        rows.append([{k: v for k, v in row.items() if k != "seconds"}
-                     for row in results.read_rows(place / "results.jsonl")])
+        rows.append(
+            [
+                {k: v for k, v in row.items() if k != "seconds"}
+                for row in results.read_rows(place / "results.jsonl")
+            ]
+        )
     assert rows[0] == rows[1] == rows[2] and rows[0][0]["lmmse_psnr_db"] is not None
     config = OmegaConf.load(tmp_path / "1" / "config.yaml")
     assert config.ratio == share
@@ -161,9 +184,7 @@ def test_a_mask_from_a_file_that_equals_the_drawn_one_gives_the_same_rows(run, t
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_observed_pixels_stay_exactly_and_missing_ones_are_the_generators(
-    run, tmp_path, channels
-):
+def test_observed_pixels_stay_exactly_and_missing_ones_are_the_generators(run, tmp_path, channels):
     photo = pixels(1, channels=channels)
     path, mask = write(tmp_path / "photo.png", photo), write_mask(tmp_path / "mask.png")
     words = ["task=inpainting", f"input={path}", f"mask={mask}"]
@@ -177,8 +198,11 @@ def test_observed_pixels_stay_exactly_and_missing_ones_are_the_generators(
     error = (drawn[MASK].astype(float) - photo[MASK]) / 255
     assert found["residual_rms"] == pytest.approx(np.sqrt((error**2).mean()), rel=0.05)
     assert found["num_measurements"] == int(MASK.sum()) * channels
-    for more, kept in ((["noise_std=0.1"], False), (["keep_observed=false"], False),
-                       (["noise_std=0.1", "keep_observed=true"], True)):
+    for more, kept in (
+        (["noise_std=0.1"], False),
+        (["keep_observed=false"], False),
+        (["noise_std=0.1", "keep_observed=true"], True),
+    ):
         folder = tmp_path / more[-1].replace("=", "-")
         place = run(*words, *more, f"output={folder}", channels=channels)
         whole = read(place / "photo-reconstruction.png")
@@ -233,9 +257,14 @@ def test_scaling_drops_what_is_mostly_damaged_and_keeps_the_rest():
     assert kept[outside].all()
 
 
-@pytest.mark.parametrize(("task", "side"), [
-    ("task=sr factor=4", 4), ("task=denoise noise_std=0.1", SIDE), ("task=deblur blur_std=1", SIDE)
-])
+@pytest.mark.parametrize(
+    ("task", "side"),
+    [
+        ("task=sr factor=4", 4),
+        ("task=denoise noise_std=0.1", SIDE),
+        ("task=deblur blur_std=1", SIDE),
+    ],
+)
 @pytest.mark.parametrize(("given", "drawn"), [(1, 3), (3, 1), (3, 3)])
 def test_a_picture_is_the_measurement_itself(
     run, seen, tmp_path, caplog, task, side, given, drawn
@@ -264,8 +293,12 @@ def test_a_folder_gives_what_its_files_give_alone_and_goes_on_where_it_stopped(
     place = run(*words)
     assert place == tmp_path / "photos-reconstruction" and len(seen) == 3
     for name in masks:
-        run("task=inpainting", f"input={tmp_path / 'photos' / name}.png",
-            f"mask={tmp_path / 'masks' / name}.bmp", f"output={tmp_path / 'alone'}")
+        run(
+            "task=inpainting",
+            f"input={tmp_path / 'photos' / name}.png",
+            f"mask={tmp_path / 'masks' / name}.bmp",
+            f"output={tmp_path / 'alone'}",
+        )
         for end in ("reconstruction", "generated"):
             files = [folder / f"{name}-{end}.png" for folder in (place, tmp_path / "alone")]
             assert files[0].read_bytes() == files[1].read_bytes()
@@ -292,8 +325,9 @@ def test_one_mask_serves_a_folder_that_holds_it_and_batches_change_nothing(run, 
         write(tmp_path / "photos" / f"{i}.png", pixels(i))
     mask = write_mask(tmp_path / "photos" / "mask.png")
     words = ["task=inpainting", f"input={tmp_path / 'photos'}", f"mask={mask}"]
-    one, many = (run(*words, f"inversion_batch={n}", f"output={tmp_path / str(n)}")
-                 for n in (1, 3))
+    one, many = (
+        run(*words, f"inversion_batch={n}", f"output={tmp_path / str(n)}") for n in (1, 3)
+    )
     assert len(seen) == 6 and len({tuple(y.flatten().tolist()) for y, _ in seen}) == 3
     for i in range(3):
         assert record(one, str(i))["loss"] == pytest.approx(record(many, str(i))["loss"], rel=1e-3)
@@ -344,51 +378,71 @@ def refused(run, files, text, words):
 CS, FILL, PHOTO = "task=cs ratio=0.2", "task=inpainting", "task=inpainting input=@photo.png"
 
 
-@pytest.mark.parametrize(("text", "words"), [
-    (f"{CS} input=@none.npz", r"input=.*none\.npz: nothing at"),
-    (f"{CS} input=", "input=: nothing at"),
-    (f"{CS} input=2024", r"input=2024: nothing at"),
-    (f"{FILL} input=@none.png mask=@mask.png", r"input=.*none\.png: nothing at"),
-    (f"{PHOTO} mask=@none.png", r"mask=.*none\.png: nothing at"),
-    (f"{FILL} mask=@none.png", r"mask=.*none\.png: nothing at"),
-    (f"{FILL} input=@cut.png mask=@mask.png", r"input: .*cut\.png cannot be read as a picture"),
-    (f"{PHOTO} mask=@cut.png", r"mask: .*cut\.png cannot be read as a picture"),
-    (f"{CS} input=@y.pt", r"y\.pt ends in none of .*numpy.savez"),
-    (f"{CS} input=@photo.png", "is a picture, and task=cs measures vectors"),
-    ("task=phase_retrieval input=@photo.png", "task=phase_retrieval measures vectors"),
-    (PHOTO, "needs to know which pixels are damaged: mask=FILE"),
-    (f"{PHOTO} mask=@small.png", r"photo\.png has 16x16 pixels and its mask .* 4x4"),
-    (f"{PHOTO} mask=@dark.png", r"observes no pixel: its brightest grey value is 1\b"),
-    (f"{FILL} mask=@dark.png", "observes no pixel"),
-    (f"{PHOTO} mask=@mask.png ratio=0.3", "ratio=0.3 asks for a mask that is drawn"),
-    (f"{FILL} mask=@mask.png ratio=0.3", "ratio=0.3 asks for a mask that is drawn"),
-    (f"{CS} input=@y.npz mask=@mask.png", "belongs to task=inpainting, not task=cs"),
-    (f"{CS} mask=@mask.png", "belongs to task=inpainting, not task=cs"),
-    (f"{PHOTO} mask=@masks", "is a folder and input=.* a file"),
-    (f"{FILL} input=@photos mask=@masks", r"no mask for 1 of 2 pictures: b\.png"),
-    (f"{FILL} input=@empty mask=@mask.png", "holds no file that ends in .png .*subfolders"),
-    (f"{FILL} input=@twins mask=@mask.png", r"a\.bmp and a\.png .* share one result"),
-    (f"{PHOTO} mask=@mask.png fit=pad", "fit=pad must be one of error, crop, resize"),
-    ("task=sr factor=4 input=@photo.png fit=crop", "fit=crop would scale what task=sr measured"),
-    ("task=sr factor=4 input=@small.png keep_observed=true", "keep_observed belongs to"),
-    (f"{PHOTO} mask=@mask.png keep_observed=maybe", "keep_observed=maybe must be true or false"),
-    (f"{PHOTO} mask=@mask.png output=@mask.png", "output=.* is a file"),
-    (f"{PHOTO} mask=@mask.png num_images=3", "num_images is for held-out images"),
-    (f"{PHOTO} mask=@mask.png selection=oracle", "picks iterates by the true image, .* has none"),
-    (f"{PHOTO} mask=@mask.png metrics.lpips=true", "metrics is for held-out images"),
-    (f"{CS} output=@out", "output=.* needs input=FILE"),
-    (f"{FILL} mask=@mask.png keep_observed=true", "keep_observed=True .* needs input=FILE"),
-    (f"{CS} input=@nan.npz", r"nan\.npz: 1 of the 51 numbers of y are not finite"),
-    (f"{CS} input=@x.npz", r"x\.npz holds x; a measurement is an array named y"),
-    (f"{CS} input=@complex.npz", r"of complex64; it must hold real numbers"),
-    (f"{CS} input=@code.npz", r"code\.npz cannot be read as a saved measurement .*allow_pickle"),
-    (f"{CS} input=@text.npz", r"text\.npz cannot be read as a saved measurement \(JSONDecode"),
-    (f"{CS} input=@cut.npz", r"cut\.npz cannot be read as a saved measurement"),
-    (f"{CS} input=@seed4.npz", r"(?s)seed: 4 there, 0 here\nAdd seed=4"),
-    ("task=cs seed=4 input=@seed4.npz", r"(?s)ratio: 0.2 there, 0.1 here\nAdd ratio=0.2"),
-    ("task=phase_retrieval ratio=0.2 seed=4 input=@seed4.npz",
-     r"task.name: 'cs' there, 'phase_retrieval' here"),
-])
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (f"{CS} input=@none.npz", r"input=.*none\.npz: nothing at"),
+        (f"{CS} input=", "input=: nothing at"),
+        (f"{CS} input=2024", r"input=2024: nothing at"),
+        (f"{FILL} input=@none.png mask=@mask.png", r"input=.*none\.png: nothing at"),
+        (f"{PHOTO} mask=@none.png", r"mask=.*none\.png: nothing at"),
+        (f"{FILL} mask=@none.png", r"mask=.*none\.png: nothing at"),
+        (
+            f"{FILL} input=@cut.png mask=@mask.png",
+            r"input: .*cut\.png cannot be read as a picture",
+        ),
+        (f"{PHOTO} mask=@cut.png", r"mask: .*cut\.png cannot be read as a picture"),
+        (f"{CS} input=@y.pt", r"y\.pt ends in none of .*numpy.savez"),
+        (f"{CS} input=@photo.png", "is a picture, and task=cs measures vectors"),
+        ("task=phase_retrieval input=@photo.png", "task=phase_retrieval measures vectors"),
+        (PHOTO, "needs to know which pixels are damaged: mask=FILE"),
+        (f"{PHOTO} mask=@small.png", r"photo\.png has 16x16 pixels and its mask .* 4x4"),
+        (f"{PHOTO} mask=@dark.png", r"observes no pixel: its brightest grey value is 1\b"),
+        (f"{FILL} mask=@dark.png", "observes no pixel"),
+        (f"{PHOTO} mask=@mask.png ratio=0.3", "ratio=0.3 asks for a mask that is drawn"),
+        (f"{FILL} mask=@mask.png ratio=0.3", "ratio=0.3 asks for a mask that is drawn"),
+        (f"{CS} input=@y.npz mask=@mask.png", "belongs to task=inpainting, not task=cs"),
+        (f"{CS} mask=@mask.png", "belongs to task=inpainting, not task=cs"),
+        (f"{PHOTO} mask=@masks", "is a folder and input=.* a file"),
+        (f"{FILL} input=@photos mask=@masks", r"no mask for 1 of 2 pictures: b\.png"),
+        (f"{FILL} input=@empty mask=@mask.png", "holds no file that ends in .png .*subfolders"),
+        (f"{FILL} input=@twins mask=@mask.png", r"a\.bmp and a\.png .* share one result"),
+        (f"{PHOTO} mask=@mask.png fit=pad", "fit=pad must be one of error, crop, resize"),
+        (
+            "task=sr factor=4 input=@photo.png fit=crop",
+            "fit=crop would scale what task=sr measured",
+        ),
+        ("task=sr factor=4 input=@small.png keep_observed=true", "keep_observed belongs to"),
+        (
+            f"{PHOTO} mask=@mask.png keep_observed=maybe",
+            "keep_observed=maybe must be true or false",
+        ),
+        (f"{PHOTO} mask=@mask.png output=@mask.png", "output=.* is a file"),
+        (f"{PHOTO} mask=@mask.png num_images=3", "num_images is for held-out images"),
+        (
+            f"{PHOTO} mask=@mask.png selection=oracle",
+            "picks iterates by the true image, .* has none",
+        ),
+        (f"{PHOTO} mask=@mask.png metrics.lpips=true", "metrics is for held-out images"),
+        (f"{CS} output=@out", "output=.* needs input=FILE"),
+        (f"{FILL} mask=@mask.png keep_observed=true", "keep_observed=True .* needs input=FILE"),
+        (f"{CS} input=@nan.npz", r"nan\.npz: 1 of the 51 numbers of y are not finite"),
+        (f"{CS} input=@x.npz", r"x\.npz holds x; a measurement is an array named y"),
+        (f"{CS} input=@complex.npz", r"of complex64; it must hold real numbers"),
+        (
+            f"{CS} input=@code.npz",
+            r"code\.npz cannot be read as a saved measurement .*allow_pickle",
+        ),
+        (f"{CS} input=@text.npz", r"text\.npz cannot be read as a saved measurement \(JSONDecode"),
+        (f"{CS} input=@cut.npz", r"cut\.npz cannot be read as a saved measurement"),
+        (f"{CS} input=@seed4.npz", r"(?s)seed: 4 there, 0 here\nAdd seed=4"),
+        ("task=cs seed=4 input=@seed4.npz", r"(?s)ratio: 0.2 there, 0.1 here\nAdd ratio=0.2"),
+        (
+            "task=phase_retrieval ratio=0.2 seed=4 input=@seed4.npz",
+            r"task.name: 'cs' there, 'phase_retrieval' here",
+        ),
+    ],
+)
 def test_what_is_wrong_with_files_and_keys_is_said_before_a_generator_is_loaded(
     run, files, monkeypatch, text, words
 ):
@@ -396,18 +450,34 @@ def test_what_is_wrong_with_files_and_keys_is_said_before_a_generator_is_loaded(
     refused(run, files, text, words)
 
 
-@pytest.mark.parametrize(("text", "words"), [
-    ("task=sr factor=4 input=@photo.png",
-     r"photo\.png has 16x16 pixels; task=sr factor=4 of \(1, 16, 16\) images measures 4x4"),
-    (f"{FILL} input=@small.png mask=@small.png",
-     r"has 4x4 pixels; task=inpainting of .* measures 16x16\. Scale it .*fit=crop"),
-    ("task=denoise noise_std=0.1 input=@small.png", r"has 4x4 pixels; task=denoise .* 16x16\.$"),
-    (f"{CS} input=@short.npz", r"holds y of shape \(50,\); task=cs ratio=0.2 .* \(51,\)"),
-    (f"{CS} seed=4 input=@wide.npz", r"measures images \(3, 16, 16\) and the generator draws"),
-    (f"{FILL} mask=@small.png", r"small\.png has 4x4 pixels and the generator draws 16x16"),
-    (f"{FILL} input=@image.npz ratio=0.3", r"numbers of y are not 0 where the mask of ratio=0.3 "),
-    (f"{FILL} input=@image.npz mask=@small.png", r"has a mask of 4x4 pixels and the generator"),
-])
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (
+            "task=sr factor=4 input=@photo.png",
+            r"photo\.png has 16x16 pixels; task=sr factor=4 of \(1, 16, 16\) images measures 4x4",
+        ),
+        (
+            f"{FILL} input=@small.png mask=@small.png",
+            r"has 4x4 pixels; task=inpainting of .* measures 16x16\. Scale it .*fit=crop",
+        ),
+        (
+            "task=denoise noise_std=0.1 input=@small.png",
+            r"has 4x4 pixels; task=denoise .* 16x16\.$",
+        ),
+        (f"{CS} input=@short.npz", r"holds y of shape \(50,\); task=cs ratio=0.2 .* \(51,\)"),
+        (f"{CS} seed=4 input=@wide.npz", r"measures images \(3, 16, 16\) and the generator draws"),
+        (f"{FILL} mask=@small.png", r"small\.png has 4x4 pixels and the generator draws 16x16"),
+        (
+            f"{FILL} input=@image.npz ratio=0.3",
+            r"numbers of y are not 0 where the mask of ratio=0.3 ",
+        ),
+        (
+            f"{FILL} input=@image.npz mask=@small.png",
+            r"has a mask of 4x4 pixels and the generator",
+        ),
+    ],
+)
 def test_what_does_not_fit_the_generator_is_said_before_anything_is_inverted(
     run, files, seen, text, words
 ):

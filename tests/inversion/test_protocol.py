@@ -24,7 +24,8 @@ from rtil.runs import results
 PAGE = (Path(__file__).parents[2] / "docs" / "differences.md").read_text(encoding="utf-8")
 BY_PROTOCOL, BY_HAND = PAGE.split("\n## ")[1:3]
 ARMS = [("stylegan2", "ilo", rtil) for rtil in ("vanilla", "ilo", "ilo_mixture")] + [
-    ("pggan", "mgan", rtil) for rtil in ("vanilla", "mgan", "mgan_mixture")]
+    ("pggan", "mgan", rtil) for rtil in ("vanilla", "mgan", "mgan_mixture")
+]
 CHOICES = [*((arm, "cs") for arm in ARMS[1:]), (ARMS[0], "inpainting"), (ARMS[4], "sr")]
 
 
@@ -53,14 +54,19 @@ def keys_of(section):
 def changed(before, after):
     """Keys in which two configurations differ, but for the node that names the protocol."""
     a, b = results.flatten(before), results.flatten(after)
-    return {key: b.get(key) for key in a.keys() | b.keys() if a.get(key) != b.get(key)
-            and not key.startswith(("protocol.", "rtil.family.group", "model.discriminator"))}
+    return {
+        key: b.get(key)
+        for key in a.keys() | b.keys()
+        if a.get(key) != b.get(key)
+        and not key.startswith(("protocol.", "rtil.family.group", "model.discriminator"))
+    }
 
 
 def test_the_default_protocol_is_the_papers_bit_for_bit():
     for arm, task in (CHOICES[0], CHOICES[-1]):
         assert composed("invert", *words(arm, task)) == composed(
-            "invert", *words(arm, task, "protocol=paper"))
+            "invert", *words(arm, task, "protocol=paper")
+        )
     assert composed("train", "model=pggan") == composed("train", "model=pggan", "protocol=paper")
     folder = Path(CONFIGS) / "protocol"
     assert set(OmegaConf.load(folder / "paper.yaml")) == {"protocol"}
@@ -71,11 +77,16 @@ def test_the_authors_protocol_sets_exactly_the_keys_that_the_page_lists():
     listed = {key: yaml.safe_load(text) for key, text in keys_of(BY_PROTOCOL).items()}
     found = {}
     for arm, task in CHOICES:
-        found |= changed(*(composed("invert", *words(arm, task, f"protocol={name}"))
-                           for name in ("paper", "authors")))
+        found |= changed(
+            *(
+                composed("invert", *words(arm, task, f"protocol={name}"))
+                for name in ("paper", "authors")
+            )
+        )
     assert found == listed
-    training = changed(composed("train", "model=pggan"),
-                       composed("train", "model=pggan", "protocol=authors"))
+    training = changed(
+        composed("train", "model=pggan"), composed("train", "model=pggan", "protocol=authors")
+    )
     assert training == {"model.stddev_group": None}
     assert not changed(composed("train"), composed("train", "protocol=authors"))
 
@@ -105,13 +116,18 @@ def test_only_the_authors_protocol_selects_by_an_oracle():
 def test_a_protocol_is_part_of_what_identifies_a_run():
     given = words(ARMS[4], "cs")
     paper, authors = (composed("invert", *given, f"protocol={n}") for n in ("paper", "authors"))
-    names = {name: results.run_label("invert", cfg, [*given, f"protocol={name}"])
-             for name, cfg in (("paper", paper), ("authors", authors))}
+    names = {
+        name: results.run_label("invert", cfg, [*given, f"protocol={name}"])
+        for name, cfg in (("paper", paper), ("authors", authors))
+    }
     assert names["paper"] == results.run_label("invert", paper, given)
     assert names["authors"] == f"{names['paper']},protocol=authors"
     differs = results.differing_keys(paper, authors, results.FREE_INVERT)
     assert {line.partition(":")[0] for line in differs} >= {
-        "selection", "task.scale", "inverter.lr_code"}
+        "selection",
+        "task.scale",
+        "inverter.lr_code",
+    }
 
 
 def test_a_training_run_is_named_after_the_keys_that_its_protocol_sets():
@@ -119,8 +135,10 @@ def test_a_training_run_is_named_after_the_keys_that_its_protocol_sets():
     ways = (typed, ["model=pggan", "protocol=authors"], [*typed, "protocol=authors"])
     labels = [results.run_label("train", composed("train", *given), given) for given in ways]
     assert len(set(labels)) == 1 and labels[0].endswith(",model.stddev_group=null")
-    same = [results.run_label("train", composed("train", *given), given)
-            for given in ([], ["protocol=authors"])]
+    same = [
+        results.run_label("train", composed("train", *given), given)
+        for given in ([], ["protocol=authors"])
+    ]
     assert same[0] == same[1]
     for kind in ("train", "invert"):  # what an earlier version wrote has no protocol
         old = {k: v for k, v in composed("invert").items() if k != "protocol"}
@@ -129,12 +147,17 @@ def test_a_training_run_is_named_after_the_keys_that_its_protocol_sets():
     assert line == "python -m rtil.train protocol=authors"
 
 
-@pytest.mark.parametrize(("settings", "named"), [
-    (("oracel", "signed", "ilo", {"name": "paper"}), "selection=oracel .* best, last, oracle"),
-    (("best", "bytes", "ilo", {"name": "paper"}), "target_range=bytes .* signed, unit"),
-    (("best", "signed", "csgm", {"name": "authors", "inverters": ["ilo", "mgan"]}),
-     "protocol=authors has no inverter=csgm, only ilo and mgan"),
-])
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        (("oracel", "signed", "ilo", {"name": "paper"}), "selection=oracel .* best, last, oracle"),
+        (("best", "bytes", "ilo", {"name": "paper"}), "target_range=bytes .* signed, unit"),
+        (
+            ("best", "signed", "csgm", {"name": "authors", "inverters": ["ilo", "mgan"]}),
+            "protocol=authors has no inverter=csgm, only ilo and mgan",
+        ),
+    ],
+)
 def test_choices_that_a_protocol_cannot_make_are_refused(settings, named):
     with pytest.raises(ValueError, match=named):
         check_choices(*settings)
@@ -159,10 +182,12 @@ def test_the_geodesic_term_acts_in_the_leading_stages_alone(monkeypatch, stages)
     G = stylegan2()
     A, y, loss, _ = problem(1)
     kept, minimise = [], ilo.minimise
-    monkeypatch.setattr(ilo, "minimise", lambda render, *args, **more: (
-        kept.append(render()[1]) or minimise(render, *args, **more)))
-    ILO(steps=[1, 1, 1], geodesic_stages=stages, fit_samples=200).invert(
-        G, A, y, loss, rngs("a"))
+    monkeypatch.setattr(
+        ilo,
+        "minimise",
+        lambda render, *args, **more: kept.append(render()[1]) or minimise(render, *args, **more),
+    )
+    ILO(steps=[1, 1, 1], geodesic_stages=stages, fit_samples=200).invert(G, A, y, loss, rngs("a"))
     assert [penalty is not None for penalty in kept] == [k < stages for k in range(3)]
     assert all(float(penalty) > 0 for penalty in kept[:stages])
 
@@ -175,8 +200,11 @@ def test_the_best_of_a_stage_forgets_the_stages_before_and_changes_no_iterate():
     runs, shown = [], []
     for per_stage in (False, True):
         seen = []
-        runs.append(ILO(**settings, best_per_stage=per_stage).invert(
-            G, A, y, loss, rngs("ab"), watch=lambda x, seen=seen: seen.append(x)))
+        runs.append(
+            ILO(**settings, best_per_stage=per_stage).invert(
+                G, A, y, loss, rngs("ab"), watch=lambda x, seen=seen: seen.append(x)
+            )
+        )
         shown.append(torch.stack(seen))
     whole, last = runs
     assert torch.equal(whole.history, last.history) and torch.equal(whole.last, last.last)
@@ -226,7 +254,8 @@ def test_an_oracle_keeps_each_images_closest_iterate_and_selection_takes_it():
         oracle(image)
 
     found = ILO(steps=[15, 5], keep_rgb=False, fit_samples=200).invert(
-        G, A, y, loss, rngs("abc"), watch)
+        G, A, y, loss, rngs("abc"), watch
+    )
     scores = torch.stack([psnr(to_unit(image), to_unit(x)) for image in seen])
     best = scores.argmax(0)
     chosen = select("oracle", found, oracle, A, y, loss)

@@ -29,8 +29,10 @@ from rtil.process.instantiate import instantiate
 from rtil.runs import results
 
 LINEAR = {
-    "circulant": PartialCirculant(SHAPE, 0.4), "inpainting": RandomInpainting((3, 16, 16), 0.4),
-    "downsample": Downsample((3, 16, 16), 4), "blur": Blur(SHAPE, 0.6),
+    "circulant": PartialCirculant(SHAPE, 0.4),
+    "inpainting": RandomInpainting((3, 16, 16), 0.4),
+    "downsample": Downsample((3, 16, 16), 4),
+    "blur": Blur(SHAPE, 0.6),
     "identity": Identity(SHAPE),
 }
 JUMPS = ILO(steps=[15, 5], keep_rgb=False, fit_samples=200)  # the second stage starts worse
@@ -87,8 +89,10 @@ def test_discrepancy_takes_the_first_iterate_under_the_noise_or_the_lowest_loss(
     recover(Recovery(), JUMPS, G, A, y, loss, watch=seen.append)
     rms = torch.stack([(A(image) - y).square().mean(1).sqrt() / 2 for image in seen])
     level = float(rms.amin(0).sort().values[1]) * 1.0001  # two images reach it, one does not
-    for recovery in (Recovery("discrepancy", level=level),
-                     Recovery("discrepancy", tau=2.0, noise_std=level / 2)):
+    for recovery in (
+        Recovery("discrepancy", level=level),
+        Recovery("discrepancy", tau=2.0, noise_std=level / 2),
+    ):
         found = recover(recovery, JUMPS, G, A, y, loss)
         reached = (rms <= level).any(0)
         assert sorted(reached.tolist()) == [False, True, True]
@@ -107,10 +111,14 @@ def test_stages_that_are_not_shown_are_counted():
     assert found.facts["chosen_stage"] == [1] and found.facts["chosen_step"][0] >= 16
 
 
-@pytest.mark.parametrize("settings", [
-    {"selection": "heldout", "restarts": 2}, {"selection": "discrepancy", "level": 0.3},
-    {"selection": "heldout", "restarts": 2, "average": True, "back_projection": True},
-])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"selection": "heldout", "restarts": 2},
+        {"selection": "discrepancy", "level": 0.3},
+        {"selection": "heldout", "restarts": 2, "average": True, "back_projection": True},
+    ],
+)
 def test_a_batch_recovers_what_one_image_at_a_time_does(settings):
     G, (A, _, loss, x) = stylegan2(), problem()
     y, recovery = noisy(A, x), Recovery(**settings)
@@ -155,19 +163,28 @@ def test_by_default_the_inverters_own_result_is_reported_bit_for_bit():
 def test_several_starts_are_averaged_or_the_one_that_fits_best_is_taken():
     G, (A, _, loss, x) = pggan(), problem()
     y, csgm = noisy(A, x), CSGM(15, restarts=1)
-    single = [recover(Recovery("heldout"), csgm, G, A, y, loss, names)
-              for names in (["a", "b", "c"], ["a1", "b1", "c1"], ["a2", "b2", "c2"])]
+    single = [
+        recover(Recovery("heldout"), csgm, G, A, y, loss, names)
+        for names in (["a", "b", "c"], ["a1", "b1", "c1"], ["a2", "b2", "c2"])
+    ]
     images = torch.stack([run.image for run in single])
     mean = recover(Recovery("heldout", restarts=3, average=True), csgm, G, A, y, loss)
     torch.testing.assert_close(mean.image, images.mean(0))
     assert torch.equal(mean.singles, images)
     torch.testing.assert_close(mean.loss, loss(A(images.mean(0)), y))
     assert mean.facts["chosen_step"][1] == [run.facts["chosen_step"][1] for run in single]
-    for rule, value in (("heldout", lambda run, b: run.facts["withheld_rms"][b]),
-                        ("last", lambda run, b: float(run.last_loss[b]))):
-        runs = single if rule == "heldout" else [
-            recover(Recovery(rule), csgm, G, A, y, loss, [f"{n}{r or ''}" for n in "abc"])
-            for r in range(3)]
+    for rule, value in (
+        ("heldout", lambda run, b: run.facts["withheld_rms"][b]),
+        ("last", lambda run, b: float(run.last_loss[b])),
+    ):
+        runs = (
+            single
+            if rule == "heldout"
+            else [
+                recover(Recovery(rule), csgm, G, A, y, loss, [f"{n}{r or ''}" for n in "abc"])
+                for r in range(3)
+            ]
+        )
         found = recover(Recovery(rule, restarts=3), csgm, G, A, y, loss)
         for b in range(3):
             start = min(range(3), key=lambda r, b=b, runs=runs, value=value: value(runs[r], b))
@@ -201,8 +218,9 @@ def test_back_projection_explains_the_measurements_up_to_the_noise(monkeypatch, 
     found["run"] = recovered(x, A, y, loss)  # already within the noise: nothing changes
     if noise_std:
         settled = (A(x) - y).flatten(1).norm(dim=1) <= noise
-        assert torch.equal(recovery(None, None, A, y, loss, None, [None]).image[settled],
-                           x[settled])
+        assert torch.equal(
+            recovery(None, None, A, y, loss, None, [None]).image[settled], x[settled]
+        )
 
 
 def recovered(image, A, y, loss):
@@ -219,8 +237,9 @@ def generator(tmp_path_factory):
     torch.manual_seed(0)
     G = instantiate(config["model"]["generator"])
     path = tmp_path_factory.mktemp("generator") / "generator.pt"
-    checkpoint.save({"format": checkpoint.EXPORT, "config": config, "nimg": 0,
-                     "G_ema": G.state_dict()}, path)
+    checkpoint.save(
+        {"format": checkpoint.EXPORT, "config": config, "nimg": 0, "G_ema": G.state_dict()}, path
+    )
     return path
 
 
@@ -229,9 +248,16 @@ def run(generator, tmp_path):
     """Inverts two images, or an input; returns the directory of the results."""
 
     def run(*words):
-        words = ["hardware=cpu", "hardware.threads=1", "inversion_batch=1",
-                 f"generator={generator}", f"root={tmp_path}", "ratio=0.3", "noise_std=0.1",
-                 *words]
+        words = [
+            "hardware=cpu",
+            "hardware.threads=1",
+            "inversion_batch=1",
+            f"generator={generator}",
+            f"root={tmp_path}",
+            "ratio=0.3",
+            "noise_std=0.1",
+            *words,
+        ]
         if not any(word.startswith("input=") for word in words):
             words += ["num_images=2", "yardstick.use=false"]
         return invert.invert(composed("invert", *words), words)
@@ -240,13 +266,16 @@ def run(generator, tmp_path):
 
 
 def rows(place):
-    return [{k: v for k, v in row.items() if k != "seconds"}
-            for row in results.read_rows(place / "results.jsonl")]
+    return [
+        {k: v for k, v in row.items() if k != "seconds"}
+        for row in results.read_rows(place / "results.jsonl")
+    ]
 
 
 def test_one_run_says_what_other_rules_would_have_reported(run):
-    best, last, found = (rows(run(f"selection={rule}")) for rule in
-                         ("best", "last", "discrepancy"))
+    best, last, found = (
+        rows(run(f"selection={rule}")) for rule in ("best", "last", "discrepancy")
+    )
     withheld = rows(run("selection=heldout", "heldout.share=0.2"))
     for b in range(2):
         assert found[b]["best_psnr_db"] == best[b]["psnr_db"]
@@ -257,13 +286,17 @@ def test_one_run_says_what_other_rules_would_have_reported(run):
         assert row["selection"] == "heldout" and row["withheld_rms"] > 0
         assert (row["chosen_step"] >= 4) == (row["chosen_stage"] > 0)
         assert row["oracle_psnr_db"] + 1e-4 >= max(
-            row[f"{key}psnr_db"] for key in ("", "best_", "last_"))
+            row[f"{key}psnr_db"] for key in ("", "best_", "last_")
+        )
         assert row["last_psnr_db"] != best[b]["last_psnr_db"]  # of fewer measurements
 
 
 def test_an_average_of_one_is_the_run_itself_and_of_more_is_scored_beside_its_parts(run):
-    plain, one, more = rows(run()), rows(run("average=true")), rows(
-        run("average=true", "restarts=2", "back_projection=true"))
+    plain, one, more = (
+        rows(run()),
+        rows(run("average=true")),
+        rows(run("average=true", "restarts=2", "back_projection=true")),
+    )
     for a, b, c in zip(plain, one, more):
         assert {key: b[key] for key in a} == a
         assert b["single_psnr_db"] == a["psnr_db"]
@@ -280,19 +313,36 @@ def test_measurements_of_the_users_own_are_recovered_as_test_images(run, tmp_pat
     saved = (place / "measurements" / "000001.npz").rename(tmp_path / "mine.npz")
     run(*words, f"input={saved}")
     record = json.loads((tmp_path / "mine-reconstruction.json").read_text())
-    for key in ("loss", "last_loss", "withheld_rms", "chosen_step", "chosen_stage",
-                "chosen_start"):
+    for key in (
+        "loss",
+        "last_loss",
+        "withheld_rms",
+        "chosen_step",
+        "chosen_stage",
+        "chosen_start",
+    ):
         assert record[key] == row[key]
     with pytest.raises(ValueError, match=r"heldout\.share: 0\.1 there, 0.3 here"):
         run(*words, f"input={saved}", "heldout.share=0.3")
 
 
-@pytest.mark.parametrize("word", [
-    "heldout.share=0.2", "discrepancy.tau=2", "restarts=2", "average=true",
-    "back_projection=true", "inverter.map=0.1", "selection=heldout"])
+@pytest.mark.parametrize(
+    "word",
+    [
+        "heldout.share=0.2",
+        "discrepancy.tau=2",
+        "restarts=2",
+        "average=true",
+        "back_projection=true",
+        "inverter.map=0.1",
+        "selection=heldout",
+    ],
+)
 def test_every_choice_names_and_identifies_a_run(word):
-    with_it, without = (OmegaConf.to_container(composed("invert", "model.phase_nimg=0", *more))
-                        for more in ([word], []))
+    with_it, without = (
+        OmegaConf.to_container(composed("invert", "model.phase_nimg=0", *more))
+        for more in ([word], [])
+    )
     assert results.run_label("invert", with_it, [word]).endswith(f",{word}")
     assert results.run_label("train", with_it, [word]) == results.run_label("train", without, [])
     assert results.differing_keys(without, with_it, results.FREE_INVERT)
@@ -300,8 +350,9 @@ def test_every_choice_names_and_identifies_a_run(word):
 
 def test_the_prior_of_a_generator_is_that_of_its_training(run, monkeypatch):
     built, right = [], ILO.invert
-    monkeypatch.setattr(ILO, "invert", lambda self, *args, **more: (
-        built.append(self) or right(self, *args, **more)))
+    monkeypatch.setattr(
+        ILO, "invert", lambda self, *args, **more: built.append(self) or right(self, *args, **more)
+    )
     run("inverter.map=posterior")
     run("inverter.map=0.5", "inverter.map_sigma=0.3")
     assert (built[0].map_sigma, built[0].map_relative, built[0].noise_std) == (1.0, False, 0.1)
@@ -314,17 +365,22 @@ def test_the_prior_of_a_generator_is_that_of_its_training(run, monkeypatch):
         invert.trained_sigma(ilo | {"steps": [1, 1, 1, 1]}, sigma)
 
 
-@pytest.mark.parametrize(("words", "named"), [
-    (("selection=discrepancy", "noise_std=0"), "stops at the noise"),
-    (("heldout.share=1.0",), "heldout.share=1.0"), (("heldout.share=few",), "must be a number"),
-    (("discrepancy.tau=0",), "discrepancy.tau=0"), (("restarts=0",), "restarts=0"),
-    (("average=yes please",), "average=yes please"),
-    (("restarts=2", "selection=oracle"), "true image twice"),
-    (("selection=heldout", "inverter=tv"), "one estimate"),
-    (("restarts=2", "inverter=lmmse"), "one estimate"),
-    (("inverter.map=posterior", "noise_std=0"), "known size"),
-    (("inverter.map=1", "rtil=vanilla"), "rtil.name"),
-])
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (("selection=discrepancy", "noise_std=0"), "stops at the noise"),
+        (("heldout.share=1.0",), "heldout.share=1.0"),
+        (("heldout.share=few",), "must be a number"),
+        (("discrepancy.tau=0",), "discrepancy.tau=0"),
+        (("restarts=0",), "restarts=0"),
+        (("average=yes please",), "average=yes please"),
+        (("restarts=2", "selection=oracle"), "true image twice"),
+        (("selection=heldout", "inverter=tv"), "one estimate"),
+        (("restarts=2", "inverter=lmmse"), "one estimate"),
+        (("inverter.map=posterior", "noise_std=0"), "known size"),
+        (("inverter.map=1", "rtil=vanilla"), "rtil.name"),
+    ],
+)
 def test_impossible_choices_are_refused_before_a_directory_is_made(run, tmp_path, words, named):
     with pytest.raises(ValueError, match=named):
         run(*words, f"run_dir={tmp_path / 'run'}")

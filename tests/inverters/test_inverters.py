@@ -46,7 +46,8 @@ METHODS = {
     "ilo": (stylegan2, ILO(steps=[10, 6, 6], fit_samples=200)),
     "ilo relative": (stylegan2, ILO(steps=6, depth=3, feature_relative=True, fit_samples=200)),
     "ilo l1, rgb dropped": (
-        stylegan2, ILO(steps=[6, 6], l1_radius=[0.05], keep_rgb=False, fit_samples=200)
+        stylegan2,
+        ILO(steps=[6, 6], l1_radius=[0.05], keep_rgb=False, fit_samples=200),
     ),
     "ilo pggan": (pggan, ILO(steps=[10, 6], lr_feature=[0.1, 0.05])),
     "mgan": (pggan, MGANPrior(steps=12, num_codes=3, block=2)),
@@ -107,9 +108,7 @@ def test_watching_sees_every_iterate_and_changes_nothing(method):
     seen = []
     watched = inverter.invert(G, A, y, loss, rngs("ab"), watch=lambda x: seen.append(x.clone()))
     assert len(seen) == len(watched.history)
-    torch.testing.assert_close(
-        torch.stack([loss(A(x), y) for x in seen]).cpu(), watched.history
-    )
+    torch.testing.assert_close(torch.stack([loss(A(x), y) for x in seen]).cpu(), watched.history)
     assert torch.equal(watched.image, inverter.invert(G, A, y, loss, rngs("ab")).image)
 
 
@@ -175,8 +174,9 @@ def test_ilo_keeps_styles_and_noise_on_their_spheres():
     A, y, loss, _ = problem(2)
     start = rngs("ab")
     v = torch.stack([torch.randn(G.w_shape, generator=r) for r in start]).double()
-    noise = [torch.stack([torch.randn(s, generator=r) for r in start]).double()
-             for s in G.noise_shapes]
+    noise = [
+        torch.stack([torch.randn(s, generator=r) for r in start]).double() for s in G.noise_shapes
+    ]
     found = ILO(steps=[20, 10], fit_samples=200).invert(G, A, y, loss, rngs("ab"))
     for a, b in zip(found.latents.noise, noise):
         torch.testing.assert_close(norm(a, 3), norm(b, 3))
@@ -205,9 +205,7 @@ def test_relative_feature_steps_do_not_depend_on_the_features_scale():
         G = pggan()
         image, step = G.image, G.step
         G.image = lambda s, w, c=c, image=image: image(_unscaled(s, c), w)
-        G.step = lambda k, s, w, n=None, c=c, step=step: _scaled(
-            step(k, _unscaled(s, c), w, n), c
-        )
+        G.step = lambda k, s, w, n=None, c=c, step=step: _scaled(step(k, _unscaled(s, c), w, n), c)
         found = ILO(steps=[4, 6], feature_relative=True).invert(G, A, y, loss, rngs("ab"))
         images.append(found.image)
     torch.testing.assert_close(*images, rtol=0, atol=1e-5)
@@ -225,8 +223,9 @@ def test_geodesic_cross_of_orthogonal_and_equal_styles():
     """Two orthogonal styles are 90 degrees apart: angles (0, pi/2; pi/2, 0)."""
     v = torch.tensor([[[1.0, 0.0], [0.0, 1.0]]], dtype=torch.float64)
     expected = (math.pi / 2) ** 2 / 2 * 2 / 8
-    torch.testing.assert_close(geodesic_cross(v), torch.tensor([expected]).double(), rtol=1e-6,
-                               atol=0)
+    torch.testing.assert_close(
+        geodesic_cross(v), torch.tensor([expected]).double(), rtol=1e-6, atol=0
+    )
     same = v[:, :1].repeat(1, 3, 1)
     assert float(geodesic_cross(same)) < 1e-8
 
@@ -265,8 +264,11 @@ def test_steps_that_a_gpu_replays_are_those_of_the_loop(method, monkeypatch):
         shown = []
         monkeypatch.setattr(replay, "wanted", lambda device, steps, on=on: on)
         monkeypatch.setattr(replay, "repeated", lambda step, n, _: (step() for _ in range(n)))
-        found.append(inverter.invert(
-            G, A, y, loss, rngs("abc"), watch=lambda x, shown=shown: shown.append(x.clone())))
+        found.append(
+            inverter.invert(
+                G, A, y, loss, rngs("abc"), watch=lambda x, shown=shown: shown.append(x.clone())
+            )
+        )
         seen.append(torch.stack(shown))
     close = {"rtol": 1e-4, "atol": 1e-5}  # step sizes are float32 where they lie on the device
     torch.testing.assert_close(seen[1], seen[0], **close)
@@ -279,8 +281,14 @@ def test_sgd_of_minimise_is_gradient_descent():
     y = torch.zeros(2, 1, 2, 2).double()
     x = torch.ones(2, 1, 2, 2).double()
     found = minimise(
-        lambda: (x, None), [Variable(x, 0.1)], A, y, lambda a, b: (a - b).square().sum((1, 2, 3)),
-        3, CONSTANT, "sgd",
+        lambda: (x, None),
+        [Variable(x, 0.1)],
+        A,
+        y,
+        lambda a, b: (a - b).square().sum((1, 2, 3)),
+        3,
+        CONSTANT,
+        "sgd",
     )
     torch.testing.assert_close(found.last, torch.full_like(found.last, 0.8**3))
     torch.testing.assert_close(found.history[:, 0], 4 * 0.8 ** (2 * torch.arange(4.0).double()))
@@ -293,20 +301,23 @@ def test_a_loss_that_is_not_finite_names_step_and_image():
         CSGM(steps=2).invert(stylegan2(), A, y, loss, rngs("abc"))
 
 
-@pytest.mark.parametrize(("make", "words"), [
-    (lambda: ILO(steps=[]), "steps"),
-    (lambda: ILO(steps=0), "steps"),
-    (lambda: ILO(steps=[5, 5], lr_style=[0.1]), "lr_style"),
-    (lambda: ILO(steps=[5, 5], l1_radius=[1.0, 2.0]), "l1_radius"),
-    (lambda: ILO(steps=5, depth=9).check(stylegan2()), "block 9"),
-    (lambda: CSGM(steps=0), "steps"),
-    (lambda: CSGM(steps=5, restarts=0), "restarts"),
-    (lambda: MGANPrior(steps=5, optimiser="lbfgs"), "lbfgs"),
-    (lambda: MGANPrior(steps=5, alpha_init="uniform"), "uniform"),
-    (lambda: MGANPrior(steps=5, block=2).check(stylegan2()), "model=pggan"),
-    (lambda: MGANPrior(steps=5, block=7).check(pggan()), "block=7"),
-    (lambda: GaussianPrior(torch.zeros(1, 1, 4, 4)), "2 or more"),
-])
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: ILO(steps=[]), "steps"),
+        (lambda: ILO(steps=0), "steps"),
+        (lambda: ILO(steps=[5, 5], lr_style=[0.1]), "lr_style"),
+        (lambda: ILO(steps=[5, 5], l1_radius=[1.0, 2.0]), "l1_radius"),
+        (lambda: ILO(steps=5, depth=9).check(stylegan2()), "block 9"),
+        (lambda: CSGM(steps=0), "steps"),
+        (lambda: CSGM(steps=5, restarts=0), "restarts"),
+        (lambda: MGANPrior(steps=5, optimiser="lbfgs"), "lbfgs"),
+        (lambda: MGANPrior(steps=5, alpha_init="uniform"), "uniform"),
+        (lambda: MGANPrior(steps=5, block=2).check(stylegan2()), "model=pggan"),
+        (lambda: MGANPrior(steps=5, block=7).check(pggan()), "block=7"),
+        (lambda: GaussianPrior(torch.zeros(1, 1, 4, 4)), "2 or more"),
+    ],
+)
 def test_bad_settings_are_named(make, words):
     with pytest.raises(ValueError, match=words):
         make()
@@ -323,10 +334,14 @@ def gaussian_images(count, size=8, channels=1, seed=0):
 
 @pytest.mark.parametrize("count", [40, 400])  # fewer and more images than pixels
 @pytest.mark.parametrize("noise_std", [0.0, 0.1])
-@pytest.mark.parametrize("make", [
-    lambda: PartialCirculant((1, 8, 8), 0.4), lambda: RandomInpainting((1, 8, 8), 0.4),
-    lambda: Downsample((1, 8, 8), 2),
-])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: PartialCirculant((1, 8, 8), 0.4),
+        lambda: RandomInpainting((1, 8, 8), 0.4),
+        lambda: Downsample((1, 8, 8), 2),
+    ],
+)
 def test_lmmse_equals_the_dense_wiener_estimate(make, noise_std, count):
     A, prior = make().double(), GaussianPrior(gaussian_images(count))
     eye = torch.eye(64, dtype=torch.float64)

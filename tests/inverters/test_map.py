@@ -46,15 +46,23 @@ def test_data_term_and_prior_sum_to_the_log_posterior_in_units_of_the_data_term(
 def test_map_of_csgm_on_the_linear_model_is_its_posterior_mean(measured):
     G, A, y = measured
     found = CSGM(300, lr=0.3, restarts=1, map="posterior", noise_std=NOISE).invert(
-        G, A, y, MeasurementLoss(A, mse=0.25), rngs("abcd"))
+        G, A, y, MeasurementLoss(A, mse=0.25), rngs("abcd")
+    )
     z0 = posterior_mean(A.matrix @ G.w1 @ G.w0, y, 2 * NOISE)
     torch.testing.assert_close(found.latents.w, z0, rtol=0, atol=1e-5)
 
 
 def test_map_of_ilo_on_the_linear_model_is_its_closed_form(measured):
     G, A, y = measured
-    ilo = ILO([300, 300], lr_style=0.3, lr_feature=0.3, **FREE,
-              map="posterior", map_sigma=0.7, noise_std=NOISE)
+    ilo = ILO(
+        [300, 300],
+        lr_style=0.3,
+        lr_feature=0.3,
+        **FREE,
+        map="posterior",
+        map_sigma=0.7,
+        noise_std=NOISE,
+    )
     x = ilo.invert(G, A, y, MeasurementLoss(A), rngs("abcd")).last.flatten(1)
     exact = invert_map(G.w0, G.w1, A.matrix, y, 2 * NOISE, 0.7)
     torch.testing.assert_close(x, exact, rtol=0, atol=1e-4)
@@ -77,8 +85,13 @@ def test_no_map_changes_no_bit_and_a_weight_shrinks_the_feature_map():
     settings = {"steps": [4, 12], "fit_samples": 200}
     plain, off, on, strong = (
         ILO(**settings, **more).invert(G, A, y, loss, rngs("ab")).latents.add[1]
-        for more in ({}, {"map": None, "map_sigma": 2.0}, {"map": 1e-3, "map_sigma": 1.0},
-                     {"map": 1e3, "map_sigma": 1.0}))
+        for more in (
+            {},
+            {"map": None, "map_sigma": 2.0},
+            {"map": 1e-3, "map_sigma": 1.0},
+            {"map": 1e3, "map_sigma": 1.0},
+        )
+    )
     assert torch.equal(plain, off)
     assert strong.square().sum() < on.square().sum() < plain.square().sum()
 
@@ -102,22 +115,31 @@ def test_a_relative_sigma_is_that_of_training():
 
 def test_map_of_mgan_pulls_the_codes_to_the_mode_of_their_prior():
     G, (A, y, loss, _) = pggan(), problem(2)
-    sizes = [MGANPrior(30, 3, 2, map=weight).invert(G, A, y, loss, rngs("ab"))
-             .latents.w.square().sum() for weight in (None, 1e3)]
+    sizes = [
+        MGANPrior(30, 3, 2, map=weight).invert(G, A, y, loss, rngs("ab")).latents.w.square().sum()
+        for weight in (None, 1e3)
+    ]
     assert sizes[1] < 0.2 * sizes[0]
 
 
-@pytest.mark.parametrize(("make", "words"), [
-    (lambda: ILO([5, 5], map="posterior", map_sigma=1.0), "noise_std=0.0"),
-    (lambda: ILO([5, 5], map="prior", map_sigma=1.0), "map='prior' must be"),
-    (lambda: CSGM(5, map=-1.0), "map=-1.0"),
-    (lambda: ILO([5, 5], map=1.0), "needs the standard deviation"),
-    (lambda: ILO([5, 5], map=1.0, map_sigma=[1.0, 2.0]), "map_sigma"),
-    (lambda: CSGM(5, map=1.0, l2=0.1), "l2=0.1 and map=1.0"),
-    (lambda: MeasurementLoss(RandomInpainting((1, 4, 4), 0.5)).nat(0.0), "noise_std=0.0"),
-    (lambda: MeasurementLoss(RandomInpainting((1, 2, 2), 0.25), kept=torch.zeros(2, 2).bool()),
-     "no observed entry"),
-])
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: ILO([5, 5], map="posterior", map_sigma=1.0), "noise_std=0.0"),
+        (lambda: ILO([5, 5], map="prior", map_sigma=1.0), "map='prior' must be"),
+        (lambda: CSGM(5, map=-1.0), "map=-1.0"),
+        (lambda: ILO([5, 5], map=1.0), "needs the standard deviation"),
+        (lambda: ILO([5, 5], map=1.0, map_sigma=[1.0, 2.0]), "map_sigma"),
+        (lambda: CSGM(5, map=1.0, l2=0.1), "l2=0.1 and map=1.0"),
+        (lambda: MeasurementLoss(RandomInpainting((1, 4, 4), 0.5)).nat(0.0), "noise_std=0.0"),
+        (
+            lambda: MeasurementLoss(
+                RandomInpainting((1, 2, 2), 0.25), kept=torch.zeros(2, 2).bool()
+            ),
+            "no observed entry",
+        ),
+    ],
+)
 def test_a_prior_that_has_no_meaning_is_refused(make, words):
     with pytest.raises(ValueError, match=words):
         make()
@@ -127,4 +149,5 @@ def test_a_posterior_needs_a_data_term_that_knows_its_weight():
     A, y, loss, _ = problem(1)
     with pytest.raises(TypeError, match="MeasurementLoss"):
         CSGM(2, map="posterior", noise_std=0.1).invert(
-            stylegan2(), A, y, lambda a, b: loss(a, b), rngs("a"))
+            stylegan2(), A, y, lambda a, b: loss(a, b), rngs("a")
+        )

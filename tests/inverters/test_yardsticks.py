@@ -161,8 +161,10 @@ def test_tv_does_not_depend_on_the_scale_of_the_operator(noise_std):
 def test_more_noise_is_smoothed_more():
     A = OPERATORS["denoise"]
     y = A.noisy(images(), 0.1, [torch.Generator().manual_seed(b) for b in range(3)])
-    rough = [gradient(TV(noise_std=s).invert(None, A, y, MeasurementLoss(A)).image).norm()
-             for s in (0.0, 0.05, 0.2)]
+    rough = [
+        gradient(TV(noise_std=s).invert(None, A, y, MeasurementLoss(A)).image).norm()
+        for s in (0.0, 0.05, 0.2)
+    ]
     assert rough[0] > 1.2 * rough[1] > 1.44 * rough[2]
     aware = TV(noise_std=0.1).invert(None, A, y, MeasurementLoss(A)).image
     assert (aware - images()).norm() < 0.5 * (y - images()).norm()
@@ -187,13 +189,16 @@ def test_norms_are_those_of_the_matrix(A):
     assert pixel_norm(A, y) == pytest.approx(float(matrix.norm()) / 128**0.5, rel=0.1)
 
 
-@pytest.mark.parametrize(("make", "words"), [
-    (lambda: TV(weight=0.0), r"weight=0.0 must be above 0"),
-    (lambda: TV(noise_weight=-1.0), "noise_weight=-1.0"),
-    (lambda: TV(max_steps=0), "max_steps=0"),
-    (lambda: Adjoint(noise_std=-0.1), "noise_std=-0.1"),
-    (lambda: Adjoint(tolerance=0.0), "tolerance=0.0 above 0"),
-])
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: TV(weight=0.0), r"weight=0.0 must be above 0"),
+        (lambda: TV(noise_weight=-1.0), "noise_weight=-1.0"),
+        (lambda: TV(max_steps=0), "max_steps=0"),
+        (lambda: Adjoint(noise_std=-0.1), "noise_std=-0.1"),
+        (lambda: Adjoint(tolerance=0.0), "tolerance=0.0 above 0"),
+    ],
+)
 def test_bad_settings_are_named(make, words):
     with pytest.raises(ValueError, match=words):
         make()

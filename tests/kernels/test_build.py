@@ -156,8 +156,11 @@ def test_compilers_words_are_in_the_message_and_nothing_is_left(fake, monkeypatc
 
 @pytest.mark.parametrize(
     ("missing", "says"),
-    [("find_nvcc", "install the CUDA toolkit 13.x"), ("find_compiler", "apt install g\\+\\+"),
-     ("find_ninja", "pip install ninja")],
+    [
+        ("find_nvcc", "install the CUDA toolkit 13.x"),
+        ("find_compiler", "apt install g\\+\\+"),
+        ("find_ninja", "pip install ninja"),
+    ],
 )
 def test_message_names_the_missing_program_and_what_to_install(fake, monkeypatch, missing, says):
     monkeypatch.setattr(build, missing, lambda: None)
@@ -264,9 +267,11 @@ def test_kernels_serve_once_their_check_has_passed_and_it_runs_once(checked, mon
 
 @pytest.mark.parametrize(
     ("program", "says"),
-    [("print('value off'); raise SystemExit(1)", r"\(exit 1\), so.*value off"),
-     ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", r"\(exit -11\)"),
-     ("import time; time.sleep(60)", "no answer in 0.5 s")],
+    [
+        ("print('value off'); raise SystemExit(1)", r"\(exit 1\), so.*value off"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", r"\(exit -11\)"),
+        ("import time; time.sleep(60)", "no answer in 0.5 s"),
+    ],
 )
 def test_kernels_that_fail_their_check_are_never_used(checked, monkeypatch, program, says):
     answer, runs = checked

@@ -13,8 +13,14 @@ def rand(*shape, seed=0):
     return torch.randn(shape, generator=rng, dtype=torch.float64).requires_grad_()
 
 
-CASES = [(1, 1, 3, 5, 6), (2, 0, 3, 7, 8), (2, 0, 1, 6, 5), (2, 1, 4, 9, 8), (1, 0, 4, 4, 4),
-         (3, 2, 2, 8, 7)]
+CASES = [
+    (1, 1, 3, 5, 6),
+    (2, 0, 3, 7, 8),
+    (2, 0, 1, 6, 5),
+    (2, 1, 4, 9, 8),
+    (1, 0, 4, 4, 4),
+    (3, 2, 2, 8, 7),
+]
 
 
 @pytest.mark.parametrize(("stride", "padding", "kernel", "height", "width"), CASES)
@@ -27,13 +33,16 @@ def test_conv2d_is_torchs_in_value_and_gradients_up_to_the_third(
     def deep(function):
         """A value that holds second gradients, and its gradients: the third."""
         x, w, b = (
-            t.detach().contiguous(memory_format=layout if t.ndim == 4 else torch.contiguous_format)
-            .requires_grad_() for t in inputs
+            t.detach()
+            .contiguous(memory_format=layout if t.ndim == 4 else torch.contiguous_format)
+            .requires_grad_()
+            for t in inputs
         )
         y = function(x, w, b, stride, padding)
         first = torch.autograd.grad(y.pow(3).sum(), (x, w, b), create_graph=True)
-        second = torch.autograd.grad(sum(g.pow(2).sum() for g in first), (x, w, b),
-                                     create_graph=True)
+        second = torch.autograd.grad(
+            sum(g.pow(2).sum() for g in first), (x, w, b), create_graph=True
+        )
         third = torch.autograd.grad(sum(g.pow(2).sum() for g in second), (x, w, b))
         return [y, *first, *second, *third]
 

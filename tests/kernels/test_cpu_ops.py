@@ -83,8 +83,11 @@ def test_modulation_and_norm_act_differentiate_twice(shape):
 @pytest.mark.parametrize("bias", [True, False])
 def test_bias_act_differentiates_twice(shape, bias):
     agrees(bias_act, rand(*shape), rand(shape[1], seed=3) if bias else None)
-    agrees(lambda x, b: bias_act(x, b, slope=1.0, gain=1.0), rand(*shape),
-           rand(shape[1], seed=3) if bias else None)
+    agrees(
+        lambda x, b: bias_act(x, b, slope=1.0, gain=1.0),
+        rand(*shape),
+        rand(shape[1], seed=3) if bias else None,
+    )
 
 
 def settings(count):
@@ -121,8 +124,12 @@ def test_results_depend_neither_on_threads_nor_on_the_batch(kind):
     noise, b = rand(3, 1, 40, 40, seed=2), rand(32, seed=3)
 
     def run(part):
-        y = upfirdn2d(styled_act(x[part], d[part], noise[part], torch.tensor(0.3), b), fir(), up=2,
-                      padding=(2, 1))
+        y = upfirdn2d(
+            styled_act(x[part], d[part], noise[part], torch.tensor(0.3), b),
+            fir(),
+            up=2,
+            padding=(2, 1),
+        )
         return y, *torch.autograd.grad(y.square().sum(), (x, d))
 
     threads = torch.get_num_threads()
@@ -141,11 +148,21 @@ def test_results_depend_neither_on_threads_nor_on_the_batch(kind):
 
 def test_only_channels_innermost_are_served_and_beside_the_map_float32(monkeypatch):
     x = last(rand(2, 3, 4, 5))
-    assert cpu_library.serves(x) and cpu_library.serves(rand(4, 5)) and cpu_library.serves(x.bfloat16())
-    assert cpu_library.serves(x.bfloat16(), others=(rand(3), None)) and not cpu_library.serves(x.half())
+    assert (
+        cpu_library.serves(x)
+        and cpu_library.serves(rand(4, 5))
+        and cpu_library.serves(x.bfloat16())
+    )
+    assert cpu_library.serves(x.bfloat16(), others=(rand(3), None)) and not cpu_library.serves(
+        x.half()
+    )
     assert not cpu_library.serves(x.bfloat16(), others=(rand(3).bfloat16(),))
     assert not cpu_library.serves(x.contiguous()) and not cpu_library.serves(x.double())
-    assert not cpu_library.serves(x, "reference") and not cpu_library.serves(x[:0]) and not cpu_library.serves(x[:, :2])
+    assert (
+        not cpu_library.serves(x, "reference")
+        and not cpu_library.serves(x[:0])
+        and not cpu_library.serves(x[:, :2])
+    )
     with torch.autocast("cpu"):
         assert not cpu_library.serves(x)
     monkeypatch.setattr(cpu_library.dispatch, "_default", "reference")
@@ -176,8 +193,9 @@ def test_transforms_of_torch_func_go_through_pytorch():
     x, b = last(rand(2, 3, 4, 5)), rand(3)
     _, tangent = torch.func.jvp(lambda x: norm_act(bias_act(x, b)), (x,), (torch.ones_like(x),))
     exact = (x.double(), b.double())
-    _, want = torch.func.jvp(lambda x: norm_act(bias_act(x, exact[1])), exact[:1],
-                             (torch.ones_like(exact[0]),))
+    _, want = torch.func.jvp(
+        lambda x: norm_act(bias_act(x, exact[1])), exact[:1], (torch.ones_like(exact[0]),)
+    )
     torch.testing.assert_close(tangent, want.float(), rtol=1e-4, atol=1e-5)
 
 

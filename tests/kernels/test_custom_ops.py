@@ -15,8 +15,10 @@ from rtil.models.stylegan2 import StyleGAN2Discriminator, StyleGAN2Generator
 
 ACTS = [(0.2, 1.4, -1.0), (0.2, 1.4, 0.9), (1.0, 1.0, -1.0), (1.0, 0.7, 0.5), (0.0, 1.0, -1.0)]
 FILTERS = [  # shape of f, up, down, padding, flip
-    ((4,), (1, 1), (1, 1), (2, 1, 2, 1), False), ((4,), (2, 2), (1, 1), (2, 1, 2, 1), False),
-    ((4,), (1, 1), (2, 2), (1, 1, 1, 1), True), ((3, 5), (2, 3), (3, 2), (-1, 4, 5, 2), False),
+    ((4,), (1, 1), (1, 1), (2, 1, 2, 1), False),
+    ((4,), (2, 2), (1, 1), (2, 1, 2, 1), False),
+    ((4,), (1, 1), (2, 2), (1, 1, 1, 1), True),
+    ((3, 5), (2, 3), (3, 2), (-1, 4, 5, 2), False),
     ((5, 2), (1, 2), (2, 1), (4, -1, -2, 3), True),
 ]
 
@@ -108,8 +110,10 @@ def test_operators_pass_opcheck(dtype):
 def test_second_gradient_reaches_every_input_alone():
     """R1 asks for the image's alone, a bias penalty for the bias's alone."""
     x, b = draw(2, 3, 4), draw(3, seed=1)
-    for call in (lambda x, b: torch.ops.rtil.bias_act(x, b, 0.2, 1.4, 1, -1.0),
-                 lambda x, b: ba.reference(x, b, 0.2, 1.4, 1, None)):
+    for call in (
+        lambda x, b: torch.ops.rtil.bias_act(x, b, 0.2, 1.4, 1, -1.0),
+        lambda x, b: ba.reference(x, b, 0.2, 1.4, 1, None),
+    ):
         grads = []
         for leaf in (x, b):
             (g,) = torch.autograd.grad(call(x, b).pow(3).sum(), leaf, create_graph=True)
@@ -194,8 +198,9 @@ def test_stylegan2_is_the_same_function_through_the_operators(kind, monkeypatch)
     def all_of():
         y = run(given)
         (g,) = torch.autograd.grad(y.square().sum(), given, create_graph=True)
-        second = torch.autograd.grad(g.square().sum(), list(network.parameters()),
-                                     allow_unused=True)
+        second = torch.autograd.grad(
+            g.square().sum(), list(network.parameters()), allow_unused=True
+        )
         return [y, g, *(s for s in second if s is not None)]
 
     plain = all_of()
@@ -209,8 +214,14 @@ def test_stylegan2_is_the_same_function_through_the_operators(kind, monkeypatch)
 def test_each_axis_takes_its_own_settings(f):
     x, f = draw(1, 2, 5, 6, grad=False), draw(*f, seed=1, grad=False)
     y = upfirdn2d(x, f, up=(2, 3), down=(3, 1), padding=((4, 1), (0, -1)), flip=True)
-    turned = upfirdn2d(x.mT, f.mT if f.ndim == 2 else f, up=(3, 2), down=(1, 3),
-                       padding=((0, -1), (4, 1)), flip=True)
+    turned = upfirdn2d(
+        x.mT,
+        f.mT if f.ndim == 2 else f,
+        up=(3, 2),
+        down=(1, 3),
+        padding=((0, -1), (4, 1)),
+        flip=True,
+    )
     torch.testing.assert_close(y, turned.mT)
     flipped = f.flip(0) if f.ndim == 1 else f.flip((0, 1))
     torch.testing.assert_close(y, upfirdn2d(x, flipped, (2, 3), (3, 1), ((4, 1), (0, -1))))

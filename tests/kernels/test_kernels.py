@@ -24,8 +24,20 @@ def host(tmp_path_factory):
     if build.find_compiler() is None:
         pytest.skip("no C++ compiler here, so the kernels' code is not built for the host")
     library = tmp_path_factory.mktemp("host") / "host.so"
-    command = [build.find_compiler(), "-O1", "-std=c++17", "-Wall", "-Wextra", "-Werror",
-               "-shared", "-fPIC", f"-I{SOURCES}", str(HERE / "host_ops.cpp"), "-o", str(library)]
+    command = [
+        build.find_compiler(),
+        "-O1",
+        "-std=c++17",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        "-shared",
+        "-fPIC",
+        f"-I{SOURCES}",
+        str(HERE / "host_ops.cpp"),
+        "-o",
+        str(library),
+    ]
     subprocess.run(command, check=True)
     lib = ctypes.CDLL(str(library))
     pointer, size, number = ctypes.c_void_p, ctypes.c_int64, ctypes.c_double
@@ -126,12 +138,16 @@ def test_general_kernel_is_scipy_upfirdn_along_each_axis(host, kind, dtype):
             if min(axes.out(shape[2:], (len(fy), len(fy)))) < 1:
                 continue
         x = torch.from_numpy(rng.standard_normal(shape)).to(dtype)
-        expected = oracle(x.double().numpy(), *((w[::-1] if flip else w) for w in (fy, fx)),
-                          axes, 1.3)
+        expected = oracle(
+            x.double().numpy(), *((w[::-1] if flip else w) for w in (fy, fx)), axes, 1.3
+        )
         y = run_upfirdn(host, strided(x, kind), torch.from_numpy(f), axes, 1.3, flip, False)
         scale = 1 + np.abs(expected).max()
         np.testing.assert_allclose(
-            y.double().numpy(), expected, rtol=0, atol=TOLERANCE[dtype] * scale,
+            y.double().numpy(),
+            expected,
+            rtol=0,
+            atol=TOLERANCE[dtype] * scale,
             err_msg=f"{shape} {taps} {axes} {flip} {separable}",
         )
 
@@ -157,21 +173,37 @@ def test_tiled_kernels_are_scipy_upfirdn_along_each_axis(host, up, down, kind, d
         w = f[::-1] if i % 2 else f
         expected = oracle(x.double().numpy(), w, w, axes, 0.7)
         # One row, one channel: both orders are dense, so the layout is said.
-        y = run_upfirdn(host, strided(x, kind), torch.from_numpy(f), axes, 0.7, bool(i % 2),
-                        True, last=kind == "last")
+        y = run_upfirdn(
+            host,
+            strided(x, kind),
+            torch.from_numpy(f),
+            axes,
+            0.7,
+            bool(i % 2),
+            True,
+            last=kind == "last",
+        )
         scale = 1 + np.abs(expected).max()
         np.testing.assert_allclose(
-            y.double().numpy(), expected, rtol=0, atol=TOLERANCE[dtype] * scale,
+            y.double().numpy(),
+            expected,
+            rtol=0,
+            atol=TOLERANCE[dtype] * scale,
             err_msg=f"{shape} {axes}",
         )
 
 
 @pytest.mark.parametrize(
     ("up", "down", "taps", "shape", "last", "chosen"),
-    [(2, 1, 4, (1, 2, 16, 16), False, True), (1, 2, 4, (1, 2, 64, 64), False, True),
-     (1, 1, 4, (1, 64, 32, 32), True, True), (1, 1, 4, (1, 3, 32, 32), True, False),
-     (2, 1, 3, (1, 2, 32, 32), False, False), (3, 1, 4, (1, 2, 32, 32), False, False),
-     (1, 1, 4, (1, 2, 8, 8), False, False)],
+    [
+        (2, 1, 4, (1, 2, 16, 16), False, True),
+        (1, 2, 4, (1, 2, 64, 64), False, True),
+        (1, 1, 4, (1, 64, 32, 32), True, True),
+        (1, 1, 4, (1, 3, 32, 32), True, False),
+        (2, 1, 3, (1, 2, 32, 32), False, False),
+        (3, 1, 4, (1, 2, 32, 32), False, False),
+        (1, 1, 4, (1, 2, 8, 8), False, False),
+    ],
 )
 def test_launcher_tiles_the_cases_of_stylegan2(host, up, down, taps, shape, last, chosen):
     x = torch.ones(shape)
@@ -199,8 +231,18 @@ def run_bias_act(host, x, b, y, dim_inner, act, threads, offset=0):
     at = [m[16 + o :].data_ptr() for m, o in zip(memory, offsets)]
     offset = offsets[2]
     inner, count = dim_inner
-    host.host_bias_act(CODES[x.dtype], at[0], None if b is None else b.data_ptr(),
-                       None if y is None else at[1], at[2], n, inner, count, *act, threads)
+    host.host_bias_act(
+        CODES[x.dtype],
+        at[0],
+        None if b is None else b.data_ptr(),
+        None if y is None else at[1],
+        at[2],
+        n,
+        inner,
+        count,
+        *act,
+        threads,
+    )
     end = 16 + offset + n
     assert memory[2][: 16 + offset].isnan().all() and memory[2][end:].isnan().all()
     return memory[2][16 + offset : end].view(x.shape)
@@ -247,8 +289,9 @@ def test_bias_act_kernel_in_half_knows_what_was_clamped(host):
     inside = (x < 0.099) & (x > -0.49)
     torch.testing.assert_close(g[~inside & (x.abs() > 0.51)].float().sum(), torch.tensor(0.0))
     assert (g[x > 0.11] == 0).all() and (g[inside] != 0).all()
-    torch.testing.assert_close(y.float(), bias_act(x.float(), None, 0.2, 1.0, 0, 0.1),
-                               rtol=8e-3, atol=0)
+    torch.testing.assert_close(
+        y.float(), bias_act(x.float(), None, 0.2, 1.0, 0, 0.1), rtol=8e-3, atol=0
+    )
 
 
 def test_bias_act_kernel_propagates_nan_and_infinity(host):
@@ -272,8 +315,17 @@ def test_threads_of_a_tile_meet_only_across_barriers(tmp_path):
     if build.find_compiler() is None:
         pytest.skip("no C++ compiler here, so the kernels are not checked for races")
     program = str(tmp_path / "race")
-    command = [build.find_compiler(), "-O1", "-std=c++17", "-fsanitize=thread", f"-I{SOURCES}",
-               str(HERE / "race_ops.cpp"), "-o", program, "-lpthread"]
+    command = [
+        build.find_compiler(),
+        "-O1",
+        "-std=c++17",
+        "-fsanitize=thread",
+        f"-I{SOURCES}",
+        str(HERE / "race_ops.cpp"),
+        "-o",
+        program,
+        "-lpthread",
+    ]
     if subprocess.run(command, capture_output=True).returncode:
         pytest.skip("the C++ compiler has no ThreadSanitizer, so races are not looked for")
     without = subprocess.run([program, "nobarrier"], capture_output=True, text=True)

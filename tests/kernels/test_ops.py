@@ -48,8 +48,13 @@ def test_upfirdn2d_is_scipy_upfirdn_along_each_axis(shape, up, down, taps, paddi
 
 @pytest.mark.parametrize(
     ("up", "down", "padding", "taps"),
-    [(1, 1, (2, 1), 4), (2, 1, (2, 1), 4), (1, 2, (1, 1), 4),
-     (3, 2, (-1, 4), 5), (2, 3, (4, 4), 3)],
+    [
+        (1, 1, (2, 1), 4),
+        (2, 1, (2, 1), 4),
+        (1, 2, (1, 1), 4),
+        (3, 2, (-1, 4), 5),
+        (2, 3, (4, 4), 3),
+    ],
 )
 def test_upfirdn2d_gradients(up, down, padding, taps):
     rng = torch.Generator().manual_seed(0)

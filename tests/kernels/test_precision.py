@@ -135,8 +135,10 @@ def test_gradients_of_a_training_step_agree_with_float32(request, discriminator,
         penalty = objective.d_penalty(D, real) if penalty is None else penalty
         # Networks of random weights have scores of any size: a smooth loss compares them fairly.
         losses = ((D(real) + penalty.sqrt()).mean(), D(fake).mean())
-        return [torch.autograd.grad(x, list(net.parameters()), allow_unused=True)
-                for x, net in zip(losses, (D, G))]
+        return [
+            torch.autograd.grad(x, list(net.parameters()), allow_unused=True)
+            for x, net in zip(losses, (D, G))
+        ]
 
     exact = gradients()
     brief = (in_brief(D), in_brief(G)) and gradients()
@@ -203,17 +205,31 @@ def test_training_may_go_on_in_bfloat16_and_says_so_but_rows_of_inversion_do_not
     record = json.loads((tmp_path / "run" / "provenance.json").read_text())
     assert record["precision"] == "bf16"
 
-    choice = [f"generator={tmp_path / 'run' / 'generator.pt'}", f"root={tmp_path}", "ratio=0.5",
-              "num_images=1", "inverter=csgm", "inverter.steps=1", "pictures=false",
-              "yardstick.use=false"]
+    choice = [
+        f"generator={tmp_path / 'run' / 'generator.pt'}",
+        f"root={tmp_path}",
+        "ratio=0.5",
+        "num_images=1",
+        "inverter=csgm",
+        "inverter.steps=1",
+        "pictures=false",
+        "yardstick.use=false",
+    ]
     invert.invert(config("invert", *choice)).rename(tmp_path / "rows")
     with pytest.raises(ValueError, match=r"hardware\.precision: 'fp32' there, 'bf16' here"):
         invert.invert(config("invert", *choice, bf16, f"run_dir={tmp_path / 'rows'}"))
 
 
 def test_an_inversion_in_bfloat16_has_a_directory_of_its_own_and_finds_the_same_generator():
-    cfg = {"model": {"name": "a"}, "rtil": {"name": "b"}, "data": {"name": "c"}, "seed": 0,
-           "scale": {"name": "d"}, "task": {"name": "e"}, "inverter": {"name": "f"}}
+    cfg = {
+        "model": {"name": "a"},
+        "rtil": {"name": "b"},
+        "data": {"name": "c"},
+        "seed": 0,
+        "scale": {"name": "d"},
+        "task": {"name": "e"},
+        "inverter": {"name": "f"},
+    }
     given = ["hardware.precision=bf16"]
     assert results.run_label("invert", cfg, given) != results.run_label("invert", cfg, [])
     assert results.run_label("train", cfg, given) == results.run_label("train", cfg, [])

@@ -36,8 +36,9 @@ def inputs_of(kind, batch, noise_batch, dtype=torch.float32):
     x = rand(batch, 12, 6, 6).to(dtype).contiguous(memory_format=torch.channels_last)
     w = rand(batch, 5, 8, seed=1).to(dtype)
     side = 12 if kind == "up" else 6
-    last = rand(batch, 3, 6, 6, seed=2) if kind == "rgb" else rand(
-        noise_batch, 1, side, side, seed=2)
+    last = (
+        rand(batch, 3, 6, 6, seed=2) if kind == "rgb" else rand(noise_batch, 1, side, side, seed=2)
+    )
     return [x.requires_grad_(), w.requires_grad_(), last.to(dtype).requires_grad_()]
 
 
@@ -66,8 +67,11 @@ def calls(monkeypatch):
     taken = []
     for name in ("styled_conv", "to_rgb"):
         real = getattr(styled_conv, name)
-        monkeypatch.setattr(network.styled_conv, name,
-                            lambda *a, real=real, name=name: taken.append(name) or real(*a))
+        monkeypatch.setattr(
+            network.styled_conv,
+            name,
+            lambda *a, real=real, name=name: taken.append(name) or real(*a),
+        )
     return taken
 
 
@@ -77,8 +81,9 @@ def calls(monkeypatch):
 @pytest.mark.parametrize("kind", ["plain", "up", "rgb"])
 def test_values_and_gradients_are_those_of_float64(calls, kind, batch, shared, twice):
     noise_batch = 1 if shared else batch
-    exact = results(layer_of(kind, torch.float64),
-                    inputs_of(kind, batch, noise_batch, torch.float64), twice)
+    exact = results(
+        layer_of(kind, torch.float64), inputs_of(kind, batch, noise_batch, torch.float64), twice
+    )
     assert not calls
     with frozen():
         mine = results(layer_of(kind), inputs_of(kind, batch, noise_batch), twice)
@@ -126,8 +131,7 @@ def test_the_first_map_of_a_batch_may_be_expanded(calls):
     with frozen():
         y = layer(x.expand(3, -1, -1, -1), w[:, 2], last)
     assert calls
-    torch.testing.assert_close(y, layer(x.repeat(3, 1, 1, 1), w[:, 2], last),
-                               rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(y, layer(x.repeat(3, 1, 1, 1), w[:, 2], last), rtol=1e-4, atol=1e-4)
 
 
 def test_nothing_is_fused_where_weights_learn_or_kernels_are_off(calls, monkeypatch):
@@ -148,8 +152,12 @@ def test_nothing_is_fused_where_weights_learn_or_kernels_are_off(calls, monkeypa
 def test_shapes_that_do_not_fit_are_refused_as_without_kernels(kind):
     layer, (x, w, last) = layer_of(kind), inputs_of(kind, 2, 2)
     with frozen():
-        for wrong in ((x, w[:, 2, :4], last), (x[:, :5], w[:, 2], last),
-                      (x, w[:, 2], last[..., :3]), (x, w[:1, 2].expand(3, -1), last)):
+        for wrong in (
+            (x, w[:, 2, :4], last),
+            (x[:, :5], w[:, 2], last),
+            (x, w[:, 2], last[..., :3]),
+            (x, w[:1, 2].expand(3, -1), last),
+        ):
             with pytest.raises(RuntimeError):
                 layer(*wrong)
 

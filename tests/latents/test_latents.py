@@ -200,9 +200,14 @@ def test_codes_mix_the_image_of_a_block_that_fades_in_as_its_map(pggan, rng):
 # Mixtures
 
 
-@pytest.mark.parametrize(("kind", "members"), [
-    ("stylegan2", ADDITIVE), ("pggan", CODES), ("karras", CODES),
-])
+@pytest.mark.parametrize(
+    ("kind", "members"),
+    [
+        ("stylegan2", ADDITIVE),
+        ("pggan", CODES),
+        ("karras", CODES),
+    ],
+)
 def test_one_batch_of_a_mixture_equals_its_members_one_by_one(request, rng, kind, members):
     G = request.getfixturevalue(kind)(16)
     mixture = Mixture(members, group=2)

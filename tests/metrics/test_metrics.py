@@ -56,9 +56,14 @@ def test_ssim_is_that_of_torchmetrics_one_at_a_time(shape):
 
 def test_gradient_energy_is_that_of_the_differences_and_falls_in_an_average():
     x = torch.rand(2, 3, 9, 7, generator=torch.Generator().manual_seed(0))
-    expected = sum(float((x[0, c, i, j] - x[0, c, k, m]) ** 2)
-                   for c in range(3) for i in range(9) for j in range(7)
-                   for k, m in ((i + 1, j), (i, j + 1)) if k < 9 and m < 7)
+    expected = sum(
+        float((x[0, c, i, j] - x[0, c, k, m]) ** 2)
+        for c in range(3)
+        for i in range(9)
+        for j in range(7)
+        for k, m in ((i + 1, j), (i, j + 1))
+        if k < 9 and m < 7
+    )
     ramp = torch.arange(7.0).expand(2, 3, 9, 7)  # 3 * 9 * 6 differences of 1
     found = gradient_energy(x, ramp)
     torch.testing.assert_close(found[0], torch.tensor(expected / 162))

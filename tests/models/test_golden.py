@@ -56,8 +56,10 @@ def ours(name, state):
 def entries(name, fill):
     """The published layout: every entry fill(entry, shape), filters as they are."""
     taps = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 4
-    return {entry: taps[:, None] * taps if entry.endswith(".kernel") else fill(entry, shape)
-            for entry, shape in LAYOUTS[name].items()}
+    return {
+        entry: taps[:, None] * taps if entry.endswith(".kernel") else fill(entry, shape)
+        for entry, shape in LAYOUTS[name].items()
+    }
 
 
 def drawn(name, seed):

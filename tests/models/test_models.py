@@ -33,7 +33,8 @@ def test_a_normalised_generator_has_maps_of_rms_1_and_nothing_gained_by_larger_f
     for normalise in (True, False):
         torch.manual_seed(0)
         G = StyleGAN2Generator(
-            16, {4: 6, 8: 5, 16: 4}, 1, z_dim=8, num_mapping=2, normalise=normalise).double()
+            16, {4: 6, 8: 5, 16: 4}, 1, z_dim=8, num_mapping=2, normalise=normalise
+        ).double()
         w, images, conv = G.map(normal(3, 8)), [], G.blocks[0].conv
         conv.noise_strength.data.fill_(0.3)
         conv.bias.data.fill_(0.2)
@@ -257,8 +258,14 @@ def test_style_prior_of_a_direct_latent_is_the_standard_normal(pggan, linear, rn
 
 
 def test_the_published_pggan_is_the_default(pggan):
-    spelled_out = pggan(16, upsample="bilinear", pixel_norm="output", rgb_gain=math.sqrt(2.0),
-                        input_fan="out", first_convs=2)
+    spelled_out = pggan(
+        16,
+        upsample="bilinear",
+        pixel_norm="output",
+        rgb_gain=math.sqrt(2.0),
+        input_fan="out",
+        first_convs=2,
+    )
     z0 = normal(2, 8)
     assert torch.equal(pggan(16)(z0), spelled_out(z0))
 
@@ -308,13 +315,16 @@ def test_a_norm_of_inputs_makes_scales_at_the_cut_of_no_consequence(karras, pgga
         assert torch.allclose(G(w), G(100 * w), rtol=1e-5, atol=1e-6) is same
 
 
-@pytest.mark.parametrize(("choice", "text"), [
-    ({"upsample": "cubic"}, r"upsample='cubic' must be bilinear or nearest"),
-    ({"pixel_norm": "none"}, r"pixel_norm='none' must be output or input"),
-    ({"input_fan": None}, r"input_fan=None must be out or in"),
-    ({"rgb_gain": 0.0}, r"rgb_gain=0\.0 must be positive"),
-    ({"first_convs": 0}, r"first_convs=0 at least 1"),
-])
+@pytest.mark.parametrize(
+    ("choice", "text"),
+    [
+        ({"upsample": "cubic"}, r"upsample='cubic' must be bilinear or nearest"),
+        ({"pixel_norm": "none"}, r"pixel_norm='none' must be output or input"),
+        ({"input_fan": None}, r"input_fan=None must be out or in"),
+        ({"rgb_gain": 0.0}, r"rgb_gain=0\.0 must be positive"),
+        ({"first_convs": 0}, r"first_convs=0 at least 1"),
+    ],
+)
 def test_a_choice_that_does_not_exist_is_an_error(pggan, choice, text):
     with pytest.raises(ValueError, match=f"PGGANGenerator: .*{text}"):
         pggan(8, **choice)
@@ -327,8 +337,18 @@ def test_growth_counts_phases_and_fades_over_their_first_half():
     phases = [10, 20, 40]
     seen = {n: growth(n, phases, 3) for n in (0, 9, 10, 15, 20, 29, 30, 40, 50, 69, 70, 999)}
     assert seen == {
-        0: (1, 1.0), 9: (1, 1.0), 10: (2, 0.0), 15: (2, 0.5), 20: (2, 1.0), 29: (2, 1.0),
-        30: (3, 0.0), 40: (3, 0.5), 50: (3, 1.0), 69: (3, 1.0), 70: (3, 1.0), 999: (3, 1.0),
+        0: (1, 1.0),
+        9: (1, 1.0),
+        10: (2, 0.0),
+        15: (2, 0.5),
+        20: (2, 1.0),
+        29: (2, 1.0),
+        30: (3, 0.0),
+        40: (3, 0.5),
+        50: (3, 1.0),
+        69: (3, 1.0),
+        70: (3, 1.0),
+        999: (3, 1.0),
     }
     assert growth(0, None, 5) == (5, 1.0)
 
@@ -340,9 +360,13 @@ def test_phases_that_do_not_fit_the_resolutions_are_an_error(network, phases):
         network(16, {4: 2, 8: 2, 16: 2}, phase_nimg=phases)
 
 
-@pytest.mark.parametrize(("kind", "enlarged"), [
-    ("pggan", {"mode": "bilinear", "align_corners": False}), ("karras", {"mode": "nearest"}),
-])
+@pytest.mark.parametrize(
+    ("kind", "enlarged"),
+    [
+        ("pggan", {"mode": "bilinear", "align_corners": False}),
+        ("karras", {"mode": "nearest"}),
+    ],
+)
 def test_a_new_block_starts_from_the_image_before_it(request, discriminator, kind, enlarged):
     """alpha = 0: G draws the last stage's image twice as large, D sees it at half the size."""
     phases = [100, 100, 100, 100]

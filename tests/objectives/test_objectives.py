@@ -124,8 +124,9 @@ def test_path_length_is_the_norm_of_the_jacobian_product_by_differences(stylegan
             return float((space.synthesize(G, latents._replace(w=w)) * y).sum()) / 8
 
     for b in range(2):
-        grad = torch.tensor([difference(projection, w, b * w[0].numel() + i)
-                             for i in range(w[0].numel())]).view(layers, -1)
+        grad = torch.tensor(
+            [difference(projection, w, b * w[0].numel() + i) for i in range(w[0].numel())]
+        ).view(layers, -1)
         expected = grad.square().sum(1).mean().sqrt()
         assert float(lengths[b]) == pytest.approx(float(expected), rel=1e-6)
 
@@ -238,11 +239,16 @@ def test_weights_of_zero_switch_the_lazy_penalties_off():
 
 @pytest.mark.parametrize(
     "settings",
-    [{"r1_weight": -1}, {"path_weight": -1}, {"r1_every": 0}, {"path_every": 0},
-     {"path_batch": 0}],
+    [
+        {"r1_weight": -1},
+        {"path_weight": -1},
+        {"r1_every": 0},
+        {"path_every": 0},
+        {"path_batch": 0},
+    ],
 )
 def test_bad_logistic_settings_are_an_error(settings):
-    (key, value), = settings.items()
+    ((key, value),) = settings.items()
     with pytest.raises(ValueError, match=f"{key}={value}"):
         Logistic([1], **settings)
 
@@ -313,6 +319,6 @@ def test_wgan_has_no_lazy_penalties(linear):
 
 @pytest.mark.parametrize("settings", [{"gp_weight": -1}, {"drift": -1}])
 def test_bad_wgan_settings_are_an_error(settings):
-    (key, value), = settings.items()
+    ((key, value),) = settings.items()
     with pytest.raises(ValueError, match=f"{key}={value}"):
         WGANGP([1], **settings)

@@ -276,12 +276,15 @@ def test_inpainting_observes_exactly_the_asked_pixels_in_every_channel(ratio, ch
 def test_phase_retrieval_is_the_modulus_of_stacked_compressed_sensing(ratio):
     shape, n = (1, 4, 5), 20
     operator = PhaseRetrieval(shape, ratio, 3).double()
-    matrix = torch.cat([
-        PartialCirculant(shape, min(1.0, ratio - l), (3, l) if l else 3).double()(
-            torch.eye(n, dtype=torch.float64).view(n, *shape)
-        ).T
-        for l in range(3) if ratio > l
-    ])
+    matrix = torch.cat(
+        [
+            PartialCirculant(shape, min(1.0, ratio - l), (3, l) if l else 3)
+            .double()(torch.eye(n, dtype=torch.float64).view(n, *shape))
+            .T
+            for l in range(3)
+            if ratio > l
+        ]
+    )
     assert matrix.shape == (round(ratio * n), n) == (operator.num_measurements, n)
     x = random_tensor((3, *shape), 1)
     torch.testing.assert_close(operator(x), (x.flatten(1) @ matrix.T).abs())
@@ -485,14 +488,17 @@ def test_phase_retrieval_takes_ratios_up_to_8(ratio):
         PhaseRetrieval((3, 8, 8), ratio)
 
 
-@pytest.mark.parametrize(("std", "size", "words"), [
-    (0.0, None, r"blur_std=0.0; .* above 0"),
-    (float("inf"), None, r"blur_std=inf; .* above 0"),
-    (1.0, 4, r"kernel_size=4 .* image 9x12; it must be odd, from 3 to 9"),
-    (1.0, 11, "kernel_size=11 .* from 3 to 9"),
-    (1.0, 1, "kernel_size=1 .* from 3 to 9"),
-    (2.0, None, r"kernel_size=13 pixels a side \(3 blur_std=2.0 .* smaller blur_std"),
-])
+@pytest.mark.parametrize(
+    ("std", "size", "words"),
+    [
+        (0.0, None, r"blur_std=0.0; .* above 0"),
+        (float("inf"), None, r"blur_std=inf; .* above 0"),
+        (1.0, 4, r"kernel_size=4 .* image 9x12; it must be odd, from 3 to 9"),
+        (1.0, 11, "kernel_size=11 .* from 3 to 9"),
+        (1.0, 1, "kernel_size=1 .* from 3 to 9"),
+        (2.0, None, r"kernel_size=13 pixels a side \(3 blur_std=2.0 .* smaller blur_std"),
+    ],
+)
 def test_bad_blurs_are_an_error(std, size, words):
     with pytest.raises(ValueError, match=words):
         Blur((1, 9, 12), std, size)

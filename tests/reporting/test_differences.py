@@ -17,9 +17,12 @@ BASE = {"a": 20.0, "b": 21.0, "c": 25.0}
 def job_of(plan, rtil="vanilla", task="cs", inverter="ilo", **switch):
     """The planned job of a cell with these settings switched."""
     switch = {key.replace("__", "."): text for key, text in switch.items()}
-    (job,) = [job for job in experiment.jobs(plan, "invert")
-              if (job["rtil"], job["task"], job["inverter"]) == (rtil, task, inverter)
-              and experiment.switch_of(plan, job) == switch]
+    (job,) = [
+        job
+        for job in experiment.jobs(plan, "invert")
+        if (job["rtil"], job["task"], job["inverter"]) == (rtil, task, inverter)
+        and experiment.switch_of(plan, job) == switch
+    ]
     return job
 
 
@@ -41,7 +44,7 @@ def written(tmp_path):
 def test_each_switch_is_paired_with_the_same_images_of_its_own_arm(written):
     root, plan = written
     content = report.one(plan, "demo", root, "vanilla")
-    (title, lines), = differences.tables(content.cells, plan).items()
+    ((title, lines),) = differences.tables(content.cells, plan).items()
     assert title == "PSNR, each switched alone, ilo, glyphs, demo, stylegan2"
     column = "cs, ratio 0.1, vanilla"
     found = {line["switched"]: line[column] for line in lines}
@@ -58,8 +61,12 @@ def test_sharpness_has_a_table_beside_that_of_the_psnr(written):
     root, plan = written
     for path in root.rglob("results.jsonl"):
         value = 0.75 if "keep_rgb" in str(path) else 1.0
-        path.write_text("".join(json.dumps({**json.loads(line), "gradient_energy": value}) + "\n"
-                                for line in path.read_text().splitlines()))
+        path.write_text(
+            "".join(
+                json.dumps({**json.loads(line), "gradient_energy": value}) + "\n"
+                for line in path.read_text().splitlines()
+            )
+        )
     content = report.one(plan, "demo", root, "vanilla")
     psnr, sharpness = differences.tables(content.cells, plan)
     assert sharpness == psnr.replace("PSNR", "Sharpness")
@@ -73,7 +80,9 @@ def test_rows_are_labelled_by_what_they_switch_and_oracles_meet_no_other(written
     content = report.one(plan, "demo", root, "vanilla")
     rows = {row["label"]: row for rows in content.tables for row in rows if "n" in row}
     assert set(rows) == {
-        "vanilla", "ilo_mixture", "vanilla, inverter.keep_rgb=false",
+        "vanilla",
+        "ilo_mixture",
+        "vanilla, inverter.keep_rgb=false",
         "vanilla, protocol=authors, selection=best",
         "vanilla, protocol=authors, selection=oracle",
     }

@@ -30,18 +30,32 @@ def of_protocol(run_dir, protocol, selection="best"):
 def write(root, protocol, vanilla, gain, seed=0, selection="best", ratio=0.1):
     for arm, value in (("vanilla", vanilla), ("ilo", vanilla + gain)):
         run_dir = make_run(
-            root, arm, {"a": value, "b": value + 2}, seed, pictures=False, ratio=ratio,
-            name=f"{protocol}-{ratio}")
+            root,
+            arm,
+            {"a": value, "b": value + 2},
+            seed,
+            pictures=False,
+            ratio=ratio,
+            name=f"{protocol}-{ratio}",
+        )
         of_protocol(run_dir, protocol, selection)
 
 
 def test_each_number_is_that_of_its_arm_and_protocol(rows):
     (line,) = gains.gains(table_of(rows), "vanilla")
     assert [*line] == [
-        "measurement", "arm", "paper: Δ PSNR [dB]", "paper: Δ over seeds [dB]",
-        "paper: PSNR of vanilla [dB]", f"{ORACLE}: Δ PSNR [dB]", f"{ORACLE}: PSNR of vanilla [dB]",
-        "fair: Δ PSNR [dB]", "fair: PSNR of vanilla [dB]", "LMMSE PSNR [dB]",
-        "LMMSE - best arm [dB]"]
+        "measurement",
+        "arm",
+        "paper: Δ PSNR [dB]",
+        "paper: Δ over seeds [dB]",
+        "paper: PSNR of vanilla [dB]",
+        f"{ORACLE}: Δ PSNR [dB]",
+        f"{ORACLE}: PSNR of vanilla [dB]",
+        "fair: Δ PSNR [dB]",
+        "fair: PSNR of vanilla [dB]",
+        "LMMSE PSNR [dB]",
+        "LMMSE - best arm [dB]",
+    ]
     assert (line["measurement"], line["arm"]) == ("ratio 0.1", "ilo")
     assert line["paper: Δ PSNR [dB]"] == "+1.00 ± 0.00 (n=2)"
     assert line["paper: Δ over seeds [dB]"] == "+1.00 ± 6.35 (2 seeds)"
@@ -54,8 +68,9 @@ def test_each_number_is_that_of_its_arm_and_protocol(rows):
 
 def test_other_settings_make_lines_of_their_own(rows):
     for steps, arm in ((5, "vanilla"), (5, "ilo")):
-        run_dir = make_run(rows, arm, {"a": 5.0, "b": 6.0}, settings={"steps": steps},
-                           pictures=False)
+        run_dir = make_run(
+            rows, arm, {"a": 5.0, "b": 6.0}, settings={"steps": steps}, pictures=False
+        )
         of_protocol(run_dir, "fair")
     found = {line["arm"]: line for line in gains.gains(table_of(rows), "vanilla")}
     assert {*found} == {"ilo, inverter.steps=[4,2]", "ilo, inverter.steps=5"}
@@ -90,8 +105,12 @@ def test_an_arm_is_not_paired_with_a_baseline_of_another_protocol(tmp_path):
 def test_the_report_shows_it(rows):
     out = run_report(rows)
     for text in ((out / "table.md").read_text(), (out / "report.html").read_text()):
-        for part in ("Gains by protocol, task=cs", f"{ORACLE}: Δ PSNR", "they are no result",
-                     "+1.00 ± 6.35 (2 seeds)"):
+        for part in (
+            "Gains by protocol, task=cs",
+            f"{ORACLE}: Δ PSNR",
+            "they are no result",
+            "+1.00 ± 6.35 (2 seeds)",
+        ):
             assert part in text
     assert (out / "gains-cs-ilo-glyphs-demo-stylegan2.png").exists()
 
@@ -131,8 +150,14 @@ def test_two_tunings_of_one_training_are_entries_of_their_own(tmp_path):
     for arm, gain in (("vanilla", 0.0), ("ilo", 1.0)):
         for seed in (0, 1):
             for at in (0.1, 0.25):
-                run_dir = make_run(tmp_path, arm, {"a": 20.0 + gain * (1 + at), "b": 22.0 + gain},
-                                   seed, pictures=False, name=f"fair-at{at}")
+                run_dir = make_run(
+                    tmp_path,
+                    arm,
+                    {"a": 20.0 + gain * (1 + at), "b": 22.0 + gain},
+                    seed,
+                    pictures=False,
+                    name=f"fair-at{at}",
+                )
                 tuned = {"tuned": {"at": {"ratio": at}, "validation": {"mean": 20.0}}}
                 with open(run_dir / "config.yaml", "a") as file:
                     file.write(yaml.safe_dump({"protocol": {"name": "fair", **tuned}}))
@@ -150,8 +175,11 @@ def test_arms_that_were_tuned_at_different_measurements_are_told(tmp_path):
         for seed in (0, 1):
             run_dir = make_run(tmp_path, arm, {"a": 20.0}, seed, pictures=False)
             with open(run_dir / "config.yaml", "a") as file:
-                file.write(yaml.safe_dump({"protocol": {"name": "fair", "tuned": tuned | {
-                    "at": at}}}))
+                file.write(
+                    yaml.safe_dump({"protocol": {"name": "fair", "tuned": tuned | {"at": at}}})
+                )
     texts = [text for text, _ in table.remarks(table_of(tmp_path)) if "Not fair" in text]
-    assert texts == ["Not fair at cs, ratio 0.1: arms were tuned at different measurements: "
-                     "vanilla at ratio 0.5; ilo at ratio 0.1."]
+    assert texts == [
+        "Not fair at cs, ratio 0.1: arms were tuned at different measurements: "
+        "vanilla at ratio 0.5; ilo at ratio 0.1."
+    ]

@@ -19,8 +19,13 @@ from rtil.runs import results
 
 def write_run(root, plan, job, psnr, words=(), name=None, scale="demo"):
     """An inversion of a job with {image: psnr_db}, where its command and `words` put it."""
-    config = {"seed": 0, "noise_std": 0.0, "root": str(root), "scale": {"name": scale},
-              "data": {"name": "glyphs", "trained_on": "glyphs"}}
+    config = {
+        "seed": 0,
+        "noise_std": 0.0,
+        "root": str(root),
+        "scale": {"name": scale},
+        "data": {"name": "glyphs", "trained_on": "glyphs"},
+    }
     words = [*experiment.overrides(plan, job), *words]
     for word in words:
         key, _, value = word.lstrip("+").partition("=")
@@ -37,8 +42,10 @@ def write_run(root, plan, job, psnr, words=(), name=None, scale="demo"):
     name = config["experiment"]["name"]
     command = ["invert.py", f"experiment={name}", f"scale={scale}", "num_images=2", *words]
     (run_dir / "provenance.json").write_text(json.dumps({"command": command}))
-    rows = [{"id": i, "psnr_db": v, "ssim": 0.5, "oracle_psnr_db": v + 1, "lmmse_psnr_db": 10.0}
-            for i, v in psnr.items()]
+    rows = [
+        {"id": i, "psnr_db": v, "ssim": 0.5, "oracle_psnr_db": v + 1, "lmmse_psnr_db": 10.0}
+        for i, v in psnr.items()
+    ]
     (run_dir / "results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return run_dir
 
@@ -79,8 +86,9 @@ def test_runs_belong_by_what_they_were_run_for_or_by_their_name(tmp_path):
     write_run(tmp_path, plan, jobs[0], {"a": 1.0}, scale="tiny")
     found = planned.belonging(cells.inversions(tmp_path)[0], plan, "demo")
     assert {run.path for run, _ in found} == set(kept)
-    assert [run.path for run, _ in planned.belonging(
-        cells.inversions(tmp_path)[0], other, "demo")] != []
+    assert [
+        run.path for run, _ in planned.belonging(cells.inversions(tmp_path)[0], other, "demo")
+    ] != []
 
 
 def test_a_run_goes_to_its_own_switch_and_not_to_one_that_repeats_the_arms_settings(tmp_path):
@@ -95,7 +103,8 @@ def test_a_run_goes_to_its_own_switch_and_not_to_one_that_repeats_the_arms_setti
     (paths[0] / "config.yaml").write_text(yaml.safe_dump(config))
     found = planned.belonging(cells.inversions(tmp_path)[0], plan, "demo")
     assert {run.path: experiment.switch_of(plan, job) for run, job in found} == {
-        path: experiment.switch_of(plan, job) for path, job in zip(paths, first)}
+        path: experiment.switch_of(plan, job) for path, job in zip(paths, first)
+    }
 
 
 def test_every_switch_finds_its_runs_and_other_plans_only_theirs(tmp_path):
@@ -112,15 +121,20 @@ def test_every_switch_finds_its_runs_and_other_plans_only_theirs(tmp_path):
     shared = [run for run, _ in planned.belonging(runs, other, "demo")]
     assert shared and not any(run.config["noise_std"] for run in shared)
     fair = plan_of("evidence_ilo", "demo")
-    tuned = [write_run(tmp_path, fair, job, {"a": 1.0}) for job in experiment.jobs(fair, "invert")
-             if job["seed"] == "0" and job["protocol"] == "authors" and job["rtil"] == "ilo"]
+    tuned = [
+        write_run(tmp_path, fair, job, {"a": 1.0})
+        for job in experiment.jobs(fair, "invert")
+        if job["seed"] == "0" and job["protocol"] == "authors" and job["rtil"] == "ilo"
+    ]
     found = planned.belonging(cells.inversions(tmp_path)[0], other, "demo")
     assert tuned and not {run.path for run, _ in found} & {*tuned}
     # A noise that its own command asks for leaves a run in its plan.
-    noisy = write_run(tmp_path, other, experiment.jobs(other, "invert")[0], {"a": 1.0},
-                      ["noise_std=0.01"])
-    assert noisy in {run.path for run, _ in planned.belonging(
-        cells.inversions(tmp_path)[0], other, "demo")}
+    noisy = write_run(
+        tmp_path, other, experiment.jobs(other, "invert")[0], {"a": 1.0}, ["noise_std=0.01"]
+    )
+    assert noisy in {
+        run.path for run, _ in planned.belonging(cells.inversions(tmp_path)[0], other, "demo")
+    }
 
 
 def test_an_inversion_with_tuned_settings_that_is_missing_is_told_with_its_tuning(tmp_path):
@@ -129,7 +143,8 @@ def test_an_inversion_with_tuned_settings_that_is_missing_is_told_with_its_tunin
     write_run(tmp_path, plan, jobs[0], {"a": 1.0})
     found = content(tmp_path, "evidence_ilo")
     assert [line.split()[2] for line in found.commands] == [
-        f"rtil.{part}" for part in ("train", "tune", "invert", "report")]
+        f"rtil.{part}" for part in ("train", "tune", "invert", "report")
+    ]
     rows = [row for table in found.tables for row in table if "n" not in row]
     for row in rows:
         fair = row["job"]["protocol"] == "fair"
@@ -160,8 +175,11 @@ def test_generators_of_a_plan_with_switches_keep_their_names_and_baselines(tmp_p
                 file.write("protocol.tuned.validation.mean: 20.0\n")
     rows = {row["label"]: row for row in rows_of(tmp_path, "variants_families")}
     assert len(rows) == len(jobs)
-    gain = {label: row["gain_psnr_db"]["mean"] for label, row in rows.items()
-            if "n" in row and row["gain_psnr_db"]}
+    gain = {
+        label: row["gain_psnr_db"]["mean"]
+        for label, row in rows.items()
+        if "n" in row and row["gain_psnr_db"]
+    }
     name = "ilo_mixture, model.generator.normalise=true, protocol=fair"
     assert rows[name]["baseline"] == name.replace("ilo_mixture", "vanilla")
     assert gain[name] == gain["ilo_mixture"] == gain["ilo_mixture, protocol=fair"] == 1.0
@@ -187,12 +205,21 @@ def test_a_line_can_be_a_group_of_the_configuration(tmp_path):
     for job in jobs:
         if job["task"] == "cs" and job["inverter"] != "csgm":
             write_run(tmp_path, plan, job, everyone)
-    rows = [row for row in rows_of(tmp_path, "yardsticks")
-            if (row["task"], row["value"]) == ("cs", 0.1)]
+    rows = [
+        row
+        for row in rows_of(tmp_path, "yardsticks")
+        if (row["task"], row["value"]) == ("cs", 0.1)
+    ]
     assert {row["line"]: "n" in row for row in rows} == {
-        f"{arm}, inverter = {name}": name != "csgm" for arm, name in (
-            ("vanilla", "ilo"), ("ilo_mixture", "ilo"), ("vanilla", "csgm"),
-            ("ilo_mixture", "csgm"), *(("vanilla", free) for free in ("adjoint", "tv", "lmmse")))}
+        f"{arm}, inverter = {name}": name != "csgm"
+        for arm, name in (
+            ("vanilla", "ilo"),
+            ("ilo_mixture", "ilo"),
+            ("vanilla", "csgm"),
+            ("ilo_mixture", "csgm"),
+            *(("vanilla", free) for free in ("adjoint", "tv", "lmmse")),
+        )
+    }
 
 
 def test_a_run_stays_with_the_experiments_that_it_was_run_for(tmp_path):
@@ -210,15 +237,20 @@ def test_a_run_stays_with_the_experiments_that_it_was_run_for(tmp_path):
     content_of = content(tmp_path, "fig6_ilo")
     rows = [row for table in content_of.tables for row in table]
     assert [row["job"] for row in rows if "n" in row] == [
-        *jobs[:2], {**jobs[1], "rtil": "ilo_mixture"}]
+        *jobs[:2],
+        {**jobs[1], "rtil": "ilo_mixture"},
+    ]
     assert all("data.num_train=64" in line for line in content_of.commands[:2])
     assert all("experiment=fig6_ilo" in command for command in content_of.recorded)
 
 
 def test_a_seed_that_was_stopped_early_has_its_command(tmp_path):
     plan = plan_of("evidence_ilo", "demo")
-    jobs = experiment.jobs(plan, "invert", {
-        "task": ["cs"], "ratio": ["0.1"], "protocol": ["paper"], "rtil": ["vanilla"]})
+    jobs = experiment.jobs(
+        plan,
+        "invert",
+        {"task": ["cs"], "ratio": ["0.1"], "protocol": ["paper"], "rtil": ["vanilla"]},
+    )
     everyone = {f"{i:02d}": 20.0 + i for i in range(int(jobs[0]["num_images"]))}
     for job in jobs:
         stopped = job["seed"] == "1"
@@ -236,13 +268,14 @@ def test_a_stopped_run_does_not_shorten_the_others(tmp_path):
     jobs = experiment.jobs(plan, "invert")
     everyone = {f"{i:02d}": 20.0 + i for i in range(60)}
     for number, job in enumerate(jobs[:2]):
-        run_dir = write_run(tmp_path, plan, job, dict([*everyone.items()][:60 - 24 * number]))
+        run_dir = write_run(tmp_path, plan, job, dict([*everyone.items()][: 60 - 24 * number]))
         with open(run_dir / "config.yaml", "a") as file:
             file.write("num_images: 60\n")
     found = content(tmp_path, "fig6_ilo")
     assert [row["n"] for rows in found.tables for row in rows if "n" in row] == [60, 36]
     (run_dir / "config.yaml").write_text(
-        (run_dir / "config.yaml").read_text().replace("num_images: 60", "num_images: 36"))
+        (run_dir / "config.yaml").read_text().replace("num_images: 60", "num_images: 36")
+    )
     found = content(tmp_path, "fig6_ilo")
     assert [row["n"] for rows in found.tables for row in rows if "n" in row] == [36, 36]
     assert any("1 of 2 inversions have more images" in note for note in found.notes)
@@ -273,7 +306,8 @@ def test_what_is_planned_and_not_there_is_told_with_commands_that_single_it_out(
     rows = rows_of(root, "fig6_ilo")
     assert len(rows) == len(jobs) == 16
     assert [row["job"] for row in rows if row["task"] == "cs"] == [
-        job for job in jobs if job["task"] == "cs"]
+        job for job in jobs if job["task"] == "cs"
+    ]
     missing = [row for row in rows if "n" not in row]
     assert len(missing) == 13
     for row in missing:
@@ -328,8 +362,14 @@ def test_the_figure_has_the_papers_panels_its_curves_and_crosses_for_gaps(fig6, 
     root, plan, _ = fig6
     axes = drawn(monkeypatch, root, rows_of(root, "fig6_ilo"), plan)
     titles = [ax.get_title() for ax in axes]
-    assert titles == [f"{task}; n = {n} of 36 planned" for task, n in (
-        ("compressed sensing", "0 to 36"), ("inpainting", "0"), ("super-resolution", "0"))]
+    assert titles == [
+        f"{task}; n = {n} of 36 planned"
+        for task, n in (
+            ("compressed sensing", "0 to 36"),
+            ("inpainting", "0"),
+            ("super-resolution", "0"),
+        )
+    ]
     lines = {line.get_label(): line for line in axes[2].get_lines()}
     paper = lines["ilo, paper (oracle, FFHQ to CelebA-HQ 256x256)"]
     assert paper.get_linestyle() == "--" and [*paper.get_ydata()] == [21.5, 29.29, 33.82]
@@ -359,7 +399,11 @@ def test_lines_of_an_arm_share_its_colour_and_those_of_a_setting_their_marker(tm
         mine = [row for row in rows if row["panel"] == name]
         panels.draw(ax, mine, looks, panels.scale_x(ax, [row["x"] for row in mine], "ratio"))
     assert [*panels.legend(axes, looks, "paper")] == [
-        *looks, "oracle (no result)", "missing", "LMMSE, no generator"]
+        *looks,
+        "oracle (no result)",
+        "missing",
+        "LMMSE, no generator",
+    ]
 
 
 def test_axes_put_more_measurements_and_later_layers_to_the_right():

@@ -24,23 +24,40 @@ from rtil.reporting import cells, figures, page, table
 
 FAMILY = {"_target_": "rtil.latents.family.additive", "sigma": 0.5, "mixture": True}
 MODEL = {
-    "_target_": "rtil.models.stylegan2.StyleGAN2Generator", "resolution": 8,
-    "channels": {4: 4, 8: 4}, "image_channels": 1, "z_dim": 8, "num_mapping": 1,
+    "_target_": "rtil.models.stylegan2.StyleGAN2Generator",
+    "resolution": 8,
+    "channels": {4: 4, 8: 4},
+    "image_channels": 1,
+    "z_dim": 8,
+    "num_mapping": 1,
 }
 
 
 def make_run(
-    root, arm, psnr, seed=0, settings=None, pictures=True, lmmse=True, name=None, task=None,
+    root,
+    arm,
+    psnr,
+    seed=0,
+    settings=None,
+    pictures=True,
+    lmmse=True,
+    name=None,
+    task=None,
     **knobs,
 ):
     """Writes a run with {image: psnr_db} and returns its directory."""
     knobs = knobs or {"ratio": 0.1}
     config = {
-        "model": {"name": "stylegan2"}, "rtil": {"name": arm},
+        "model": {"name": "stylegan2"},
+        "rtil": {"name": arm},
         "data": {"name": "glyphs", "path": None, "origin": "see https://example.org"},
-        "scale": {"name": "demo"}, "seed": seed, "root": str(root), "noise_std": 0.0,
+        "scale": {"name": "demo"},
+        "seed": seed,
+        "root": str(root),
+        "noise_std": 0.0,
         "task": {"name": task or ("sr" if "factor" in knobs else "cs")},
-        "inverter": {"name": "ilo", "steps": [4, 2], **(settings or {})}, "generator": None,
+        "inverter": {"name": "ilo", "steps": [4, 2], **(settings or {})},
+        "generator": None,
         **knobs,
     }
     trained = root / "train" / f"{arm}-{seed}"
@@ -53,12 +70,21 @@ def make_run(
     (run_dir / "config.yaml").write_text(yaml.safe_dump(config))
     rows = []
     for i, (image, value) in enumerate(psnr.items()):
-        rows.append({
-            "id": image, "psnr_db": value, "ssim": value / 100, "lpips": None, "loss": 0.1,
-            "seconds": 1.0, "oracle_psnr_db": value + 3, "last_psnr_db": value - 1,
-            "last_ssim": 0.1, "lmmse_psnr_db": 15.0 + i if lmmse else None,
-            "lmmse_ssim": 0.5 if lmmse else None,
-        })
+        rows.append(
+            {
+                "id": image,
+                "psnr_db": value,
+                "ssim": value / 100,
+                "lpips": None,
+                "loss": 0.1,
+                "seconds": 1.0,
+                "oracle_psnr_db": value + 3,
+                "last_psnr_db": value - 1,
+                "last_ssim": 0.1,
+                "lmmse_psnr_db": 15.0 + i if lmmse else None,
+                "lmmse_ssim": 0.5 if lmmse else None,
+            }
+        )
         for suffix in ("", "-original", "-measurement", "-lmmse") if pictures else ():
             grey = np.random.default_rng(i).integers(0, 255, (8, 8), dtype=np.uint8)
             Image.fromarray(grey).save(run_dir / "images" / f"{image}{suffix}.png")
@@ -70,12 +96,22 @@ def make_generator(root, arm, depths, seed=0):
     """Exports a tiny generator where an inversion with the same choices looks for it."""
     torch.manual_seed(len(arm))
     G = instantiate(MODEL)
-    config = {"model": {"name": "stylegan2", "generator": MODEL},
-              "rtil": {"name": arm, "family": {**FAMILY, "depths": depths}}}
+    config = {
+        "model": {"name": "stylegan2", "generator": MODEL},
+        "rtil": {"name": arm, "family": {**FAMILY, "depths": depths}},
+    }
     path = root / "train" / f"{arm}-{seed}" / "generator.pt"
     path.parent.mkdir(parents=True)
-    checkpoint.save({"format": checkpoint.EXPORT, "config": config, "nimg": 1, "step": 1,
-                     "G_ema": G.state_dict()}, path)
+    checkpoint.save(
+        {
+            "format": checkpoint.EXPORT,
+            "config": config,
+            "nimg": 1,
+            "step": 1,
+            "G_ema": G.state_dict(),
+        },
+        path,
+    )
 
 
 def table_of(root, baseline="vanilla"):
@@ -106,11 +142,14 @@ def written(tmp_path_factory):
     return run_report(root)
 
 
-@pytest.mark.parametrize(("task", "knobs", "measurement"), [
-    ("phase_retrieval", {"ratio": 2.0}, "ratio 2"),
-    ("deblur", {"blur_std": 1.5, "noise_std": 0.01}, "blur_std 1.5, noise 0.01"),
-    ("denoise", {"noise_std": 0.1}, "noise_std 0.1"),
-])
+@pytest.mark.parametrize(
+    ("task", "knobs", "measurement"),
+    [
+        ("phase_retrieval", {"ratio": 2.0}, "ratio 2"),
+        ("deblur", {"blur_std": 1.5, "noise_std": 0.01}, "blur_std 1.5, noise 0.01"),
+        ("denoise", {"noise_std": 0.1}, "noise_std 0.1"),
+    ],
+)
 def test_every_knob_is_a_cell_and_an_axis_and_goes_into_commands(
     tmp_path, task, knobs, measurement
 ):
@@ -124,7 +163,9 @@ def test_every_knob_is_a_cell_and_an_axis_and_goes_into_commands(
     make_run(tmp_path, "ilo", {"a": 21.0}, task=task, lmmse=False, **knobs)
     rows = table_of(tmp_path)
     assert [(row["measurement"], row["arm"], "n" in row) for row in rows][:2] == [
-        (measurement, "vanilla", True), (measurement, "ilo", True)]
+        (measurement, "vanilla", True),
+        (measurement, "ilo", True),
+    ]
     assert rows[3]["arm"] == "ilo" and "n" not in rows[3]
     overrides = shlex.split(rows[3]["commands"][1])[3:]
     with initialize_config_dir(CONFIGS, version_base="1.3"):
@@ -140,29 +181,65 @@ def test_every_knob_is_a_cell_and_an_axis_and_goes_into_commands(
 def test_commands_train_and_tune_as_the_run_beside_them_was():
     """Files, length and precision of its generator; the tuning where and with what it was."""
     config = {
-        "model.name": "stylegan2", "rtil.name": "vanilla", "data.name": "folder",
-        "data.path": "a.zip", "data.val_path": "b.zip", "data.test_path": "c.zip",
-        "data.num_val": None, "scale.name": "demo", "seed": 2, "noise_std": 0.0, "task.name": "cs",
-        "inverter.name": "ilo", "ratio": 0.5, "num_images": 30, "root": "here",
-        "hardware.precision": "bf16", "protocol.name": "fair", "protocol.train": [],
-        "protocol.at.seed": 0, "protocol.at.ratio": 0.25, "protocol.tuned.trials": 16,
+        "model.name": "stylegan2",
+        "rtil.name": "vanilla",
+        "data.name": "folder",
+        "data.path": "a.zip",
+        "data.val_path": "b.zip",
+        "data.test_path": "c.zip",
+        "data.num_val": None,
+        "scale.name": "demo",
+        "seed": 2,
+        "noise_std": 0.0,
+        "task.name": "cs",
+        "inverter.name": "ilo",
+        "ratio": 0.5,
+        "num_images": 30,
+        "root": "here",
+        "hardware.precision": "bf16",
+        "protocol.name": "fair",
+        "protocol.train": [],
+        "protocol.at.seed": 0,
+        "protocol.at.ratio": 0.25,
+        "protocol.tuned.trials": 16,
         "protocol.tuned.space": "abc",
-        "protocol.tuned.validation.n": 40, "protocol.tuned.validation.first_round.n": 20,
+        "protocol.tuned.validation.n": 40,
+        "protocol.tuned.validation.first_round.n": 20,
         "protocol.tuned.validation.first_round.finalists": 3,
     }
-    typed = ["invert.py", "data.num_val=null", "hardware.precision=bf16", "num_images=30",
-             "protocol.at.seed=0", "protocol.at.ratio=0.25"]
-    run = cells.Run(Path("x"), config, {}, [typed], [
-        ["train.py", "total_nimg=48000", "rtil=vanilla,ilo", "hardware.precision=bf16"]])
+    typed = [
+        "invert.py",
+        "data.num_val=null",
+        "hardware.precision=bf16",
+        "num_images=30",
+        "protocol.at.seed=0",
+        "protocol.at.ratio=0.25",
+    ]
+    run = cells.Run(
+        Path("x"),
+        config,
+        {},
+        [typed],
+        [["train.py", "total_nimg=48000", "rtil=vanilla,ilo", "hardware.precision=bf16"]],
+    )
     lines = [shlex.split(text) for text in cells.commands(run, cells.Entry("ilo", {}, (run,)))]
     assert [words[2] for words in lines] == [
-        "rtil.train", "rtil.tune", "rtil.train", "rtil.invert"]
+        "rtil.train",
+        "rtil.tune",
+        "rtil.train",
+        "rtil.invert",
+    ]
     with initialize_config_dir(CONFIGS, version_base="1.3"):
         first, tuning, training, inversion = [
-            compose(words[2].removeprefix("rtil."), words[3:]) for words in lines]
+            compose(words[2].removeprefix("rtil."), words[3:]) for words in lines
+        ]
     for cfg in (first, tuning, training, inversion):
         assert [cfg.data[key] for key in ("path", "val_path", "test_path", "num_val")] == [
-            "a.zip", "b.zip", "c.zip", None]
+            "a.zip",
+            "b.zip",
+            "c.zip",
+            None,
+        ]
         assert cfg.rtil.name == "ilo" and cfg.root == "here"
         assert cfg.hardware.precision == "bf16"
     assert (first.seed, training.seed) == (0, 2)
@@ -170,7 +247,11 @@ def test_commands_train_and_tune_as_the_run_beside_them_was():
     assert (tuning.seed, tuning.ratio) == (0, 0.25)
     assert "protocol" not in " ".join(lines[1])
     assert [tuning[key] for key in ("trials", "num_images", "final_images", "finalists")] == [
-        16, 20, 40, 3]
+        16,
+        20,
+        40,
+        3,
+    ]
     assert (inversion.seed, inversion.ratio, inversion.num_images) == (2, 0.5, 30)
     assert inversion.protocol.name == "fair"
     assert (inversion.protocol.at.seed, inversion.protocol.at.ratio) == (0, 0.25)
@@ -209,8 +290,7 @@ def test_pairing_uses_common_images_only():
 
 def test_two_perfect_reconstructions_differ_by_zero():
     inf = float("inf")
-    assert table.differences({"a": inf, "b": 21.0}, {"a": inf, "b": 20.0}) == {
-        "a": 0.0, "b": 1.0}
+    assert table.differences({"a": inf, "b": 21.0}, {"a": inf, "b": 20.0}) == {"a": 0.0, "b": 1.0}
 
 
 def test_seeds_are_averaged_image_by_image(tmp_path):
@@ -266,9 +346,12 @@ def test_other_settings_make_other_entries_paired_with_their_own_baseline(tmp_pa
         make_run(tmp_path, "ilo", {"a": 21.0 + shift, "b": 23.0}, settings={"steps": steps})
     rows = table_of(tmp_path)
     assert [row["label"] for row in rows] == [
-        f"{arm}, inverter.steps={steps}" for arm in ("vanilla", "ilo") for steps in (10, 20)]
+        f"{arm}, inverter.steps={steps}" for arm in ("vanilla", "ilo") for steps in (10, 20)
+    ]
     assert [row["baseline"] for row in rows[2:]] == [
-        "vanilla, inverter.steps=10", "vanilla, inverter.steps=20"]
+        "vanilla, inverter.steps=10",
+        "vanilla, inverter.steps=20",
+    ]
     assert [row["gain_psnr_db"]["mean"] for row in rows[2:]] == [1.0, 1.0]
 
 
@@ -278,7 +361,7 @@ def test_arms_with_settings_of_their_own_are_paired_and_the_difference_is_told(t
     row = table_of(tmp_path)[1]
     assert row["label"] == "ilo" and row["gain_psnr_db"]["mean"] == 1.25
     assert row["differs"] == ["inverter.lr_style: 0.1 there, 0.2 here"]
-    (text, commands), = table.remarks([row])
+    ((text, commands),) = table.remarks([row])
     assert "inverter.lr_style: 0.1 in the baseline, 0.2 here" in text and not commands
 
 
@@ -296,10 +379,20 @@ def test_seeds_with_unequal_images_are_paired_image_by_image(tmp_path):
     few, all_images = {"a": 20.0}, {"a": 20.0, "b": 30.0}
     for seed in (0, 1):
         shift = 4.0 * seed
-        make_run(tmp_path, "ilo", {k: v + shift for k, v in (few if seed else all_images).items()},
-                 seed, pictures=False)
-        make_run(tmp_path, "vanilla", {k: v + shift for k, v in all_images.items()}, seed,
-                 pictures=False)
+        make_run(
+            tmp_path,
+            "ilo",
+            {k: v + shift for k, v in (few if seed else all_images).items()},
+            seed,
+            pictures=False,
+        )
+        make_run(
+            tmp_path,
+            "vanilla",
+            {k: v + shift for k, v in all_images.items()},
+            seed,
+            pictures=False,
+        )
     row = table_of(tmp_path)[1]
     assert row["gain_psnr_db"] == {"mean": 0.0, "ci95": 0.0, "n": 2}
     assert row["lmmse_gain_psnr_db"]["mean"] == pytest.approx((15 - 22 + 16 - 30) / 2)
@@ -347,11 +440,13 @@ def test_several_generators_of_one_seed_are_entries_of_their_own(tmp_path):
     for root in (tmp_path / "one", tmp_path / "other"):
         make_generator(root, "ilo", [0, 2] if root.name == "one" else [0, 1])
         make_run(root, "ilo", {"a": 20.0}, pictures=False)
-    runs = [run for root in (tmp_path / "one", tmp_path / "other")
-            for run in cells.collect(root)[0]]
+    runs = [
+        run for root in (tmp_path / "one", tmp_path / "other") for run in cells.collect(root)[0]
+    ]
     (cell,) = cells.arrange(runs, "vanilla")
     assert sorted(entry.settings["generator_sha256"] for entry in cell.entries) == sorted(
-        run.config["generator_sha256"][:8] for run in runs)
+        run.config["generator_sha256"][:8] for run in runs
+    )
 
 
 def test_a_missing_arm_gives_the_commands_that_run_it(tmp_path):
@@ -363,15 +458,31 @@ def test_a_missing_arm_gives_the_commands_that_run_it(tmp_path):
     row = table_of(tmp_path)[1]
     assert (row["arm"], row["value"], "n" in row) == ("ilo_mixture", 0.05, False)
     train, invert = (shlex.split(line) for line in row["commands"])
-    choices = ["model=stylegan2", "rtil=ilo_mixture", "data=glyphs", "scale=demo", "seed=0",
-               f"root={tmp_path}"]
+    choices = [
+        "model=stylegan2",
+        "rtil=ilo_mixture",
+        "data=glyphs",
+        "scale=demo",
+        "seed=0",
+        f"root={tmp_path}",
+    ]
     assert train == ["python", "-m", "rtil.train", *choices]
-    assert invert == ["python", "-m", "rtil.invert", *choices, "task=cs", "ratio=0.05",
-                      "noise_std=0.0", "inverter=ilo", "inverter.steps=[4,2]"]
+    assert invert == [
+        "python",
+        "-m",
+        "rtil.invert",
+        *choices,
+        "task=cs",
+        "ratio=0.05",
+        "noise_std=0.0",
+        "inverter=ilo",
+        "inverter.steps=[4,2]",
+    ]
 
 
 @pytest.mark.parametrize(
-    ("arm", "missing"), [("vanilla", "ilo"), ("ilo_mixture", "vanilla"), ("mgan", "vanilla")])
+    ("arm", "missing"), [("vanilla", "ilo"), ("ilo_mixture", "vanilla"), ("mgan", "vanilla")]
+)
 def test_an_arm_alone_lacks_its_counterpart(tmp_path, arm, missing):
     make_run(tmp_path, arm, {"a": 20.0})
     assert [row["arm"] for row in table_of(tmp_path) if "n" not in row] == [missing]
@@ -425,8 +536,15 @@ def test_page_is_self_contained_and_has_every_section(written):
     for name in page.CAPTIONS:
         section = html.split(f'<section id="{name}">')[1].split("</section>")[0]
         assert not section.endswith("None."), name
-    for text in ("not a result", "lowest measurement loss", "95 % confidence", "missing",
-                 "yardstick.use=true", "python -m rtil.train", "+0.75 ± 3.18 (n=2)"):
+    for text in (
+        "not a result",
+        "lowest measurement loss",
+        "95 % confidence",
+        "missing",
+        "yardstick.use=true",
+        "python -m rtil.train",
+        "+0.75 ± 3.18 (n=2)",
+    ):
         assert text in html, text
 
 
@@ -442,8 +560,15 @@ def test_tables_on_disk_hold_the_same_numbers(written):
     rows = json.loads((written / "table.json").read_text())
     text = (written / "table.md").read_text()
     assert [(r["task"], r["value"], r["arm"]) for r in rows] == [
-        ("cs", 0.05, "vanilla"), ("cs", 0.05, "ilo"), ("cs", 0.1, "vanilla"), ("cs", 0.1, "ilo"),
-        ("sr", 2.0, "vanilla"), ("sr", 2.0, "ilo"), ("sr", 4.0, "vanilla"), ("sr", 4.0, "ilo")]
+        ("cs", 0.05, "vanilla"),
+        ("cs", 0.05, "ilo"),
+        ("cs", 0.1, "vanilla"),
+        ("cs", 0.1, "ilo"),
+        ("sr", 2.0, "vanilla"),
+        ("sr", 2.0, "ilo"),
+        ("sr", 4.0, "vanilla"),
+        ("sr", 4.0, "ilo"),
+    ]
     lines = [line for line in text.splitlines() if line.startswith(("| ratio", "| factor"))]
     for row, line in zip(rows, lines):
         value = row.get("psnr_db")
@@ -455,10 +580,15 @@ def test_tables_on_disk_hold_the_same_numbers(written):
 def test_figures_are_drawn_for_every_series_and_cell(written):
     names = sorted(path.name for path in written.glob("*.png"))
     series = "ilo-glyphs-demo-stylegan2"
-    assert names == sorted([
-        f"psnr-cs-{series}.png", f"psnr-sr-{series}.png", "samples-glyphs-demo-stylegan2.png",
-        *(f"grid-cs-{series}-ratio{r}.png" for r in (0.05, 0.1)),
-        *(f"grid-sr-{series}-factor{f}.png" for f in (2, 4))])
+    assert names == sorted(
+        [
+            f"psnr-cs-{series}.png",
+            f"psnr-sr-{series}.png",
+            "samples-glyphs-demo-stylegan2.png",
+            *(f"grid-cs-{series}-ratio{r}.png" for r in (0.05, 0.1)),
+            *(f"grid-sr-{series}-factor{f}.png" for f in (2, 4)),
+        ]
+    )
     for name in names:
         with Image.open(written / name) as image:
             assert 300 < image.width < 2500 and 300 < image.height < 2500
@@ -498,13 +628,16 @@ def test_no_runs_names_the_place_and_the_commands(tmp_path):
     assert not (tmp_path / "report").exists()
 
 
-@pytest.mark.parametrize(("file", "text", "named"), [
-    ("results.jsonl", "{broken\n{}\n", "not JSON"),
-    ("results.jsonl", '{"psnr_db": 1.0}\n', "id"),
-    ("results.jsonl", '{"id": "a", "psnr_db": NaN}\n', "psnr_db of image a"),
-    ("config.yaml", "model: {name: x\n", "ParserError"),
-    ("config.yaml", "seed: 0\n", "model.name"),
-])
+@pytest.mark.parametrize(
+    ("file", "text", "named"),
+    [
+        ("results.jsonl", "{broken\n{}\n", "not JSON"),
+        ("results.jsonl", '{"psnr_db": 1.0}\n', "id"),
+        ("results.jsonl", '{"id": "a", "psnr_db": NaN}\n', "psnr_db of image a"),
+        ("config.yaml", "model: {name: x\n", "ParserError"),
+        ("config.yaml", "seed: 0\n", "model.name"),
+    ],
+)
 def test_an_unreadable_run_is_named(tmp_path, file, text, named):
     run_dir = make_run(tmp_path, "ilo", {"a": 20.0})
     (run_dir / file).write_text(text)

@@ -20,19 +20,37 @@ def tuned_run(root, arm, ratio=0.1, seed=0, tuned=0.2, scores=None, where="tuned
     file = root / where / f"{arm}-0" / f"ratio{tuned}" / "tuned.yaml"
     file.parent.mkdir(parents=True, exist_ok=True)
     best = max(range(len(scores)), key=lambda i: scores[i] or 0.0)
-    file.write_text(yaml.safe_dump({
-        "chosen": {"inverter.steps": [3, 3]}, "trial": best, "validation": {"split": "val"},
-        "total_steps": 6, "search_seed": 0, "space": {"anchors": [{}, {}], "variants": [{}]},
-        "settings": {"ratio": tuned, "noise_std": 0.0, "seed": 0, "generator_sha256": arm},
-        "trials": [{"trial": i, "mean": mean, "ci95": 0.5, "n": 0 if mean is None else 12}
-                   for i, mean in enumerate(scores)],
-    }))
-    run_dir = make_run(root, arm, {"a": 20.0, "b": 21.0}, seed, ratio=ratio, pictures=False,
-                       name=f"fair-{ratio}")
+    file.write_text(
+        yaml.safe_dump(
+            {
+                "chosen": {"inverter.steps": [3, 3]},
+                "trial": best,
+                "validation": {"split": "val"},
+                "total_steps": 6,
+                "search_seed": 0,
+                "space": {"anchors": [{}, {}], "variants": [{}]},
+                "settings": {"ratio": tuned, "noise_std": 0.0, "seed": 0, "generator_sha256": arm},
+                "trials": [
+                    {"trial": i, "mean": mean, "ci95": 0.5, "n": 0 if mean is None else 12}
+                    for i, mean in enumerate(scores)
+                ],
+            }
+        )
+    )
+    run_dir = make_run(
+        root, arm, {"a": 20.0, "b": 21.0}, seed, ratio=ratio, pictures=False, name=f"fair-{ratio}"
+    )
     config = yaml.safe_load((run_dir / "config.yaml").read_text())
-    config["protocol"] = {"name": "fair", "tuned": {
-        "file": str(file), "trial": best, "trials": len(scores), "space": "00ff00ff",
-        "validation": {"n": 12, "metric": "psnr_db", "mean": 19.5, "ci95": 0.5}}}
+    config["protocol"] = {
+        "name": "fair",
+        "tuned": {
+            "file": str(file),
+            "trial": best,
+            "trials": len(scores),
+            "space": "00ff00ff",
+            "validation": {"n": 12, "metric": "psnr_db", "mean": 19.5, "ci95": 0.5},
+        },
+    }
     (run_dir / "config.yaml").write_text(yaml.safe_dump(config))
     return file
 
@@ -77,8 +95,11 @@ def test_a_search_is_paired_wherever_the_baseline_has_it(tmp_path, vanilla):
         tuned_run(tmp_path, "ilo", ratio, seed)
     tuned_run(tmp_path, "vanilla", *vanilla)
     ((_, lines),) = lines_of(tmp_path).items()
-    assert [line["Δ at a drawn setting [dB]"].count("3 settings")
-            for line in lines if line["arm"] == "ilo"] == [1]
+    assert [
+        line["Δ at a drawn setting [dB]"].count("3 settings")
+        for line in lines
+        if line["arm"] == "ilo"
+    ] == [1]
 
 
 def test_packed_rows_and_a_moved_root_give_the_same_table(root, tmp_path):
@@ -96,7 +117,8 @@ def test_packed_rows_and_a_moved_root_give_the_same_table(root, tmp_path):
 def test_a_search_that_was_made_anew_or_is_gone_is_left_out(root):
     tuned_run(root / "other", "ilo", scores=[*ANCHORS, 21.0, 17.0, 16.0])
     (root / "tuned" / "ilo-0" / "ratio0.2" / "tuned.yaml").write_bytes(
-        (root / "other" / "tuned" / "ilo-0" / "ratio0.2" / "tuned.yaml").read_bytes())
+        (root / "other" / "tuned" / "ilo-0" / "ratio0.2" / "tuned.yaml").read_bytes()
+    )
     ((line,),) = lines_of(root).values()
     assert line["arm"] == "vanilla"
     (root / "tuned" / "vanilla-0" / "ratio0.2" / "tuned.yaml").unlink()

@@ -28,8 +28,15 @@ from rtil.process.instantiate import instantiate
 from rtil.training.monitor import Terms
 
 TINY = ("scale=tiny", "hardware=cpu", "hardware.threads=1", "data.num_train=64")
-ARMS = [("stylegan2", "vanilla"), ("stylegan2", "ilo"), ("stylegan2", "ilo_mixture"),
-        ("pggan", "vanilla"), ("pggan", "mgan"), ("pggan", "mgan_mixture"), ("pggan", "ilo")]
+ARMS = [
+    ("stylegan2", "vanilla"),
+    ("stylegan2", "ilo"),
+    ("stylegan2", "ilo_mixture"),
+    ("pggan", "vanilla"),
+    ("pggan", "mgan"),
+    ("pggan", "mgan_mixture"),
+    ("pggan", "ilo"),
+]
 CHOICES = [f"+model.generator.{key}={value}" for key, value in KARRAS.items()]
 
 
@@ -45,8 +52,12 @@ def run(run_dir, *overrides):
 
 def command(*args, **options):
     return subprocess.Popen(
-        [sys.executable, "-m", *args], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, **options,
+        [sys.executable, "-m", *args],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        **options,
     )
 
 
@@ -70,10 +81,14 @@ def assert_equal_trees(a, b):
         assert a == b
 
 
-@pytest.mark.parametrize(("model", "rtil", "more"), [
-    *((model, rtil, ()) for model, rtil in ARMS), ("pggan", "mgan_mixture", CHOICES),
-    ("pggan_r1", "mgan_mixture", ()),
-])
+@pytest.mark.parametrize(
+    ("model", "rtil", "more"),
+    [
+        *((model, rtil, ()) for model, rtil in ARMS),
+        ("pggan", "mgan_mixture", CHOICES),
+        ("pggan_r1", "mgan_mixture", ()),
+    ],
+)
 def test_stopped_and_resumed_equals_uninterrupted_bit_for_bit(tmp_path, model, rtil, more):
     choice = (f"model={model}", f"rtil={rtil}", "total_nimg=64", *more)
     if model == "pggan":  # growing is a function of the length, so it is given
@@ -83,8 +98,11 @@ def test_stopped_and_resumed_equals_uninterrupted_bit_for_bit(tmp_path, model, r
     parts = run(tmp_path / "parts", *choice)
     assert_equal_trees(weights(whole), weights(parts))
     logs = [
-        [{k: v for k, v in json.loads(line).items() if "/" in k or k == "nimg"}
-         for line in (d / "log.jsonl").read_text().splitlines()] for d in (whole, parts)
+        [
+            {k: v for k, v in json.loads(line).items() if "/" in k or k == "nimg"}
+            for line in (d / "log.jsonl").read_text().splitlines()
+        ]
+        for d in (whole, parts)
     ]
     assert logs[0][-1]["nimg"] == logs[1][-1]["nimg"] == 64
 
@@ -138,10 +156,16 @@ def test_growing_trains_each_resolution_for_an_equal_number_of_steps():
 
 
 def test_real_images_are_cropped_flipped_and_shrunk_as_asked():
-    G = instantiate({
-        "_target_": "rtil.models.pggan.PGGANGenerator", "resolution": 8,
-        "channels": {4: 2, 8: 2}, "image_channels": 1, "z_dim": 4, "phase_nimg": [8, 8],
-    })
+    G = instantiate(
+        {
+            "_target_": "rtil.models.pggan.PGGANGenerator",
+            "resolution": 8,
+            "channels": {4: 2, 8: 2},
+            "image_channels": 1,
+            "z_dim": 4,
+            "phase_nimg": [8, 8],
+        }
+    )
     images = torch.arange(4 * 10 * 10).reshape(4, 1, 10, 10).remainder(251).byte()
     rng = torch.Generator().manual_seed(0)
     x = train.prepare(images, 8, G, False, rng)
@@ -149,8 +173,14 @@ def test_real_images_are_cropped_flipped_and_shrunk_as_asked():
     small = train.prepare(images, 8, G, False, torch.Generator().manual_seed(0))
     torch.testing.assert_close(small, torch.nn.functional.avg_pool2d(x, 2))
     full = images.float() / 127.5 - 1
-    places = [[(full[b, 0, i : i + 8, j : j + 8] - x[b, 0]).abs().max() < 1e-6
-               for i in range(3) for j in range(3)] for b in range(4)]
+    places = [
+        [
+            (full[b, 0, i : i + 8, j : j + 8] - x[b, 0]).abs().max() < 1e-6
+            for i in range(3)
+            for j in range(3)
+        ]
+        for b in range(4)
+    ]
     assert all(sum(p) == 1 for p in places)
     G.progress(99)
     same = images[:, :, :8, :8]
@@ -162,10 +192,17 @@ def test_real_images_are_cropped_flipped_and_shrunk_as_asked():
 
 
 @pytest.mark.parametrize(
-    "kind", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
+    "kind", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 def test_a_signal_writes_a_checkpoint_and_the_same_command_goes_on(tmp_path, kind):
-    args = ["rtil.train", *TINY, f"run_dir={tmp_path / 'run'}", "total_nimg=4000",
-            "checkpoint_every=100000", "log_every=1"]
+    args = [
+        "rtil.train",
+        *TINY,
+        f"run_dir={tmp_path / 'run'}",
+        "total_nimg=4000",
+        "checkpoint_every=100000",
+        "log_every=1",
+    ]
     process = command(*args)
     log = tmp_path / "run" / "log.jsonl"
     while process.poll() is None and not (log.exists() and log.stat().st_size):
@@ -198,9 +235,16 @@ def test_two_processes_end_with_identical_weights(tmp_path):
         "torch.save(parts, sys.argv[1] + os.environ['RANK'])\n"
     )
     process = command(
-        "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script),
-        os.pathsep.join(map(str, Path(__file__).parents[:2])), str(tmp_path / "rank"), "rtil=ilo_mixture",
-        f"run_dir={tmp_path / 'run'}", "total_nimg=64",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        str(script),
+        os.pathsep.join(map(str, Path(__file__).parents[:2])),
+        str(tmp_path / "rank"),
+        "rtil=ilo_mixture",
+        f"run_dir={tmp_path / 'run'}",
+        "total_nimg=64",
     )
     output = process.communicate(timeout=300)[0]
     assert process.returncode == 0, output
@@ -209,28 +253,31 @@ def test_two_processes_end_with_identical_weights(tmp_path):
     assert_equal_trees(a["G"], weights(tmp_path / "run")["G"])
 
 
-@pytest.mark.parametrize(("overrides", "words"), [
-    (("resolution=24",), "24 is not a power of two"),
-    (("scale.stylegan2.channels=4:8",), "no table of whole numbers"),
-    (("batch=0",), "batch=0"),
-    (("batch=many",), "batch=many must be a whole number"),
-    (("total_nimg=0",), "total_nimg=0"),
-    (("model=linear",), "rtil.theory"),
-    (("scale.depths=[0,9]",), "depth=9"),
-    (("rtil.family.weights=[1]",), "weights"),
-    (("rtil.family.sigma=-1",), "sigma=-1"),
-    (("rtil=mgan",), "model=pggan"),
-    (("model=pggan", "rtil=vanilla", "model.phase_nimg=[1,2]"), "phase_nimg"),
-    (("model=pggan", "rtil=vanilla", "batch=[8,8]"), "growing phases"),
-    (("image_channels=2",), "image_channels=2"),
-    (("data=folder",), "data.path"),
-    (("data=folder", "data.path=nowhere"), "nowhere"),
-    (("data.num_train=4",), "4 images"),
-    (("hardware.device=tpu",), "tpu"),
-    (("hardware.precision=fp16",), "hardware.precision='fp16' must be fp32 or bf16"),
-    (("hardware.ops=fast",), "impl='fast' must be one of auto, cuda, reference"),
-    (("hardware.ops=cuda",), "hardware.ops=cuda, but on the CPU"),
-])
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (("resolution=24",), "24 is not a power of two"),
+        (("scale.stylegan2.channels=4:8",), "no table of whole numbers"),
+        (("batch=0",), "batch=0"),
+        (("batch=many",), "batch=many must be a whole number"),
+        (("total_nimg=0",), "total_nimg=0"),
+        (("model=linear",), "rtil.theory"),
+        (("scale.depths=[0,9]",), "depth=9"),
+        (("rtil.family.weights=[1]",), "weights"),
+        (("rtil.family.sigma=-1",), "sigma=-1"),
+        (("rtil=mgan",), "model=pggan"),
+        (("model=pggan", "rtil=vanilla", "model.phase_nimg=[1,2]"), "phase_nimg"),
+        (("model=pggan", "rtil=vanilla", "batch=[8,8]"), "growing phases"),
+        (("image_channels=2",), "image_channels=2"),
+        (("data=folder",), "data.path"),
+        (("data=folder", "data.path=nowhere"), "nowhere"),
+        (("data.num_train=4",), "4 images"),
+        (("hardware.device=tpu",), "tpu"),
+        (("hardware.precision=fp16",), "hardware.precision='fp16' must be fp32 or bf16"),
+        (("hardware.ops=fast",), "impl='fast' must be one of auto, cuda, reference"),
+        (("hardware.ops=cuda",), "hardware.ops=cuda, but on the CPU"),
+    ],
+)
 def test_bad_settings_are_refused_before_a_directory_is_made(tmp_path, overrides, words):
     with pytest.raises((ValueError, FileNotFoundError, RuntimeError), match=words):
         train.train(config("root=" + str(tmp_path), *overrides))
@@ -246,8 +293,10 @@ def test_a_directory_of_another_run_is_refused_by_key(tmp_path):
 
 
 def test_training_images_may_move_and_do_not_change(tmp_path):
-    faces, choice = tmp_path / "faces", ("data=folder", "data.num_train=8", "data.num_val=2",
-                                         "data.num_test=2")
+    faces, choice = (
+        tmp_path / "faces",
+        ("data=folder", "data.num_train=8", "data.num_val=2", "data.num_test=2"),
+    )
     faces.mkdir()
     for i in range(12):
         Image.new("L", (16, 16), 20 * i).save(faces / f"{i:02d}.bmp")
@@ -362,21 +411,30 @@ class ByHand(replay.Recorder):
                     place[1].copy_(values)
 
         state = self.rng.get_state()
-        copies = [copy.deepcopy(part.__closure__[i].cell_contents)
-                  for i in range(len(part.__closure__))]
+        copies = [
+            copy.deepcopy(part.__closure__[i].cell_contents) for i in range(len(part.__closure__))
+        ]
         names = part.__code__.co_freevars
-        dry = types.FunctionType(part.__code__, part.__globals__, closure=tuple(
-            types.CellType(self.rng if name == "rng" else value)
-            for name, value in zip(names, copies)))
+        dry = types.FunctionType(
+            part.__code__,
+            part.__globals__,
+            closure=tuple(
+                types.CellType(self.rng if name == "rng" else value)
+                for name, value in zip(names, copies)
+            ),
+        )
         noted += dry()  # shapes and members, on copies: recording computes nothing
         self.rng.set_state(state)
         return Graph(), noted
 
 
-@pytest.mark.parametrize(("model", "rtil"), [
-    *(pytest.param(*arm, marks=pytest.mark.slow) for arm in ARMS if "mixture" not in arm[1]),
-    *(arm for arm in ARMS if "mixture" in arm[1]),
-])
+@pytest.mark.parametrize(
+    ("model", "rtil"),
+    [
+        *(pytest.param(*arm, marks=pytest.mark.slow) for arm in ARMS if "mixture" not in arm[1]),
+        *(arm for arm in ARMS if "mixture" in arm[1]),
+    ],
+)
 def test_what_a_recorded_part_is_known_by_decides_what_it_computes(
     tmp_path, monkeypatch, model, rtil
 ):
@@ -389,9 +447,12 @@ def test_what_a_recorded_part_is_known_by_decides_what_it_computes(
     run(tmp_path / "recorded", *choice)
     assert len(ByHand.replays) > 20
     assert_equal_trees(weights(tmp_path / "plain"), weights(tmp_path / "recorded"))
-    plain, recorded = ([json.loads(line) for line in (tmp_path / name / "log.jsonl").open()]
-                       for name in ("plain", "recorded"))
+    plain, recorded = (
+        [json.loads(line) for line in (tmp_path / name / "log.jsonl").open()]
+        for name in ("plain", "recorded")
+    )
     measured = {"images_per_second", "peak_memory_mb", "seconds"}
     for a, b in zip(plain, recorded, strict=True):
         assert {k: v for k, v in a.items() if k not in measured} == {
-            k: v for k, v in b.items() if k not in measured}
+            k: v for k, v in b.items() if k not in measured
+        }

@@ -24,10 +24,16 @@ from rtil.process.instantiate import instantiate
 from rtil.runs import results
 from rtil.tuning import space as search
 
-COMMON = ("scale=tiny", "hardware=cpu", "hardware.threads=1", "yardstick.use=false",
-          "inversion_batch=1")
+COMMON = (
+    "scale=tiny",
+    "hardware=cpu",
+    "hardware.threads=1",
+    "yardstick.use=false",
+    "inversion_batch=1",
+)
 ARMS = [("stylegan2", "ilo", rtil) for rtil in ("vanilla", "ilo", "ilo_mixture")] + [
-    ("pggan", "mgan", rtil) for rtil in ("vanilla", "mgan", "mgan_mixture")]
+    ("pggan", "mgan", rtil) for rtil in ("vanilla", "mgan", "mgan_mixture")
+]
 
 
 @lru_cache
@@ -55,8 +61,16 @@ def export(root, seed=0, rtil="ilo", *more):
     G = instantiate(config["model"]["generator"])
     path = root / "train" / results.run_label("train", config, overrides) / "generator.pt"
     path.parent.mkdir(parents=True, exist_ok=True)
-    checkpoint.save({"format": checkpoint.EXPORT, "config": config, "nimg": 0, "step": 0,
-                     "G_ema": G.state_dict()}, path)
+    checkpoint.save(
+        {
+            "format": checkpoint.EXPORT,
+            "config": config,
+            "nimg": 0,
+            "step": 0,
+            "G_ema": G.state_dict(),
+        },
+        path,
+    )
 
 
 @pytest.fixture
@@ -98,7 +112,7 @@ def test_more_trials_go_on_from_fewer_and_stay_within_the_space(arm):
     many, _, space = proposals(arm, 40)
     assert proposals(arm, 7)[0] == many[:7]
     assert proposals(arm, 40, seed=1)[0] != many
-    drawn, variants = many[len(space["anchors"]):], space["variants"]
+    drawn, variants = many[len(space["anchors"]) :], space["variants"]
     for number, trial in enumerate(drawn):
         for key, node in variants[number % len(variants)].items():
             if isinstance(node, dict) and "low" in node:
@@ -110,9 +124,15 @@ def test_more_trials_go_on_from_fewer_and_stay_within_the_space(arm):
         assert not values or values[-1] > 10 * values[0]
 
 
-@pytest.mark.parametrize(("arms", "task"), [
-    (ARMS[:2], "sr"), (ARMS[1:3], "inpainting"), (ARMS[3:5], "inpainting"), (ARMS[4:], "sr"),
-])
+@pytest.mark.parametrize(
+    ("arms", "task"),
+    [
+        (ARMS[:2], "sr"),
+        (ARMS[1:3], "inpainting"),
+        (ARMS[3:5], "inpainting"),
+        (ARMS[4:], "sr"),
+    ],
+)
 def test_what_is_not_tuned_is_the_same_for_every_arm(arms, task):
     configs = [resolved("tune", *words(arm, f"task={task}", "scale=paper")) for arm in arms]
     assert configs[0]["loss"]["lpips"] > 0
@@ -134,11 +154,14 @@ def test_a_division_keeps_the_sum_and_follows_its_shares(first, ratio):
         search.divide([1, 0], 0.5, 1.0)
 
 
-@pytest.mark.parametrize(("change", "named"), [
-    ({"variants": [{"a": {"low": 2.0, "high": 1.0}}], "anchors": []}, "0 < low < high"),
-    ({"variants": [{"a": 1}, {"b": 1}], "anchors": []}, "the same keys"),
-    ({"stages": {"first": [0.0, 0.5], "ratio": [1, 1]}}, "shares in"),
-])
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"variants": [{"a": {"low": 2.0, "high": 1.0}}], "anchors": []}, "0 < low < high"),
+        ({"variants": [{"a": 1}, {"b": 1}], "anchors": []}, "the same keys"),
+        ({"stages": {"first": [0.0, 0.5], "ratio": [1, 1]}}, "shares in"),
+    ],
+)
 def test_a_space_that_cannot_be_searched_is_refused(change, named):
     space = {"anchors": [], "variants": [{"a": {"low": 1.0, "high": 2.0}}], "stages": None}
     with pytest.raises(ValueError, match=named):
@@ -146,8 +169,12 @@ def test_a_space_that_cannot_be_searched_is_refused(change, named):
 
 
 def test_the_best_planted_trial_is_chosen_over_the_images_that_all_have():
-    planted = [{"a": 20.0, "b": 22.0}, {"a": 25.0, "b": 18.0, "c": 99.0}, {},
-               {"a": 21.6, "b": 21.5}]
+    planted = [
+        {"a": 20.0, "b": 22.0},
+        {"a": 25.0, "b": 18.0, "c": 99.0},
+        {},
+        {"a": 21.6, "b": 21.5},
+    ]
     trials = [tune.Trial(i, {"number": i}, scores) for i, scores in enumerate(planted)]
     order, ids = tune.rank(trials)
     assert ([t.number for t in order], ids) == ([3, 1, 0], ["a", "b"])
@@ -180,8 +207,14 @@ def test_a_tuning_finds_the_settings_that_score_best(root, monkeypatch):
     assert len(tried) == len(found["trials"]) == 12
     assert found["chosen"]["inverter.lr_style"] == best == tried[found["trial"]]
     assert found["trials"][2]["mean"] is None and found["trials"][2]["n"] == 0
-    assert found["validation"] == {"split": "val", "data": "glyphs", "metric": "psnr_db",
-                                   "mean": round(-abs(best - 0.05), 4), "ci95": 0.0, "n": 2}
+    assert found["validation"] == {
+        "split": "val",
+        "data": "glyphs",
+        "metric": "psnr_db",
+        "mean": round(-abs(best - 0.05), 4),
+        "ci95": 0.0,
+        "n": 2,
+    }
 
 
 def test_the_best_trials_go_on_to_more_images_and_the_best_of_these_wins(root, monkeypatch):
@@ -195,8 +228,13 @@ def test_the_best_trials_go_on_to_more_images_and_the_best_of_these_wins(root, m
         place.mkdir(parents=True, exist_ok=True)
         have = len(results.result_rows(place))
         asked.append((number, cfg.num_images - have))
-        results.append_rows(place / "results.jsonl", [
-            {"id": str(i), "psnr_db": level[number][i >= 2]} for i in range(have, cfg.num_images)])
+        results.append_rows(
+            place / "results.jsonl",
+            [
+                {"id": str(i), "psnr_db": level[number][i >= 2]}
+                for i in range(have, cfg.num_images)
+            ],
+        )
 
     monkeypatch.setattr(invert, "invert", planted)
     path = start("tune", root, "trials=5", "finalists=2", "final_images=6")
@@ -207,21 +245,30 @@ def test_the_best_trials_go_on_to_more_images_and_the_best_of_these_wins(root, m
     assert validation.pop("first_round") == {"n": 2, "finalists": 2}
     assert (validation["mean"], validation["n"]) == (8.0, 6)
     assert [t.get("final", {}).get("mean") for t in found["trials"]] == [
-        None, round((18 + 4) / 6, 4), None, 8.0, None]
+        None,
+        round((18 + 4) / 6, 4),
+        None,
+        8.0,
+        None,
+    ]
     assert [t["mean"] for t in found["trials"]] == [1.0, 9.0, 5.0, 8.0, 2.0]
     assert [line.split()[0] for line in tune.table(found).splitlines()[1:]] == [*"31240"]
 
     once = yaml.safe_load(start("tune", root, "trials=5").read_text())  # of the first two alone
     assert once["trial"] == 1 and once["validation"]["n"] == 2
     more = dict(found, validation={**validation, "first_round": {"n": 2, "finalists": 2}})
-    budgets = [tuned_settings.budget(results.flatten({"protocol": {"tuned": {
-        "trials": 5, "space": "s", "validation": v}}}))
-        for v in (more["validation"], once["validation"])]
+    budgets = [
+        tuned_settings.budget(
+            results.flatten({"protocol": {"tuned": {"trials": 5, "space": "s", "validation": v}}})
+        )
+        for v in (more["validation"], once["validation"])
+    ]
     assert budgets == [(5, 6, "s", 2, 2), (5, 2, "s")]
 
 
 def test_a_finalist_that_is_not_finite_keeps_its_first_score_and_ends_no_search(
-        root, monkeypatch, capsys):
+    root, monkeypatch, capsys
+):
     """Planted: trial 3 is best on two images and has no finite loss on the third; trial 1, which
     would be the third finalist, is best on four."""
     level, asked = {0: 5.0, 1: 4.0, 2: 6.0, 3: 9.0}, []
@@ -234,8 +281,10 @@ def test_a_finalist_that_is_not_finite_keeps_its_first_score_and_ends_no_search(
         for i in range(have, cfg.num_images):
             if number == 3 and i == 2:
                 raise NotFinite("planted")
-            results.append_rows(place / "results.jsonl", [
-                {"id": str(i), "psnr_db": level[number] if i < 2 or number != 1 else 50.0}])
+            results.append_rows(
+                place / "results.jsonl",
+                [{"id": str(i), "psnr_db": level[number] if i < 2 or number != 1 else 50.0}],
+            )
 
     monkeypatch.setattr(invert, "invert", planted)
     more = ("trials=4", "finalists=2", "final_images=4")
@@ -271,8 +320,10 @@ def plant(root, monkeypatch):
         config = {**OmegaConf.to_container(cfg, resolve=True), "generator_sha256": digest}
         results.claim(place, config, results.FREE_INVERT)
         ran.append(cfg.protocol.tuned.trial)
-        results.append_rows(place / "results.jsonl", [
-            {"id": i, "psnr_db": 9.0 - cfg.protocol.tuned.trial} for i in "ab"])
+        results.append_rows(
+            place / "results.jsonl",
+            [{"id": i, "psnr_db": 9.0 - cfg.protocol.tuned.trial} for i in "ab"],
+        )
 
     monkeypatch.setattr(invert, "invert", planted)
     return ran
@@ -292,8 +343,9 @@ def test_a_note_that_a_trial_is_not_finite_is_of_its_generator_and_settings(root
         path = start("tune", root, "trials=2", "ratio=0.5")
         return [row["mean"] for row in yaml.safe_load(path.read_text())["trials"]], path.parent
 
-    monkeypatch.setattr(invert, "invert", lambda cfg, o: (
-        right if cfg.protocol.tuned.trial else fails)(cfg, o))
+    monkeypatch.setattr(
+        invert, "invert", lambda cfg, o: (right if cfg.protocol.tuned.trial else fails)(cfg, o)
+    )
     means, place = trials()
     assert means == [None, 8.0]
     monkeypatch.setattr(invert, "invert", right)
@@ -367,16 +419,20 @@ def test_a_fair_inversion_says_its_tuning_takes_it_and_is_bound_to_it(root):
     assert flat["protocol.tuned.trials"] == 3 and flat["protocol.tuned.validation.n"] == 2
     assert "tuned" not in place.parts and len(results.result_rows(place)) == 2
 
-    for word, named in (("split=val", "tuned on the images"),
-                        ("inverter.lr_style=0.3", "what a tuning chooses"),
-                        ("noise_std=0.1", r"tune .* noise_std=0\.1")):
+    for word, named in (
+        ("split=val", "tuned on the images"),
+        ("inverter.lr_style=0.3", "what a tuning chooses"),
+        ("noise_std=0.1", r"tune .* noise_std=0\.1"),
+    ):
         with pytest.raises((ValueError, FileNotFoundError), match=named):
             start("invert", root, "protocol=fair", "ratio=0.2", word)
     text = path.read_text()
-    for old, new, named in (("split: val", "split: test", "only validation images may be"),
-                            ("loss.mse: 0.25", "loss.mse: 1.0", "loss.mse: 1.0 there, 0.25 here"),
-                            ("steps: [3, 2, 2]\n  l", "steps: [9]\n  l", r"steps: \[9\] there"),
-                            ("validation:", "valid:", "no file of python")):
+    for old, new, named in (
+        ("split: val", "split: test", "only validation images may be"),
+        ("loss.mse: 0.25", "loss.mse: 1.0", "loss.mse: 1.0 there, 0.25 here"),
+        ("steps: [3, 2, 2]\n  l", "steps: [9]\n  l", r"steps: \[9\] there"),
+        ("validation:", "valid:", "no file of python"),
+    ):
         assert old in text
         path.write_text(text.replace(old, new))
         with pytest.raises(ValueError, match=named):
@@ -387,8 +443,17 @@ def test_a_fair_inversion_says_its_tuning_takes_it_and_is_bound_to_it(root):
         start("invert", root, "protocol=fair", "ratio=0.2")
 
 
-@pytest.mark.parametrize("word", ["metrics.lpips=false", "split=test", "num_images=1",
-                                  "pictures=false", "save_measurements=true", "fit=crop"])
+@pytest.mark.parametrize(
+    "word",
+    [
+        "metrics.lpips=false",
+        "split=test",
+        "num_images=1",
+        "pictures=false",
+        "save_measurements=true",
+        "fit=crop",
+    ],
+)
 def test_what_a_tuning_does_not_take_does_not_name_it(tmp_path, word):
     given = ["protocol=fair", "ratio=0.2", f"root={tmp_path}", word]
     config = resolved("invert", *given)
@@ -421,8 +486,10 @@ def test_one_tuning_serves_other_seeds_and_ratios_where_protocol_at_names_it(roo
     with pytest.raises(FileNotFoundError):  # nothing is tuned for what it does not name
         start("invert", root, *other, at[0])
     explicit = f"generator={next(root.rglob('generator.pt'))}"
-    for words, named in (((explicit,), "found by its choices"),
-                         (("task=denoise", "noise_std=0.1"), "no choice of task=denoise")):
+    for words, named in (
+        ((explicit,), "found by its choices"),
+        (("task=denoise", "noise_std=0.1"), "no choice of task=denoise"),
+    ):
         with pytest.raises((ValueError, FileNotFoundError), match=named):
             start("invert", root, "protocol=fair", *at, *words)
     with pytest.raises(ValueError, match=r"protocol\.at"):
@@ -433,24 +500,42 @@ def test_one_tuning_serves_other_seeds_and_ratios_where_protocol_at_names_it(roo
 
 
 def test_an_experiment_tunes_what_its_fair_inversions_take():
-    plan = {"name": "x", "generators": [{"rtil": ["vanilla", "ilo"], "seed": [0, 1]}],
-            "common": {"num_images": 4}, "cells": [
-        {"task": "cs", "ratio": [0.1, 0.3], "switches": [
-            {"protocol": "authors"}, {"protocol": "fair", "protocol.at.ratio": 0.2,
-                                      "protocol.at.seed": 0}]}]}
+    plan = {
+        "name": "x",
+        "generators": [{"rtil": ["vanilla", "ilo"], "seed": [0, 1]}],
+        "common": {"num_images": 4},
+        "cells": [
+            {
+                "task": "cs",
+                "ratio": [0.1, 0.3],
+                "switches": [
+                    {"protocol": "authors"},
+                    {"protocol": "fair", "protocol.at.ratio": 0.2, "protocol.at.seed": 0},
+                ],
+            }
+        ],
+    }
     assert experiment.jobs(plan, "tune") == [
-        {"task": "cs", "ratio": "0.2", "rtil": rtil, "seed": "0"} for rtil in ("vanilla", "ilo")]
+        {"task": "cs", "ratio": "0.2", "rtil": rtil, "seed": "0"} for rtil in ("vanilla", "ilo")
+    ]
     plan["cells"][0]["switches"].pop()
     assert len(experiment.jobs(plan, "tune")) == 8 and "ratio" in experiment.jobs(plan, "tune")[0]
 
 
-@pytest.mark.parametrize(("override", "named"), [
-    ("split=test", "validation images"), ("protocol=paper", "nothing to tune"),
-    ("input=photo.png", "true image"), ("trials=0", "trials=0"),
-    ("finalists=0", "finalists=0"), ("final_images=2", "above num_images=2"),
-    ("run_dir=elsewhere", "Leave it out"), ("inverter.lr_noise=0.3", "what a tuning chooses"),
-    ("inverter=csgm", "no inverter=csgm"),
-])
+@pytest.mark.parametrize(
+    ("override", "named"),
+    [
+        ("split=test", "validation images"),
+        ("protocol=paper", "nothing to tune"),
+        ("input=photo.png", "true image"),
+        ("trials=0", "trials=0"),
+        ("finalists=0", "finalists=0"),
+        ("final_images=2", "above num_images=2"),
+        ("run_dir=elsewhere", "Leave it out"),
+        ("inverter.lr_noise=0.3", "what a tuning chooses"),
+        ("inverter=csgm", "no inverter=csgm"),
+    ],
+)
 def test_a_tuning_that_would_not_be_fair_is_refused(root, override, named):
     with pytest.raises(ValueError, match=re.escape(named)):
         start("tune", root, override)
@@ -469,7 +554,9 @@ def test_a_report_shows_protocols_side_by_side_and_what_was_chosen_on_what(tmp_p
             if name == "fair":
                 config["inverter"]["lr_style"] += 0.01 * trials
                 config["protocol"]["tuned"] = {
-                    "keys": ["inverter.lr_style", "inverter.steps"], "trial": 3, "trials": trials,
+                    "keys": ["inverter.lr_style", "inverter.steps"],
+                    "trial": 3,
+                    "trials": trials,
                     "space": "00ff00ff",
                     "asked": {"inverter.steps": [4, 2]},
                     "validation": {"n": 12, "metric": "psnr_db", "mean": 19.5, "ci95": 0.5},
