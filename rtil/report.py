@@ -29,18 +29,10 @@ from rtil.process.command import CONFIGS
 from rtil.process.command import entry as run_entry
 from rtil.process.instantiate import instantiate
 from rtil.reporting import differences, figures, gains, page, panels, planned, robustness
-from rtil.reporting.cells import (
-    WITHOUT_GENERATOR,
-    Cell,
-    Run,
-    arrange,
-    case_of,
-    collect,
-    generator_file,
-    inversions,
-)
+from rtil.reporting.cells import WITHOUT_GENERATOR, Cell, arrange, case_of
 from rtil.reporting.table import READING, grid_text, records, reference, table_text
 from rtil.runs import archive, results
+from rtil.runs.run import Run, collect, generator_file, inversions
 
 FIRST = {
     "curves": "Figures",

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from rtil.reporting.cells import Run
 from rtil.reporting.figures import Shown, decibel, error_map, picture
 from rtil.reporting.table import READING, remarks, table
+from rtil.runs.run import Run
 
 SMALL = 128  # pixels; the page enlarges smaller images without smoothing
 CAPTIONS = {

@@ -24,8 +24,9 @@ from rtil.experiments.plan import (
 from rtil.inversion import tuned_settings
 from rtil.operators import KNOBS
 from rtil.process.command import CONFIGS
-from rtil.reporting.cells import Case, Cell, Entry, Run, case_of
+from rtil.reporting.cells import Case, Cell, Entry, case_of
 from rtil.runs import results
+from rtil.runs.run import Run
 
 Job = Mapping[str, str]
 LINES = {"inverter.num_codes": "N"}

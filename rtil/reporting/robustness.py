@@ -15,8 +15,9 @@ from statistics import median, stdev
 from rtil.inversion import tuned_settings
 from rtil.metrics.intervals import mean_ci
 from rtil.operators import KNOBS
-from rtil.reporting.cells import Case, Cell, Run
+from rtil.reporting.cells import Case, Cell
 from rtil.reporting.table import reference, written
+from rtil.runs.run import Run
 
 READING = (
     "Searches: what the settings tried for protocol=fair reach, each the mean PSNR of the same n "

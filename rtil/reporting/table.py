@@ -16,8 +16,9 @@ import numpy as np
 from rtil.inversion import tuned_settings
 from rtil.metrics.intervals import mean_ci
 from rtil.operators import NONLINEAR
-from rtil.reporting.cells import SAME, Cell, Entry, Run, commands, is_number
+from rtil.reporting.cells import SAME, Cell, Entry, commands
 from rtil.runs import results
+from rtil.runs.run import Run, is_number
 
 METRICS = (
     "psnr_db",

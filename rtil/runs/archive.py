@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 
 from rtil.runs import results
 from rtil.reporting import robustness
-from rtil.reporting.cells import Run, check, generator_file, is_number
+from rtil.runs.run import Run, check, generator_file, is_number
 
 FORMAT = 2
 WHOLE = 1  # the format in which every line had its whole configuration

@@ -15,6 +15,7 @@ from rtil.inversion import tuned_settings
 from rtil.inverters.lmmse import GaussianPrior
 from rtil.reporting import cells, table
 from rtil.runs import archive, results
+from rtil.runs import run as run_files
 
 CUT = ("data.num_val=5", "data.num_test=5")
 
@@ -233,7 +234,7 @@ def test_a_report_tells_arms_trained_for_different_lengths(tmp_path, caplog):
         place = start("invert", tmp_path, f"rtil={arm}", "ratio=0.5")
         assert saved(place)["nimg"] == nimg
     assert caplog.text.count("stopped at 8 of 64 images") == caplog.text.count("stopped") == 1
-    runs = cells.collect(tmp_path)[0]
+    runs = run_files.collect(tmp_path)[0]
     archive.write(runs, tmp_path, file := tmp_path / "rows.jsonl")
 
     def differs(runs):

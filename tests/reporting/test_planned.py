@@ -13,8 +13,9 @@ from test_experiments import composed, plan_of
 
 from rtil import report
 from rtil.experiments import plan as experiment
-from rtil.reporting import cells, panels, planned, table
+from rtil.reporting import panels, planned, table
 from rtil.runs import results
+from rtil.runs import run as run_files
 
 
 def write_run(root, plan, job, psnr, words=(), name=None, scale="demo"):
@@ -84,10 +85,10 @@ def test_runs_belong_by_what_they_were_run_for_or_by_their_name(tmp_path):
     write_run(tmp_path, other, job, {"a": 1.0})
     write_run(tmp_path, plan, jobs[2], {"a": 1.0}, ["split=val"], "elsewhere")
     write_run(tmp_path, plan, jobs[0], {"a": 1.0}, scale="tiny")
-    found = planned.belonging(cells.inversions(tmp_path)[0], plan, "demo")
+    found = planned.belonging(run_files.inversions(tmp_path)[0], plan, "demo")
     assert {run.path for run, _ in found} == set(kept)
     assert [
-        run.path for run, _ in planned.belonging(cells.inversions(tmp_path)[0], other, "demo")
+        run.path for run, _ in planned.belonging(run_files.inversions(tmp_path)[0], other, "demo")
     ] != []
 
 
@@ -101,7 +102,7 @@ def test_a_run_goes_to_its_own_switch_and_not_to_one_that_repeats_the_arms_setti
     config = yaml.safe_load((paths[0] / "config.yaml").read_text())
     config["inverter"] |= {f"lr_{key}": 0.1 for key in ("style", "noise", "feature")}
     (paths[0] / "config.yaml").write_text(yaml.safe_dump(config))
-    found = planned.belonging(cells.inversions(tmp_path)[0], plan, "demo")
+    found = planned.belonging(run_files.inversions(tmp_path)[0], plan, "demo")
     assert {run.path: experiment.switch_of(plan, job) for run, job in found} == {
         path: experiment.switch_of(plan, job) for path, job in zip(paths, first)
     }
@@ -114,7 +115,7 @@ def test_every_switch_finds_its_runs_and_other_plans_only_theirs(tmp_path):
     jobs = experiment.jobs(plan, "invert")
     paths = [write_run(tmp_path, plan, job, {"a": 1.0}) for job in jobs]
     assert any(job.get("inverter.map") == "1e-06" for job in jobs)
-    runs = cells.inversions(tmp_path)[0]
+    runs = run_files.inversions(tmp_path)[0]
     of = {run.path: job for run, job in planned.belonging(runs, plan, "demo")}
     assert [of[path] for path in paths] == jobs
     other = plan_of("fig6_ilo", "demo")
@@ -126,14 +127,14 @@ def test_every_switch_finds_its_runs_and_other_plans_only_theirs(tmp_path):
         for job in experiment.jobs(fair, "invert")
         if job["seed"] == "0" and job["protocol"] == "authors" and job["rtil"] == "ilo"
     ]
-    found = planned.belonging(cells.inversions(tmp_path)[0], other, "demo")
+    found = planned.belonging(run_files.inversions(tmp_path)[0], other, "demo")
     assert tuned and not {run.path for run, _ in found} & {*tuned}
     # A noise that its own command asks for leaves a run in its plan.
     noisy = write_run(
         tmp_path, other, experiment.jobs(other, "invert")[0], {"a": 1.0}, ["noise_std=0.01"]
     )
     assert noisy in {
-        run.path for run, _ in planned.belonging(cells.inversions(tmp_path)[0], other, "demo")
+        run.path for run, _ in planned.belonging(run_files.inversions(tmp_path)[0], other, "demo")
     }
 
 

@@ -21,6 +21,7 @@ from rtil.latents.multicode import MultiCode
 from rtil.process.command import CONFIGS
 from rtil.process.instantiate import instantiate
 from rtil.reporting import cells, figures, page, table
+from rtil.runs import run as run_files
 
 FAMILY = {"_target_": "rtil.latents.family.additive", "sigma": 0.5, "mixture": True}
 MODEL = {
@@ -116,7 +117,7 @@ def make_generator(root, arm, depths, seed=0):
 
 def table_of(root, baseline="vanilla"):
     """Records of every cell below root."""
-    found = cells.arrange(cells.collect(root)[0], baseline)
+    found = cells.arrange(run_files.collect(root)[0], baseline)
     return [row for cell in found for row in table.records(cell, baseline)]
 
 
@@ -215,7 +216,7 @@ def test_commands_train_and_tune_as_the_run_beside_them_was():
         "protocol.at.seed=0",
         "protocol.at.ratio=0.25",
     ]
-    run = cells.Run(
+    run = run_files.Run(
         Path("x"),
         config,
         {},
@@ -441,7 +442,9 @@ def test_several_generators_of_one_seed_are_entries_of_their_own(tmp_path):
         make_generator(root, "ilo", [0, 2] if root.name == "one" else [0, 1])
         make_run(root, "ilo", {"a": 20.0}, pictures=False)
     runs = [
-        run for root in (tmp_path / "one", tmp_path / "other") for run in cells.collect(root)[0]
+        run
+        for root in (tmp_path / "one", tmp_path / "other")
+        for run in run_files.collect(root)[0]
     ]
     (cell,) = cells.arrange(runs, "vanilla")
     assert sorted(entry.settings["generator_sha256"] for entry in cell.entries) == sorted(
@@ -642,7 +645,7 @@ def test_an_unreadable_run_is_named(tmp_path, file, text, named):
     run_dir = make_run(tmp_path, "ilo", {"a": 20.0})
     (run_dir / file).write_text(text)
     with pytest.raises(ValueError, match=re.escape(str(run_dir))) as error:
-        cells.collect(tmp_path)
+        run_files.collect(tmp_path)
     assert named in str(error.value)
 
 
@@ -651,6 +654,6 @@ def test_a_run_without_rows_is_a_note_and_rows_of_all_processes_count(tmp_path):
     run_dir = make_run(tmp_path, "ilo", {"a": 20.0})
     row = json.loads((run_dir / "results.jsonl").read_text()) | {"id": "b", "psnr_db": 30.0}
     (run_dir / "results-1.jsonl").write_text(json.dumps(row) + '\n{"id": "cut o')
-    runs, notes = cells.collect(Path(tmp_path))
+    runs, notes = run_files.collect(Path(tmp_path))
     assert [sorted(run.rows) for run in runs] == [["a", "b"]]
     assert notes == [f"{empty} has no rows yet."]

@@ -9,6 +9,7 @@ from test_report import make_run, run_report
 
 from rtil.reporting import cells, robustness
 from rtil.runs import archive
+from rtil.runs import run as run_files
 
 ANCHORS = [20.0, 19.0]
 SCORES = {"vanilla": [*ANCHORS, 15.0, 18.0, None, 16.0], "ilo": [*ANCHORS, 17.0, 17.5, 18.0, 18.5]}
@@ -65,7 +66,7 @@ def root(tmp_path):
 
 
 def lines_of(root):
-    return tables_of(cells.collect(root)[0])
+    return tables_of(run_files.collect(root)[0])
 
 
 def tables_of(runs):
@@ -105,7 +106,7 @@ def test_a_search_is_paired_wherever_the_baseline_has_it(tmp_path, vanilla):
 def test_packed_rows_and_a_moved_root_give_the_same_table(root, tmp_path):
     expected = lines_of(root)
     file = tmp_path / "rows.jsonl"
-    archive.write(cells.collect(root)[0], root, file)
+    archive.write(run_files.collect(root)[0], root, file)
     moved = root.rename(tmp_path / "moved")
     assert lines_of(moved) == expected
     assert tables_of(archive.read(file)[0]) == expected

@@ -12,6 +12,7 @@ from test_planned import write_run
 from test_report import make_generator, make_run
 
 from rtil.reporting import cells, planned, table
+from rtil.runs import run as run_files
 from rtil.experiments import plan as experiment
 from rtil.runs import archive, results
 from rtil import report
@@ -92,7 +93,7 @@ def test_a_later_file_with_other_trainings_of_the_same_seeds_is_a_study_of_its_o
                 images = {"a": base, "b": base + 1}
                 images = {i: x + gain * (arm == "ilo") for i, x in images.items()}
                 make_run(root, arm, images, seed=seed, pictures=False)
-        archive.write(cells.inversions(root)[0], root, file)
+        archive.write(run_files.inversions(root)[0], root, file)
         files.append(file)
     runs, notes = archive.read(files)
     assert [note for note in notes if "two:SEED" in note and str(files[1]) in note]
@@ -109,13 +110,13 @@ def test_a_later_file_with_other_trainings_of_the_same_seeds_is_a_study_of_its_o
     assert {run.study for run in archive.read([files[0], files[0]])[0]} == {""}
     arms = [tmp_path / f"{arm}.jsonl" for arm in ("vanilla", "ilo")]
     for arm, file in zip(("vanilla", "ilo"), arms):
-        archive.write([run for run in cells.inversions(tmp_path / "one")[0]
+        archive.write([run for run in run_files.inversions(tmp_path / "one")[0]
                       if run.config["rtil.name"] == arm], tmp_path / "one", file)
     (cell,) = cells.arrange(archive.read(arms)[0], "vanilla")
     assert table.records(cell, "vanilla")[1]["gain_psnr_db_by_seed"] == pytest.approx(
         {0: 1.0, 1: 2.0})
     # Further trainings of one arm alone have nothing to be paired with.
-    archive.write([run for run in cells.inversions(tmp_path / "two")[0]
+    archive.write([run for run in run_files.inversions(tmp_path / "two")[0]
                   if run.config["rtil.name"] == "ilo"], tmp_path / "two",
                  alone := tmp_path / "alone.jsonl")
     (cell,) = cells.arrange(archive.read([files[0], alone])[0], "vanilla")
@@ -177,7 +178,7 @@ def test_no_path_of_the_machine_is_in_a_line(tmp_path, monkeypatch):
     (run_dir / "provenance.json").write_text(json.dumps(
         {"command": command, "commit": "abc", "device": "cpu", "before": [
             {"command": ["invert.py", f"run_dir={run_dir}"], "commit": "old"}]}))
-    archive.write(cells.collect(root)[0], packed_root := tmp_path / "far" / "runs",
+    archive.write(run_files.collect(root)[0], packed_root := tmp_path / "far" / "runs",
                  file := tmp_path / "rows.jsonl")
     text = file.read_text()
     assert str(tmp_path) not in text and tmp_path.name not in text and "/opt" not in text
@@ -193,7 +194,7 @@ def test_no_path_of_the_machine_is_in_a_line(tmp_path, monkeypatch):
     assert line["provenance"][0]["command"] == [
         "invert.py", "root=runs", "mask=m.png", "ratio=0.1", "+data.path=a.zip,b.zip",
         "inverter.lists=[a,2]"]
-    near = cells.collect(packed_root.relative_to(tmp_path))[0]
+    near = run_files.collect(packed_root.relative_to(tmp_path))[0]
     archive.write(near, packed_root.relative_to(tmp_path), file)
     assert json.loads(file.read_text())["config"]["root"] == "far/runs"  # as it was typed
 
@@ -205,7 +206,7 @@ def test_columns_are_numbers_rounded_and_ids_are_there_once(tmp_path):
              "steps": [1, 2]},
             {"id": "a", "psnr_db": 21.0, "loss": float("nan")}]
     (run_dir / "results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    archive.write(cells.collect(tmp_path)[0], tmp_path, tmp_path / "rows.jsonl")
+    archive.write(run_files.collect(tmp_path)[0], tmp_path, tmp_path / "rows.jsonl")
     line = json.loads((tmp_path / "rows.jsonl").read_text())
     assert line["ids"] == ["a", "b"] and line["columns"] == {
         "psnr_db": [21.0, 20.123], "last_ssim": [None, 0.1235], "loss": [None, 1.235e-7],
@@ -216,13 +217,13 @@ def test_packing_again_replaces_its_runs_and_keeps_those_of_others(tmp_path):
     file, here, there = tmp_path / "rows.jsonl", tmp_path / "here", tmp_path / "there"
     for root, arm in ((here, "ilo"), (there, "vanilla")):
         run_dir = make_run(root, arm, {"a": 20.0}, pictures=False)
-        archive.write(cells.collect(root)[0], root, file)
+        archive.write(run_files.collect(root)[0], root, file)
     first = file.read_bytes()
-    assert "1 lines of other runs stay." in archive.write(cells.collect(here)[0], here, file)
+    assert "1 lines of other runs stay." in archive.write(run_files.collect(here)[0], here, file)
     assert file.read_bytes() == first
     row = json.loads((run_dir / "results.jsonl").read_text()) | {"id": "b"}
     results.append_rows(run_dir / "results.jsonl", [row])
-    archive.write(cells.collect(there)[0], there, file)
+    archive.write(run_files.collect(there)[0], there, file)
     runs, _ = archive.read(file)
     assert [(str(run.path), [*run.rows]) for run in runs] == [
         ("invert/ilo-0/ratio0.1", ["a"]), ("invert/vanilla-0/ratio0.1", ["a", "b"])]
@@ -231,7 +232,7 @@ def test_packing_again_replaces_its_runs_and_keeps_those_of_others(tmp_path):
     other = make_run(here, "ilo", {"a": 25.0}, pictures=False, name="x")
     (here / "invert" / "ilo-0" / "ratio0.1").rename(tmp_path / "gone")
     other.rename(other.parent / "ratio0.1")
-    text = archive.write(cells.collect(here)[0], here, file)
+    text = archive.write(run_files.collect(here)[0], here, file)
     assert "2 lines of other runs stay. 1 of them are of the same folder" in text
     runs, _ = archive.read(file)
     assert len({run.path for run in runs}) == 3
@@ -249,7 +250,7 @@ def test_a_configuration_is_whole_once_and_then_what_changed(tmp_path):
         path = run_dir / "config.yaml"
         whole = yaml.safe_load(path.read_text())
         path.write_text(yaml.safe_dump(whole | {"inverter": whole["inverter"] | config}))
-    file, runs = tmp_path / "rows.jsonl", cells.collect(tmp_path)[0]
+    file, runs = tmp_path / "rows.jsonl", run_files.collect(tmp_path)[0]
     archive.write(runs, tmp_path, file)
     first, *others = map(json.loads, file.read_text().splitlines())
     assert first["config"]["inverter.z"] is None and "changes" not in first
@@ -288,7 +289,7 @@ def test_a_configuration_is_whole_once_and_then_what_changed(tmp_path):
 ])
 def test_what_is_no_packed_line_is_named(tmp_path, change, named):
     make_run(tmp_path, "ilo", {"a": 20.0}, pictures=False)
-    file, runs = tmp_path / "rows.jsonl", cells.collect(tmp_path)[0]
+    file, runs = tmp_path / "rows.jsonl", run_files.collect(tmp_path)[0]
     archive.write(runs, tmp_path, file)
     good = file.read_text()
     file.write_text(good + change(json.loads(good)) + "\n")
@@ -318,6 +319,6 @@ def test_folders_named_after_typed_words_are_known_without_their_config(tmp_path
     plan = plan_of("fig6_ilo", "demo")
     job = experiment.jobs(plan, "invert")[0]
     write_run(tmp_path, plan, job, {"a": 1.0}, name="estimators_ilo")
-    (run,) = cells.inversions(tmp_path)[0]
+    (run,) = run_files.inversions(tmp_path)[0]
     (run.path / "config.yaml").unlink()
     assert planned.belonging([run], plan, "demo")
