@@ -8,12 +8,14 @@ One more file type that Pillow reads: add its ending to `SUFFIXES`.
 import hashlib
 import io
 import os
+import stat
 import struct
 import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
@@ -37,10 +39,42 @@ UNREADABLE = (
 )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Limits:
+    """What a file of images may ask for; more is refused before any of it is allocated.
+
+    Args:
+        megapixels: of one picture, 10^6 pixels.
+        file_mb: of one file, and of an entry of a zip once it is unpacked, 10^6 bytes.
+    """
+
+    megapixels: float = 64.0
+    file_mb: float = 256.0
+
+    def check_pixels(self, width: int, height: int) -> None:
+        """Raises ValueError for a picture with more pixels."""
+        if width * height > self.megapixels * 1e6:
+            raise ValueError(
+                f"{width}x{height} pixels; at most {self.megapixels:g} million are read "
+                "(data.max_megapixels)"
+            )
+
+    def check_bytes(self, size: int) -> None:
+        """Raises ValueError for a larger file."""
+        if size > self.file_mb * 1e6:
+            raise ValueError(
+                f"{size / 1e6:.0f} MB; at most {self.file_mb:g} are read (data.max_file_mb)"
+            )
+
+
 class ImageFiles:
     """The images of a folder (with its subfolders) or of a .zip, by number.
 
     No file stays open between reads: an object works in many threads, pickled and after a fork.
+
+    Args:
+        path: of the folder or zip.
+        limits: larger files are unreadable.
 
     Attributes:
         path: of the folder or zip.
@@ -52,8 +86,9 @@ class ImageFiles:
         ValueError: `path` is a file but no zip, or holds no images.
     """
 
-    def __init__(self, path: str | Path):
+    def __init__(self, path: str | Path, limits: Limits | None = None):
         self.path = Path(path).expanduser()
+        self.limits = limits or Limits()
         if not self.path.exists():
             raise FileNotFoundError(
                 f"ImageFiles: nothing at {self.path.absolute()}; "
@@ -87,13 +122,20 @@ class ImageFiles:
         return len(self.names)
 
     def read(self, index: int) -> bytes:
-        """Contents of a file. Raises one of `UNREADABLE` if it is damaged."""
+        """Contents of a file. Raises one of `UNREADABLE` if it is damaged or too large."""
         name = self.names[index]
-        if self._entries is None:
-            return (self.path / name).read_bytes()
-        entry = self._entries[name]
+        if self._entries is not None:
+            return self._read_entry(self._entries[name])
+        about = (self.path / name).stat()
+        if not stat.S_ISREG(about.st_mode):  # a pipe would be waited for, a device has no end
+            raise ValueError("no regular file")
+        self.limits.check_bytes(about.st_size)
+        return (self.path / name).read_bytes()
+
+    def _read_entry(self, entry: zipfile.ZipInfo) -> bytes:
         if entry.flag_bits & 1 or entry.compress_type not in (0, zipfile.ZIP_DEFLATED):
             raise ValueError("encrypted, or compressed by another method than deflate")
+        self.limits.check_bytes(max(entry.file_size, entry.compress_size))
         # ZipFile.read would share a file position among threads and forks. A local header is 30
         # bytes, the last four the lengths of the name and the extra field before the contents.
         with open(self.path, "rb") as file:
@@ -101,8 +143,9 @@ class ImageFiles:
             file.seek(sum(struct.unpack("<HH", file.read(4))), os.SEEK_CUR)
             data = file.read(entry.compress_size)
         if entry.compress_type == zipfile.ZIP_DEFLATED:
-            data = zlib.decompress(data, wbits=-15)
-        if zlib.crc32(data) != entry.CRC:
+            # Entries may unpack to more than their directory says: never more than that.
+            data = zlib.decompressobj(wbits=-15).decompress(data, entry.file_size + 1)
+        if len(data) != entry.file_size or zlib.crc32(data) != entry.CRC:
             raise ValueError("its checksum in the zip differs")
         return data
 
@@ -201,7 +244,7 @@ class ImageFiles:
         )
 
 
-def decode(data: bytes, size: int, channels: int) -> np.ndarray:
+def decode(data: bytes, size: int, channels: int, limits: Limits | None = None) -> np.ndarray:
     """Decode an image, scale its short side to `size` (Lanczos, anti-aliased), crop the centre.
 
     Returns:
@@ -210,14 +253,31 @@ def decode(data: bytes, size: int, channels: int) -> np.ndarray:
     Raises:
         One of `UNREADABLE`.
     """
-    image = open_picture(data, "L" if channels == 1 else "RGB")
+    limits = limits or Limits()
+    image = open_picture(data, "L" if channels == 1 else "RGB", limits)
     scaled = covering(image.size, size)
+    if scaled[0] * scaled[1] > limits.megapixels * 1e6:
+        return pixels(_middle(image, scaled, size))
     if image.size != scaled:
         image = image.resize(scaled, Image.Resampling.LANCZOS)
     return pixels(crop_centre(image, size))
 
 
-def open_picture(data: bytes, mode: str | None = None) -> Image.Image:
+def _middle(image: Image.Image, scaled: tuple[int, int], size: int) -> Image.Image:
+    """The middle square of a picture scaled to `scaled`, without making the rest of it.
+
+    For thin pictures, which become very long ones. Others are scaled whole: Pillow rounds between
+    its two passes, whose order may be another for a part.
+    """
+    left, top = (scaled[0] - size) // 2, (scaled[1] - size) // 2
+    across, down = image.width / scaled[0], image.height / scaled[1]
+    box = (left * across, top * down, (left + size) * across, (top + size) * down)
+    return image.resize((size, size), Image.Resampling.LANCZOS, box)
+
+
+def open_picture(
+    data: bytes, mode: str | None = None, limits: Limits | None = None
+) -> Image.Image:
     """Decode an image to `mode`, "L" or "RGB"; None: "L" where it is stored grey, else "RGB".
 
     Orientation tags are applied, transparency is laid on white, 16-bit grey becomes 8-bit.
@@ -226,7 +286,8 @@ def open_picture(data: bytes, mode: str | None = None) -> Image.Image:
         One of `UNREADABLE`.
     """
     try:
-        with Image.open(io.BytesIO(data)) as file:
+        with Image.open(io.BytesIO(data)) as file:  # reads the header alone
+            (limits or Limits()).check_pixels(*file.size)
             image = ImageOps.exif_transpose(file)
     except UnidentifiedImageError:  # its message is a memory address
         raise ValueError("not an image of a known format") from None

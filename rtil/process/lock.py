@@ -65,7 +65,8 @@ def _acquire(file: TextIO, what: str) -> None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise RuntimeError(
-            f"{what} is in use by {_owner(file)}. Wait until it has ended, or choose another place."
+            f"{what} is in use by {_owner(file)}. Wait until it has ended, or choose another "
+            "place."
         ) from None
     except OSError as error:
         if error.errno not in UNSUPPORTED:

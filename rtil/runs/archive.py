@@ -16,8 +16,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
-from rtil.runs import results
 from rtil.reporting import robustness
+from rtil.runs import results
 from rtil.runs.run import Run, check, generator_file, is_number
 
 FORMAT = 2

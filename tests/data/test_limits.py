@@ -1,0 +1,97 @@
+"""No file makes rtil allocate more than its limits: sizes are known before memory is taken."""
+
+import io
+import os
+import resource
+import subprocess
+import sys
+import zipfile
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rtil.data.files import UNREADABLE, ImageFiles, Limits, decode, open_picture
+
+
+def png(width, height, mode="L", **options):
+    buffer = io.BytesIO()
+    Image.new(mode, (width, height)).save(buffer, "png", **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("sides", [(1, 20_000), (20_000, 1), (2, 200_000), (3, 50_000)])
+def test_a_thin_picture_is_cropped_before_it_is_scaled(sides):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert decode(png(*sides), 256, 1).shape == (1, 256, 256)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KiB
+
+
+def test_the_middle_of_a_thin_picture_is_that_of_the_whole_one():
+    rows, columns = np.mgrid[:900, :9]
+    thin = (128 + 60 * np.sin(rows / 7) + 40 * np.cos(columns / 2)).astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(thin).save(buffer, "png")
+    whole = decode(buffer.getvalue(), 32, 1)
+    part = decode(buffer.getvalue(), 32, 1, Limits(megapixels=0.01))
+    assert np.abs(whole.astype(int) - part).max() <= 2  # rounded between other passes
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "RGB"])
+def test_a_picture_of_too_many_pixels_is_refused_by_its_header(mode):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ValueError, match="13000x13000 pixels; at most 64 million"):
+        open_picture(png(13_000, 13_000, "1") if mode == "1" else header(13_000, 13_000))
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown < 100_000 or mode == "1"  # making the picture took memory itself
+
+
+def header(width, height):
+    """A PNG whose header promises so many pixels, and nothing behind it."""
+    data = bytearray(png(1, 1))
+    data[16:24] = width.to_bytes(4, "big") + height.to_bytes(4, "big")
+    data[29:33] = zlib.crc32(bytes(data[12:29])).to_bytes(4, "big")
+    return bytes(data)
+
+
+def test_an_entry_of_a_zip_is_not_unpacked_beyond_its_limit(tmp_path):
+    path = tmp_path / "bomb.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.png", bytes(30_000_000))
+    files = ImageFiles(path, Limits(file_mb=10))
+    with pytest.raises(ValueError, match=r"30 MB; at most 10 are read \(data.max_file_mb\)"):
+        files.read(0)
+
+
+def test_an_entry_that_unpacks_to_more_than_it_says_is_damaged(tmp_path):
+    path = tmp_path / "liar.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.png", bytes(5_000_000))
+    data = bytearray(path.read_bytes())
+    central = data.rindex(b"PK\x01\x02")
+    data[central + 24 : central + 28] = (1000).to_bytes(4, "little")  # uncompressed size
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match="checksum"):
+        ImageFiles(path).read(0)
+
+
+def test_what_is_no_regular_file_is_unreadable_and_not_waited_for(tmp_path):
+    (tmp_path / "good.png").write_bytes(png(8, 8))
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "zero.png").symlink_to("/dev/zero")
+    code = (
+        "import sys, warnings\nfrom rtil.data.folder import ImageFolder\n"
+        "data = ImageFolder(sys.argv[1], 8)\nprint(len(data), data.name(0))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path], capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout == "1 good\n", done.stderr
+    assert "no regular file" in done.stderr
+
+
+def test_a_file_above_the_limit_is_named_as_unreadable(tmp_path):
+    (tmp_path / "a.png").write_bytes(bytes(2_000_000))
+    with pytest.raises(UNREADABLE, match=r"2 MB; at most 1 are read"):
+        ImageFiles(tmp_path, Limits(file_mb=1)).read(0)
