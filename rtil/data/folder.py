@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import warnings
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ from rtil.data.files import MAX_NAMED, UNREADABLE, WORKERS, ImageFiles, decode
 from rtil.data.stream import _permutation
 
 SPLITS = ("train", "val", "test", "all")
+ID_BYTES = 180
 
 
 class ImageFolder(ImageData):
@@ -164,11 +166,15 @@ def split_indices(n: int, split: str, counts: Mapping[str, int | None], seed: in
 
 
 def _unique_ids(names: Sequence[str]) -> list[str]:
-    """A name for each file that is safe as a file name and unique without regard to case."""
+    """A name for each file that is safe as a file name and unique without regard to case.
+
+    At most ID_BYTES long: file names made of it add endings, and systems allow 255 bytes. Of a
+    longer one its end is kept, which tells images of one folder apart, and a digest of the whole.
+    """
     taken: set[str] = set()
     ids = []
     for name in names:
-        stem = re.sub(r"[^\w.\-]+", "_", str(PurePosixPath(name).with_suffix("")))
+        stem = _bounded(re.sub(r"[^\w.\-]+", "_", str(PurePosixPath(name).with_suffix(""))))
         key, count = stem, 1
         while key.casefold() in taken:
             count += 1
@@ -176,3 +182,11 @@ def _unique_ids(names: Sequence[str]) -> list[str]:
         taken.add(key.casefold())
         ids.append(key)
     return ids
+
+
+def _bounded(stem: str) -> str:
+    data = stem.encode()
+    if len(data) <= ID_BYTES:
+        return stem
+    digest = hashlib.sha256(data).hexdigest()[:12]
+    return f"{digest}_{data[len(digest) + 1 - ID_BYTES :].decode(errors='ignore')}"

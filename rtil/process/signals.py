@@ -9,7 +9,10 @@ import torch.distributed as dist
 
 
 class StopRequest:
-    """Turns the first Ctrl-C or SIGTERM into a flag; a second one ends the process at once.
+    """Turns a request to stop (Ctrl-C, SIGTERM, SIGHUP) into a flag.
+
+    A second Ctrl-C ends the process at once. Repeats of SIGTERM and SIGHUP are one request:
+    schedulers send them to the launcher, which passes them on to processes that had them already.
 
     Use as a context manager around a loop that polls `seen()`.
     """
@@ -20,8 +23,9 @@ class StopRequest:
         self._group = None
 
     def __enter__(self) -> StopRequest:
-        for signum in (signal.SIGINT, signal.SIGTERM):
-            self._old[signum] = signal.signal(signum, self._note)
+        for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(signum) is not signal.SIG_IGN:  # nohup asked for that
+                self._old[signum] = signal.signal(signum, self._note)
         if dist.is_initialized():
             self._group = dist.new_group(backend="gloo")
         return self
@@ -31,9 +35,9 @@ class StopRequest:
             signal.signal(signum, old)
 
     def _note(self, signum: int, frame: object) -> None:
-        self.signum = signum
-        for number, old in self._old.items():
-            signal.signal(number, old)
+        self.signum = self.signum or signum
+        if signum == signal.SIGINT:
+            signal.signal(signal.SIGINT, self._old[signal.SIGINT])
 
     def seen(self) -> int | None:
         """The signal that any process was sent, or None; the same answer on every process."""

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from rtil.data.files import UNREADABLE, ImageFiles, Limits, decode, open_picture
+from rtil.data.folder import ImageFolder
 
 
 def png(width, height, mode="L", **options):
@@ -95,3 +96,17 @@ def test_a_file_above_the_limit_is_named_as_unreadable(tmp_path):
     (tmp_path / "a.png").write_bytes(bytes(2_000_000))
     with pytest.raises(UNREADABLE, match=r"2 MB; at most 1 are read"):
         ImageFiles(tmp_path, Limits(file_mb=1)).read(0)
+
+
+@pytest.mark.parametrize("folder", ["a" * 60, "写真" * 15])
+def test_ids_of_deep_and_foreign_folders_fit_into_file_names_and_stay_apart(tmp_path, folder):
+    leaf = tmp_path.joinpath(*[folder] * 4)
+    leaf.mkdir(parents=True)
+    for i in range(3):
+        (leaf / f"photo{i}.png").write_bytes(png(8, 8))
+    data = ImageFolder(tmp_path, 8)
+    ids = [data.name(i) for i in range(3)]
+    assert len({*ids}) == 3 and all(i.endswith(f"photo{n}") for n, i in enumerate(ids))
+    for name in ids:
+        path = tmp_path / f".{name}-measurement.png.tmp-1234567"
+        path.write_bytes(b"")
