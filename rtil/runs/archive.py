@@ -3,7 +3,7 @@
 `python -m rtil.report root=runs pack=results/NAME.jsonl` writes them, `results=results/NAME.jsonl`
 reads them. A line holds the flattened configuration, what provenance.json says of the inversion
 and of its generator's training, per image the columns that are numbers, and of protocol=fair the
-scores of the search (`rtil.reporting.robustness`). Runs of one file are much alike, so only its first
+scores of the search (`rtil.runs.search`). Runs of one file are much alike, so only its first
 configuration is whole: a line after it has `changes` to that, and `lacks`, the keys that it does
 without. Pictures stay with the runs. A file lives in another place than its runs, so no path of
 this machine goes into it.
@@ -14,11 +14,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path, PurePosixPath
 
 from rtil.runs import results
-from rtil.reporting import robustness
+from rtil.runs.keys import complete
 from rtil.runs.run import Run, check, generator_file, is_number
+from rtil.runs.search import search_of
 
 FORMAT = 2
 WHOLE = 1  # the format in which every line had its whole configuration
@@ -197,7 +199,7 @@ def unpacked(line: Line, path: Path) -> Run:
     rows = {name: {"id": name, **{key: column[i] for key, column in line["columns"].items()}}
             for i, name in enumerate(line["ids"])}
     commands = [[record["command"] for record in line[key]] for key in ("provenance", "training")]
-    return Run(path, line["config"], rows, *commands, line.get("tuning"))
+    return Run(path, complete(line["config"]), rows, *commands, line.get("tuning"))
 
 
 def packed(run: Run, root: Path) -> Line:
@@ -212,7 +214,7 @@ def packed(run: Run, root: Path) -> Line:
         "provenance": history(run.path, root),
         "training": history(generator_file(run, root).parent, root),
         "ids": ids, "columns": columns([run.rows[name] for name in ids]),
-    } | ({"tuning": tuning} if (tuning := robustness.of_run(run)) else {}))
+    } | ({"tuning": asdict(search)} if (search := search_of(run)) else {}))
     for word in (word for command in (*run.recorded, *run.trained) for word in command[1:]):
         if "/" in word:  # folders are named after what was typed (`rtil.runs.results.run_label`)
             old, new = (typed.lstrip("+~").replace("/", "_").replace(" ", "")

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import yaml
 
 from rtil.runs import results
+from rtil.runs.keys import complete
 
 NEEDED = (*(f"{g}.name" for g in ("model", "rtil", "data", "scale", "task", "inverter")), "seed")
 
@@ -104,7 +105,8 @@ def collect(root: Path) -> tuple[list[Run], list[str]]:
 def read_run(directory: Path) -> Run:
     """Reads one run; raises ValueError as `collect` says."""
     try:
-        config = results.flatten(yaml.safe_load((directory / "config.yaml").read_text()) or {})
+        tree = yaml.safe_load((directory / "config.yaml").read_text()) or {}
+        config = complete(results.flatten(tree))
         rows = {str(row["id"]): row for row in results.result_rows(directory)}
         recorded = results.recorded_commands(directory)
         check(config, rows)

@@ -1,0 +1,276 @@
+"""Rows of a report: each arm at a measurement with its estimates, or what is missing of it.
+
+What is compared comes from `rtil.reporting.collect`, the numbers from
+`rtil.reporting.statistics`; `rtil.reporting.tables` writes rows as text. `record` is a row as
+table.json has it, whose keys stay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+
+from rtil.reporting import protocols
+from rtil.reporting.collect import SAME, Arm, Cell, Measurement
+from rtil.reporting.statistics import (
+    METRICS,
+    Difference,
+    Gain,
+    Scores,
+    differences,
+    estimate,
+    image_means,
+    over_sets,
+    paired,
+)
+from rtil.runs import results
+from rtil.runs.commands import commands
+from rtil.runs.search import budget
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What an experiment planned of a row, and its place in the experiment's figure.
+
+    Attributes:
+        job: the planned choices, as they are typed.
+        images: planned; line, panel, x: of the figure.
+        commands: fill the images that are missing.
+    """
+
+    job: Mapping[str, str]
+    images: int
+    line: str
+    panel: str
+    x: object
+    commands: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Row:
+    """One arm at one measurement; where it was not run, `missing` and without estimates.
+
+    Attributes:
+        gains: of the metrics that are paired with the baseline.
+        sets: PSNR over sets of set_size images.
+        commands: give what is missing, the arm or its linear estimate.
+        differs: settings that the baseline has otherwise.
+        unpaired: seeds or images that the gains leave out.
+    """
+
+    measurement: Measurement
+    arm: Arm
+    estimates: Mapping[str, Gain | None] = field(default_factory=dict)
+    gains: Mapping[str, Difference] = field(default_factory=dict)
+    lmmse_gain: Gain | None = None
+    sets: Gain | None = None
+    set_size: int = 0
+    baseline: Arm | None = None
+    commands: tuple[str, ...] = ()
+    differs: tuple[str, ...] = ()
+    unpaired: str = ""
+    planned: Planned | None = None
+
+    @property
+    def missing(self) -> bool:
+        return not self.arm.runs
+
+    @property
+    def label(self) -> str:
+        return self.arm.label
+
+    @property
+    def psnr(self) -> Gain | None:
+        return self.estimates.get("psnr_db")
+
+    @property
+    def n(self) -> int:
+        """Images, averaged over the seeds."""
+        return self.psnr.n if self.psnr else 0
+
+    @property
+    def fewest(self) -> int:
+        """Images of the seed that has the fewest."""
+        return min((len(run.rows) for run in self.arm.runs), default=0)
+
+    def gain(self, metric: str = "psnr_db") -> Difference:
+        """Over the baseline; without estimates where there is none."""
+        return self.gains.get(metric, Difference())
+
+
+def rows_of(cells: Iterable[Cell], scores: Scores, baseline: str, size: int = 0) -> list[Row]:
+    """Every arm of the cells, those that are missing after the others of their measurement.
+
+    Args:
+        size: of the sets of images that PSNR is averaged over besides; 0: of none.
+    """
+    rows = []
+    for cell in cells:
+        rows += [row_of(cell, arm, scores, baseline, size) for arm in cell.arms]
+        for name in cell.missing:
+            lines: list[str] = []
+            for arm in cell.arms:
+                for run in arm.runs:
+                    lines += commands(run, name, arm.settings)
+            fill = tuple(dict.fromkeys(lines))
+            rows.append(Row(cell.measurement, Arm(name), commands=fill))
+    return rows
+
+
+def row_of(cell: Cell, arm: Arm, scores: Scores, baseline: str, size: int) -> Row:
+    """An arm that was run."""
+    base = reference(cell, arm, baseline)
+    means = {metric: image_means(scores.of(arm.runs, metric)) for metric in METRICS}
+    psnr = scores.of(arm.runs, "psnr_db")
+    linear = differences(scores.of(arm.runs, "lmmse_psnr_db"), psnr)
+    fill = []
+    if not len(means["lmmse_psnr_db"]) and arm.runs[0].config["task.linear"]:
+        fill = [
+            f"{commands(run, arm.name, arm.settings)[-1]} yardstick.use=true" for run in arm.runs
+        ]
+    gains = {}
+    for metric in ("psnr_db", "ssim") if base else ():
+        pairs = differences(scores.of(arm.runs, metric), scores.of(base.runs, metric))
+        gains[metric] = paired(pairs, arm.runs, base.runs)
+    return Row(
+        cell.measurement,
+        arm,
+        {metric: estimate(values) for metric, values in means.items()},
+        gains,
+        estimate(image_means(linear)),
+        over_sets(means["psnr_db"], size) if size else None,
+        size,
+        base,
+        tuple(fill),
+        differing(arm, base) if base else (),
+        unpaired(arm, base) if base else "",
+    )
+
+
+def reference(cell: Cell, arm: Arm, baseline: str) -> Arm | None:
+    """The baseline's arm that `arm` is paired with: with its settings, or the only one.
+
+    It is of the same images, protocol and network (settings under `model`), and what an oracle
+    selected is compared with nothing but what an oracle selected.
+    """
+    if arm.name == baseline:
+        return None
+    alike = [
+        other
+        for other in cell.arms
+        if other.name == baseline and common(other) == common(arm) and same_files(other, arm)
+    ]
+    # A family's own settings are not the baseline's.
+    keys = {key for other in alike for key in other.settings if not key.startswith("rtil.")}
+    exact = [
+        other
+        for other in alike
+        if all(other.settings.get(key) == arm.settings.get(key) for key in keys)
+    ]
+    for arms in (exact, alike):
+        if len(arms) == 1:
+            return arms[0]
+    return None
+
+
+def common(arm: Arm) -> tuple:
+    """What an arm has in common with the baseline that it can be paired with."""
+    run = arm.runs[0]
+    network = {key: text for key, text in arm.settings.items() if key.startswith("model.")}
+    return arm.oracle, run.protocol, run.config.get("split", "test"), network
+
+
+def same_files(arm: Arm, other: Arm) -> bool:
+    """Whether their images are of the same files; earlier runs do not say it."""
+    ours, theirs = ({results.FILES: one.runs[0].config.get(results.FILES)} for one in (arm, other))
+    return not results.differing_keys(ours, theirs, ())
+
+
+def differing(arm: Arm, base: Arm) -> tuple[str, ...]:
+    """Settings in which runs of an arm differ from the baseline's of their seeds."""
+    theirs = {run.seed: run.config for run in base.runs}
+    lines: list[str] = []
+    for run in arm.runs:
+        if run.seed in theirs:
+            lines += results.differing_keys(theirs[run.seed], run.config, (*SAME, "rtil"))
+    return tuple(dict.fromkeys(lines))
+
+
+def unpaired(arm: Arm, base: Arm) -> str:
+    """Which seeds or images a difference to the baseline leaves out, or ""."""
+    mine, theirs = ({run.seed: run.rows.keys() for run in one.runs} for one in (arm, base))
+    texts = []
+    if mine.keys() - theirs.keys():
+        texts.append(f"its seeds {listed(mine.keys() - theirs.keys())}")
+    if theirs.keys() - mine.keys():
+        texts.append(f"the baseline's seeds {listed(theirs.keys() - mine.keys())}")
+    seeds = [seed for seed in mine if seed in theirs]
+    shared = [mine[seed] & theirs[seed] for seed in seeds]
+    if any(images != shared[0] for images in shared):
+        counts = ", ".join(str(len(images)) for images in shared)
+        texts.append(f"some images in some seeds (seeds {listed(seeds)} have {counts} in common)")
+    return " and ".join(texts)
+
+
+def listed(values: Iterable) -> str:
+    """Sorted, with commas."""
+    return ", ".join(map(str, sorted(values, key=lambda value: (isinstance(value, str), value))))
+
+
+def record(row: Row) -> dict[str, object]:
+    """A row as table.json has it."""
+    arm, plan = row.arm, row.planned
+    known: dict[str, object] = {
+        **asdict(row.measurement),
+        "measurement": row.measurement.text,
+        "arm": arm.name,
+        "label": arm.label,
+        "commands": [*row.commands],
+    }
+    if plan:
+        known |= {
+            "settings": arm.settings,
+            "planned": plan.images,
+            "job": dict(plan.job),
+            "line": plan.line,
+            "panel": plan.panel,
+            "x": plan.x,
+        }
+    if row.missing:
+        return known
+    gains: dict[str, object] = {"lmmse_gain_psnr_db": recorded(row.lmmse_gain)}
+    for metric in ("psnr_db", "ssim"):
+        gain = row.gain(metric)
+        gains |= {
+            f"gain_{metric}": recorded(gain.images),
+            f"gain_{metric}_by_seed": gain.by_seed,
+            f"gain_{metric}_seeds": recorded(gain.seeds),
+        }
+    if plan:
+        gains["more"] = [*plan.commands]
+    if row.set_size:
+        gains["sets"] = recorded(row.sets)
+    configs = [run.config for run in arm.runs]
+    return (
+        known
+        | gains
+        | {
+            **{metric: recorded(gain) for metric, gain in row.estimates.items()},
+            "settings": arm.settings,
+            "seeds": [run.seed for run in arm.runs],
+            "n": row.n,
+            "fewest": row.fewest,
+            "baseline": row.baseline and row.baseline.label,
+            "runs": [str(run.path) for run in arm.runs],
+            "differs": [*row.differs],
+            "unpaired": row.unpaired,
+            "protocol": arm.protocol,
+            "choices": [protocols.choice(config) for config in configs],
+            "budgets": [budget(config) for config in configs],
+            "tuned_at": [protocols.tuned_at(config) for config in configs],
+        }
+    )
+
+
+def recorded(gain: Gain | None) -> dict[str, float] | None:
+    return gain and gain.record
