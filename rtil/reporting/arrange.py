@@ -14,14 +14,14 @@ from rtil.reporting import protocols
 from rtil.reporting.collect import SAME, Arm, Cell, Measurement
 from rtil.reporting.statistics import (
     METRICS,
-    Difference,
+    PAIRED,
     Gain,
     Scores,
     differences,
-    estimate,
-    image_means,
+    over_images,
+    over_seeds,
     over_sets,
-    paired,
+    seed_means,
 )
 from rtil.runs import results
 from rtil.runs.commands import commands
@@ -51,8 +51,9 @@ class Row:
     """One arm at one measurement; where it was not run, `missing` and without estimates.
 
     Attributes:
-        gains: of the metrics that are paired with the baseline.
-        sets: PSNR over sets of set_size images.
+        estimates: by metric; "gain_" is a paired difference to the baseline over images, with
+            "_seeds" over seeds, and "sets" PSNR over sets of images.
+        by_seed: means of the paired differences.
         commands: give what is missing, the arm or its linear estimate.
         differs: settings that the baseline has otherwise.
         unpaired: seeds or images that the gains leave out.
@@ -61,10 +62,7 @@ class Row:
     measurement: Measurement
     arm: Arm
     estimates: Mapping[str, Gain | None] = field(default_factory=dict)
-    gains: Mapping[str, Difference] = field(default_factory=dict)
-    lmmse_gain: Gain | None = None
-    sets: Gain | None = None
-    set_size: int = 0
+    by_seed: Mapping[str, Mapping[int | str, float]] = field(default_factory=dict)
     baseline: Arm | None = None
     commands: tuple[str, ...] = ()
     differs: tuple[str, ...] = ()
@@ -76,12 +74,13 @@ class Row:
         return not self.arm.runs
 
     @property
-    def label(self) -> str:
-        return self.arm.label
-
-    @property
     def psnr(self) -> Gain | None:
         return self.estimates.get("psnr_db")
+
+    @property
+    def gain(self) -> Gain | None:
+        """Of PSNR over the baseline's."""
+        return self.estimates.get("gain_psnr_db")
 
     @property
     def n(self) -> int:
@@ -92,10 +91,6 @@ class Row:
     def fewest(self) -> int:
         """Images of the seed that has the fewest."""
         return min((len(run.rows) for run in self.arm.runs), default=0)
-
-    def gain(self, metric: str = "psnr_db") -> Difference:
-        """Over the baseline; without estimates where there is none."""
-        return self.gains.get(metric, Difference())
 
 
 def rows_of(cells: Iterable[Cell], scores: Scores, baseline: str, size: int = 0) -> list[Row]:
@@ -120,26 +115,29 @@ def rows_of(cells: Iterable[Cell], scores: Scores, baseline: str, size: int = 0)
 def row_of(cell: Cell, arm: Arm, scores: Scores, baseline: str, size: int) -> Row:
     """An arm that was run."""
     base = reference(cell, arm, baseline)
-    means = {metric: image_means(scores.of(arm.runs, metric)) for metric in METRICS}
-    psnr = scores.of(arm.runs, "psnr_db")
-    linear = differences(scores.of(arm.runs, "lmmse_psnr_db"), psnr)
+    values = {metric: scores.of(arm.runs, metric) for metric in METRICS}
+    linear = differences(values["lmmse_psnr_db"], values["psnr_db"])
+    estimates = {metric: over_images(own) for metric, own in values.items()}
+    estimates["lmmse_gain_psnr_db"] = over_images(linear)
+    if size:
+        estimates["sets"] = over_sets(values["psnr_db"], size)
+    by_seed: dict[str, dict] = {}
+    for metric in PAIRED:
+        theirs = scores.of(base.runs if base else (), metric)
+        pairs = differences(values[metric], theirs)
+        by_seed[metric] = seed_means(pairs)
+        estimates[f"gain_{metric}"] = over_images(pairs)
+        seeds = over_seeds(by_seed[metric], arm.runs, base.runs) if base else None
+        estimates[f"gain_{metric}_seeds"] = seeds
     fill = []
-    if not len(means["lmmse_psnr_db"]) and arm.runs[0].config["task.linear"]:
-        fill = [
-            f"{commands(run, arm.name, arm.settings)[-1]} yardstick.use=true" for run in arm.runs
-        ]
-    gains = {}
-    for metric in ("psnr_db", "ssim") if base else ():
-        pairs = differences(scores.of(arm.runs, metric), scores.of(base.runs, metric))
-        gains[metric] = paired(pairs, arm.runs, base.runs)
+    if values["lmmse_psnr_db"].empty and arm.runs[0].config["task.linear"]:
+        lines = [commands(run, arm.name, arm.settings)[-1] for run in arm.runs]
+        fill = [f"{line} yardstick.use=true" for line in lines]
     return Row(
         cell.measurement,
         arm,
-        {metric: estimate(values) for metric, values in means.items()},
-        gains,
-        estimate(image_means(linear)),
-        over_sets(means["psnr_db"], size) if size else None,
-        size,
+        estimates,
+        by_seed,
         base,
         tuple(fill),
         differing(arm, base) if base else (),
@@ -218,59 +216,36 @@ def listed(values: Iterable) -> str:
 
 
 def record(row: Row) -> dict[str, object]:
-    """A row as table.json has it."""
+    """A row as table.json has it; its keys stay."""
     arm, plan = row.arm, row.planned
     known: dict[str, object] = {
         **asdict(row.measurement),
         "measurement": row.measurement.text,
         "arm": arm.name,
         "label": arm.label,
-        "commands": [*row.commands],
+        "commands": row.commands,
     }
     if plan:
-        known |= {
-            "settings": arm.settings,
-            "planned": plan.images,
-            "job": dict(plan.job),
-            "line": plan.line,
-            "panel": plan.panel,
-            "x": plan.x,
-        }
+        figure = {"line": plan.line, "panel": plan.panel, "x": plan.x}
+        known |= {"settings": arm.settings, "planned": plan.images, "job": plan.job, **figure}
     if row.missing:
         return known
-    gains: dict[str, object] = {"lmmse_gain_psnr_db": recorded(row.lmmse_gain)}
-    for metric in ("psnr_db", "ssim"):
-        gain = row.gain(metric)
-        gains |= {
-            f"gain_{metric}": recorded(gain.images),
-            f"gain_{metric}_by_seed": gain.by_seed,
-            f"gain_{metric}_seeds": recorded(gain.seeds),
-        }
     if plan:
-        gains["more"] = [*plan.commands]
-    if row.set_size:
-        gains["sets"] = recorded(row.sets)
+        known["more"] = plan.commands
     configs = [run.config for run in arm.runs]
-    return (
-        known
-        | gains
-        | {
-            **{metric: recorded(gain) for metric, gain in row.estimates.items()},
-            "settings": arm.settings,
-            "seeds": [run.seed for run in arm.runs],
-            "n": row.n,
-            "fewest": row.fewest,
-            "baseline": row.baseline and row.baseline.label,
-            "runs": [str(run.path) for run in arm.runs],
-            "differs": [*row.differs],
-            "unpaired": row.unpaired,
-            "protocol": arm.protocol,
-            "choices": [protocols.choice(config) for config in configs],
-            "budgets": [budget(config) for config in configs],
-            "tuned_at": [protocols.tuned_at(config) for config in configs],
-        }
-    )
-
-
-def recorded(gain: Gain | None) -> dict[str, float] | None:
-    return gain and gain.record
+    known |= {key: gain and gain.record for key, gain in row.estimates.items()}
+    known |= {f"gain_{metric}_by_seed": means for metric, means in row.by_seed.items()}
+    return known | {
+        "settings": arm.settings,
+        "seeds": [run.seed for run in arm.runs],
+        "n": row.n,
+        "fewest": row.fewest,
+        "baseline": row.baseline and row.baseline.label,
+        "runs": [str(run.path) for run in arm.runs],
+        "differs": row.differs,
+        "unpaired": row.unpaired,
+        "protocol": arm.protocol,
+        "choices": [protocols.choice(config) for config in configs],
+        "budgets": [budget(config) for config in configs],
+        "tuned_at": [protocols.tuned_at(config) for config in configs],
+    }

@@ -22,7 +22,7 @@ from rtil.reporting.statistics import (
     Scores,
     differences,
     estimate,
-    image_means,
+    over_images,
     written,
 )
 from rtil.runs import search
@@ -101,7 +101,7 @@ def columns_of(group: str, baseline: str) -> list[str]:
 
 def gains(title: str, rows: Sequence[Row], baseline: str) -> Iterator[Compared]:
     """The texts of `by_protocol`."""
-    psnr = {(row.measurement, row.label): row.psnr for row in rows}
+    psnr = {(row.measurement, row.arm.label): row.psnr for row in rows}
     lines: dict[tuple[Measurement, str], dict[str, Row]] = defaultdict(dict)
     for row in rows:
         if row.arm.name != baseline:
@@ -112,8 +112,8 @@ def gains(title: str, rows: Sequence[Row], baseline: str) -> Iterator[Compared]:
         for group, row in groups.items():
             base = psnr.get((measurement, row.baseline.label)) if row.baseline else None
             cells = (
-                written(row.gain().images, 2, "+", "n="),
-                written(row.gain().seeds, 2, "+", " seeds"),
+                written(row.gain, 2, "+", "n="),
+                written(row.estimates["gain_psnr_db_seeds"], 2, "+", " seeds"),
                 written(base, unit="n="),
             )
             for column, text in zip(columns_of(group, baseline), cells):
@@ -132,7 +132,7 @@ def gains(title: str, rows: Sequence[Row], baseline: str) -> Iterator[Compared]:
 
 def drawable(rows: Iterable[Row]) -> list[Row]:
     """Rows whose gain can be drawn, by protocol: not those that an oracle selected."""
-    gained = [row for row in rows if row.gain().images and not row.arm.oracle]
+    gained = [row for row in rows if row.gain and not row.arm.oracle]
     return sorted(gained, key=lambda row: rank(group_of(row.arm)))
 
 
@@ -156,7 +156,11 @@ def other_settings(arm: Arm) -> dict[str, str]:
 def to_best(rows: Iterable[Row]) -> str:
     """LMMSE less the best of these rows, and which that is, those of oracles left out."""
     # LMMSE has seen the same images as each arm, which arms need not have of each other.
-    ahead = [(row.lmmse_gain, row.arm) for row in rows if row.lmmse_gain and not row.arm.oracle]
+    ahead = [
+        (row.estimates["lmmse_gain_psnr_db"], row.arm)
+        for row in rows
+        if row.estimates["lmmse_gain_psnr_db"] and not row.arm.oracle
+    ]
     if not ahead:
         return NONE
     gain, arm = min(ahead, key=lambda one: one[0].mean)
@@ -186,7 +190,7 @@ def switches(cells: Iterable[Cell], scores: Scores) -> Iterator[tuple[Arm, Compa
                 continue
             for metric, title in SWITCHED.items():
                 mine, theirs = (scores.of(one.runs, metric) for one in (arm, base))
-                gain = estimate(image_means(differences(mine, theirs)))
+                gain = over_images(differences(mine, theirs))
                 if gain is None and metric != "psnr_db":
                     continue
                 where = ", ".join([at.inverter, at.data, at.scale, at.model])

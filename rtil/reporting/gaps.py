@@ -136,7 +136,7 @@ def planned_rows(rows: Iterable[Row], plan: Plan) -> list[Row]:
         cells[row.measurement].append(with_plan(row, plan))
     for row in missing_rows(plan):
         others = cells[row.measurement]
-        same = [other for other in others if other.missing and other.label == row.label]
+        same = [other for other in others if other.missing and other.arm.label == row.arm.label]
         if same:  # another training of the same: one row names both
             fill = tuple(dict.fromkeys(same[0].commands + row.commands))
             others[others.index(same[0])] = replace(same[0], commands=fill)

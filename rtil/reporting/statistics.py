@@ -8,7 +8,7 @@ metric is a name in METRICS and a column in `rtil.reporting.tables`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import isnan
 
 import numpy as np
@@ -29,6 +29,7 @@ METRICS = (
     "lmmse_ssim",
     "lmmse_gradient_energy",
 )
+PAIRED = ("psnr_db", "ssim")  # with the baseline
 NONE = "–"
 
 
@@ -48,15 +49,6 @@ class Gain:
     @property
     def excludes_zero(self) -> bool:
         return abs(self.mean) > self.half
-
-
-@dataclass(frozen=True)
-class Difference:
-    """A paired difference over images, of each seed, and over seeds."""
-
-    images: Gain | None = None
-    by_seed: Mapping[int | str, float] = field(default_factory=dict)
-    seeds: Gain | None = None
 
 
 def estimate(values: Sequence[float] | np.ndarray) -> Gain | None:
@@ -104,12 +96,18 @@ def image_means(values: pd.DataFrame) -> np.ndarray:
     return np.array([np.mean(row[~np.isnan(row)]) for row in values.to_numpy()])
 
 
-def over_sets(means: np.ndarray, size: int) -> Gain | None:
+def over_images(values: pd.DataFrame) -> Gain | None:
+    """Estimate over images, each averaged over its seeds."""
+    return estimate(image_means(values))
+
+
+def over_sets(values: pd.DataFrame, size: int) -> Gain | None:
     """Estimate of the means of sets of `size` images, in the order of their ids; n counts sets.
 
     Images beyond the last full set are left out. Fewer degrees of freedom than over images make
     its interval wider; both cover the same mean.
     """
+    means = image_means(values)
     full = len(means) - len(means) % size
     return estimate([float(np.mean(one)) for one in means[:full].reshape(-1, size)])
 
@@ -128,22 +126,22 @@ def differences(mine: pd.DataFrame, theirs: pd.DataFrame) -> pd.DataFrame:
     return pairs.dropna(how="all").dropna(axis="columns", how="all")
 
 
-def paired(pairs: pd.DataFrame, mine: Sequence[Run], theirs: Sequence[Run]) -> Difference:
-    """Estimates of `differences` between the runs of an arm and those of its baseline.
+def seed_means(pairs: pd.DataFrame) -> dict[int | str, float]:
+    """Means of `differences` over the images of each seed."""
+    return {seed: float(np.mean(pairs[seed].dropna().to_numpy())) for seed in pairs.columns}
 
-    There is none over seeds below two of them, which have no interval, and where seeds share a
-    generator: other random numbers in inversion are no other training.
+
+def over_seeds(
+    means: Mapping[int | str, float], mine: Sequence[Run], theirs: Sequence[Run]
+) -> Gain | None:
+    """Estimate of `seed_means` between the runs of an arm and those of its baseline.
+
+    None below two seeds, which have no interval, and where seeds share a generator: other random
+    numbers in inversion are no other training.
     """
-    by_seed = {seed: float(np.mean(pairs[seed].dropna().to_numpy())) for seed in pairs.columns}
-    separate = all(
-        distinct(run.config.get("generator_sha256") for run in runs if run.seed in by_seed)
-        for runs in (mine, theirs)
-    )
-    seeds = estimate([*by_seed.values()]) if separate and len(by_seed) > 1 else None
-    return Difference(estimate(image_means(pairs)), by_seed, seeds)
-
-
-def distinct(digests: Iterable[object]) -> bool:
-    """Whether no generator is there twice; earlier runs do not say theirs."""
-    known = [digest for digest in digests if digest]
-    return len({*known}) == len(known)
+    for runs in (mine, theirs):
+        digests = [run.config.get("generator_sha256") for run in runs if run.seed in means]
+        known = [digest for digest in digests if digest]  # earlier runs do not say theirs
+        if len({*known}) < len(known):
+            return None
+    return estimate([*means.values()]) if len(means) > 1 else None

@@ -151,10 +151,14 @@ def of_experiment(experiment: Mapping, scale: str, source: Source, baseline: str
     words = [f"scale={scale}", *([f"root={source.root}"] if str(source.root) != "runs" else [])]
     words += next(iter(besides(runs, experiment, scale, part)), ())
     members = belonging(runs, experiment, scale, part)
-    lines = [experiments.command(experiment, "train", experiments.for_training(words))]
-    if part == "invert":
-        lines += tuning_commands(experiment, words)
-        lines.append(experiments.command(experiment, "invert", words))
+    if part == "train":
+        lines = [experiments.command(experiment, "train", words)]
+    else:
+        lines = [
+            experiments.command(experiment, "train", experiments.for_training(words)),
+            *tuning_commands(experiment, words),
+            experiments.command(experiment, "invert", words),
+        ]
     if not members:
         raise FileNotFoundError(
             f"report: nothing of experiment={experiment['name']} at scale={scale} {source}. "

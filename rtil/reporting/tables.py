@@ -25,17 +25,17 @@ def overview(title: str, rows: Sequence[Row], baseline: str) -> Table:
 
     columns: dict[str, list[str]] = defaultdict(list)
     for row in rows:
-        known, psnr, ssim = row.estimates.get, row.gain("psnr_db"), row.gain("ssim")
+        known = row.estimates.get
         cells = {
             "measurement": row.measurement.text,
-            "arm": row.label,
+            "arm": row.arm.label,
             "seeds": ", ".join(str(run.seed) for run in row.arm.runs) or NONE,
             "n": count(row),
             "PSNR [dB]": "missing" if row.missing else text(row, row.psnr),
-            f"Δ PSNR to {baseline} [dB]": text(row, psnr.images, 2, "+"),
-            "Δ PSNR over seeds [dB]": written(psnr.seeds, 2, "+", " seeds"),
+            f"Δ PSNR to {baseline} [dB]": text(row, row.gain, 2, "+"),
+            "Δ PSNR over seeds [dB]": written(known("gain_psnr_db_seeds"), 2, "+", " seeds"),
             "SSIM": text(row, known("ssim"), 3),
-            f"Δ SSIM to {baseline}": text(row, ssim.images, 3, "+"),
+            f"Δ SSIM to {baseline}": text(row, known("gain_ssim"), 3, "+"),
             "LPIPS": text(row, known("lpips"), 3),
             "sharpness": text(row, known("gradient_energy")),
             "LMMSE PSNR [dB]": text(row, known("lmmse_psnr_db")),
@@ -43,7 +43,7 @@ def overview(title: str, rows: Sequence[Row], baseline: str) -> Table:
             "LMMSE sharpness": text(row, known("lmmse_gradient_energy")),
             "last PSNR [dB]": text(row, known("last_psnr_db")),
             "oracle PSNR [dB]": text(row, known("oracle_psnr_db")),
-            "PSNR over sets [dB]": text(row, row.sets),
+            "PSNR over sets [dB]": text(row, known("sets")),
         }
         for heading, cell in cells.items():
             columns[heading].append(cell)
@@ -63,7 +63,7 @@ def count(row: Row) -> str:
 
 def look(row: Row) -> str:
     """On which side of 0 the interval of the gain lies."""
-    gain = row.gain().images
+    gain = row.gain
     if gain and gain.excludes_zero:
         return "better" if gain.mean > 0 else "worse"
     return "missing" if row.missing else ""
@@ -82,7 +82,7 @@ def remarks(rows: Sequence[Row]) -> list[Text]:
 
 def lacking(row: Row) -> list[Text]:
     """An arm or a linear estimate that is missing, and what a difference leaves out."""
-    where, found = f"{row.label} at {row.measurement.text}", []
+    where, found = f"{row.arm.label} at {row.measurement.text}", []
     if row.commands and row.missing:
         found.append(Text(f"Missing: {where}. These commands fill it:", row.commands))
     elif row.commands:
@@ -108,7 +108,7 @@ def unfilled(rows: Sequence[Row]) -> list[Text]:
         lines = row.commands if row.missing else row.planned.commands
         if lines:
             at = row.measurement
-            names[kind].append(f"{row.label} at {at.task}, {at.text}")
+            names[kind].append(f"{row.arm.label} at {at.task}, {at.text}")
             commands[kind] += lines
     return [
         Text(

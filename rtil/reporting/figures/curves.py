@@ -79,7 +79,7 @@ class Panel:
 def series_panel(name: str, rows: Sequence[Row]) -> tuple[list[Panel], dict[str, Look]]:
     """PSNR against the knob, a line for each arm and noise level of a series' rows."""
     rows = [row for row in rows if not row.missing]
-    labels = [row.label + row.measurement.noise for row in rows]
+    labels = [row.arm.label + row.measurement.noise for row in rows]
     values = [row.measurement.value for row in rows]
     curves: dict[str, dict[str, Gain]] = {}
     linear: dict[str, dict[str, Gain]] = {}

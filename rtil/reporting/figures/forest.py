@@ -21,7 +21,7 @@ def draw_forest(name: str, rows: Sequence[Row], baseline: str, path: Path) -> No
     Args:
         rows: with a gain, at least one (`rtil.reporting.compare.drawable`).
     """
-    labels = [*dict.fromkeys(row.label for row in rows)]
+    labels = [*dict.fromkeys(row.arm.label for row in rows)]
     order = sorted(rows, key=lambda row: (row.measurement.noise_std, row.measurement.value))
     places = [*dict.fromkeys(row.measurement.text for row in order)]
     columns = legend_columns(WIDTH, labels)
@@ -32,24 +32,24 @@ def draw_forest(name: str, rows: Sequence[Row], baseline: str, path: Path) -> No
     ax.axvline(0, color=GREY, linewidth=1)
     named: set[str] = set()
     for row in rows:
-        number, gain = labels.index(row.label), row.gain()
+        number, seeds = labels.index(row.arm.label), row.estimates["gain_psnr_db_seeds"]
         y = places.index(row.measurement.text) + 0.8 * ((number + 0.5) / len(labels) - 0.5)
         colour = COLOURS[number % len(COLOURS)]
-        for one, width, alpha, cap in ((gain.images, 6.0, 0.4, 0), (gain.seeds, 1.4, 1.0, 4)):
+        for one, width, alpha, cap in ((row.gain, 6.0, 0.4, 0), (seeds, 1.4, 1.0, 4)):
             if one:
                 bar = {"color": colour, "linewidth": width, "alpha": alpha, "capsize": cap}
                 ax.errorbar(one.mean, y, xerr=one.half, **bar)
         ax.plot(
-            gain.images.mean,
+            row.gain.mean,
             y,
             color="white",
             markeredgecolor=colour,
             marker=MARKERS[number % len(MARKERS)],
             markersize=6.5,
             linestyle="",
-            label=None if row.label in named else row.label,
+            label=None if row.arm.label in named else row.arm.label,
         )
-        named.add(row.label)
+        named.add(row.arm.label)
     ax.set_yticks(range(len(places)), places)
     ax.set_ylim(len(places) - 0.5, -0.5)
     for edge in range(1, len(places)):
@@ -58,7 +58,7 @@ def draw_forest(name: str, rows: Sequence[Row], baseline: str, path: Path) -> No
     ax.set_xlabel(f"Δ PSNR to {baseline} [dB]", fontsize=12)
     ax.grid(True, axis="x", color="#eeeeee", linewidth=0.8)
     fig.legend(fontsize=10, loc="outside lower center", ncols=columns)
-    counts = sorted({row.gain().images.n for row in rows})
+    counts = sorted({row.gain.n for row in rows})
     text = " to ".join(str(n) for n in dict.fromkeys((counts[0], counts[-1])))
     ax.set_title(f"{name}; n = {text} images", fontsize=12)
     fig.savefig(path)
