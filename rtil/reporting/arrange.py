@@ -223,7 +223,7 @@ def record(row: Row) -> dict[str, object]:
         "measurement": row.measurement.text,
         "arm": arm.name,
         "label": arm.label,
-        "commands": row.commands,
+        "commands": [*row.commands],
     }
     if plan:
         figure = {"line": plan.line, "panel": plan.panel, "x": plan.x}
@@ -231,7 +231,7 @@ def record(row: Row) -> dict[str, object]:
     if row.missing:
         return known
     if plan:
-        known["more"] = plan.commands
+        known["more"] = [*plan.commands]
     configs = [run.config for run in arm.runs]
     known |= {key: gain and gain.record for key, gain in row.estimates.items()}
     known |= {f"gain_{metric}_by_seed": means for metric, means in row.by_seed.items()}
@@ -242,7 +242,7 @@ def record(row: Row) -> dict[str, object]:
         "fewest": row.fewest,
         "baseline": row.baseline and row.baseline.label,
         "runs": [str(run.path) for run in arm.runs],
-        "differs": row.differs,
+        "differs": [*row.differs],
         "unpaired": row.unpaired,
         "protocol": arm.protocol,
         "choices": [protocols.choice(config) for config in configs],

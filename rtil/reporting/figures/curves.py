@@ -154,33 +154,36 @@ def draw_panels(
     """Draws panels of curves over one legend; `what` says what the published curves are of."""
     wide = min(len(panels), 3)
     high = -(-len(panels) // wide)
-    size = (max(6.8, 4.9 * wide), 4.3 * high + 1.1)
-    fig = Figure(figsize=size, dpi=DPI, layout="constrained")
+    width = max(8.4, 4.9 * wide)  # inches
+    fig = Figure(dpi=DPI, layout="constrained")
     axes = fig.subplots(high, wide, squeeze=False).flatten()
     paper = f"paper ({what})"
     for ax in axes[len(panels) :]:
         ax.set_axis_off()
     for ax, panel in zip(axes, panels):
-        scale = scale_x(ax, panel.values, axis_of(panel.key))
-        for number, (line, look) in enumerate(looks.items()):
-            if line in panel.curves:
-                shifted = replace(scale, shift=number - (len(looks) - 1) / 2)
-                draw(ax, line, panel.curves[line], look, shifted, paper)
-        for line, curve in panel.linear.items():
-            draw(ax, line, curve, Look(GREY, "."), scale)
-        ax.set_title(panel.title, fontsize=12)
-        ax.set_ylabel("PSNR [dB], mean and 95 % interval", fontsize=12)
-        ax.tick_params(labelsize=11)
-        ax.grid(True, color=GRID, linewidth=0.8)
+        draw_panel(ax, panel, looks, paper)
     entries = legend(axes, looks, paper)
-    fig.legend(
-        entries.values(),
-        entries.keys(),
-        loc="outside lower center",
-        fontsize=10.5,
-        ncols=legend_columns(size[0], entries),
-    )
+    columns = legend_columns(width, entries)
+    rows = -(-len(entries) // columns)
+    fig.set_size_inches(width, 4.3 * high + 0.5 + 0.25 * rows)
+    place = {"loc": "outside lower center", "fontsize": 10.5, "ncols": columns}
+    fig.legend(entries.values(), entries.keys(), **place)
     fig.savefig(path)
+
+
+def draw_panel(ax: Axes, panel: Panel, looks: Mapping[str, Look], paper: str) -> None:
+    """Draws the curves of a panel, that without a generator in grey."""
+    scale = scale_x(ax, panel.values, axis_of(panel.key))
+    for number, (line, look) in enumerate(looks.items()):
+        if line in panel.curves:
+            shifted = replace(scale, shift=number - (len(looks) - 1) / 2)
+            draw(ax, line, panel.curves[line], look, shifted, paper)
+    for line, curve in panel.linear.items():
+        draw(ax, line, curve, Look(GREY, "."), scale)
+    ax.set_title(panel.title, fontsize=12)
+    ax.set_ylabel("PSNR [dB], mean and 95 % interval", fontsize=12)
+    ax.tick_params(labelsize=11)
+    ax.grid(True, color=GRID, linewidth=0.8)
 
 
 def draw(ax: Axes, line: str, curve: Curve, look: Look, scale: Scale, paper: str = "") -> None:
