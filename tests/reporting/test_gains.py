@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from test_report import lines_of, make_run, rows_below, run_report, table_of
 
 from rtil.reporting import compare, tables
+from rtil.reporting.figures import forest
 
 ORACLE = "authors (oracle)"
 
