@@ -27,7 +27,8 @@ from rtil.metrics.perceptual import LPIPS
 from rtil.operators import KNOBS, ForwardOperator
 from rtil.process.device import Runtime
 from rtil.process.rng import seeded
-from rtil.runs import results
+from rtil.runs import record
+from rtil.runs import rows as results
 
 
 class Part(NamedTuple):
@@ -127,8 +128,8 @@ class HeldOut(Problem):
     def claim(self, provenance: Mapping) -> None:
         if self.rt.rank:
             return
-        results.claim(self.place, self.config, results.FREE_INVERT)
-        results.write_provenance(self.place, provenance)
+        record.claim(self.place, self.config, "invert")
+        record.write_provenance(self.place, provenance, self.config)
         for path in self.place.glob("results*.jsonl"):
             results.mend(path)
 
@@ -158,7 +159,7 @@ class HeldOut(Problem):
         if config["save_measurements"]:
             self._save(A, names, measured.y)
         rank = self.rt.rank
-        results.append_rows(self.place / f"results{f'-{rank}' if rank else ''}.jsonl", rows)
+        results.append(self.place / f"results{f'-{rank}' if rank else ''}.jsonl", rows)
 
     def _save(self, A: ForwardOperator, names: list[str], y: Tensor) -> None:
         """Writes measurements/<id>.npz, which `input` takes."""
