@@ -60,7 +60,7 @@ def find(config: Mapping, digest: str, typed: Iterable[str] = ()) -> Tuned:
         )
     refuse_typed(typed, space_keys(config["inverter"]["name"]))
     asked = with_digests(config, digest)
-    line = tuning.command(config)
+    line = tuning.command(config, typed)
     if config.get("tuned"):
         path = Path(config["tuned"])
         if not path.exists():
@@ -91,10 +91,10 @@ def _fitting(config: Mapping, asked: Mapping, line: str) -> tuple[Path, dict]:
             "Name one with tuned=FILE."
         )
     if not fitting:
-        closest = f"\nThe closest, {others[0][0]}, {_for_others(others[0][1])}" if others else ""
+        closest = f" The closest, {others[0][0]}, {_for_others(others[0][1])}\n" if others else " "
         raise FileNotFoundError(
-            f"invert: protocol=fair has no settings below {Path(config['root']) / 'tuned'}. "
-            f"They are chosen on validation images by\n    {line}{closest}"
+            f"invert: protocol=fair has no settings below {Path(config['root']) / 'tuned'}."
+            f"{closest}They are chosen on validation images by\n    {line}"
         )
     return fitting[0]
 

@@ -187,7 +187,7 @@ def differences(
     differing = {}
     for key, value in sorted(flat.items() if plain else ()):
         default = plain.get(key, keys.row(key).default)
-        if default is None and keys.row(key).found:
+        if key == "seed" or (default is None and keys.row(key).found):
             continue
         if counts(key) and default != "grow" and keys.canonical(default) != keys.canonical(value):
             differing[key] = value

@@ -90,10 +90,10 @@ def search(config: Config) -> tuple[list[tuple[Path, dict]], list[tuple[Path, li
     return fitting, sorted(others, key=lambda other: len(other[1]))
 
 
-def command(config: Config) -> str:
-    """The tuning that an inversion under these settings needs, of what was typed."""
-    words = overrides.typed(overrides.running() or ())
-    taken = {key: text for key, text in words.items() if keys.for_tuning(key)}
+def command(config: Config, words: Iterable[str]) -> str:
+    """The tuning that an inversion under these settings needs, of what was typed for it."""
+    typed = overrides.typed(words)
+    taken = {key: text for key, text in typed.items() if keys.for_tuning(key)}
     return overrides.line("tune", taken | at(config))
 
 
