@@ -34,12 +34,12 @@ from rtil.models.generator import Generator
 from rtil.operators import KNOBS, Identity, build_operator
 from rtil.process.command import CONFIGS, check_numbers, entry
 from rtil.process.device import start
+from rtil.process.files import write_text
 from rtil.process.instantiate import instantiate
 from rtil.process.provenance import provenance
 from rtil.process.rng import seeded
 from rtil.reporting import figures
 from rtil.reporting.table import grid_text
-from rtil.process.files import write_text
 from rtil.runs import identity
 
 READING = (

@@ -32,8 +32,8 @@ from rtil.models.linear import (
 )
 from rtil.operators import Dense
 from rtil.process.command import CONFIGS, check_numbers, entry
-from rtil.process.rng import seeded
 from rtil.process.files import write_text
+from rtil.process.rng import seeded
 
 log = logging.getLogger("rtil.theory")
 CHUNK = 10_000  # training samples held in memory at a time
