@@ -34,12 +34,13 @@ from rtil.models.generator import Generator
 from rtil.operators import KNOBS, Identity, build_operator
 from rtil.process.command import CONFIGS, check_numbers, entry
 from rtil.process.device import start
+from rtil.process.files import write_text
 from rtil.process.instantiate import instantiate
 from rtil.process.provenance import provenance
 from rtil.process.rng import seeded
 from rtil.reporting import figures
 from rtil.reporting.table import grid_text
-from rtil.runs import results
+from rtil.runs import identity
 
 READING = (
     "± and [ ]: 95 % intervals over n. psnr_all: PSNR of ILO with every pixel observed, what the "
@@ -77,9 +78,8 @@ def diagnose(cfg: DictConfig, overrides: Sequence[str] | None = None) -> Path:
     rt = start(**cfg.hardware)
     path, digest, G, trained = invert.load(cfg, overrides)
     config = OmegaConf.to_container(cfg, resolve=True)
-    explicit = digest[:8] if config["generator"] else ""
-    place = results.inversion_place("diagnose", config, overrides, explicit)
-    place = Path(config["out"] or place)
+    used = {**config, "generator": str(path), "generator_sha256": digest}
+    place = Path(config["out"] or identity.invert_dir("diagnose", used, trained))
     inverter = invert.build_inverter(config)
     inverter.check(G)
     G = G.to(rt.device, memory_format=rt.layout)
@@ -99,9 +99,9 @@ def diagnose(cfg: DictConfig, overrides: Sequence[str] | None = None) -> Path:
         "provenance": provenance(rt),
     }
     place.mkdir(parents=True, exist_ok=True)
-    results.write_text(place / "diagnose.json", json.dumps(finite(found), indent=1) + "\n")
+    write_text(place / "diagnose.json", json.dumps(finite(found), indent=1) + "\n")
     text = tables(found)
-    results.write_text(place / "diagnose.md", text)
+    write_text(place / "diagnose.md", text)
     figure(found, place / "diagnose.png")
     print(f"{text}\n{place}")
     return place

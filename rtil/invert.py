@@ -18,7 +18,7 @@ from pathlib import Path
 import hydra
 import torch
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from tqdm import tqdm
 
 from rtil import checkpoint
@@ -46,10 +46,10 @@ from rtil.process.distributed import all_sum, stop
 from rtil.process.instantiate import instantiate
 from rtil.process.provenance import provenance
 from rtil.process.rng import seeded
-from rtil.runs import results
+from rtil.runs import identity, keys
+from rtil.runs.overrides import groups, typed
 
 log = logging.getLogger("rtil.invert")
-ADOPTED = ("model", "rtil", "scale", "data")  # groups that an explicit generator brings along
 
 
 def invert(cfg: DictConfig, overrides: Sequence[str] | None = None) -> Path:
@@ -84,13 +84,18 @@ def invert(cfg: DictConfig, overrides: Sequence[str] | None = None) -> Path:
     items = inputs.survey(cfg, overrides)
     rt = start(**cfg.hardware)
     path, digest, G, trained = load(cfg, overrides)
-    if tuned_settings.is_fair(cfg):
-        tuned_settings.apply(cfg, overrides, digest)
     config = OmegaConf.to_container(cfg, resolve=True)
+    if tuned_settings.is_open(config):
+        tuned = tuned_settings.find(config, digest, overrides)
+        with open_dict(cfg):
+            for key, value in tuned.chosen.items():
+                OmegaConf.update(cfg, key, value)
+            cfg.protocol.tuned = dict(tuned.record)
+        config = OmegaConf.to_container(cfg, resolve=True)
     config |= {
         "generator": str(path),
         "generator_sha256": digest,
-        results.NIMG: trained[results.NIMG],
+        keys.NIMG: trained[keys.NIMG],
     }
     inverter = build_inverter(config)
     if inverter is not None:
@@ -98,8 +103,7 @@ def invert(cfg: DictConfig, overrides: Sequence[str] | None = None) -> Path:
     if items:
         problem: Problem = Own(config, items, G.image_shape, rt)
     else:
-        explicit = digest[:8] if cfg.generator else ""
-        problem = held_out(config, G, rt, overrides, explicit)
+        problem = held_out(config, G, rt, trained)
     A = problem.parts[0].A
     if isinstance(inverter, LinearEstimate):
         inverter.check_operator(A)
@@ -122,13 +126,11 @@ def invert(cfg: DictConfig, overrides: Sequence[str] | None = None) -> Path:
     return problem.place
 
 
-def held_out(
-    config: dict, G: Generator, rt: Runtime, overrides: Sequence[str], explicit: str
-) -> HeldOut:
+def held_out(config: dict, G: Generator, rt: Runtime, trained: dict) -> HeldOut:
     """The held-out images that config asks for, with their operator and run directory.
 
     Args:
-        explicit: digest of a generator that is no other run's, which names the directory; or "".
+        trained: configuration of the generator's training.
     """
     knobs = {key: config.get(key) for key in (*KNOBS, "noise_std")}
     mask = None
@@ -148,11 +150,9 @@ def held_out(
     data = load_data(
         config["data"], G.image_shape[1], config["split"], G.image_shape[0], config["num_images"]
     )
-    run_dir = Path(
-        config["run_dir"] or results.inversion_place("invert", config, overrides, explicit)
-    )
+    config |= {keys.FILES: files} if (files := data.digest()) else {}
+    run_dir = Path(config["run_dir"] or identity.invert_dir("invert", config, trained))
     config["run_dir"] = str(run_dir)
-    config |= {results.FILES: files} if (files := data.digest()) else {}
     return HeldOut(config, data, A, loss, lpips, run_dir, rt)
 
 
@@ -253,16 +253,10 @@ def load(cfg: DictConfig, overrides: Sequence[str]) -> tuple[Path, str, Generato
     path = Path(cfg.generator or "")
     if not cfg.generator:
         config = OmegaConf.to_container(cfg, resolve=True)
-        path = results.trained_generator(config, overrides)
-        if not path.exists():
-            train = results.training_command(config, overrides)
-            raise FileNotFoundError(
-                f"invert: no generator at {path}. Train it first:\n    {train}\n"
-                "or name another with generator=FILE."
-            )
+        path = identity.find_generator(config)
     G, trained, nimg = checkpoint.load_trained(path)
-    trained = {**trained, results.NIMG: nimg or None}
-    named = {text.lstrip("+~").split("=")[0].split(".")[0] for text in overrides}
+    trained = {**trained, keys.NIMG: nimg or None}
+    named = groups(overrides)
     if cfg.generator:
         adopt(cfg, trained, named, overrides)
     cfg.image_channels = trained["image_channels"]
@@ -270,10 +264,10 @@ def load(cfg: DictConfig, overrides: Sequence[str]) -> tuple[Path, str, Generato
     asked = OmegaConf.to_container(cfg, resolve=True)
     parts = {"model": ("name", "generator"), "rtil": ("name", "family")}
     there, here = (
-        {group: {key: tree[group][key] for key in keys} for group, keys in parts.items()}
+        {group: {key: tree[group][key] for key in parts[group]} for group in parts}
         for tree in (trained, asked)
     )
-    differs = results.differing_keys(there, here, ())
+    differs = keys.differing_keys(there, here)
     if differs:
         raise ValueError(
             f"invert: {path} holds another generator than asked for:\n  "
@@ -300,9 +294,9 @@ def adopt(cfg: DictConfig, trained: dict, named: set[str], overrides: Sequence[s
 
     With another family than composed come its tuned settings, where the user gave none.
     """
-    composed, given = cfg.rtil.name, {text.lstrip("+~").split("=")[0] for text in overrides}
+    composed, given = cfg.rtil.name, typed(overrides)
     OmegaConf.set_struct(cfg, False)
-    for group in ADOPTED:
+    for group in keys.TRAINING:
         if group not in named:
             cfg[group] = trained[group]
     arm = f"{cfg.inverter.name}_{cfg.rtil.name}"
@@ -317,7 +311,7 @@ def adopt(cfg: DictConfig, trained: dict, named: set[str], overrides: Sequence[s
             continue
         log.info("The generator is of rtil=%s: using %s/%s.", cfg.rtil.name, group, name)
         overlay = OmegaConf.to_container(OmegaConf.load(path))
-        for key, value in results.flatten(overlay).items():
+        for key, value in keys.flatten(overlay).items():
             if key not in given:
                 OmegaConf.update(cfg, key, value)
     OmegaConf.set_struct(cfg, True)

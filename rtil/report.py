@@ -19,13 +19,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from rtil.experiments.members import belonging
 from rtil.process.command import CONFIGS, entry
+from rtil.process.files import write_text
 from rtil.reporting.arrange import record
 from rtil.reporting.html import page
 from rtil.reporting.markdown import markdown
 from rtil.reporting.page import Look, Samples, sections_of
 from rtil.reporting.study import Source, Study, of_everything, of_experiment
 from rtil.reporting.texts import paragraph
-from rtil.runs import archive, results
+from rtil.runs import archive
 from rtil.runs.run import collect
 
 
@@ -84,10 +85,10 @@ def report(cfg: DictConfig) -> Path:
     text = head + markdown(sections.get("Tables", ()))
     rows = json.dumps([record(row) for row in study.rows])
     values = json.loads(rows, parse_constant=lambda _: None)  # no NaN in the file
-    results.write_text(look.out / "table.json", json.dumps(values, indent=1) + "\n")
-    results.write_text(look.out / "table.md", text)
+    write_text(look.out / "table.json", json.dumps(values, indent=1) + "\n")
+    write_text(look.out / "table.md", text)
     path = look.out / "report.html"
-    results.write_text(path, page(study.title, study.lead, sections))
+    write_text(path, page(study.title, study.lead, sections))
     print(f"{text}\nPage: {path}")
     return path
 

@@ -32,8 +32,8 @@ from rtil.models.linear import (
 )
 from rtil.operators import Dense
 from rtil.process.command import CONFIGS, check_numbers, entry
+from rtil.process.files import write_text
 from rtil.process.rng import seeded
-from rtil.runs import results
 
 log = logging.getLogger("rtil.theory")
 CHUNK = 10_000  # training samples held in memory at a time
@@ -287,7 +287,7 @@ def theory(cfg: DictConfig) -> None:
     rows += inversion(truth, learnt, cfg)
     out = Path(cfg.out or Path(cfg.root) / "theory")
     out.mkdir(parents=True, exist_ok=True)
-    results.write_text(out / "theory.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    write_text(out / "theory.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
     figure([row for row in rows if row["problem"] == "inversion"], truth, cfg, out)
     log.info("%s, theory.png and theory.pdf written.", out / "theory.jsonl")
 

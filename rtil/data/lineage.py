@@ -14,7 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from rtil.data.load import split_files
-from rtil.runs import results
+from rtil.runs import keys as settings
 
 log = logging.getLogger("rtil.data.lineage")
 CUT = ("path", "val_path", "test_path", "num_train", "num_val", "num_test", "split_seed")
@@ -44,7 +44,7 @@ def _find(trained: Mapping, data: Mapping) -> tuple[dict, tuple | None, bool]:
     own = dict(trained["data"])
     if own.get("source") != "folder":
         return own, None, True
-    known, here = trained.get(results.FILES), []
+    known, here = trained.get(settings.FILES), []
     for path in dict.fromkeys(str(d["path"]) for d in (own, data) if d.get("path")):
         found = {**own, "path": path}
         try:
@@ -81,7 +81,7 @@ def check_held_out(trained: Mapping, data: Mapping, split: str, generator: Path)
     """
     texts = [
         json.dumps(part)
-        for part in ({key: trained.get(key) for key in ("data", results.FILES)}, dict(data))
+        for part in ({key: trained.get(key) for key in ("data", settings.FILES)}, dict(data))
     ]
     _check(*texts, split, str(generator))
 
@@ -106,7 +106,7 @@ def _check(trained_text: str, data_text: str, split: str, generator: str) -> Non
     ]
     if same:
         old, new = ({f"data.{key}": group.get(key) for key in CUT} for group in (source, data))
-        keys = [f"  {line}" for line in results.differing_keys(old, new, ())]
+        keys = [f"  {line}" for line in settings.differing_keys(old, new)]
         raise ValueError(
             "\n".join(
                 [

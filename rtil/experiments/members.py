@@ -1,112 +1,93 @@
-"""Which runs on disk are those of an experiment, and the commands that tune for its jobs."""
+"""Which runs on disk are those of an experiment, and which of its jobs nobody ran.
+
+A run says so itself (`rtil.runs.record`); of version 0.1, which did not record it,
+`rtil.experiments.legacy` tells.
+"""
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
-from pathlib import Path
+from dataclasses import replace
 
-import yaml
-
-from rtil.experiments.plan import AT, NOT_TOLD, command, jobs, overrides, parsed, products, tunings
-from rtil.process.command import CONFIGS
-from rtil.runs import results
+from rtil.experiments import legacy
+from rtil.experiments.plan import BY_PLAN, Job, jobs, products
+from rtil.runs.overrides import parsed
 from rtil.runs.run import Run
 
-Job = Mapping[str, str]
-FREE = (*NOT_TOLD, "data")  # planned choices that a run of the experiment may have otherwise
+FREE = (*BY_PLAN, "data")  # planned choices that a run of the experiment may have otherwise
 
 
 def belonging(
     runs: Iterable[Run], experiment: Mapping, scale: str, part: str = "invert"
 ) -> list[tuple[Run, Job]]:
-    """The runs of an experiment at a scale, each with the planned job that it is.
+    """The runs of an experiment at a scale, each with the planned job that it was run for.
 
-    A run belongs to it when it has a job's choices, and was run for the experiment or is named as
-    a job's command names it, with or without what those runs set besides. Arms that were run for
-    it without being planned belong.
+    A run that serves several jobs, as where a switch is what an arm has anyway, is there once for
+    each, with that in `Run.job`. Arms that were run for the experiment without being planned belong to it. Runs of
+    version 0.1, which did not record jobs, are told by `rtil.experiments.legacy`.
+
+    Args:
+        part: "invert", or "train" for trainings (`rtil.runs.run.trainings`).
     """
     if not experiment["cells"] and part == "invert":
         return []
-    found, plan, runs = [], jobs(experiment, part), list(runs)
-    ways = [(), *besides(runs, experiment, scale, part)]
-    for run in runs:
-        named = run.config.get("experiment.name") == experiment["name"]
-        named = named or bool(commands_for(run.recorded, experiment["name"]))
-        if run.config.get("scale.name") != scale:
-            continue
-        fits = [job for job in plan if _agrees(run, job, FREE)]
-        # A switch to what an arm has anyway fits runs of other switches too; their names tell.
-        exact = [
-            job
-            for job in fits
-            if any(
-                _is_named_as(run, [*overrides(experiment, job), *words], part) for words in ways
-            )
-        ]
-        fits = exact or fits if named else exact
-        if named and not fits:
-            arm = run.config["rtil.name"]
-            fits = [{**job, "rtil": arm} for job in plan if _agrees(run, job, (*FREE, "rtil"))]
-        if fits:
-            found.append((run, max(fits, key=len)))
+    planned = jobs(experiment, part)
+    at_scale = [run for run in runs if run.config.get("scale.name") == scale]
+    old = [run for run in at_scale if run.experiments is None]
+    jobs_of = legacy.jobs_of(old, experiment["name"], planned, part)
+    found: list[tuple[Run, Job]] = []
+    for run in at_scale:
+        if run.experiments is None:
+            own = [jobs_of[run.path]] if run.path in jobs_of else []
+        else:
+            recorded = [e["job"] for e in run.experiments if e["name"] == experiment["name"]]
+            fitting = [job for job in (_planned(job, planned) for job in recorded) if job]
+            own = [*{json.dumps(job): job for job in fitting}.values()]
+        found += [(replace(run, job=job), job) for job in own]
     return found
 
 
-def _agrees(run: Run, job: Job, free: Sequence[str]) -> bool:
-    """Whether a run has the choices of a job, but for those in `free`."""
-    asked = run.asked
-    return all(
-        asked.get(f"{key}.name" if key in results.GROUPS else key) == parsed(value)
-        for key, value in job.items()
-        if key not in free
-    )
+def _planned(recorded: Job, planned: Sequence[Job]) -> Job | None:
+    """The planned job that a recorded one is: the longest whose choices it has."""
 
+    def has(job: Job, free: tuple[str, ...]) -> bool:
+        return all(
+            key in recorded and parsed(recorded[key]) == parsed(each)
+            for key, each in job.items()
+            if key not in free
+        )
 
-def _is_named_as(run: Run, words: Sequence[str], part: str) -> bool:
-    """Whether a run lies where these overrides put it: it named no setting besides."""
-    config = results.nested(run.config)
-    typed = {word.partition("=")[0] for word in words}
-    # Both name a run by their value, whether typed or not.
-    if part == "invert" and "noise_std" not in typed:
-        config["noise_std"] = _own_noise(config["task"]["name"])
-    if "protocol" not in typed:
-        config["protocol"] = {"name": "paper"}
-    trained = run.path if part == "train" else run.path.parent
-    return trained.name == results.run_label("train", config, words) and (
-        part == "train" or run.path.name == results.run_label("invert", config, words)
-    )
-
-
-@lru_cache
-def _own_noise(task: str) -> float:
-    """The noise of a task where none is asked for."""
-    path = Path(CONFIGS) / "task" / f"{task}.yaml"
-    return yaml.safe_load(path.read_text())["noise_std"] if path.exists() else 0.0
+    fitting = [job for job in planned if has(job, FREE)]
+    if not fitting and "rtil" in recorded:
+        arm = recorded["rtil"]
+        fitting = [{**job, "rtil": arm} for job in planned if has(job, (*FREE, "rtil"))]
+    return max(fitting, key=len, default=None)
 
 
 def besides(
     runs: Iterable[Run], experiment: Mapping, scale: str, part: str = "invert"
 ) -> list[tuple[str, ...]]:
-    """What the commands of an experiment's runs set beside the plan, the most frequent first.
-
-    Words that single out some of its jobs are left out.
-    """
-    planned = {key for entry in products(experiment, part) for key in entry} - {"data"}
+    """What runs of an experiment were given beside the plan, such as data.path, as words; the most
+    frequent first."""
+    entries = products(experiment, part)
+    planned = {key for entry in entries for key in entry} - {"data"}
+    images = {text for entry in entries for text in entry.get("data", ())}
+    left_out = {*planned, *BY_PLAN, "scale", "root"}
     counts: Counter[tuple[str, ...]] = Counter()
     for run in runs:
         if run.config.get("scale.name") != scale:
             continue
-        for _, *words in commands_for(run.recorded, experiment["name"])[:1]:
-            keys = [word.lstrip("+").partition("=")[0] for word in words]
-            counts[
-                tuple(
-                    word
-                    for word, key in zip(words, keys)
-                    if "=" in word and key not in {*planned, *NOT_TOLD, "scale", "root"}
-                )
-            ] += 1
+        if run.experiments is None:
+            typed = legacy.typed_for(run, experiment["name"])
+        else:
+            typed = [each["job"] for each in run.experiments if each["name"] == experiment["name"]]
+        for job in typed[:1]:
+            more = {key: text for key, text in job.items() if key not in left_out}
+            if run.experiments is not None and more.get("data") in images:
+                del more["data"]  # as planned, and not typed
+            counts[tuple(f"{key}={text}" for key, text in more.items())] += 1
     return [words for words, _ in counts.most_common()]
 
 
@@ -119,36 +100,7 @@ def commands_for(recorded: Iterable[list[str]], name: str) -> list[list[str]]:
     ]
 
 
-# Choices of an inversion that its tuning does not take.
-NOT_TUNED = (
-    "protocol",
-    "experiment",
-    "num_images",
-    "split",
-    "run_dir",
-    "pictures",
-    "input",
-    "output",
-    "fit",
-    "keep_observed",
-    "save_measurements",
-    "yardstick",
-    "metrics",
-)
-
-
-def tuning_commands(
-    experiment: Mapping, words: Sequence[str], job: Job | None = None
-) -> list[str]:
-    """The tuning that a planned inversion takes, or without a job all that the plan takes."""
-    takes = [job] if job else jobs(experiment, "invert")
-    if not any(each.get("protocol") == "fair" for each in takes):
-        return []
-    (own,) = tunings([{key: [text] for key, text in job.items()}]) if job else [{}]
-    given = []
-    for word in words:
-        key = word.lstrip("+~").partition("=")[0]
-        if key.partition(".")[0] not in NOT_TUNED or results.is_under(key, (AT,)):
-            given.append(word)
-    chosen = {key: texts[0] for key, texts in own.items()} or None
-    return [command(experiment, "tune", given, chosen)]
+def missing(experiment: Mapping, found: Iterable[tuple[Run, Job]]) -> list[dict[str, str]]:
+    """The planned inversions that none of these members is."""
+    ran = {json.dumps(job) for _, job in found}
+    return [job for job in jobs(experiment, "invert") if json.dumps(job) not in ran]

@@ -27,7 +27,9 @@ from rtil.metrics.perceptual import LPIPS
 from rtil.operators import KNOBS, ForwardOperator
 from rtil.process.device import Runtime
 from rtil.process.rng import seeded
-from rtil.runs import results
+from rtil.runs import record
+from rtil.runs import rows as jsonl
+from rtil.runs import rows as results
 
 
 class Part(NamedTuple):
@@ -119,7 +121,7 @@ class HeldOut(Problem):
         rt: Runtime,
     ) -> None:
         self.config, self.data, self.lpips, self.place, self.rt = config, data, lpips, place, rt
-        done = {row["id"] for row in results.result_rows(place)}
+        done = {row["id"] for row in jsonl.result_rows(place)}
         todo = [i for i in range(config["num_images"]) if data.name(i) not in done]
         self.left = bool(todo)
         self.parts = [Part(A, loss, todo[rt.rank :: rt.world])]
@@ -127,10 +129,10 @@ class HeldOut(Problem):
     def claim(self, provenance: Mapping) -> None:
         if self.rt.rank:
             return
-        results.claim(self.place, self.config, results.FREE_INVERT)
-        results.write_provenance(self.place, provenance)
+        record.claim(self.place, self.config, "invert")
+        record.write_provenance(self.place, provenance, self.config)
         for path in self.place.glob("results*.jsonl"):
-            results.mend(path)
+            jsonl.mend(path)
 
     def name(self, item: int) -> str:
         return self.data.name(item)
@@ -158,7 +160,7 @@ class HeldOut(Problem):
         if config["save_measurements"]:
             self._save(A, names, measured.y)
         rank = self.rt.rank
-        results.append_rows(self.place / f"results{f'-{rank}' if rank else ''}.jsonl", rows)
+        results.append(self.place / f"results{f'-{rank}' if rank else ''}.jsonl", rows)
 
     def _save(self, A: ForwardOperator, names: list[str], y: Tensor) -> None:
         """Writes measurements/<id>.npz, which `input` takes."""
@@ -173,7 +175,7 @@ class HeldOut(Problem):
 
     def summarise(self) -> None:
         """Prints the means with their intervals over every row of the directory."""
-        rows = results.result_rows(self.place)
+        rows = jsonl.result_rows(self.place)
         lines = [f"{self.place}: {len(rows)} images"]
         chosen = "oracle " if any(row.get("selection") == "oracle" for row in rows) else ""
         names = {

@@ -14,23 +14,15 @@ from typing import NamedTuple
 from omegaconf import DictConfig, OmegaConf
 
 from rtil.data.files import SUFFIXES
-from rtil.experiments.plan import as_text
 from rtil.inversion import measurement_file as measurement
 from rtil.operators import VECTORS
-from rtil.runs import results
+from rtil.runs.keys import KEYS, flatten
+from rtil.runs.overrides import as_text, typed
 
 ENDINGS = (*SUFFIXES, ".npz")
 MAX_NAMED = 5  # files named in a message
-NEEDS_INPUT = ("fit", "keep_observed", "output")
-NOT_WITH_INPUT = (
-    "num_images",
-    "split",
-    "pictures",
-    "save_measurements",
-    "yardstick.use",
-    "metrics",
-    "run_dir",
-)
+NEEDS_INPUT = tuple(row.name for row in KEYS if row.needs == "input")
+NOT_WITH_INPUT = tuple(row.name for row in KEYS if row.needs == "held-out images")
 RESULT, DRAWN = "-reconstruction", "-generated"  # follow the file's name in those of its results
 
 
@@ -77,7 +69,7 @@ def survey(cfg: DictConfig, overrides: Iterable[str]) -> list[Item]:
     Raises:
         FileNotFoundError: nothing at a path. ValueError: files or settings that cannot be used.
     """
-    given = [text.lstrip("+~").partition("=")[0] for text in overrides]
+    given = [*typed(overrides)]
     for key in ("input", "mask", "output"):
         cfg[key] = None if cfg[key] is None else str(cfg[key])  # a folder may be named 2024
     if cfg.mask and cfg.task.name != "inpainting":
@@ -279,8 +271,8 @@ def examine(cfg: DictConfig, path: Path, mask: Path | None) -> Item:
 
 def check_measured(cfg: DictConfig, path: Path, settings: Mapping) -> None:
     """Raises ValueError where a saved measurement was not made under the settings given."""
-    there = results.flatten({k: v for k, v in settings.items() if k not in ("id", "image_shape")})
-    here = results.flatten(OmegaConf.to_container(cfg, resolve=True))
+    there = flatten({k: v for k, v in settings.items() if k not in ("id", "image_shape")})
+    here = flatten(OmegaConf.to_container(cfg, resolve=True))
     differs = {key: value for key, value in there.items() if here.get(key) != value}
     if differs:
         lines = [

@@ -26,20 +26,10 @@ from rtil.inverters.data_term import MeasurementLoss
 from rtil.inverters.inverter import Reconstruction
 from rtil.operators import KNOBS, ForwardOperator, build_operator
 from rtil.process.device import Runtime
-from rtil.runs import results
+from rtil.process.files import write_text
+from rtil.runs import keys
 
 log = logging.getLogger("rtil.inversion.user_files")
-# Keys in which a reconstruction on disk may differ from the one asked for.
-FREE = (
-    *results.FREE_INVERT,
-    "input",
-    "mask",
-    "output",
-    "data",
-    "split",
-    "metrics",
-    "yardstick.use",
-)
 
 
 class Own(Problem):
@@ -214,7 +204,7 @@ class Own(Problem):
             raise ValueError(
                 f"invert: {record} is no record of a reconstruction. {advice}"
             ) from error
-        differs = results.differing_keys(old, self._settings(item), FREE)
+        differs = keys.differing_keys(old, self._settings(item), keys.matters_to_files)
         if differs:
             raise ValueError(
                 f"invert: {picture} was made under other settings:\n  "
@@ -273,7 +263,7 @@ class Own(Problem):
                 "settings": self._settings(item),
                 "provenance": self.provenance,
             }
-            results.write_text(record, json.dumps(row, indent=1))
+            write_text(record, json.dumps(row, indent=1))
             if self.config["keep_observed"]:
                 measurement.write_picture(drawn, to_uint8(generated[b]))
             measurement.write_picture(picture, to_uint8(whole[b]))

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 
 from rtil.reporting import protocols
-from rtil.reporting.collect import SAME, Arm, Cell, Measurement
+from rtil.reporting.collect import Arm, Cell, Measurement
 from rtil.reporting.statistics import (
     METRICS,
     PAIRED,
@@ -23,8 +23,8 @@ from rtil.reporting.statistics import (
     over_sets,
     seed_means,
 )
-from rtil.runs import results
 from rtil.runs.commands import commands
+from rtil.runs.keys import FILES, differing_keys, is_under, tells_apart
 from rtil.runs.search import budget
 
 
@@ -180,8 +180,8 @@ def common(arm: Arm) -> tuple:
 
 def same_files(arm: Arm, other: Arm) -> bool:
     """Whether their images are of the same files; earlier runs do not say it."""
-    ours, theirs = ({results.FILES: one.runs[0].config.get(results.FILES)} for one in (arm, other))
-    return not results.differing_keys(ours, theirs, ())
+    ours, theirs = ({FILES: one.runs[0].config.get(FILES)} for one in (arm, other))
+    return not differing_keys(ours, theirs)
 
 
 def differing(arm: Arm, base: Arm) -> tuple[str, ...]:
@@ -190,8 +190,13 @@ def differing(arm: Arm, base: Arm) -> tuple[str, ...]:
     lines: list[str] = []
     for run in arm.runs:
         if run.seed in theirs:
-            lines += results.differing_keys(theirs[run.seed], run.config, (*SAME, "rtil"))
+            lines += differing_keys(theirs[run.seed], run.config, is_setting)
     return tuple(dict.fromkeys(lines))
+
+
+def is_setting(key: str) -> bool:
+    """Whether arms that differ in it are compared under other settings; a family is an arm's."""
+    return tells_apart(key) and not is_under(key, ["rtil"])
 
 
 def unpaired(arm: Arm, base: Arm) -> str:

@@ -12,22 +12,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rtil.experiments.plan import as_text
-from rtil.runs import results
+from rtil.runs.keys import differing_keys, tells_apart
+from rtil.runs.overrides import as_text
 from rtil.runs.run import Run
-
-# Keys that the measurement or the arm stands for, or that leave two runs comparable.
-SAME = (
-    *results.FREE_INVERT,
-    "seed",
-    "generator_sha256",
-    "mask_sha256",
-    "yardstick",
-    "metrics.lpips",
-    "data.origin",
-    "rtil.name",
-    "noise_std",
-)
 
 
 @dataclass(frozen=True, order=True)
@@ -174,7 +161,7 @@ def distinguishing(groups: Iterable[Sequence[Run]]) -> set[str]:
         first: dict[str, Run] = {}
         for run in runs:
             other = first.setdefault(run.protocol, run)
-            lines = results.differing_keys(other.asked, run.asked, SAME)
+            lines = differing_keys(other.asked, run.asked, tells_apart)
             keys |= {line.partition(": ")[0] for line in lines}
     return keys
 
@@ -199,7 +186,7 @@ def arms_of(name: str, runs: Sequence[Run], keys: set[str]) -> list[Arm]:
     """
     groups: dict[tuple, list[Run]] = defaultdict(list)
     for run in runs:
-        asked = {**results.UNSAID, **run.asked, "protocol": run.protocol}
+        asked = {**run.asked, "protocol": run.protocol}
         oracle = {"selection"} if asked.get("selection") == "oracle" else set()
         told = sorted((keys | oracle) & asked.keys())
         groups[tuple((key, as_text(asked[key])) for key in told)].append(run)

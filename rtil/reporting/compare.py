@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from statistics import median, stdev
 
 from rtil.experiments.plan import switch_of
@@ -25,7 +24,6 @@ from rtil.reporting.statistics import (
     over_images,
     written,
 )
-from rtil.runs import search
 from rtil.runs.run import Run
 from rtil.runs.search import Search, search_of
 
@@ -247,18 +245,17 @@ Searches = dict[str, dict[tuple, dict[tuple[str, str], tuple[Search, Search | No
 
 
 def searches(cells: Iterable[Cell], baseline: str) -> Searches:
-    """{title: {what searches to be compared share: {(arm, generator): its search, baseline's}}}."""
+    """Each arm's search and its baseline's, by title and by what they share to be compared."""
     found: Searches = defaultdict(lambda: defaultdict(dict))
-    read = lru_cache(maxsize=None)(search.read)  # many runs share a file
     for cell in cells:
         for arm in cell.arms:
             base = reference(cell, arm, baseline)
-            theirs = {run.seed: search_of(run, read) for run in base.runs} if base else {}
+            theirs = {run.seed: search_of(run) for run in base.runs} if base else {}
             settings = {
                 key: text for key, text in arm.settings.items() if not key.startswith("protocol")
             }
             for run in arm.runs:
-                mine, other = search_of(run, read), theirs.get(run.seed)
+                mine, other = search_of(run), theirs.get(run.seed)
                 if mine is None or len(mine.scores) < 2:
                     continue
                 place = tuned_place(mine, run)

@@ -14,14 +14,14 @@ from pathlib import Path
 
 import yaml
 
-from rtil.experiments.members import FREE, Job, tuning_commands
-from rtil.experiments.plan import command, for_training, jobs, parsed, products, switch_of
+from rtil.experiments.members import FREE
+from rtil.experiments.plan import Job, command, commands, jobs, products, switch_of
 from rtil.process.command import CONFIGS
 from rtil.reporting.arrange import Planned, Row
 from rtil.reporting.collect import Arm, Cell, Measurement, measurement_of
 from rtil.reporting.figures.style import name_of
-from rtil.runs import results
-from rtil.runs.keys import complete
+from rtil.runs.keys import GROUPS, complete, flatten
+from rtil.runs.overrides import parsed
 from rtil.runs.run import Run
 
 Members = Sequence[tuple[Run, Job]]
@@ -51,13 +51,6 @@ class Plan:
     def _order(self) -> dict[str, int]:
         return {json.dumps(job): number for number, job in enumerate(self.jobs)}
 
-    @cached_property
-    def _jobs(self) -> dict[Path, Job]:
-        return {run.path: job for run, job in self.members}
-
-    def job_of(self, run: Run) -> Job:
-        return self._jobs[run.path]
-
 
 def on_the_same_images(members: Members) -> Members:
     """The runs of an experiment without rows of images that the others do not have.
@@ -73,7 +66,7 @@ def on_the_same_images(members: Members) -> Members:
     for run, job in members:
         known = ids[measurement_of(run).data]
         if len(known) == int(job["num_images"]) < len(run.rows):
-            run = run._replace(rows={i: row for i, row in run.rows.items() if i in known})
+            run = replace(run, rows={i: row for i, row in run.rows.items() if i in known})
         kept.append((run, job))
     return kept
 
@@ -82,7 +75,7 @@ def on_the_same_images(members: Members) -> Members:
 def knob_of(task: str) -> str:
     """The setting that a task is swept over, as configs/task says it."""
     tree = yaml.safe_load((Path(CONFIGS) / "task" / f"{task}.yaml").read_text())
-    return str(complete(results.flatten(tree))["task.knob"])
+    return str(complete(flatten(tree))["task.knob"])
 
 
 def named_settings(experiment: Mapping) -> set[str]:
@@ -94,7 +87,7 @@ def named_settings(experiment: Mapping) -> set[str]:
     varied = {key for key, values in texts.items() if len(values) > 1}
     varied |= {key for key in texts if key.startswith(("rtil.", "model."))}
     knobs = {knob_of(task) for task in texts["task"]}
-    return varied - {*results.GROUPS, *FREE, *knobs, "noise_std", "seed"}
+    return varied - {*GROUPS, *FREE, *knobs, "noise_std", "seed"}
 
 
 def switched(experiment: Mapping, job: Job) -> dict[str, str]:
@@ -103,7 +96,7 @@ def switched(experiment: Mapping, job: Job) -> dict[str, str]:
     Choices of its generator's training beside arm, seed and data, then what it switches.
     """
     training = {key for entry in products(experiment, "train") for key in entry}
-    training -= {*results.GROUPS, *FREE, "seed"}
+    training -= {*GROUPS, *FREE, "seed"}
     return {key: job[key] for key in sorted(training) if key in job} | switch_of(experiment, job)
 
 
@@ -122,7 +115,7 @@ def in_order(cell: Cell, plan: Plan) -> list[Arm]:
     names = [arm.name for arm in cell.arms]
     arms = []
     for arm in cell.arms:
-        job = plan.job_of(arm.runs[0])
+        job = arm.runs[0].job
         oracle = {"selection": "oracle"} if arm.oracle else {}
         settings = switched(plan.experiment, job) | oracle
         arms.append((names.index(arm.name), plan.order(job), replace(arm, settings=settings)))
@@ -155,11 +148,10 @@ def with_plan(row: Row, plan: Plan) -> Row:
         words.append(f"protocol={row.arm.protocol}")
     fill = []
     for run in row.arm.runs:
-        job = plan.job_of(run)
-        if len(run.rows) < int(job["num_images"]):
-            fill.append(command(plan.experiment, "invert", words, job))
+        if len(run.rows) < int(run.job["num_images"]):
+            fill.append(command(plan.experiment, "invert", words, run.job))
     first = row.arm.runs[0]
-    return placed(row, plan.job_of(first), first.asked, plan.experiment, fill)
+    return placed(row, first.job, first.asked, plan.experiment, fill)
 
 
 def missing_rows(plan: Plan) -> list[Row]:
@@ -180,15 +172,10 @@ def missing_rows(plan: Plan) -> list[Row]:
             settings = {key: job[key] for key in varied if key in job}
             if switch_of(plan.experiment, job):
                 settings = switched(plan.experiment, job)
-            lines = (
-                command(plan.experiment, "train", for_training(plan.words), job),
-                *tuning_commands(plan.experiment, plan.words, job),
-                command(plan.experiment, "invert", plan.words, job),
-            )
             row = Row(
                 Measurement(task, inverter, data, scale, model, knob, noise, value),
                 Arm(job["rtil"], settings),
-                commands=lines,
+                commands=tuple(commands(plan.experiment, plan.words, job)),
             )
             asked = {key: parsed(text) for key, text in job.items()}
             rows.append(placed(row, job, asked, plan.experiment))

@@ -10,10 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import yaml
-
 from rtil.experiments import plan as experiments
-from rtil.experiments.members import belonging, besides, commands_for, tuning_commands
+from rtil.experiments.check import trained
+from rtil.experiments.members import belonging, besides, commands_for
 from rtil.reporting.arrange import Row, rows_of
 from rtil.reporting.collect import Cell, cells_of, measurement_of
 from rtil.reporting.gaps import (
@@ -24,8 +23,8 @@ from rtil.reporting.gaps import (
     planned_rows,
 )
 from rtil.reporting.statistics import Scores
-from rtil.runs import archive, results
-from rtil.runs.run import Run, collect, generator_file, inversions
+from rtil.runs import archive
+from rtil.runs.run import Run, collect, generator_file, inversions, trainings
 
 Commands = list[list[str]]
 
@@ -154,11 +153,7 @@ def of_experiment(experiment: Mapping, scale: str, source: Source, baseline: str
     if part == "train":
         lines = [experiments.command(experiment, "train", words)]
     else:
-        lines = [
-            experiments.command(experiment, "train", experiments.for_training(words)),
-            *tuning_commands(experiment, words),
-            experiments.command(experiment, "invert", words),
-        ]
+        lines = experiments.commands(experiment, words)
     if not members:
         raise FileNotFoundError(
             f"report: nothing of experiment={experiment['name']} at scale={scale} {source}. "
@@ -217,7 +212,7 @@ def of_generators(
         group = trained_on, str(config["scale.name"]), job["model"]
         arm = str(config["rtil.name"])
         generators.append(Trained(group, arm, f"{arm} {path.name}", path / "generator.pt"))
-        if not experiments.trained(path):
+        if not trained(path):
             notes.append(f"{path} was stopped before its end.")
     for job in jobs:
         if job not in [job for _, job in found]:
@@ -272,17 +267,3 @@ def inverted(cells: Iterable[Cell], root: Path) -> list[Trained]:
             run.path,
         )
     return [*generators.values()]
-
-
-def trainings(root: Path) -> list[Run]:
-    """The trainings below root that have a generator, as runs without rows."""
-    return [
-        Run(
-            path.parent,
-            results.flatten(yaml.safe_load(path.read_text())),
-            {},
-            results.recorded_commands(path.parent),
-        )
-        for path in sorted((root / "train").glob("*/config.yaml"))
-        if (path.parent / "generator.pt").exists()
-    ]

@@ -1,107 +1,92 @@
-"""The commands that fill what a table lacks, written after the run beside it. No torch."""
+"""The commands that fill what a table lacks, written after the run beside it."""
 
 from __future__ import annotations
 
-import json
-import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
-from rtil.runs import results
+from rtil.runs import keys, overrides
 from rtil.runs.run import Run
 from rtil.runs.search import budget
 
-NOT_COPIED = {
-    *results.GROUPS,
-    *results.NOT_IN_NAME,
-    *results.FREE_INVERT,
-    *results.FOUND,
-    "generator_sha256",
-    "seed",
-    "noise_std",
-    "yardstick.use",
-} - {"num_images"}
-GROUPS = ("model", "scale", "task", "inverter")
-TRAINING = ("model", "rtil", "data", "resolution", "image_channels")
-TRAINED_WITH = ("total_nimg", "batch", "hardware.precision")  # typed to a training alone
-IMAGE_FILES = ("data.path", "data.val_path", "data.test_path")
-
 
 def commands(run: Run, arm: str, settings: Iterable[str]) -> list[str]:
-    """The commands that give an arm, told apart by these settings, under the choices of a run: training, tuning, inversion.
+    """The commands that give an arm under the choices of a run: training, tuning, inversion.
 
     They repeat the run's groups, files, seed, knob and settings, what its own command set besides,
     and the length, batch and precision that its generator's did. Only protocol=fair is tuned:
     where the run's settings were, with as many trials.
+
+    Args:
+        arm: rtil=... of the missing runs.
+        settings: keys that tell them apart from other runs of the arm.
     """
     config = run.config
-    knob, group = str(config["task.knob"]), {key: config[f"{key}.name"] for key in GROUPS}
-    given = {text.lstrip("+~").partition("=")[0] for argv in run.recorded[:1] for text in argv[1:]}
-    keys = sorted({*settings, *given} & config.keys() - NOT_COPIED - {knob})
-    kept = {
+    knob = str(config["task.knob"])
+    typed = overrides.typed(word for argv in run.recorded[:1] for word in argv[1:])
+    names = ("protocol",) if arm == config["rtil.name"] else ("protocol", "rtil")
+    repeated = {
         key: config[key]
-        for key in keys
-        if not results.is_under(key, ("protocol",))
-        and (arm == config["rtil.name"] or not key.startswith("rtil."))
+        for key in sorted({*settings, *typed} & config.keys())
+        if keys.repeated(key, knob) and not keys.is_under(key, names)
     }
     source = config.get("data.trained_on") or config["data.name"]
-    files = {key: config[key] for key in IMAGE_FILES if config.get(key)}
-    trained = dict(
-        text.lstrip("+~").split("=", 1)
-        for argv in run.trained[:1]
-        for text in argv[1:]
-        if "=" in text
-    )
-    root = {"root": config["root"]} if config.get("root", "runs") != "runs" else {}
+    files = {key: config[key] for key in keys.SPLITS if config.get(key)}
     protocol = {"protocol": run.protocol} if run.protocol != "paper" else {}
     train = {
-        "model": group["model"],
+        "model": config["model.name"],
         "rtil": arm,
         "data": source,
-        "scale": group["scale"],
+        "scale": config["scale.name"],
         "seed": config["seed"],
         # Empty where the protocol's training is that of any other.
         **(protocol if config.get("protocol.train", run.protocol != "fair") else {}),
-        **root,
+        **({"root": config["root"]} if config.get("root", "runs") != "runs" else {}),
         **(files if source == config["data.name"] else {}),
-        **{key: value for key, value in kept.items() if key.partition(".")[0] in TRAINING},
+        **{key: value for key, value in repeated.items() if keys.role(key, "train") == "identity"},
     }
-    longer = {key: trained[key] for key in TRAINED_WITH if "," not in trained.get(key, ",")}
     tune = {
         **train,
         "data": config["data.name"],
         **files,
-        "task": group["task"],
+        "task": config["task.name"],
         knob: config.get(knob, 0.0),
-        "noise_std": float(config.get("noise_std") or 0.0),
-        "inverter": group["inverter"],
-        **kept,
+        "noise_std": float(str(config.get("noise_std") or 0.0)),
+        "inverter": config["inverter.name"],
+        **repeated,
     }
-    lines = [line("train", train | longer)]
+    # A sweep's list is of several trainings, and does not say which one was this.
+    trained = overrides.typed(word for argv in run.trained[:1] for word in argv[1:] if "=" in word)
+    longer = {
+        key: text for key, text in trained.items() if keys.of_training(key) and "," not in text
+    }
+    lines = [overrides.line("train", train | longer)]
     if run.protocol != "fair":
-        return [*lines, line("invert", tune | protocol)]
-    at = {
-        key: value
-        for key in ("seed", knob)
-        if (value := config.get(f"protocol.at.{key}")) is not None
-    }
-    invert = tune | protocol | {f"protocol.at.{key}": value for key, value in at.items()}
-    spent: dict[str, object] = {}
-    if found := budget(config):
-        trials, n, _, *first = found
-        spent = {"trials": trials, "num_images": n} | (
-            dict(zip(("num_images", "finalists", "final_images"), (*first, n))) if first else {}
-        )
-    there = line("train", train | longer | {"seed": at.get("seed", config["seed"])})
-    lines = [there, line("tune", tune | at | spent), *lines, line("invert", invert)]
+        return [*lines, overrides.line("invert", tune | protocol)]
+    at = {key: config.get(f"{keys.AT}.{key}") for key in ("seed", knob)}
+    at = {key: value for key, value in at.items() if value is not None}
+    invert = tune | protocol | {f"{keys.AT}.{key}": value for key, value in at.items()}
+    tuned = overrides.line("train", train | longer | {"seed": at.get("seed", config["seed"])})
+    lines = [
+        tuned,
+        overrides.line("tune", tune | at | _budget(run)),
+        *lines,
+        overrides.line("invert", invert),
+    ]
     return [*dict.fromkeys(lines)]
 
 
-def line(part: str, choices: Mapping[str, object]) -> str:
-    """A command of rtil with these choices."""
-    texts = [
-        shlex.quote(
-            f"{key}={value if isinstance(value, str) else json.dumps(value, separators=(',', ':'))}"
-        )
-        for key, value in choices.items()
-    ]
-    return " ".join([f"python -m rtil.{part}", *texts])
+def _budget(run: Run) -> dict[str, object]:
+    """Trials and images of the tuning behind a run, as they are given to another."""
+    spent = budget(run.config)
+    if spent is None:
+        return {}
+    trials, images, _, *first = spent
+    if not first:
+        return {"trials": trials, "num_images": images}
+    once, finalists = first
+    return {
+        "trials": trials,
+        "num_images": once,
+        "finalists": finalists,
+        "final_images": images,
+    }

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import yaml
-
-from rtil.runs.keys import KNOBS
+from rtil.runs import tuning
 from rtil.runs.run import Run
 
 
 @dataclass(frozen=True)
 class Search:
-    """Scores of the trials of one search, and what it was a search of.
+    """The search that a run's settings come from, small enough to be packed.
 
-    Attributes:
-        seed, knob, value, noise_std, space, generator_sha256: what was tuned, and in which space.
+    Args:
+        seed, knob, value, noise_std, space, generator_sha256: what it was a search of.
         n: validation images.
-        drawn: number of the first drawn trial; those before it are settings of the paper.
+        drawn: number of the first drawn trial; those before it are anchors.
         means: PSNR in dB of each trial, None where its loss was not finite.
     """
 
@@ -41,50 +38,40 @@ class Search:
         return {number: mean for number, mean in trials if mean is not None}
 
 
-def read(path: Path) -> dict[str, Any]:
-    """A file of `rtil.tune`. Raises ValueError where it is none."""
-    try:
-        tuned = yaml.safe_load(path.read_text(encoding="utf-8"))
-        for key in ("trial", "trials", "settings", "space"):
-            tuned[key]
-    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"protocol=fair: {path} is no file of python -m rtil.tune "
-            f"({type(error).__name__}: {error})."
-        ) from error
-    return tuned
+def search_of(run: Run) -> Search | None:
+    """The search behind a run's settings: as packed, or read from the file of `rtil.tune`.
 
+    None without one, or where its file is gone or was searched anew since.
 
-def search_of(run: Run, read: Callable[[Path], Mapping[str, Any]] = read) -> Search | None:
-    """The search that a run's settings come from.
-
-    None without one, or where its file is gone or was searched anew since; `read` reads it.
+    Raises:
+        ValueError: the file is none of `rtil.tune`.
     """
     if run.tuning is not None:
-        return Search(**run.tuning)  # type: ignore[arg-type]  # a packed line, checked when read
-    path = file_of(run)
+        return Search(**run.tuning)
+    path = tuned_file(run)
     if path is None or not path.exists():
         return None
-    tuned = read(path)
-    settings, trials = tuned["settings"], tuned["trials"]
-    recorded = [run.config.get(f"protocol.tuned.{key}") for key in ("trials", "trial")]
-    if [len(trials), tuned["trial"]] != recorded:
+    content = tuning.read(path)
+    settings, trials = content["settings"], content["trials"]
+    known = (run.config.get("protocol.tuned.trials"), run.config.get("protocol.tuned.trial"))
+    if (len(trials), content["trial"]) != known:
         return None
-    knob = next((key for key in KNOBS.values() if key in settings), "noise_std")
+    knob = str(run.config["task.knob"])
+    space = run.config.get("protocol.tuned.space")
     return Search(
-        settings.get("seed"),
-        knob,
-        settings.get(knob),
-        settings.get("noise_std"),
-        run.config.get("protocol.tuned.space"),
-        settings.get("generator_sha256"),
-        max(trial["n"] for trial in trials),
-        len(tuned["space"]["anchors"]),
-        [trial["mean"] for trial in trials],
+        seed=settings["seed"],
+        knob=knob,
+        value=settings.get(knob),
+        noise_std=settings.get("noise_std"),
+        space=None if space is None else str(space),
+        generator_sha256=settings.get("generator_sha256"),
+        n=max(trial["n"] for trial in trials),
+        drawn=len(content["space"]["anchors"]),
+        means=[trial["mean"] for trial in trials],
     )
 
 
-def file_of(run: Run) -> Path | None:
+def tuned_file(run: Run) -> Path | None:
     """The file of `rtil.tune` that a run took its settings from, also where its root was moved."""
     name = run.config.get("protocol.tuned.file")
     if not name:
@@ -95,14 +82,14 @@ def file_of(run: Run) -> Path | None:
     return parents[2].joinpath(*path.parts[path.parts.index("tuned") :])
 
 
-def budget(config: Mapping[str, object]) -> tuple | None:
-    """Trials, validation images and space (a digest with seed and total steps) behind a run.
+def budget(config: Mapping) -> tuple | None:
+    """Trials, validation images and space (a digest with seed and total steps) behind a run, then,
+    of a tuning in two rounds, the images of the first and how many went on.
 
-    Then, of a tuning in two rounds, the images of the first and how many went on. None where
-    nothing was tuned. Runs to be compared have the same.
+    None where nothing was tuned. Runs to be compared have the same.
     """
-    tuned = "protocol.tuned"
-    first_round = f"{tuned}.validation.first_round"
-    spent = [config.get(f"{tuned}.{key}") for key in ("trials", "validation.n", "space")]
-    first = [config.get(f"{first_round}.{key}") for key in ("n", "finalists")]
-    return None if None in spent else (*spent, *(value for value in first if value is not None))
+    known = [config.get(f"protocol.tuned.{key}") for key in ("trials", "validation.n", "space")]
+    first = [
+        config.get(f"protocol.tuned.validation.first_round.{key}") for key in ("n", "finalists")
+    ]
+    return None if None in known else (*known, *(value for value in first if value is not None))

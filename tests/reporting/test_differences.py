@@ -13,7 +13,6 @@ from rtil.experiments import plan as experiment
 from rtil.reporting import compare
 from rtil.reporting.arrange import record, reference
 from rtil.reporting.texts import paragraph
-from rtil.runs import results
 
 BASE = {"a": 20.0, "b": 21.0, "c": 25.0}
 

@@ -19,7 +19,8 @@ from rtil.reporting import statistics, study, tables
 from rtil.reporting.arrange import record
 from rtil.reporting.figures import curves
 from rtil.reporting.figures.style import axis_of
-from rtil.runs import results
+from rtil.runs import keys as key_table
+from rtil.runs import record as run_record
 from rtil.runs import run as run_files
 
 
@@ -36,7 +37,7 @@ def write_run(root, plan, job, psnr, words=(), name=None, scale="demo"):
     for word in words:
         key, _, value = word.lstrip("+").partition("=")
         tree, value = config, experiment.parsed(value)
-        *parts, last = [key, "name"] if key in results.GROUPS else key.split(".")
+        *parts, last = [key, "name"] if key in key_table.GROUPS else key.split(".")
         for part in parts:
             tree = tree.setdefault(part, {})
         tree[last] = value
@@ -246,8 +247,8 @@ def test_a_run_stays_with_the_experiments_that_it_was_run_for(tmp_path):
         (run_dir / "config.yaml").write_text(config.replace("fig6_ilo", "fig2_cs"))
         old = json.loads((run_dir / "provenance.json").read_text())
         later = {"command": ["invert.py", "experiment=fig2_cs", "scale=demo"]}
-        results.write_provenance(run_dir, later)
-        assert results.recorded_commands(run_dir) == [later["command"], old["command"]]
+        run_record.write_provenance(run_dir, later)
+        assert run_record.commands(run_dir) == [later["command"], old["command"]]
     content_of = content(tmp_path, "fig6_ilo")
     rows = [record(row) for row in content_of.rows]
     assert [row["job"] for row in rows if "n" in row] == [
