@@ -33,7 +33,7 @@ from rtil.metrics.samples import Estimate, RandomFeatures, frechet_estimate, pre
 from rtil.models.generator import Generator
 from rtil.operators import KNOBS, Identity, build_operator
 from rtil.process.command import CONFIGS, check_numbers, entry
-from rtil.process.device import start
+from rtil.process.device import Hardware, start
 from rtil.process.instantiate import instantiate
 from rtil.process.provenance import provenance
 from rtil.process.rng import seeded
@@ -74,7 +74,7 @@ def diagnose(cfg: DictConfig, overrides: Sequence[str] | None = None) -> Path:
             f"diagnose: inverter={cfg.inverter.name} has no stages to look at; it must be ilo."
         )
     invert.check_settings(cfg)
-    rt = start(**cfg.hardware)
+    rt = start(Hardware(**cfg.hardware))
     path, digest, G, trained = invert.load(cfg, overrides)
     config = OmegaConf.to_container(cfg, resolve=True)
     explicit = digest[:8] if config["generator"] else ""

@@ -41,7 +41,7 @@ from rtil.models.generator import Generator
 from rtil.models.unit_range import UnitRange
 from rtil.operators import KNOBS, ForwardOperator, build_operator, check_task
 from rtil.process.command import CONFIGS, check_numbers, entry
-from rtil.process.device import Runtime, start
+from rtil.process.device import Hardware, Runtime, start
 from rtil.process.distributed import all_sum, stop
 from rtil.process.instantiate import instantiate
 from rtil.process.provenance import provenance
@@ -82,7 +82,7 @@ def invert(cfg: DictConfig, overrides: Sequence[str] | None = None) -> Path:
         seed=cfg.seed,
     )
     items = inputs.survey(cfg, overrides)
-    rt = start(**cfg.hardware)
+    rt = start(Hardware(**cfg.hardware))
     path, digest, G, trained = load(cfg, overrides)
     if tuned_settings.is_fair(cfg):
         tuned_settings.apply(cfg, overrides, digest)

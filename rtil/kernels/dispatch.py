@@ -97,8 +97,8 @@ def _library(index: int) -> ctypes.CDLL | RuntimeError:
     with _guard:
         if index not in _libraries:
             # Imported late: nothing of the build is needed where no CUDA tensor is met.
+            from rtil.kernels.acceptance import accepted
             from rtil.kernels.build import BuildError, arch_of, build
-            from rtil.kernels.verify import accepted
 
             try:
                 path = build(arch_of(index))
