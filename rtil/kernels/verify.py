@@ -35,7 +35,9 @@ class Checks:
     """Counts comparisons and keeps those that failed."""
 
     def __init__(self) -> None:
-        self.done, self.failed, self.worst = 0, [], {}
+        self.done = 0
+        self.failed: list[str] = []
+        self.worst: dict[str, float] = {}
 
     def close(self, what: str, got: Tensor, want: Tensor, dtype: torch.dtype) -> None:
         """got equals the float64 want to the precision of dtype."""
@@ -108,14 +110,15 @@ def random_axes(i: int, rng: torch.Generator) -> tuple[Axes, tuple[int, ...], li
         shape = [integer(1, h, rng) for h in high]
         if i % 4 == 0:
             shape = [shape[0], *(8 * (n // 8 + 1) for n in shape[1:])]
-        padding = tuple(integer(-3, 8, rng) for _ in range(4))
+        padding = [integer(-3, 8, rng) for _ in range(4)]
+        taps: tuple[int, ...] = (4,)
         if i % 3:
             up, down, _ = list(CASES.values())[integer(0, 3, rng)]
-            axes, taps = Axes((up, up), (down, down), padding), (4,)
+            axes = Axes.of((up, up), (down, down), padding)
         else:
-            up, down = (tuple(integer(1, 5, rng) for _ in range(2)) for _ in range(2))
+            ups, downs = ([integer(1, 5, rng) for _ in range(2)] for _ in range(2))
             taps = tuple(integer(1, 9, rng) for _ in range(integer(1, 3, rng)))
-            axes = Axes(up, down, padding)
+            axes = Axes.of(ups, downs, padding)
         if min(axes.out(shape[2:], (taps[0], taps[-1]))) >= 1:
             return axes, taps, shape
 
@@ -153,7 +156,8 @@ def check_upfirdn2d(
 def poison_outputs(on: bool) -> None:
     """Fills fresh tensors with NaN, so that what a kernel leaves unwritten shows."""
     torch.use_deterministic_algorithms(on, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = True
+    # A property of that module's own class, which its stubs do not know.
+    torch.utils.deterministic.fill_uninitialized_memory = True  # type: ignore[attr-defined]
 
 
 def main(argv: list[str] | None = None) -> int:
