@@ -59,8 +59,15 @@ class Fixed(LatentSpace):
     def names(self):
         return self.inner.names
 
+    @property
+    def members(self):
+        return self.inner.members
+
     def check(self, G):
         self.inner.check(G)
+
+    def drawn(self, batch, turn):
+        return ()
 
     def sample(self, G, batch, rng, style_mixing=0.0, turn=0):
         drawn, member = self.draws[batch], (0,) * batch
