@@ -27,7 +27,8 @@ FREE_INVERT = ("run_dir", "root", "generator", "num_images", "inversion_batch",
 # What a run finds out and no override sets: the digest of its split's files, which may move, and
 # how many images its generator was trained with. Runs of earlier versions do not say it.
 FILES, NIMG = "split_files", "nimg"
-FOUND = (FILES, NIMG)
+ARM = "rtil.arm"  # of a family, which its name implies where an earlier version does not say it
+FOUND = (FILES, NIMG, ARM)
 # What a configuration without the key means.
 UNSAID = {"hardware.precision": "fp32", "model.generator.normalise": False}
 GROUPS = ("model", "rtil", "task", "inverter", "data", "scale", "hardware", "experiment",
