@@ -29,6 +29,7 @@ from rtil.data.load import load_data
 from rtil.data.stream import Prefetch, epoch_indices
 from rtil.latents.family import Family
 from rtil.models.generator import Generator
+from rtil.objectives.objective import GeneratorPenalty, RealPenalty
 from rtil.process import replay
 from rtil.process.command import CONFIGS, check_numbers, entry
 from rtil.process.device import Runtime, start
@@ -223,9 +224,11 @@ def build_state(config: dict, family: Family, rt: Runtime) -> State:
         model["objective"], members=[len(space.names) for space in family.spaces]
     ).to(rt.device)
 
-    def adam(network: nn.Module, every: int) -> torch.optim.Optimizer:
+    def adam(
+        network: nn.Module, lazy: RealPenalty | GeneratorPenalty | None
+    ) -> torch.optim.Optimizer:
         # A lazy penalty adds a step every `every` steps (Karras et al. 2020, App. B).
-        share = every / (every + 1) if every else 1.0
+        share = lazy.every / (lazy.every + 1) if lazy is not None else 1.0
         betas = tuple(beta**share for beta in model["betas"])
         return torch.optim.Adam(
             network.parameters(),
@@ -236,7 +239,7 @@ def build_state(config: dict, family: Family, rt: Runtime) -> State:
         )
 
     G_ema = copy.deepcopy(G).eval().requires_grad_(False)
-    return State(G, D, G_ema, objective, adam(G, objective.g_every), adam(D, objective.d_every))
+    return State(G, D, G_ema, objective, adam(G, objective.g_lazy), adam(D, objective.d_lazy))
 
 
 def prepare(

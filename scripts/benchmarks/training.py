@@ -41,8 +41,8 @@ class Ours:
         self.cfg, self.device = cfg, setting.rt.device
         self.family = instantiate(cfg["rtil"]["family"])
         self.state = train.build_state(cfg, self.family, setting.rt)
-        objective = self.state.objective
-        self.every = {"r1": objective.d_every, "path": objective.g_every}
+        lazy = {"r1": self.state.objective.d_lazy, "path": self.state.objective.g_lazy}
+        self.every = {key: penalty.every if penalty else 0 for key, penalty in lazy.items()}
         names, self.passes = self.family.spaces[0].names, len(self.family.spaces)
         self.turns = 1 if cfg["model"]["name"] == "stylegan2" else len(names)
         self.rng = seeded(self.device, "bench")

@@ -204,7 +204,7 @@ def test_the_batch_size_has_no_effect_on_results(root, tmp_path):
 
 def test_the_true_image_reaches_no_inverter(root, tmp_path, monkeypatch):
     """Two images with equal measurements give equal reconstructions."""
-    from rtil.operators import RandomInpainting
+    from rtil.operators import inpainting
 
     seen = []
     method = setup.build_inverter
@@ -225,7 +225,7 @@ def test_the_true_image_reaches_no_inverter(root, tmp_path, monkeypatch):
 
     monkeypatch.setattr(setup, "build_inverter", lambda config: Spy(method(config)))
     batch = load_data
-    hidden = RandomInpainting((1, 16, 16), 0.3, 0).observed.logical_not()
+    hidden = inpainting((1, 16, 16), 0.3, 0).observed.logical_not()
 
     class Painted:
         def __init__(self, data, value):

@@ -20,13 +20,13 @@ from rtil.data.load import load_data
 from rtil.inversion import measurement_file as measurement
 from rtil.inversion import setup
 from rtil.inverters.ilo import ILO
-from rtil.operators import RandomInpainting
+from rtil.operators import inpainting
 from rtil.process.command import CONFIGS
 from rtil.process.instantiate import instantiate
 from rtil.runs import results
 
 SIDE = 16  # of scale=tiny
-MASK = RandomInpainting((1, SIDE, SIDE), 0.4, seed=5).observed
+MASK = inpainting((1, SIDE, SIDE), 0.4, seed=5).observed
 
 
 @lru_cache

@@ -23,16 +23,16 @@ from rtil.operators import (
     Blur,
     Downsample,
     Identity,
-    PartialCirculant,
     PhaseRetrieval,
-    RandomInpainting,
+    inpainting,
+    partial_circulant,
 )
 from rtil.process.instantiate import instantiate
 from rtil.runs import results
 
 LINEAR = {
-    "circulant": PartialCirculant(SHAPE, 0.4),
-    "inpainting": RandomInpainting((3, 16, 16), 0.4),
+    "circulant": partial_circulant(SHAPE, 0.4),
+    "inpainting": inpainting((3, 16, 16), 0.4),
     "downsample": Downsample((3, 16, 16), 4),
     "blur": Blur(SHAPE, 0.6),
     "identity": Identity(SHAPE),
@@ -396,4 +396,4 @@ def test_back_projection_of_what_is_not_linear_and_a_single_measurement_are_refu
         Recovery(back_projection=True).check(JUMPS, phase)
     Recovery("heldout", restarts=2).check(JUMPS, phase)
     with pytest.raises(ValueError, match="1 measurement"):
-        withhold(RandomInpainting(SHAPE, 0.001), 0.5, 0)
+        withhold(inpainting(SHAPE, 0.001), 0.5, 0)
