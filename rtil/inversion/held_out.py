@@ -21,6 +21,7 @@ from rtil.inversion.selection import Oracle, rules
 from rtil.metrics.image import to_unit
 from rtil.metrics.perceptual import LPIPS
 from rtil.operators import ForwardOperator
+from rtil.operators.task import NOISE, describe, takes
 from rtil.process.device import Runtime
 from rtil.process.rng import seeded
 from rtil.runs import results
@@ -104,20 +105,22 @@ class HeldOut(Problem):
         """Writes measurements/<id>.npz, which `input` takes."""
         folder = self.place / "measurements"
         folder.mkdir(exist_ok=True)
-        knobs = {key: value for key, value in self.measuring.knobs.items() if value is not None}
-        settings = {
+        measuring = self.measuring
+        described = describe(measuring.task)
+        settings: dict[str, object] = {
             "image_shape": A.in_shape,
-            "task": self.measuring.task,
-            "noise_std": knobs.pop("noise_std"),
+            "task": {"name": described.name, **described.options},
+            NOISE: measuring.noise_std,
         }
-        # A mask in the file takes the place of the ratio and the seed that would draw one.
-        ratio = knobs.pop("ratio", None)
-        if ratio is not None and not self.run.masked:
-            settings |= {"ratio": ratio, "seed": self.measuring.seed}
+        # A mask in the file takes the place of the knob and the seed that would draw one.
         mask = A.observed if self.run.masked else None
+        if mask is None:
+            settings[described.knob] = measuring.knobs[described.knob]
+            if takes(measuring.task, "seed"):
+                settings["seed"] = measuring.seed
         for name, value in zip(names, y):
             path = folder / f"{name}.npz"
-            measurement.save(path, value, {"id": name, **settings, **knobs}, mask)
+            measurement.save(path, value, {"id": name, **settings}, mask)
 
     def summarise(self) -> None:
         """Prints the means with their intervals over every row of the directory."""

@@ -20,25 +20,31 @@ from rtil.inverters.data_term import MeasurementLoss
 from rtil.inverters.inverter import Reconstruction
 from rtil.metrics.perceptual import LPIPS
 from rtil.operators import ForwardOperator, build_operator
+from rtil.operators.task import NOISE
 
 
 @dataclass(frozen=True)
 class Measuring:
     """How images are measured and how well an estimate explains it.
 
-    task: of configs/task. knobs: of all tasks, None where this one has no such; with noise_std.
+    task: of configs/task. knobs: the task's own and noise_std, by name.
     seed: draws the operator and the noise. loss: settings of `MeasurementLoss`.
     """
 
     task: Mapping
-    knobs: Mapping[str, float | None]
+    knobs: Mapping[str, float]
     seed: int
     loss: Mapping
 
     @property
     def noise_std(self) -> float:
         """Of the measurements, in units of the [0, 1] image."""
-        return float(self.knobs["noise_std"] or 0.0)
+        return self.knobs[NOISE]
+
+    @property
+    def knob(self) -> str:
+        """The setting that the task is swept over."""
+        return str(self.task["knob"])
 
     def part(
         self, shape: Sequence[int], mask: Tensor | None = None, lpips: LPIPS | None = None
@@ -53,7 +59,7 @@ class Measuring:
         Raises:
             ValueError: settings that do not fit the shape. FileNotFoundError: no LPIPS backbone.
         """
-        A = build_operator(self.task, shape, self.seed, **self.knobs, mask=mask)
+        A = build_operator(self.task, shape, self.seed, mask, **self.knobs)
         return Part(A, MeasurementLoss(A, **self.loss, lpips_module=lpips))
 
 

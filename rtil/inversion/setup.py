@@ -26,13 +26,14 @@ from rtil.inversion.loop import Inversion, Method
 from rtil.inversion.problem import Measuring, Problem
 from rtil.inversion.score import load_lpips
 from rtil.inversion.selection import check_choices
-from rtil.inversion.survey import Asked, Item, observed_share, survey, takes_mask
+from rtil.inversion.survey import Asked, Item, observed_share, survey
 from rtil.inversion.user_files import UserFiles, UserRun
 from rtil.inversion.yardstick import TrainingImages, Unfitted, fitted, load_yardstick
 from rtil.inverters.inverter import Inverter
 from rtil.inverters.linear import LinearEstimate
 from rtil.models.generator import Generator
-from rtil.operators import KNOBS, check_task
+from rtil.operators import check_task
+from rtil.operators.task import NOISE, describe, takes
 from rtil.process.command import check_numbers
 from rtil.process.device import Runtime, start
 from rtil.process.instantiate import instantiate
@@ -123,9 +124,9 @@ def compose(cfg: DictConfig, overrides: Sequence[str]) -> Inversion:
 
 def check_settings(cfg: Mapping) -> None:
     """Raises ValueError for settings that no generator or data could fit."""
-    lowest = {"num_images": 1, "inversion_batch": 1, "seed": 0, "factor": 1, "noise_std": 0.0}
-    check_numbers("invert", cfg, {**lowest, "ratio": 0.0, "blur_std": 0.0})
-    check_task(cfg["task"], **{key: cfg.get(key) for key in (*KNOBS, "noise_std")})
+    lowest = {"num_images": 1, "inversion_batch": 1, "seed": 0, NOISE: 0.0}
+    check_numbers("invert", cfg, {**lowest, describe(cfg["task"]).knob: 0.0})
+    check_task(cfg["task"], **knobs_of(cfg))
     if cfg["split"] not in ("val", "test"):
         raise ValueError(
             f"invert: split={cfg['split']} must be test or val: held-out images only."
@@ -136,6 +137,11 @@ def check_settings(cfg: Mapping) -> None:
             f"invert: model={cfg['model']['name']} has no trained generator; see "
             "python -m rtil.theory."
         )
+
+
+def knobs_of(config: Mapping) -> dict[str, float]:
+    """The knob of the task, by its name, and noise_std."""
+    return {key: config[key] for key in (config["task"]["knob"], NOISE)}
 
 
 def recovery_of(cfg: DictConfig) -> Recovery:
@@ -261,11 +267,11 @@ def check_same(path: Path, trained: Mapping, asked: Mapping) -> None:
 
 
 def with_files(cfg: DictConfig, asked: Asked, share: float | None) -> DictConfig:
-    """cfg with the paths as texts and, for held-out images with a mask, its share as ratio."""
+    """cfg with the paths as texts and, for held-out images with a mask, its share as the knob."""
     cfg = cfg.copy()
     cfg.input, cfg.mask, cfg.output = asked.input, asked.mask, asked.output
     if share is not None:
-        cfg.ratio = share
+        cfg[asked.knob] = share
     return cfg
 
 
@@ -280,8 +286,7 @@ def with_tuned(cfg: DictConfig, overrides: Sequence[str], digest: str) -> DictCo
 
 def measuring_of(config: Mapping) -> Measuring:
     """How images are measured and judged."""
-    knobs = {key: config.get(key) for key in (*KNOBS, "noise_std")}
-    return Measuring(config["task"], knobs, config["seed"], config["loss"])
+    return Measuring(config["task"], knobs_of(config), config["seed"], config["loss"])
 
 
 def build_inverter(config: Mapping) -> Inverter:
@@ -335,7 +340,7 @@ def user_files(
         ValueError: as `UserFiles` does.
     """
     keep_observed = config["keep_observed"]
-    if takes_mask(config["task"]) and keep_observed is None:
+    if takes(config["task"], "mask") and keep_observed is None:
         keep_observed = config["noise_std"] == 0  # noisy pixels are no better than drawn ones
     fit = config["fit"] or "error"
     record = {**config, "fit": fit, "keep_observed": keep_observed}

@@ -16,7 +16,7 @@ from rtil.data.files import SUFFIXES
 from rtil.experiments.plan import as_text
 from rtil.inversion import measurement_file as measurement
 from rtil.inversion.selection import rules
-from rtil.operators import VECTORS
+from rtil.operators.task import takes
 from rtil.runs import results
 
 ENDINGS = (*SUFFIXES, ".npz")
@@ -53,19 +53,19 @@ class Asked:
     typed: frozenset[str]
 
     @property
-    def ratio(self) -> object:
-        """Of the mask that is drawn where no file has one."""
-        return self.settings.get("ratio")
+    def knob(self) -> str:
+        """The setting that the task is swept over: of a mask that is drawn, its share."""
+        return str(self.task["knob"])
 
+    @property
+    def drawn(self) -> str:
+        """The knob and its value, where they draw a mask."""
+        return f"{self.knob}={self.settings[self.knob]}"
 
-def takes_mask(task: Mapping) -> bool:
-    """Whether a mask, instead of a seed, can say what a task observes."""
-    return task["name"] == "inpainting"
-
-
-def measures_vectors(task: Mapping) -> bool:
-    """Whether what a task measures is no image."""
-    return task["name"] in VECTORS
+    @property
+    def takes_mask(self) -> bool:
+        """Whether a mask can say what the task observes, instead of its knob and seed."""
+        return takes(self.task, "mask")
 
 
 class Item(NamedTuple):
@@ -104,7 +104,7 @@ def survey(asked: Asked) -> list[Item]:
     Raises:
         FileNotFoundError: nothing at a path. ValueError: files or settings that cannot be used.
     """
-    if asked.mask and not takes_mask(asked.task):
+    if asked.mask and not asked.takes_mask:
         raise ValueError(
             f"invert: mask={asked.mask} belongs to task=inpainting, not task={asked.task['name']}."
         )
@@ -119,20 +119,20 @@ def survey(asked: Asked) -> list[Item]:
 
 
 def observed_share(asked: Asked) -> float | None:
-    """The share of pixels that a mask for held-out images observes, in place of `ratio`.
+    """The share of pixels that a mask for held-out images observes, in place of the knob.
 
     None without such a mask.
 
     Raises:
-        FileNotFoundError: nothing at its path. ValueError: unreadable, or another ratio typed.
+        FileNotFoundError: nothing at its path. ValueError: unreadable, or another share typed.
     """
     if asked.input is not None or not asked.mask:
         return None
     observed = measurement.read_mask(existing("mask", asked.mask))
     share = int(observed.sum()) / observed.numel()
-    if "ratio" in asked.typed and asked.ratio != share:
+    if asked.knob in asked.typed and asked.settings[asked.knob] != share:
         raise ValueError(
-            f"invert: ratio={asked.ratio} asks for a mask that is drawn, and "
+            f"invert: {asked.drawn} asks for a mask that is drawn, and "
             f"mask={asked.mask} observes {share}. Leave one of them out."
         )
     return share
@@ -197,13 +197,13 @@ def check_with_input(asked: Asked) -> None:
     if asked.fit not in (None, *measurement.FITS):
         allowed = ", ".join(measurement.FITS)
         raise ValueError(f"invert: fit={asked.fit} must be one of {allowed}.")
-    if not takes_mask(asked.task):
+    if not asked.takes_mask:
         check_whole(asked)
     if asked.keep_observed not in (None, True, False):
         raise ValueError(f"invert: keep_observed={asked.keep_observed} must be true or false.")
-    if asked.mask and "ratio" in asked.typed:
+    if asked.mask and asked.knob in asked.typed:
         raise ValueError(
-            f"invert: ratio={asked.ratio} asks for a mask that is drawn, and "
+            f"invert: {asked.drawn} asks for a mask that is drawn, and "
             f"mask={asked.mask} is given. Leave one of them out."
         )
     if asked.output and Path(asked.output).exists() and not Path(asked.output).is_dir():
@@ -271,7 +271,7 @@ def examine(asked: Asked, path: Path, mask: Path | None) -> Item:
         )
     if path.suffix.lower() == ".npz":
         return examine_saved(asked, path, mask)
-    return examine_picture(asked.task, path, mask)
+    return examine_picture(asked, path, mask)
 
 
 def digests(path: Path, mask: Path | None) -> dict[str, str | None]:
@@ -305,16 +305,16 @@ def examine_saved(asked: Asked, path: Path, mask: Path | None) -> Item:
     )
 
 
-def examine_picture(task: Mapping, path: Path, mask: Path | None) -> Item:
+def examine_picture(asked: Asked, path: Path, mask: Path | None) -> Item:
     """A picture. Raises ValueError as `examine` does."""
-    where, name = f"invert: {path}", task["name"]
+    where, name = f"invert: {path}", asked.task["name"]
     sha256 = digests(path, mask)
-    if measures_vectors(task):
+    if asked.task["measures"] == "vector":
         raise ValueError(
             f"{where} is a picture, and task={name} measures vectors: give a .npz, "
             "as save_measurements=true or numpy.savez(FILE, y=y) make it."
         )
-    if takes_mask(task) and not mask:
+    if asked.takes_mask and not mask:
         raise ValueError(
             f"{where}: task={name} needs to know which pixels are damaged: "
             "mask=FILE, a picture of the same size, dark where they are."

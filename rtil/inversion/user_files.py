@@ -22,8 +22,9 @@ from rtil.data.files import pixels
 from rtil.inversion import measurement_file as measurement
 from rtil.inversion.batch import Measured, Part
 from rtil.inversion.problem import Batch, Measuring, Problem
-from rtil.inversion.survey import DRAWN, RESULT, Item, takes_mask
+from rtil.inversion.survey import DRAWN, RESULT, Item
 from rtil.operators import ForwardOperator
+from rtil.operators.task import NOISE, takes
 from rtil.process.device import Runtime
 from rtil.runs import results
 
@@ -163,9 +164,10 @@ class UserFiles(Problem):
     def _check(self, item: Item, out_shape: tuple[int, ...]) -> None:
         """Raises ValueError where a measurement is not of the shape that A measures."""
         name = self.measuring.task["name"]
-        knobs = {} if item.masked else self.measuring.knobs  # a mask takes the place of a ratio
-        shown = [f" {key}={value}" for key, value in knobs.items() if value and key != "noise_std"]
-        measures = f"task={name}{''.join(shown[:1])} of {self.shape} images measures"
+        knob = self.measuring.knob
+        # A mask takes the place of the knob, and noise does not change a shape.
+        shown = "" if item.masked or knob == NOISE else f" {knob}={self.measuring.knobs[knob]}"
+        measures = f"task={name}{shown} of {self.shape} images measures"
         if item.image_shape not in (None, self.shape):
             raise ValueError(
                 f"invert: {item.path} measures images {item.image_shape} and the "
@@ -178,7 +180,7 @@ class UserFiles(Problem):
         if not item.saved and not self._scales(item) and item.shape != out_shape[1:]:
             height, width = item.shape
             hint = ""
-            if takes_mask(self.measuring.task):
+            if takes(self.measuring.task, "mask"):
                 hint = (
                     " Scale it and its mask with fit=crop, which takes the middle square, or "
                     "fit=resize, which stretches."
@@ -194,10 +196,11 @@ class UserFiles(Problem):
             return
         unobserved = int(measurement.load(item.path).y[..., ~A.observed].count_nonzero())
         if unobserved:
+            knob = self.measuring.knob
             raise ValueError(
                 f"invert: {item.path}: {unobserved} numbers of y are not 0 where the mask of "
-                f"ratio={self.measuring.knobs['ratio']} seed={self.measuring.seed} observes "
-                "nothing. Give the ratio and seed of the measurement, or mask=FILE."
+                f"{knob}={self.measuring.knobs[knob]} seed={self.measuring.seed} observes "
+                f"nothing. Give the {knob} and seed of the measurement, or mask=FILE."
             )
 
     def _scales(self, item: Item) -> bool:
@@ -250,8 +253,8 @@ class UserFiles(Problem):
         return picture.exists() and (drawn.exists() or not self.run.keep_observed)
 
     def _settings(self, item: Item) -> dict:
-        """What its reconstruction depends on; a ratio draws no mask where a file holds one."""
-        drawn = {"ratio": None} if item.masked else {}
+        """What its reconstruction depends on; no knob draws a mask where a file holds one."""
+        drawn = {self.measuring.knob: None} if item.masked else {}
         return {**self.run.config, **drawn, **item.sha256}
 
     def claim(self, provenance: Mapping) -> None:

@@ -91,6 +91,11 @@ def describe(task: Mapping) -> Described:
     )
 
 
+def takes(task: Mapping, argument: str) -> bool:
+    """Whether a task's target takes an argument: `seed` where it is random, `mask`."""
+    return argument in signature(target_of(task)).parameters
+
+
 def build_operator(
     task: Mapping,
     in_shape: Sequence[int],
