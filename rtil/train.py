@@ -32,7 +32,7 @@ from rtil.models.generator import Generator
 from rtil.objectives.objective import GeneratorPenalty, RealPenalty
 from rtil.process import replay
 from rtil.process.command import CONFIGS, check_numbers, entry
-from rtil.process.device import Runtime, start
+from rtil.process.device import Hardware, Runtime, start
 from rtil.process.distributed import stop
 from rtil.process.instantiate import instantiate
 from rtil.process.provenance import provenance
@@ -62,7 +62,7 @@ def train(cfg: DictConfig, overrides: Sequence[str] | None = None) -> int | None
             training; a loss that is not finite, after which the last checkpoint stays.
     """
     validate(cfg)
-    rt = start(**cfg.hardware)
+    rt = start(Hardware(**cfg.hardware))
     data = load_data(
         OmegaConf.to_container(cfg.data, resolve=True),
         round(cfg.resolution * cfg.crop_scale),

@@ -35,7 +35,7 @@ from rtil.models.generator import Generator
 from rtil.operators import check_task
 from rtil.operators.task import NOISE, describe, takes
 from rtil.process.command import check_numbers
-from rtil.process.device import Runtime, start
+from rtil.process.device import Hardware, Runtime, start
 from rtil.process.instantiate import instantiate
 from rtil.runs import results
 
@@ -84,7 +84,7 @@ def compose(cfg: DictConfig, overrides: Sequence[str]) -> Inversion:
     # The user's files come first: no mistake in them waits for a generator.
     asked = asked_of(cfg, overrides)
     items, share = survey(asked), observed_share(asked)
-    rt = start(**cfg.hardware)
+    rt = start(Hardware(**cfg.hardware))
 
     # Settings, each source over those before it.
     cfg, trained = load_generator(cfg, overrides)

@@ -11,16 +11,14 @@ import hashlib
 from pathlib import Path
 
 import torch
-from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf, open_dict
 from torch import Tensor
 
 from rtil import checkpoint
 from rtil.importers import authors, genforce, nvlabs, rosinality, unpickle
 from rtil.importers.layout import Foreign, Spec
+from rtil.importers.setup import Choices, configuration
 from rtil.models.generator import Generator
 from rtil.models.stylegan2 import StyleGAN2Generator
-from rtil.process.command import CONFIGS
 from rtil.process.instantiate import instantiate
 from rtil.process.rng import seeded
 
@@ -31,16 +29,9 @@ LAYOUTS = {
     "genforce": genforce.find,
 }
 TOLERANCE = 1e-4  # largest relative difference of the check
+UNSAID = Choices()
 CHECK_CODES = 2  # latents it draws
 MEAN_STYLES = 10_000  # styles behind an export's latent_avg
-# The released files say by their names alone how they were trained; all of them were on FFHQ.
-PUBLISHED = {
-    "rtil_ilo": "ilo",
-    "vanilla_ilo": "vanilla",
-    "rtil_mgan": "mgan",
-    "vanilla_mgan": "vanilla",
-}
-SCALES = {16: "tiny", 32: "demo", 64: "faces64"}  # nearest settings of each size; larger: paper
 
 
 def recognise(path: str | Path, layout: str = "auto") -> Foreign:
@@ -68,45 +59,6 @@ def recognise(path: str | Path, layout: str = "auto") -> Foreign:
         f"{path} holds no generator in the layout of "
         f"{layout if layout != 'auto' else ', '.join(LAYOUTS)}; it holds {inside}."
     )
-
-
-def configuration(size: Spec, rtil: str, scale: str, data: str) -> dict:
-    """The configuration of a training run that would have made such a generator.
-
-    Args:
-        size: of the generator.
-        rtil, scale, data: choices of those groups; data "unknown" leaves the source open.
-
-    Raises:
-        ValueError: there is no such choice.
-    """
-    choices = {
-        "model": size.model,
-        "rtil": rtil,
-        "scale": scale,
-        "data": "folder" if data == "unknown" else data,
-    }
-    for group, choice in choices.items():
-        names = sorted(path.stem for path in (Path(CONFIGS) / group).glob("*.yaml"))
-        if choice not in names:
-            raise ValueError(f"import: {group}={choice} must be one of {', '.join(names)}.")
-    with initialize_config_dir(CONFIGS, version_base="1.3"):
-        cfg = compose("train", [f"{group}={choice}" for group, choice in choices.items()])
-    sizes = {"channels": dict(size.channels), "z_dim": size.z_dim}
-    with open_dict(cfg):
-        for key, value in sizes.items():
-            OmegaConf.update(cfg, f"scale.{size.model}.{key}", value, merge=False)
-        cfg.scale.resolution, cfg.image_channels = size.resolution, size.image_channels
-        cfg.model.phase_nimg = None
-        cfg.model.generator.update(size.form)
-        if size.model == "stylegan2":
-            cfg.model.generator.num_mapping = size.num_mapping
-            cfg.model.generator.mapping_lr = size.mapping_lr
-        if data in ("unknown", "folder"):
-            cfg.data.path = None
-        if data == "unknown":
-            cfg.data.name = cfg.data.trained_on = data
-    return OmegaConf.to_container(cfg, resolve=True)
 
 
 def build(weights: dict[str, Tensor], config: dict) -> Generator:
@@ -164,9 +116,7 @@ def import_file(
     source: str | Path,
     out: str | Path | None,
     layout: str = "auto",
-    rtil: str | None = None,
-    scale: str | None = None,
-    data: str | None = None,
+    choices: Choices = UNSAID,
     force: bool = False,
 ) -> list[str]:
     """Writes the generator of a foreign file as generator.pt, once it passed the check.
@@ -175,9 +125,7 @@ def import_file(
         source: the foreign file.
         out: the file to write; None only reports.
         layout: one of LAYOUTS or auto.
-        rtil: how it was trained (configs/rtil); None: what a released name says, or vanilla.
-        scale: settings for inversion (configs/scale); None: those nearest to its size.
-        data: what it was trained on (configs/data); None: ffhq for a released name, or unknown.
+        choices: how it was trained; `Choices.complete` fills in what is not said.
         force: replaces an existing file.
 
     Returns:
@@ -191,18 +139,14 @@ def import_file(
     if out is not None:
         refuse_existing(out, force)
     source, foreign = Path(source), recognise(source, layout)
-    size, published = foreign.spec, PUBLISHED.get(source.stem)
-    rtil = rtil or published or "vanilla"
-    scale = scale or next(
-        (name for side, name in SCALES.items() if size.resolution <= side), "paper"
-    )
-    data = data or ("ffhq" if published else "unknown")
+    size = foreign.spec
+    choices = choices.complete(source.stem, size)
     weights = foreign.weights()
-    config = configuration(size, rtil, scale, data)
+    config = configuration(size, choices)
     G = build(weights, config)
     worst, span = verify(foreign, G)
     lines = describe(source, foreign, G, worst, span)
-    lines.append(f"taken as: rtil={rtil} scale={scale} data={data}")
+    lines.append(f"taken as: rtil={choices.rtil} scale={choices.scale} data={choices.data}")
     if out is not None:
         origin = {
             "file": source.name,
@@ -292,19 +236,23 @@ def export_file(source: str | Path, out: str | Path, force: bool = False) -> lis
     state = rosinality.export(G, size)
     mean = G.mean_w(MEAN_STYLES, seeded("cpu", 0, "mean style"))
     content: dict[str, object] = {"g_ema": state, "latent_avg": mean}
-    worst, _ = verify(rosinality.find(content), G)
+    foreign = rosinality.find(content)
+    assert foreign is not None, "what rosinality.export wrote has its layout"
+    worst, _ = verify(foreign, G)
     checkpoint.save(content, Path(out))
     lines = [
         f"wrote {out}: g_ema and latent_avg in rosinality's layout",
         f"check: largest relative difference {worst:.1e} over {CHECK_CODES} latents",
     ]
     for multiplier in (1, 2):
-        if all(
-            w == min(512, 32 * 512 * multiplier // s if s > 32 else 512)
-            for s, w in size.channels.items()
-        ):
+        if size.channels == {side: _rosinality_width(side, multiplier) for side in size.channels}:
             return [*lines, f"load it with channel_multiplier={multiplier}"]
     return [*lines, f"note: its class has another channel table; give it {size.channels}"]
+
+
+def _rosinality_width(side: int, multiplier: int) -> int:
+    """Channels that its class gives maps of a side."""
+    return 512 if side <= 32 else min(512, 32 * 512 * multiplier // side)
 
 
 def refuse_existing(out: str | Path, force: bool) -> None:
