@@ -17,13 +17,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import hydra
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from rtil.inversion import loop, setup
 from rtil.inversion.setup import build_inverter, check_settings
 from rtil.models.generator import Generator
 from rtil.process.command import CONFIGS, entry
+from rtil.runs.overrides import running
 
 __all__ = ["build_inverter", "check_settings", "invert", "load", "main"]
 
@@ -44,7 +44,7 @@ def invert(cfg: DictConfig, overrides: Sequence[str] | None = None) -> Path:
         RuntimeError: a loss that is not finite; rows already written stay.
     """
     if overrides is None:
-        overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else ()
+        overrides = running() or ()
     return loop.run(setup.compose(cfg, overrides))
 
 

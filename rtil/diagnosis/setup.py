@@ -24,7 +24,7 @@ from rtil.operators import KNOBS, ForwardOperator, Identity, build_operator
 from rtil.process.command import check_numbers
 from rtil.process.device import Hardware, Runtime, start
 from rtil.process.instantiate import instantiate
-from rtil.runs import results
+from rtil.runs import identity
 
 LOWEST = {"num_samples": 8, "dims": 1, "neighbours": 1, "bootstrap": 2, "stage_steps": 1}
 
@@ -86,8 +86,8 @@ def prepare(cfg: DictConfig, overrides: Sequence[str]) -> Job:
     runtime = start(Hardware(**cfg.hardware))
     cfg, trained = load_generator(cfg, overrides)
     G, config = trained.G, resolved(cfg)
-    explicit = trained.digest[:8] if trained.named else ""
-    run_dir = config["out"] or results.inversion_place("diagnose", config, overrides, explicit)
+    used = {**config, **trained.found}
+    run_dir = config["out"] or identity.invert_dir("diagnose", used, trained.config)
     inverter = build_inverter(config)
     assert isinstance(inverter, ILO), "inverter=ilo builds one"
     inverter.check(G)

@@ -24,7 +24,7 @@ from rtil.operators import ForwardOperator
 from rtil.operators.task import NOISE, describe, takes
 from rtil.process.device import Runtime
 from rtil.process.rng import seeded
-from rtil.runs import results
+from rtil.runs import record, rows
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class HeldOut(Problem):
     ) -> None:
         self.data, self.measuring, self.run, self.rt = data, measuring, run, rt
         self.place = run.run_dir
-        done = {row["id"] for row in results.result_rows(run.run_dir)}
+        done = {row["id"] for row in rows.result_rows(run.run_dir)}
         todo = [i for i in range(run.num_images) if data.name(i) not in done]
         self.left = bool(todo)
         self.parts = [replace(part, items=todo[rt.rank :: rt.world])]
@@ -74,10 +74,10 @@ class HeldOut(Problem):
     def claim(self, provenance: Mapping) -> None:
         if self.rt.rank:
             return
-        results.claim(self.place, self.run.config, results.FREE_INVERT)
-        results.write_provenance(self.place, provenance)
+        record.claim(self.place, self.run.config, "invert")
+        record.write_provenance(self.place, provenance, self.run.config)
         for path in self.place.glob("results*.jsonl"):
-            results.mend(path)  # a line that was cut off while writing
+            rows.mend(path)  # a line that was cut off while writing
 
     def name(self, item: int) -> str:
         return self.data.name(item)
@@ -92,14 +92,14 @@ class HeldOut(Problem):
 
     def keep(self, A: ForwardOperator, batch: Batch) -> None:
         names = [self.name(i) for i in batch.items]
-        rows = score(names, batch, self.run.selection, self.run.lpips)
+        scores = score(names, batch, self.run.selection, self.run.lpips)
         if self.run.pictures:
             draw(self.place / "images", names, A, batch, self.run.selection)
         if self.run.save_measurements:
             self._save(A, names, batch.measured.y)
         # One file a process; rows of an image come last, so they stand for all of it.
         rank = self.rt.rank
-        results.append_rows(self.place / f"results{f'-{rank}' if rank else ''}.jsonl", rows)
+        rows.append(self.place / f"results{f'-{rank}' if rank else ''}.jsonl", scores)
 
     def _save(self, A: ForwardOperator, names: list[str], y: Tensor) -> None:
         """Writes measurements/<id>.npz, which `input` takes."""
@@ -124,4 +124,4 @@ class HeldOut(Problem):
 
     def summarise(self) -> None:
         """Prints the means with their intervals over every row of the directory."""
-        print(summary(self.place, results.result_rows(self.place)))
+        print(summary(self.place, rows.result_rows(self.place)))

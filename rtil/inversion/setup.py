@@ -37,10 +37,10 @@ from rtil.operators.task import NOISE, describe, takes
 from rtil.process.command import check_numbers
 from rtil.process.device import Hardware, Runtime, start
 from rtil.process.instantiate import instantiate
-from rtil.runs import results
+from rtil.runs import identity, keys
+from rtil.runs.overrides import groups, typed
 
 log = logging.getLogger("rtil.inversion.setup")
-ADOPTED = ("model", "rtil", "scale", "data")  # groups that an explicit generator brings along
 APPENDIX = "appendix"  # the table that other settings are read from, none itself
 
 
@@ -48,13 +48,12 @@ APPENDIX = "appendix"  # the table that other settings are read from, none itsel
 class Trained:
     """A generator, and what is known of it.
 
-    path, digest: its file, and the SHA-256 of that. named: whether the user named that file.
+    path, digest: its file, and the SHA-256 of that.
     config: of its training, with `nimg`, the images that it was trained with, None if unknown.
     """
 
     path: Path
     digest: str
-    named: bool
     G: Generator
     config: Mapping
 
@@ -64,7 +63,7 @@ class Trained:
         return {
             "generator": str(self.path),
             "generator_sha256": self.digest,
-            results.NIMG: self.config[results.NIMG],
+            keys.NIMG: self.config[keys.NIMG],
         }
 
 
@@ -99,7 +98,7 @@ def compose(cfg: DictConfig, overrides: Sequence[str]) -> Inversion:
     if items:
         problem = user_files(config, items, measuring, trained.G, rt)
     else:
-        problem = held_out(config, overrides, measuring, trained, rt)
+        problem = held_out(config, measuring, trained, rt)
     A = problem.parts[0].A
     recovery.check(inverter, A)
     parts = [recovery.split(part, measuring.loss) for part in problem.parts]
@@ -159,11 +158,6 @@ def recovery_of(cfg: DictConfig) -> Recovery:
     )
 
 
-def typed_keys(overrides: Sequence[str]) -> frozenset[str]:
-    """The keys of "key=value" texts."""
-    return frozenset(text.lstrip("+~").partition("=")[0] for text in overrides)
-
-
 def resolved(cfg: DictConfig) -> dict:
     """The configuration as a plain tree, as it is recorded."""
     config = OmegaConf.to_container(cfg, resolve=True)
@@ -186,8 +180,8 @@ def asked_of(cfg: DictConfig, overrides: Sequence[str]) -> Asked:
         config["keep_observed"],
         config["task"],
         config["selection"],
-        results.flatten(config),
-        typed_keys(overrides),
+        keys.flatten(config),
+        frozenset(typed(overrides)),
     )
 
 
@@ -203,17 +197,17 @@ def load_generator(cfg: DictConfig, overrides: Sequence[str]) -> tuple[DictConfi
         ValueError: the file holds another model or family than asked for, or was trained on
             images of cfg.split; names the keys.
     """
-    path = Path(cfg.generator) if cfg.generator else trained_with(cfg, overrides)
+    path = Path(cfg.generator) if cfg.generator else identity.find_generator(resolved(cfg))
     G, trained, nimg = checkpoint.load_trained(path)
-    trained = {**trained, results.NIMG: nimg or None}
+    trained = {**trained, keys.NIMG: nimg or None}
     cfg = cfg.copy()
     with open_dict(cfg):
         if cfg.generator:
-            named = {key.partition(".")[0] for key in typed_keys(overrides)}
-            for group in (group for group in ADOPTED if group not in named):
-                cfg[group] = trained[group]
-            if "arm" not in cfg.rtil:  # version 0.1: a mixture is of the arm in its name
-                cfg.rtil.arm = cfg.rtil.name.removesuffix("_mixture")
+            named = groups(overrides)
+            for group in keys.TRAINING:
+                if group not in named:
+                    cfg[group] = trained[group]
+            cfg.rtil.arm = keys.complete(keys.flatten(resolved(cfg)))["rtil.arm"]
         cfg.image_channels = trained["image_channels"]
         cfg.model.phase_nimg = trained["model"]["phase_nimg"]
     asked = resolved(cfg)
@@ -231,33 +225,17 @@ def load_generator(cfg: DictConfig, overrides: Sequence[str]) -> tuple[DictConfi
     if G.num_blocks < G.max_blocks:
         log.warning("%s is still growing: it draws %d pixels a side.", path, G.image_shape[1])
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return cfg, Trained(path, digest, bool(cfg.generator), G, trained)
-
-
-def trained_with(cfg: DictConfig, overrides: Sequence[str]) -> Path:
-    """The generator trained with the same choices.
-
-    Raises:
-        FileNotFoundError: there is none yet; the message holds the command that trains it.
-    """
-    config = resolved(cfg)
-    path = results.trained_generator(config, overrides)
-    if not path.exists():
-        line = results.training_command(config, overrides)
-        raise FileNotFoundError(
-            f"invert: no generator at {path}. Train it first:\n    {line}\n"
-            "or name another with generator=FILE."
-        )
-    return path
+    return cfg, Trained(path, digest, G, trained)
 
 
 def check_same(path: Path, trained: Mapping, asked: Mapping) -> None:
     """Raises ValueError where a file holds another model or family than asked for."""
-    keys = {"model": ("name", "generator"), "rtil": ("name", "family")}
-    trees = []
-    for config in (trained, asked):
-        trees.append({group: {k: config[group][k] for k in keys[group]} for group in keys})
-    differs = results.differing_keys(*trees, ())
+    parts = {"model": ("name", "generator"), "rtil": ("name", "family")}
+    there, here = (
+        {group: {key: config[group][key] for key in parts[group]} for group in parts}
+        for config in (trained, asked)
+    )
+    differs = keys.differing_keys(there, here)
     if differs:
         raise ValueError(
             f"invert: {path} holds another generator than asked for:\n  "
@@ -277,10 +255,15 @@ def with_files(cfg: DictConfig, asked: Asked, share: float | None) -> DictConfig
 
 def with_tuned(cfg: DictConfig, overrides: Sequence[str], digest: str) -> DictConfig:
     """cfg with what a tuning chose, where the protocol takes it from one."""
-    if not tuned_settings.is_fair(cfg):
+    config = resolved(cfg)
+    if not tuned_settings.is_open(config):
         return cfg
+    tuned = tuned_settings.find(config, digest, overrides)
     cfg = cfg.copy()
-    tuned_settings.apply(cfg, overrides, digest)
+    with open_dict(cfg):
+        for key, value in tuned.chosen.items():
+            OmegaConf.update(cfg, key, value)
+        cfg.protocol.tuned = dict(tuned.record)
     return cfg
 
 
@@ -349,13 +332,7 @@ def user_files(
     return UserFiles(items, measuring, run, G.image_shape, rt)
 
 
-def held_out(
-    config: Mapping,
-    overrides: Sequence[str],
-    measuring: Measuring,
-    trained: Trained,
-    rt: Runtime,
-) -> HeldOut:
+def held_out(config: Mapping, measuring: Measuring, trained: Trained, rt: Runtime) -> HeldOut:
     """The held-out images that config asks for, with their operator and run directory.
 
     Raises:
@@ -380,15 +357,12 @@ def held_out(
     )
     files = data.digest()
     if files:
-        found[results.FILES] = files
-    # The generator of another run is known by that run's name, any other by its digest.
-    explicit = trained.digest[:8] if trained.named else ""
-    run_dir = Path(
-        config["run_dir"]
-        or results.inversion_place("invert", {**config, **found}, overrides, explicit)
+        found[keys.FILES] = files
+    run_dir = config["run_dir"] or identity.invert_dir(
+        "invert", {**config, **found}, trained.config
     )
     run = HeldOutRun(
-        run_dir,
+        Path(run_dir),
         {**config, **found, "run_dir": str(run_dir)},
         config["num_images"],
         config["selection"],

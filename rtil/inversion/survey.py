@@ -13,23 +13,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rtil.data.files import SUFFIXES
-from rtil.experiments.plan import as_text
 from rtil.inversion import measurement_file as measurement
 from rtil.inversion.selection import rules
 from rtil.operators.task import takes
-from rtil.runs import results
+from rtil.runs.keys import KEYS, flatten, is_under
+from rtil.runs.overrides import as_text
 
 ENDINGS = (*SUFFIXES, ".npz")
 MAX_NAMED = 5  # files named in a message
-NOT_WITH_INPUT = (
-    "num_images",
-    "split",
-    "pictures",
-    "save_measurements",
-    "yardstick.use",
-    "metrics",
-    "run_dir",
-)
+NEEDS_INPUT = tuple(row.name for row in KEYS if row.needs == "input")
+NOT_WITH_INPUT = tuple(row.name for row in KEYS if row.needs == "held-out images")
 RESULT, DRAWN = "-reconstruction", "-generated"  # follow the file's name in those of its results
 
 
@@ -173,8 +166,8 @@ def pictures(folder: Path, mask: str | None) -> list[Path]:
 
 def check_without_input(asked: Asked) -> None:
     """Raises ValueError for settings that say what becomes of a file."""
-    given = {"fit": asked.fit, "keep_observed": asked.keep_observed, "output": asked.output}
-    for key, value in given.items():
+    for key in NEEDS_INPUT:
+        value = asked.settings.get(key)
         if value is not None:
             raise ValueError(
                 f"invert: {key}={value} says what becomes of a file of yours; it needs input=FILE."
@@ -184,7 +177,7 @@ def check_without_input(asked: Asked) -> None:
 def check_with_input(asked: Asked) -> None:
     """Raises ValueError for settings that do not go with `input`."""
     for key in NOT_WITH_INPUT:
-        if any(results.is_under(name, (key,)) for name in asked.typed):
+        if any(is_under(name, (key,)) for name in asked.typed):
             raise ValueError(
                 f"invert: {key} is for held-out images and has no effect on input={asked.input}; "
                 "remove it. output=DIR says where results go."
@@ -343,7 +336,7 @@ def examine_picture(asked: Asked, path: Path, mask: Path | None) -> Item:
 
 def check_measured(asked: Asked, path: Path, settings: Mapping) -> None:
     """Raises ValueError where a saved measurement was not made under the settings given."""
-    measured = results.flatten(
+    measured = flatten(
         {key: value for key, value in settings.items() if key not in ("id", "image_shape")}
     )
     here = asked.settings

@@ -26,20 +26,10 @@ from rtil.inversion.survey import DRAWN, RESULT, Item
 from rtil.operators import ForwardOperator
 from rtil.operators.task import NOISE, takes
 from rtil.process.device import Runtime
-from rtil.runs import results
+from rtil.process.files import write_text
+from rtil.runs import keys
 
 log = logging.getLogger("rtil.inversion.user_files")
-# Keys in which a reconstruction on disk may differ from the one asked for.
-FREE = (
-    *results.FREE_INVERT,
-    "input",
-    "mask",
-    "output",
-    "data",
-    "split",
-    "metrics",
-    "yardstick.use",
-)
 
 
 @dataclass(frozen=True)
@@ -243,7 +233,7 @@ class UserFiles(Problem):
             raise ValueError(
                 f"invert: {record} is no record of a reconstruction. {advice}"
             ) from error
-        differs = results.differing_keys(old, self._settings(item), FREE)
+        differs = keys.differing_keys(old, self._settings(item), keys.matters_to_files)
         if differs:
             raise ValueError(
                 f"invert: {picture} was made under other settings:\n  "
@@ -299,7 +289,7 @@ class UserFiles(Problem):
                 "provenance": self.provenance,
             }
             # The picture comes last: an item with all three files is done.
-            results.write_text(record, json.dumps(row, indent=1))
+            write_text(record, json.dumps(row, indent=1))
             if self.run.keep_observed:
                 measurement.write_picture(drawn, to_uint8(generated[b]))
             measurement.write_picture(picture, to_uint8(whole[b]))
