@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from rtil.models.generator import Generator
+from rtil.process.files import replacing
 from rtil.process.instantiate import instantiate
 
 CHECKPOINT, EXPORT = "rtil-checkpoint-1", "rtil-generator-1"
@@ -27,20 +28,16 @@ def save(content: dict, path: Path) -> None:
     Raises:
         RuntimeError: the disk is full or not writable.
     """
-    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
     try:
-        with open(temporary, "wb") as file:
+        with replacing(path) as temporary, open(temporary, "wb") as file:
             torch.save(content, file)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
     except (OSError, RuntimeError) as error:
         raise RuntimeError(
             f"could not write {path} ({error}); what was saved before is untouched. "
             "Free some space and run the same command again."
         ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def read(path: str | Path) -> object:

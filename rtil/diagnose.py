@@ -20,8 +20,8 @@ from rtil.diagnosis.result import Diagnosis
 from rtil.diagnosis.setup import prepare
 from rtil.diagnosis.table import tables
 from rtil.process.command import CONFIGS, entry
+from rtil.process.files import write_text
 from rtil.process.provenance import provenance
-from rtil.runs import results
 
 
 def diagnose(cfg: DictConfig, overrides: Sequence[str] | None = None) -> Path:
@@ -50,9 +50,9 @@ def diagnose(cfg: DictConfig, overrides: Sequence[str] | None = None) -> Path:
         provenance=provenance(job.runtime),
     )
     job.run_dir.mkdir(parents=True, exist_ok=True)
-    results.write_text(job.run_dir / "diagnose.json", diagnosis.json())
+    write_text(job.run_dir / "diagnose.json", diagnosis.json())
     text = tables(diagnosis, job.measured)
-    results.write_text(job.run_dir / "diagnose.md", text)
+    write_text(job.run_dir / "diagnose.md", text)
     figure.draw(diagnosis, job.run_dir / "diagnose.png")
     print(f"{text}\n{job.run_dir}")
     return job.run_dir

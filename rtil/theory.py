@@ -21,7 +21,7 @@ from rtil.linear_theory.simulation import Inverted, Learnt, inversion, training
 from rtil.linear_theory.table import inversion_table, training_table
 from rtil.linear_theory.truth import draw_truth
 from rtil.process.command import CONFIGS, entry
-from rtil.runs import results
+from rtil.process.files import write_text
 
 log = logging.getLogger("rtil.theory")
 
@@ -43,7 +43,7 @@ def theory(cfg: DictConfig) -> None:
     print(inversion_table(inversion_rows))
     settings.out.mkdir(parents=True, exist_ok=True)
     path = settings.out / "theory.jsonl"
-    results.write_text(path, json_lines([*training_rows, *inversion_rows]))
+    write_text(path, json_lines([*training_rows, *inversion_rows]))
 
     from rtil.linear_theory import figure  # with matplotlib, which is slow to import
 

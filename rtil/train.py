@@ -12,7 +12,6 @@ import json
 import logging
 import os
 import time
-from collections.abc import Sequence
 from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
@@ -39,20 +38,18 @@ from rtil.process.provenance import provenance
 from rtil.process.replay import Recorder
 from rtil.process.rng import seed_of, seeded
 from rtil.process.signals import StopRequest
-from rtil.runs import results
+from rtil.runs import identity, keys, record
 from rtil.training.monitor import Board, Terms, grid, peak_memory_mb
 from rtil.training.steps import State, d_step, follow, g_step
 
 log = logging.getLogger("rtil.train")
 
 
-def train(cfg: DictConfig, overrides: Sequence[str] | None = None) -> int | None:
+def train(cfg: DictConfig) -> int | None:
     """Trains to cfg.total_nimg images, or to a stop signal.
 
     Args:
         cfg: composed from train.yaml.
-        overrides: "key=value" texts given by the user, which name the directory; None reads those
-            of the Hydra job.
 
     Returns:
         The signal that stopped it, or None at the end of training.
@@ -72,19 +69,18 @@ def train(cfg: DictConfig, overrides: Sequence[str] | None = None) -> int | None
     )
     cfg.image_channels = data.channels
     config = {**OmegaConf.to_container(cfg, resolve=True), "images_found": len(data)}
-    config |= {results.FILES: digest} if (digest := data.digest()) else {}
-    label = results.run_label("train", config, overrides)
-    run_dir = Path(cfg.run_dir or Path(cfg.root) / "train" / label)
+    config |= {keys.FILES: digest} if (digest := data.digest()) else {}
+    run_dir = Path(cfg.run_dir or identity.train_dir(config))
     config["run_dir"] = str(run_dir)
 
     torch.manual_seed(cfg.seed)
     family = instantiate(config["rtil"]["family"])
     state = build_state(config, family, rt)
     if rt.rank == 0:
-        results.claim(run_dir, config, results.FREE_TRAIN)
-        record = provenance(rt)
-        warn_of_change(run_dir, record["precision"])
-        results.write_provenance(run_dir, record)
+        record.claim(run_dir, config, "train")
+        facts = provenance(rt)
+        warn_of_change(run_dir, facts["precision"])
+        record.write_provenance(run_dir, facts, config)
     nimg, step = restore(run_dir, state)
     if nimg >= cfg.total_nimg:
         log.info("%s is trained already: %d of %d images.", run_dir, nimg, cfg.total_nimg)

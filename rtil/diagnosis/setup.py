@@ -9,13 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import Tensor
 
-from rtil import invert
 from rtil.data.base import to_float
 from rtil.data.lineage import training_data
 from rtil.data.load import load_data
+from rtil.inversion.setup import build_inverter, check_settings, load_generator, resolved
 from rtil.inverters.ilo import ILO
 from rtil.latents.family import shown_members
 from rtil.latents.space import Member
@@ -24,7 +24,7 @@ from rtil.operators import KNOBS, ForwardOperator, Identity, build_operator
 from rtil.process.command import check_numbers
 from rtil.process.device import Hardware, Runtime, start
 from rtil.process.instantiate import instantiate
-from rtil.runs import results
+from rtil.runs import identity
 
 LOWEST = {"num_samples": 8, "dims": 1, "neighbours": 1, "bootstrap": 2, "stage_steps": 1}
 
@@ -82,14 +82,13 @@ def prepare(cfg: DictConfig, overrides: Sequence[str]) -> Job:
         raise ValueError(
             f"diagnose: inverter={cfg.inverter.name} has no stages to look at; it must be ilo."
         )
-    invert.check_settings(cfg)
+    check_settings(cfg)
     runtime = start(Hardware(**cfg.hardware))
-    path, digest, G, trained = invert.load(cfg, overrides)
-    config = OmegaConf.to_container(cfg, resolve=True)
-    assert isinstance(config, dict), "diagnose.yaml is a mapping"
-    explicit = digest[:8] if config["generator"] else ""
-    run_dir = config["out"] or results.inversion_place("diagnose", config, overrides, explicit)
-    inverter = invert.build_inverter(config)
+    cfg, trained = load_generator(cfg, overrides)
+    G, config = trained.G, resolved(cfg)
+    used = {**config, **trained.found}
+    run_dir = config["out"] or identity.invert_dir("diagnose", used, trained.config)
+    inverter = build_inverter(config)
     assert isinstance(inverter, ILO), "inverter=ilo builds one"
     inverter.check(G)
     G = G.to(runtime.device).to(memory_format=runtime.layout)
@@ -97,8 +96,8 @@ def prepare(cfg: DictConfig, overrides: Sequence[str]) -> Job:
     return Job(
         run_dir=Path(run_dir),
         runtime=runtime,
-        path=path,
-        digest=digest,
+        path=trained.path,
+        digest=trained.digest,
         G=G,
         members=shown_members([instantiate(config["rtil"]["family"])]),
         inverter=inverter,
@@ -106,7 +105,7 @@ def prepare(cfg: DictConfig, overrides: Sequence[str]) -> Job:
         operator=build_operator(config["task"], G.image_shape, config["seed"], **knobs),
         measured=_in_words(config, knobs),
         real=_images(config, config["data"], config["split"], G),
-        training=_images(config, training_data(trained, config["data"]), "train", G),
+        training=_images(config, training_data(trained.config, config["data"]), "train", G),
         mse=config["loss"]["mse"],
         num_samples=config["num_samples"],
         num_images=config["num_images"],

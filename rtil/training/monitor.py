@@ -16,7 +16,7 @@ from rtil.metrics.image import to_unit
 from rtil.models.generator import Generator
 from rtil.process.replay import Noted
 from rtil.process.rng import seeded
-from rtil.runs import results
+from rtil.runs import rows
 
 GRID_COLUMNS = 8
 
@@ -69,7 +69,7 @@ class Board:
         from torch.utils.tensorboard import SummaryWriter  # slow to import
 
         self.path = run_dir / "log.jsonl"
-        results.mend(self.path, keep=lambda row: row["nimg"] <= nimg)
+        rows.mend(self.path, keep=lambda row: row["nimg"] <= nimg)
         self.writer = SummaryWriter(str(run_dir / "tensorboard"), purge_step=nimg)
         terminal = sys.stderr.isatty()
         self.bar = tqdm(
@@ -82,7 +82,7 @@ class Board:
 
     def write(self, nimg: int, step: int, row: dict[str, float]) -> None:
         """Adds one row of means to every record."""
-        results.append_rows(self.path, [{"nimg": nimg, "step": step, **row}])
+        rows.append(self.path, [{"nimg": nimg, "step": step, **row}])
         for name, value in row.items():
             self.writer.add_scalar(name, value, nimg)
         self.writer.flush()

@@ -17,7 +17,7 @@ from rtil.latents.space import Latents, LatentSpace
 from rtil.models.generator import EMPTY
 from rtil.objectives.logistic import Logistic
 from rtil.objectives.wgan_gp import WGANGP
-from rtil.operators.circulant import PartialCirculant
+from rtil.operators.circulant import partial_circulant
 from rtil.process.rng import seeded
 from rtil.train import State
 from rtil.training.monitor import Terms
@@ -194,7 +194,7 @@ def test_two_training_steps_with_every_penalty_leave_the_same_weights(pair):
 
 
 def operator_and_copy(ratio=0.3):
-    A = PartialCirculant((3, 16, 16), ratio, seed=1).double()
+    A = partial_circulant((3, 16, 16), ratio, seed=1).double()
     return A, inversion.Circulant(A.filter, A.signs, A.indices)
 
 

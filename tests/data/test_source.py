@@ -11,7 +11,7 @@ from PIL import Image
 
 from rtil import checkpoint, diagnose, invert
 from rtil.data import lineage
-from rtil.inversion import tuned_settings
+from rtil.inversion import tuned_settings, yardstick
 from rtil.inverters.lmmse import GaussianPrior
 from rtil.reporting import cells, table
 from rtil.runs import archive, results
@@ -190,7 +190,7 @@ def test_the_yardstick_is_of_the_generators_images_and_not_of_the_commands(
 ):
     priors = []
     monkeypatch.setattr(
-        invert, "GaussianPrior", lambda x: priors.append(float(x.mean())) or GaussianPrior(x)
+        yardstick, "GaussianPrior", lambda x: priors.append(float(x.mean())) or GaussianPrior(x)
     )
     dark, bright = (
         pictures(tmp_path / name, 20, seed, light)

@@ -19,7 +19,7 @@ from rtil.inverters.ilo import ILO
 from rtil.latents.additive import Additive
 from rtil.metrics.image import psnr, to_unit
 from rtil.metrics.samples import RandomFeatures, frechet, frechet_estimate, precision_recall, share
-from rtil.operators import Identity, PartialCirculant
+from rtil.operators import Identity, partial_circulant
 from rtil.process.rng import seeded
 
 GLYPHS = {
@@ -153,7 +153,7 @@ def test_feature_scales_are_those_of_the_plain_generators_blocks(stylegan2):
 @pytest.mark.parametrize("full", [True, False])
 def test_depths_are_the_stages_of_one_run_and_a_dropped_image_is_a_jump(stylegan2, full):
     G = stylegan2().requires_grad_(False)
-    A = Identity(G.image_shape) if full else PartialCirculant(G.image_shape, 0.3, 0).double()
+    A = Identity(G.image_shape) if full else partial_circulant(G.image_shape, 0.3, 0).double()
     latents = Additive(0).sample(G, 3, seeded("cpu", 1))
     x = Additive(0).synthesize(G, latents).clamp(-1, 1)
     loss, found = MeasurementLoss(A), {}

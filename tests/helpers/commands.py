@@ -3,13 +3,14 @@
 from functools import lru_cache
 
 import torch
+import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from rtil import checkpoint, invert, tune
 from rtil.process.command import CONFIGS
 from rtil.process.instantiate import instantiate
-from rtil.runs import results
+from rtil.runs import identity
 
 COMMON = (
     "scale=tiny",
@@ -39,8 +40,9 @@ def export(root, seed=0, rtil="ilo", *more):
     config = resolved("train", *overrides)
     torch.manual_seed(seed)
     G = instantiate(config["model"]["generator"])
-    path = root / "train" / results.run_label("train", config, overrides) / "generator.pt"
+    path = identity.train_dir({**config, "root": str(root)}) / "generator.pt"
     path.parent.mkdir(parents=True, exist_ok=True)
+    (path.parent / "config.yaml").write_text(yaml.safe_dump(config))
     checkpoint.save(
         {
             "format": checkpoint.EXPORT,

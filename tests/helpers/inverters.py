@@ -8,7 +8,7 @@ from rtil.inverters.ilo import ILO
 from rtil.inverters.multicode import MGANPrior
 from rtil.models.pggan import PGGANGenerator
 from rtil.models.stylegan2 import StyleGAN2Generator
-from rtil.operators import PartialCirculant
+from rtil.operators import partial_circulant
 from rtil.process.rng import seeded
 
 SHAPE = (1, 16, 16)
@@ -46,7 +46,7 @@ METHODS = {
 
 
 def problem(count=3, ratio=0.4):
-    A = PartialCirculant(SHAPE, ratio, seed=1).double()
+    A = partial_circulant(SHAPE, ratio, seed=1).double()
     x = torch.rand((count, *SHAPE), generator=torch.Generator().manual_seed(2)).double() * 2 - 1
     return A, A(x), MeasurementLoss(A), x
 

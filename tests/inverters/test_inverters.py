@@ -16,7 +16,7 @@ from rtil.inverters.multicode import MGANPrior
 from rtil.latents.additive import Additive
 from rtil.latents.space import Latents
 from rtil.models.generator import EMPTY
-from rtil.operators import Downsample, PartialCirculant, PhaseRetrieval, RandomInpainting
+from rtil.operators import Downsample, PhaseRetrieval, inpainting, partial_circulant
 from rtil.process import replay
 from rtil.process.rng import seeded
 
@@ -233,7 +233,7 @@ def test_steps_that_a_gpu_replays_are_those_of_the_loop(method, monkeypatch):
 
 
 def test_sgd_of_minimise_is_gradient_descent():
-    A = RandomInpainting((1, 2, 2), 1.0).double()
+    A = inpainting((1, 2, 2), 1.0).double()
     y = torch.zeros(2, 1, 2, 2).double()
     x = torch.ones(2, 1, 2, 2).double()
     found = minimise(
@@ -293,8 +293,8 @@ def gaussian_images(count, size=8, channels=1, seed=0):
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: PartialCirculant((1, 8, 8), 0.4),
-        lambda: RandomInpainting((1, 8, 8), 0.4),
+        lambda: partial_circulant((1, 8, 8), 0.4),
+        lambda: inpainting((1, 8, 8), 0.4),
         lambda: Downsample((1, 8, 8), 2),
     ],
 )
@@ -320,7 +320,7 @@ def test_lmmse_recovers_images_of_its_own_subspace_from_few_measurements():
     basis = torch.randn((10, 64), generator=rng, dtype=torch.float64)
     draw = torch.randn((2000, 10), generator=rng, dtype=torch.float64) @ basis / 10
     prior = GaussianPrior(draw[:1990].view(-1, 1, 8, 8))
-    A = PartialCirculant((1, 8, 8), 30 / 64).double()
+    A = partial_circulant((1, 8, 8), 30 / 64).double()
     x = draw[1990:].view(-1, 1, 8, 8)
     found = LMMSE(prior, tolerance=1e-10).invert(None, A, A(x), MeasurementLoss(A))
     assert (found.image - x).square().mean() < 1e-3 * x.square().mean()
