@@ -28,9 +28,10 @@ from rtil.data.load import load_data
 from rtil.data.stream import Prefetch, epoch_indices
 from rtil.latents.family import Family
 from rtil.models.generator import Generator
+from rtil.objectives.objective import GeneratorPenalty, RealPenalty
 from rtil.process import replay
 from rtil.process.command import CONFIGS, check_numbers, entry
-from rtil.process.device import Runtime, start
+from rtil.process.device import Hardware, Runtime, start
 from rtil.process.distributed import stop
 from rtil.process.instantiate import instantiate
 from rtil.process.provenance import provenance
@@ -58,7 +59,7 @@ def train(cfg: DictConfig) -> int | None:
             training; a loss that is not finite, after which the last checkpoint stays.
     """
     validate(cfg)
-    rt = start(**cfg.hardware)
+    rt = start(Hardware(**cfg.hardware))
     data = load_data(
         OmegaConf.to_container(cfg.data, resolve=True),
         round(cfg.resolution * cfg.crop_scale),
@@ -219,9 +220,11 @@ def build_state(config: dict, family: Family, rt: Runtime) -> State:
         model["objective"], members=[len(space.names) for space in family.spaces]
     ).to(rt.device)
 
-    def adam(network: nn.Module, every: int) -> torch.optim.Optimizer:
+    def adam(
+        network: nn.Module, lazy: RealPenalty | GeneratorPenalty | None
+    ) -> torch.optim.Optimizer:
         # A lazy penalty adds a step every `every` steps (Karras et al. 2020, App. B).
-        share = every / (every + 1) if every else 1.0
+        share = lazy.every / (lazy.every + 1) if lazy is not None else 1.0
         betas = tuple(beta**share for beta in model["betas"])
         return torch.optim.Adam(
             network.parameters(),
@@ -232,7 +235,7 @@ def build_state(config: dict, family: Family, rt: Runtime) -> State:
         )
 
     G_ema = copy.deepcopy(G).eval().requires_grad_(False)
-    return State(G, D, G_ema, objective, adam(G, objective.g_every), adam(D, objective.d_every))
+    return State(G, D, G_ema, objective, adam(G, objective.g_lazy), adam(D, objective.d_lazy))
 
 
 def prepare(

@@ -140,7 +140,7 @@ def with_digests(config: Mapping, digest: str) -> dict:
     except (FileNotFoundError, ValueError):
         files = None
     asked.pop(keys.FILES, None)
-    return asked | ({keys.FILES: files[0].digest(files[1])} if files else {})
+    return asked | ({keys.FILES: files.digest()} if files else {})
 
 
 def space_keys(inverter: str) -> set[str]:

@@ -5,7 +5,7 @@ A further kind is a dataclass here and a branch in each of the two.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,11 @@ class Table:
     headings: Sequence[str]
     lines: Sequence[Sequence[str]]
     looks: Sequence[str] = ()
+
+    @classmethod
+    def of(cls, title: str, lines: Sequence[Mapping[str, str]]) -> Table:
+        """From {heading: text} of each line."""
+        return cls(title, [*lines[0]], [[*line.values()] for line in lines])
 
     def column(self, heading: str) -> list[str]:
         """The texts under a heading."""

@@ -65,6 +65,7 @@ KEYS = (
     Key("rtil", ID, ID, FREE, group="training"),
     Key("rtil.name", ID, ID, FREE, cell=True),
     Key("rtil.arm", FREE, FREE, FREE),
+    Key("appendix", NONE, NONE, NONE),
     Key("data", ID, ID, ID, group="training"),
     Key("data.path", FREE, FREE, FREE, path="file"),
     Key("data.val_path", FREE, FREE, ID, path="file"),
@@ -292,7 +293,8 @@ def complete(config: Mapping[str, object]) -> dict[str, object]:
     unsaid = ("hardware.precision", "protocol.name", "model.generator.normalise")
     said = {key: row(key).default for key in unsaid}
     if "rtil.name" in config:
-        said["rtil.arm"] = "vanilla" if config["rtil.name"] == "vanilla" else "rtil"
+        # A mixture is of the arm that its name begins with.
+        said["rtil.arm"] = str(config["rtil.name"]).removesuffix("_mixture")
     task = _TASKS.get(str(config.get("task.name")), {})
     said |= {f"task.{key}": value for key, value in task.items()}
     if "inverter.name" in config:

@@ -12,7 +12,6 @@ from torch import Tensor
 from tqdm import tqdm
 
 from rtil.latents.family import Family
-from rtil.latents.mixture import Mixture
 from rtil.metrics.image import to_unit
 from rtil.models.generator import Generator
 from rtil.process.replay import Noted
@@ -105,9 +104,8 @@ def grid(family: Family, G: Generator, seed: int, nimg: int, path: Path) -> None
     from torchvision.utils import save_image  # slow to import
 
     G.progress(nimg)
-    members = [m for s in family.spaces for m in (s.members if isinstance(s, Mixture) else [s])]
     rows = []
-    for member in members:
+    for member in family.members:
         latents = member.sample(G, GRID_COLUMNS, seeded("cpu", seed, "grid"))
         rows.append(to_unit(member.synthesize(G, latents)).cpu())
     images = torch.cat(rows)

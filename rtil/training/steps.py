@@ -61,7 +61,7 @@ def d_step(
         step,
         run(stage, ("D", batch, *drawn), lambda: d_losses(config, family, state, real, rng, turn)),
     )
-    if objective.d_every and step % objective.d_every == 0:
+    if objective.d_lazy is not None and step % objective.d_lazy.every == 0:
         terms.note(step, run(stage, ("D penalty", batch), lambda: d_penalty(state, real)))
 
 
@@ -83,8 +83,9 @@ def d_losses(
             members = tuple(space.names[m] for m in latents.member)
             loss = objective.fake(D(fake))
             noted.append((f"D/fake {space_name(space)}", loss.detach(), members))
-            penalty = objective.pair_penalty(D, real, fake, rng)
-            if penalty is not None:
+            penalty = None
+            if objective.pair_penalty is not None:
+                penalty = objective.pair_penalty(D, real, fake, rng)
                 noted.append((f"D/penalty {space_name(space)}", penalty.detach(), members))
                 loss = loss + penalty
             (weight * loss.mean()).backward()
@@ -94,10 +95,11 @@ def d_losses(
 
 def d_penalty(state: State, real: Tensor) -> Noted:
     """An update of the discriminator for its lazy penalty."""
+    lazy = state.objective.d_lazy
     with update(state.D, state.D_optim):
-        penalty = state.objective.d_penalty(state.D, real)
+        penalty = lazy.penalty(state.D, real)
         penalty.mean().backward()
-    return [("D/r1", penalty.detach(), ())]
+    return [(f"D/{lazy.name}", penalty.detach(), ())]
 
 
 def g_step(
@@ -122,15 +124,15 @@ def g_step(
             stage, ("G", batch, *drawn), lambda: g_losses(config, family, state, batch, rng, turn)
         ),
     )
-    if objective.g_every and step % objective.g_every == 0:
-        few, at = objective.penalty_draw(world, turn)
+    if objective.g_lazy is not None and step % objective.g_lazy.every == 0:
+        few, at = objective.g_lazy.draw(world, turn)
         drawn = [space.drawn(few, at) for space in family.spaces]
         terms.note(
             step,
             run(
                 stage,
                 ("G penalty", few, *drawn),
-                lambda: g_penalty(config, family, state, rng, turn, world),
+                lambda: g_penalty(config, family, state, few, rng, at),
             ),
         )
 
@@ -153,17 +155,19 @@ def g_losses(
 
 
 def g_penalty(
-    config: dict, family: Family, state: State, rng: torch.Generator, turn: int, world: int
+    config: dict, family: Family, state: State, batch: int, rng: torch.Generator, turn: int
 ) -> Noted:
     """An update of the generator for its lazy penalty."""
     G, mixing, noted = state.G, config["model"]["style_mixing"], []
+    lazy = state.objective.g_lazy
     with update(G, state.G_optim):
         for i, (space, weight) in enumerate(zip(*family)):
-            penalty, member = state.objective.g_penalty(G, space, i, world, rng, mixing, turn)
-            members = tuple(space.names[m] for m in member)
-            noted.append((f"G/path {space_name(space)}", penalty.detach(), members))
+            latents = space.sample(G, batch, rng, mixing, turn)
+            penalty = lazy.penalty(G, space, i, latents, rng)
+            members = tuple(space.names[m] for m in latents.member)
+            noted.append((f"G/{lazy.name} {space_name(space)}", penalty.detach(), members))
             (weight * penalty.mean()).backward()
-            del penalty
+            del latents, penalty
     return noted
 
 

@@ -10,9 +10,9 @@ from rtil import checkpoint, invert, train
 from rtil.inverters.data_term import MeasurementLoss
 from rtil.inverters.ilo import ILO
 from rtil.inverters.multicode import MGANPrior
-from rtil.operators.circulant import PartialCirculant
+from rtil.operators.circulant import partial_circulant
 from rtil.operators.downsample import Downsample
-from rtil.operators.mask import RandomInpainting
+from rtil.operators.mask import inpainting
 from rtil.process import replay
 from rtil.process.command import CONFIGS
 from rtil.process.rng import seeded
@@ -76,9 +76,9 @@ def test_replayed_steps_are_those_started_one_by_one(request, kind, task, precis
     G = G.to("cuda", memory_format=torch.channels_last)
     G.map_dtype = precision
     A = {
-        "cs": PartialCirculant(G.image_shape, 0.2),
+        "cs": partial_circulant(G.image_shape, 0.2),
         "sr": Downsample(G.image_shape, 2),
-        "inpainting": RandomInpainting(G.image_shape, 0.3),
+        "inpainting": inpainting(G.image_shape, 0.3),
     }[task].to("cuda")
     x = torch.rand(3, *G.image_shape, generator=seeded("cpu", "x")).cuda() * 2 - 1
     inverter = (

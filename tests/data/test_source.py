@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from helpers.commands import COMMON, composed, export, start
 from PIL import Image
-from test_tune import COMMON, composed, export, start
 
 from rtil import checkpoint, diagnose, invert
 from rtil.data import lineage
-from rtil.inversion import tuned_settings
+from rtil.inversion import tuned_settings, yardstick
 from rtil.inverters.lmmse import GaussianPrior
 from rtil.reporting.arrange import rows_of
 from rtil.reporting.collect import cells_of
@@ -194,7 +194,7 @@ def test_the_yardstick_is_of_the_generators_images_and_not_of_the_commands(
 ):
     priors = []
     monkeypatch.setattr(
-        invert, "GaussianPrior", lambda x: priors.append(float(x.mean())) or GaussianPrior(x)
+        yardstick, "GaussianPrior", lambda x: priors.append(float(x.mean())) or GaussianPrior(x)
     )
     dark, bright = (
         pictures(tmp_path / name, 20, seed, light)

@@ -139,9 +139,8 @@ def check_jobs(name, scale, chosen):
         words = experiment.overrides(plan, job)
         config = resolved("invert", words)
         side, loss = config["resolution"], config["loss"]
-        A = build_operator(
-            config["task"], (3, side, side), 0, config.get("ratio"), config.get("factor")
-        )
+        knob = config["task"]["knob"]
+        A = build_operator(config["task"], (3, side, side), 0, **{knob: config[knob]})
         if loss["lpips"] and A.num_measurements >= loss["lpips_min_ratio"] * prod(A.out_shape):
             assert min(A.out_shape[1:]) >= LPIPS_MIN_SIZES[loss["lpips_net"]], job
         with torch.device("meta"):

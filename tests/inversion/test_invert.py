@@ -15,6 +15,7 @@ from PIL import Image
 from rtil import checkpoint, invert, report, train
 from rtil.data.base import to_float
 from rtil.data.load import load_data
+from rtil.inversion import setup, yardstick
 from rtil.inverters.ilo import ILO
 from rtil.inverters.lmmse import GaussianPrior
 from rtil.metrics.intervals import mean_ci
@@ -204,12 +205,14 @@ def test_the_batch_size_has_no_effect_on_results(root, tmp_path):
 
 def test_the_true_image_reaches_no_inverter(root, tmp_path, monkeypatch):
     """Two images with equal measurements give equal reconstructions."""
-    from rtil.operators import RandomInpainting
+    from rtil.operators import inpainting
 
     seen = []
-    method = invert.build_inverter
+    method = setup.build_inverter
 
     class Spy:
+        needs_generator = True
+
         def __init__(self, inner):
             self.inner = inner
 
@@ -221,9 +224,9 @@ def test_the_true_image_reaches_no_inverter(root, tmp_path, monkeypatch):
             seen.append((y, found.image))
             return found
 
-    monkeypatch.setattr(invert, "build_inverter", lambda config: Spy(method(config)))
+    monkeypatch.setattr(setup, "build_inverter", lambda config: Spy(method(config)))
     batch = load_data
-    hidden = RandomInpainting((1, 16, 16), 0.3, 0).observed.logical_not()
+    hidden = inpainting((1, 16, 16), 0.3, 0).observed.logical_not()
 
     class Painted:
         def __init__(self, data, value):
@@ -240,7 +243,7 @@ def test_the_true_image_reaches_no_inverter(root, tmp_path, monkeypatch):
             return torch.where(hidden, torch.tensor(self.value, dtype=torch.uint8), images)
 
     for value in (0, 255):
-        monkeypatch.setattr(invert, "load_data", lambda *a, v=value: Painted(batch(*a), v))
+        monkeypatch.setattr(setup, "load_data", lambda *a, v=value: Painted(batch(*a), v))
         run(
             root,
             "task=inpainting",
@@ -256,7 +259,7 @@ def test_the_true_image_reaches_no_inverter(root, tmp_path, monkeypatch):
 
 def test_the_yardstick_learns_from_training_images_only(root, tmp_path, monkeypatch):
     kept = []
-    monkeypatch.setattr(invert, "GaussianPrior", lambda x: kept.append(x) or GaussianPrior(x))
+    monkeypatch.setattr(yardstick, "GaussianPrior", lambda x: kept.append(x) or GaussianPrior(x))
     run_dir = run(root, f"run_dir={tmp_path / 'run'}", "num_images=1")
     with initialize_config_dir(CONFIGS, version_base="1.3"):
         data = compose("invert", list(COMMON)).data

@@ -18,15 +18,16 @@ from rtil.data.base import to_float
 from rtil.data.files import decode
 from rtil.data.load import load_data
 from rtil.inversion import measurement_file as measurement
+from rtil.inversion import setup
 from rtil.inverters.ilo import ILO
-from rtil.operators import RandomInpainting
+from rtil.operators import inpainting
 from rtil.process.command import CONFIGS
 from rtil.process.instantiate import instantiate
 from rtil.runs import keys as key_table
 from rtil.runs import rows as jsonl
 
 SIDE = 16  # of scale=tiny
-MASK = RandomInpainting((1, SIDE, SIDE), 0.4, seed=5).observed
+MASK = inpainting((1, SIDE, SIDE), 0.4, seed=5).observed
 
 
 @lru_cache
@@ -447,7 +448,7 @@ CS, FILL, PHOTO = "task=cs ratio=0.2", "task=inpainting", "task=inpainting input
 def test_what_is_wrong_with_files_and_keys_is_said_before_a_generator_is_loaded(
     run, files, monkeypatch, text, words
 ):
-    monkeypatch.setattr(invert, "load", lambda *given: pytest.fail("loaded"))
+    monkeypatch.setattr(setup, "load_generator", lambda *given: pytest.fail("loaded"))
     refused(run, files, text, words)
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from helpers.inverters import pggan, problem, rngs, stylegan2
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
-from test_inverters import pggan, problem, rngs, stylegan2
 
-from rtil.inversion.selection import Oracle, check_choices, select
+from rtil.inversion.selection import Best, ByOracle, Last, Oracle, Watched, check_choices
 from rtil.inverters import ilo
 from rtil.inverters.ilo import ILO
 from rtil.inverters.multicode import MGANPrior
@@ -257,13 +257,14 @@ def test_an_oracle_keeps_each_images_closest_iterate_and_selection_takes_it():
     )
     scores = torch.stack([psnr(to_unit(image), to_unit(x)) for image in seen])
     best = scores.argmax(0)
-    chosen = select("oracle", found, oracle, A, y, loss)
+    batch = Watched(A, y, loss, oracle=oracle)
+    chosen = ByOracle(batch).select(found)
     for b in range(3):
         assert torch.equal(chosen.image[b], seen[best[b]][b])
     torch.testing.assert_close(oracle.best, scores.amax(0).float(), check_dtype=False)
     torch.testing.assert_close(chosen.loss, loss(A(chosen.image), y))
     assert torch.equal(chosen.last, found.last)
-    assert select("best", found, oracle, A, y, loss) is found
-    last = select("last", found, oracle, A, y, loss)
+    assert Best(batch).select(found) is found
+    last = Last(batch).select(found)
     assert torch.equal(last.image, found.last) and torch.equal(last.loss, found.last_loss)
     assert Oracle(to_unit(x)).image is None

@@ -23,7 +23,7 @@ from rtil import checkpoint, train
 from rtil.latents.additive import Additive
 from rtil.process import replay
 from rtil.process.command import CONFIGS
-from rtil.process.device import start
+from rtil.process.device import Hardware, start
 from rtil.process.instantiate import instantiate
 from rtil.training.monitor import Terms
 
@@ -136,7 +136,9 @@ def test_adam_has_the_lazy_regularisation_correction():
     train.validate(cfg)
     cfg.image_channels = 1
     whole = OmegaConf.to_container(cfg, resolve=True)
-    state = train.build_state(whole, instantiate(whole["rtil"]["family"]), start("cpu", 1))
+    state = train.build_state(
+        whole, instantiate(whole["rtil"]["family"]), start(Hardware("cpu", 1))
+    )
     for optim, every in ((state.G_optim, 4), (state.D_optim, 16)):
         share = every / (every + 1)
         group = optim.param_groups[0]
