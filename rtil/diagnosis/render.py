@@ -53,9 +53,9 @@ def loaded(one: Trained) -> Loaded:
     Raises:
         ValueError: it is not the one that was inverted.
     """
-    if one.digest is not None:
-        if hashlib.sha256(one.path.read_bytes()).hexdigest() != one.digest:
-            raise ValueError(f"{one.path} has changed since the inversion.")
+    digest = hashlib.sha256(one.path.read_bytes()).hexdigest()
+    if one.digest not in (None, digest):
+        raise ValueError(f"{one.path} has changed since the inversion.")
     G, config = checkpoint.load_generator(one.path)
     return G, instantiate(config["rtil"]["family"])
 

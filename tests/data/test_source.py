@@ -248,7 +248,7 @@ def test_a_report_tells_arms_trained_for_different_lengths(tmp_path, caplog):
     for found in (runs, archive.read(file)[0]):
         assert "nimg: 8 there, 64 here" in differs(found)
     older = [
-        run._replace(config={k: v for k, v in run.config.items() if k != "nimg"})
+        replace(run, config={k: v for k, v in run.config.items() if k != "nimg"})
         for run in runs[:1]
     ]
     assert not any(line.startswith("nimg") for line in differs([*older, *runs[1:]]))

@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -279,11 +280,11 @@ def test_commands_train_and_tune_as_the_run_beside_them_was():
     assert inversion.protocol.name == "fair"
     assert (inversion.protocol.at.seed, inversion.protocol.at.ratio) == (0, 0.25)
     once = {key: value for key, value in config.items() if "first_round" not in key}
-    run = run._replace(config=once | {"protocol.at.seed": None})
+    run = replace(run, config=once | {"protocol.at.seed": None})
     lines = commands(run, "ilo", {})
     assert [text.split()[2] for text in lines] == ["rtil.train", "rtil.tune", "rtil.invert"]
     assert "num_images=40 trials=16" in lines[1] and "final_images" not in lines[1]
-    run = run._replace(config=config | {"protocol.name": "paper"})
+    run = replace(run, config=config | {"protocol.name": "paper"})
     lines = commands(run, "ilo", {})
     assert [text.split()[2] for text in lines] == ["rtil.train", "rtil.invert"]
     assert "protocol" not in lines[0] + lines[1]
