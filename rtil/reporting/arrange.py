@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from rtil.reporting import protocols
 from rtil.reporting.collect import Arm, Cell, Measurement
@@ -29,20 +30,25 @@ from rtil.runs.search import budget
 
 
 @dataclass(frozen=True)
-class Planned:
-    """What an experiment planned of a row, and its place in the experiment's figure.
+class Place:
+    """Where a row stands in a figure of curves: its panel with its title, its line and its x."""
 
-    Attributes:
-        job: the planned choices, as they are typed.
-        images: planned; line, panel, x: of the figure.
-        commands: fill the images that are missing.
+    panel: str
+    title: str
+    line: str
+    x: Any
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What an experiment planned of a row: the choices as they are typed, and how many images.
+
+    commands fill the images that are missing.
     """
 
     job: Mapping[str, str]
     images: int
-    line: str
-    panel: str
-    x: object
+    place: Place
     commands: tuple[str, ...] = ()
 
 
@@ -72,6 +78,13 @@ class Row:
     @property
     def missing(self) -> bool:
         return not self.arm.runs
+
+    @property
+    def place(self) -> Place:
+        """In the experiment's figure, or in that of its series over the knob."""
+        at = self.measurement
+        own = Place(at.heading, ", ".join(at.series.values()), self.arm.label + at.noise, at.value)
+        return self.planned.place if self.planned else own
 
     @property
     def psnr(self) -> Gain | None:
@@ -231,7 +244,8 @@ def record(row: Row) -> dict[str, object]:
         "commands": [*row.commands],
     }
     if plan:
-        figure = {"line": plan.line, "panel": plan.panel, "x": plan.x}
+        place = row.place
+        figure = {"line": place.line, "panel": place.panel, "x": place.x}
         known |= {"settings": arm.settings, "planned": plan.images, "job": plan.job, **figure}
     if row.missing:
         return known

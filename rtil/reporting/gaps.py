@@ -17,9 +17,9 @@ import yaml
 from rtil.experiments.members import FREE
 from rtil.experiments.plan import Job, command, commands, jobs, products, switch_of
 from rtil.process.command import CONFIGS
-from rtil.reporting.arrange import Planned, Row
+from rtil.reporting.arrange import Place, Planned, Row
 from rtil.reporting.collect import Arm, Cell, Measurement, measurement_of
-from rtil.reporting.figures.style import name_of
+from rtil.reporting.figures.style import LINES, TASKS
 from rtil.runs.keys import GROUPS, complete, flatten
 from rtil.runs.overrides import parsed
 from rtil.runs.run import Run
@@ -194,14 +194,18 @@ def placed(
     if row.arm.oracle:
         line += ", oracle"
     if key in job or key in asked:
-        line += f", {name_of(key)} = {job.get(key, asked.get(key))}"
+        line += f", {LINES.get(key, key)} = {job.get(key, asked.get(key))}"
     at = row.measurement
-    planned = Planned(
-        job,
-        int(job["num_images"]),
-        line,
+    place = Place(
         at.text if panel == "value" else at.task,
+        panel_title(at) if panel == "value" else TASKS.get(at.task, at.task),
+        line,
         at.value if x == "value" else asked.get(x),
-        tuple(dict.fromkeys(fill)),
     )
-    return replace(row, planned=planned)
+    images = int(job["num_images"])
+    return replace(row, planned=Planned(job, images, place, tuple(dict.fromkeys(fill))))
+
+
+def panel_title(at: Measurement) -> str:
+    """A measurement over its panel."""
+    return f"m/n = {100 * at.value:g} %" if at.knob == "ratio" else at.text

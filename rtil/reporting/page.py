@@ -11,9 +11,10 @@ from pathlib import Path
 
 from rtil.reporting import compare, pictures
 from rtil.reporting.arrange import Row
-from rtil.reporting.figures.curves import draw_panels, planned_panels, series_panel
+from rtil.reporting.figures.curves import draw_panels, panels_of
 from rtil.reporting.figures.forest import draw_forest
 from rtil.reporting.figures.mosaic import ImageRow, draw_mosaic
+from rtil.reporting.figures.style import looks_of
 from rtil.reporting.sections import Figure, Section, Table, Text, texts
 from rtil.reporting.study import Study
 from rtil.reporting.tables import overview, remarks
@@ -89,9 +90,9 @@ def figures(study: Study, series: Mapping[str, Sequence[Row]], look: Look) -> li
     made: list[Section] = []
     if not study.plan:
         for heading, rows in series.items():
-            names = [*rows[0].measurement.series.values()]
-            path = look.file("psnr", *names)
-            draw_panels(*series_panel(", ".join(names), rows), path)
+            path = look.file("psnr", *rows[0].measurement.series.values())
+            looks = looks_of((row.place.line, row.place.line) for row in rows if not row.missing)
+            draw_panels(panels_of(rows), looks, path)
             made.append(Figure(heading, path))
     if study.kind == "curves":
         figure, published = study.experiment["figure"], study.experiment.get("published", {})
@@ -100,8 +101,9 @@ def figures(study: Study, series: Mapping[str, Sequence[Row]], look: Look) -> li
             groups[row.measurement.data, row.measurement.model].append(row)
         for (data, model), rows in groups.items():
             path = look.file("figure", study.experiment["name"], data, model)
-            panels = planned_panels(rows, figure, published)
-            draw_panels(*panels, path, what=str(published.get("what")))
+            looks = looks_of((row.arm.name, row.place.line) for row in rows)
+            panels = panels_of(rows, figure["x"], published)
+            draw_panels(panels, looks, path, what=str(published.get("what")))
             made.append(Figure(f"data={data}, model={model}", path))
         made += texts(paragraphs("figure", plan=study.experiment))
     return made

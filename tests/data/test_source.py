@@ -1,6 +1,7 @@
 """Whose images: rows of one split, test images that no training saw, the yardstick's own."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np

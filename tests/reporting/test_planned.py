@@ -18,7 +18,7 @@ from rtil.experiments import plan as experiment
 from rtil.reporting import statistics, study, tables
 from rtil.reporting.arrange import record
 from rtil.reporting.figures import curves
-from rtil.reporting.figures.style import axis_of
+from rtil.reporting.figures.style import axis_of, looks_of
 from rtil.runs import identity
 from rtil.runs import keys as key_table
 from rtil.runs import record as run_record
@@ -376,8 +376,9 @@ def drawn(monkeypatch, tmp_path, rows, plan):
 
     monkeypatch.setattr(curves, "Figure", Kept)
     published = plan.get("published", {})
-    panels = curves.planned_panels(rows, plan["figure"], published)
-    curves.draw_panels(*panels, tmp_path / "x.png", str(published.get("what")))
+    panels = curves.panels_of(rows, plan["figure"]["x"], published)
+    looks = looks_of((row.arm.name, row.place.line) for row in rows)
+    curves.draw_panels(panels, looks, tmp_path / "x.png", str(published.get("what")))
     return kept[0].axes
 
 
@@ -409,7 +410,8 @@ def test_lines_of_an_arm_share_its_colour_and_those_of_a_setting_their_marker(tm
     plan = plan_of("fig19_codes", "demo")
     write_run(tmp_path, plan, experiment.jobs(plan, "invert")[0], {"a": 20.0, "b": 22.0})
     rows = content(tmp_path, "fig19_codes").rows
-    panels, looks = curves.planned_panels(rows, plan["figure"], {})
+    panels = curves.panels_of(rows)
+    looks = looks_of((row.arm.name, row.place.line) for row in rows)
     assert [*looks] == [f"{arm}, N = {n}" for arm in ("vanilla", "mgan") for n in (1, 5, 10)]
     red, green, blue = np.transpose([to_rgb(look.color) for look in looks.values()])
     assert (red[:3] > blue[:3]).all() and (red[3:] < blue[3:]).all()

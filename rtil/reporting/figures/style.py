@@ -10,6 +10,7 @@ from matplotlib.colors import to_hex, to_rgb
 # Distinguishable with every common colour blindness (Okabe and Ito 2008), yellow left out.
 COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 MARKERS, GREY, GRID, DPI = "osD^vPX", "#666666", "#dddddd", 144
+# How tasks and settings are named in a figure, where not as in configs.
 TASKS = {"cs": "compressed sensing", "sr": "super-resolution"}
 LINES = {"inverter.num_codes": "N"}
 
@@ -49,17 +50,13 @@ def axis_of(key: str) -> Axis:
     return AXES.get(key, Axis(key))
 
 
-def name_of(key: str) -> str:
-    """A setting in the label of a line."""
-    return LINES.get(key, key)
-
-
 @dataclass(frozen=True)
 class Look:
-    """Colour and marker of a line."""
+    """Colour, marker and kind of a line, as matplotlib names them."""
 
     color: str
     marker: str
+    linestyle: str = "-"
 
 
 def looks_of(lines: Iterable[tuple[str, str]]) -> dict[str, Look]:
