@@ -45,10 +45,11 @@ def settings_of(cfg: DictConfig) -> Settings:
     """The settings in a configuration composed from report.yaml."""
     given = cfg.results if OmegaConf.is_list(cfg.results) else [cfg.results]
     source = Source(Path(cfg.root), tuple(Path(place) for place in given if place))
-    experiment = None
+    experiment: Mapping | None = None
     if "experiment" in cfg:
-        experiment = OmegaConf.to_container(cfg.experiment, resolve=True)
-        assert isinstance(experiment, dict)
+        plan = OmegaConf.to_container(cfg.experiment, resolve=True)
+        assert isinstance(plan, dict)
+        experiment = plan
     out = source.root / "report"
     if source.packed:
         out /= "+".join(path.stem for path in source.packed)

@@ -11,6 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from rtil.runs.keys import differing_keys, tells_apart
 from rtil.runs.overrides import as_text
@@ -91,7 +92,8 @@ class Cell:
 
 def measurement_of(run: Run) -> Measurement:
     """The cell that a run belongs to."""
-    config, data = run.config, str(run.config["data.name"])
+    config: Mapping[str, Any] = run.config
+    data = str(config["data.name"])
     if data == "folder" and config.get("data.path"):
         data = f"folder-{Path(str(config['data.path'])).stem}"
     knob = str(config["task.knob"])

@@ -7,7 +7,7 @@ comparison is a generator of such texts here, and a line in `rtil.reporting.page
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median, stdev
 
@@ -203,7 +203,7 @@ def switches(cells: Iterable[Cell], scores: Scores) -> Iterator[tuple[Arm, Compa
                 )
 
 
-def typed(settings: dict) -> str:
+def typed(settings: Mapping[str, str]) -> str:
     """A switch as it is typed."""
     return " ".join(f"{key}={text}" for key, text in settings.items())
 

@@ -47,9 +47,19 @@ class Plan:
         """Place of a job in the plan; what was run without being planned comes last."""
         return self._order.get(json.dumps(job), len(self._order))
 
+    def place(self, row: Row) -> int:
+        """`order` of a row's job."""
+        return self.order(row.planned.job if row.planned else {})
+
     @cached_property
     def _order(self) -> dict[str, int]:
         return {json.dumps(job): number for number, job in enumerate(self.jobs)}
+
+
+def job_of(run: Run) -> Job:
+    """The planned job that a member of an experiment was."""
+    assert run.job is not None
+    return run.job
 
 
 def on_the_same_images(members: Members) -> Members:
@@ -60,7 +70,9 @@ def on_the_same_images(members: Members) -> Members:
     """
     ids: dict[str, set[str]] = defaultdict(set)
     for run, job in members:
-        if max(len(run.rows), run.config.get("num_images") or 0) <= int(job["num_images"]):
+        if max(len(run.rows), int(str(run.config.get("num_images") or 0))) <= int(
+            job["num_images"]
+        ):
             ids[measurement_of(run).data].update(run.rows)
     kept = []
     for run, job in members:
@@ -115,7 +127,7 @@ def in_order(cell: Cell, plan: Plan) -> list[Arm]:
     names = [arm.name for arm in cell.arms]
     arms = []
     for arm in cell.arms:
-        job = arm.runs[0].job
+        job = job_of(arm.runs[0])
         oracle = {"selection": "oracle"} if arm.oracle else {}
         settings = switched(plan.experiment, job) | oracle
         arms.append((names.index(arm.name), plan.order(job), replace(arm, settings=settings)))
@@ -137,7 +149,7 @@ def planned_rows(rows: Iterable[Row], plan: Plan) -> list[Row]:
             others.append(row)
     ordered = []
     for measurement in sorted(cells):
-        ordered += sorted(cells[measurement], key=lambda row: plan.order(row.planned.job))
+        ordered += sorted(cells[measurement], key=plan.place)
     return ordered
 
 
@@ -148,10 +160,10 @@ def with_plan(row: Row, plan: Plan) -> Row:
         words.append(f"protocol={row.arm.protocol}")
     fill = []
     for run in row.arm.runs:
-        if len(run.rows) < int(run.job["num_images"]):
-            fill.append(command(plan.experiment, "invert", words, run.job))
+        if len(run.rows) < int(job_of(run)["num_images"]):
+            fill.append(command(plan.experiment, "invert", words, job_of(run)))
     first = row.arm.runs[0]
-    return placed(row, first.job, first.asked, plan.experiment, fill)
+    return placed(row, job_of(first), first.asked, plan.experiment, fill)
 
 
 def missing_rows(plan: Plan) -> list[Row]:

@@ -23,7 +23,7 @@ def page(title: str, lead: str, sections: Mapping[str, Sequence[Section]]) -> st
 
 def view(section: Section) -> dict[str, object]:
     """A section with its kind, and a figure with its file."""
-    known = {"kind": type(section).__name__, "section": section}
+    known: dict[str, object] = {"kind": type(section).__name__, "section": section}
     if isinstance(section, Figure):
         known["address"] = address(section.path.read_bytes())
     return known

@@ -5,6 +5,7 @@ Runs come from disk or from packed rows (`rtil.runs`); `rtil.reporting.page` sho
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -164,14 +165,14 @@ def of_experiment(experiment: Mapping, scale: str, source: Source, baseline: str
     lines.append(experiments.command(experiment, "report", given))
     if part == "train":
         return of_generators(Plan(experiment, words, members), source, notes, lines)
-    whole, members = members, on_the_same_images(members)
-    cut = sum(len(a.rows) > len(b.rows) for (a, _), (b, _) in zip(whole, members))
+    shared = on_the_same_images(members)
+    cut = sum(len(a.rows) > len(b.rows) for (a, _), (b, _) in zip(members, shared))
     if cut:
         notes.append(
-            f"{cut} of {len(members)} inversions have more images than this plan asks for; "
+            f"{cut} of {len(shared)} inversions have more images than this plan asks for; "
             "those that the others have are shown."
         )
-    plan, runs = Plan(experiment, words, members), [run for run, _ in members]
+    plan, runs = Plan(experiment, words, shared), [run for run, _ in shared]
     cells = by_switch(cells_of(runs, baseline, named_settings(experiment)), plan)
     scores = Scores(runs)
     size = (
@@ -201,10 +202,8 @@ def of_generators(
     """The generators of an experiment without inversions, those to be trained in the notes."""
     experiment, notes = plan.experiment, [*notes]
     jobs = experiments.jobs(experiment, "train")
-    place = {id(job): number for number, job in enumerate(jobs)}
-    found = sorted(
-        plan.members, key=lambda one: jobs.index(one[1]) if one[1] in jobs else len(place)
-    )
+    order = {json.dumps(job): number for number, job in enumerate(jobs)}
+    found = sorted(plan.members, key=lambda one: order.get(json.dumps(one[1]), len(order)))
     generators = []
     for run, job in found:
         config, path = run.config, run.path
@@ -242,7 +241,7 @@ def histories(runs: Sequence[Run]) -> list[Sequence[list[str]]]:
 
 def last_commands(histories: Iterable[Sequence[list[str]]], name: str = "") -> Commands:
     """The last command of each history, of those for an experiment where there are any."""
-    found = []
+    found: Commands = []
     for recorded in histories:
         found += (commands_for(recorded, name) or recorded)[:1]
     return found

@@ -166,7 +166,7 @@ def unfair(case: str, rows: Sequence[Row]) -> list[str]:
         for run in row.arm.runs:
             spent.add(budget(run.config))
             places[row.arm.name].add(protocols.tuned_at(run.config))
-    budgets = spent - {None}
+    budgets = [one for one in spent if one is not None]
     if len(budgets) > 1:
         lines.append(
             f"Not fair at {case}: arms were tuned with different (trials, "

@@ -1,4 +1,4 @@
-"""PSNR curves: of a series over its knob, and an experiment's panels in the paper's arrangement."""
+"""PSNR curves: of a series over its knob, and an experiment's panels in the paper's order."""
 
 from __future__ import annotations
 
@@ -132,8 +132,9 @@ def draw_panels(
     entries = legend(axes, looks, paper)
     ncols = legend_columns(width, entries)
     fig.set_size_inches(width, 4.3 * lines + 0.5 + 0.25 * -(-len(entries) // ncols))
-    place = "outside lower center"
-    fig.legend(entries.values(), entries.keys(), loc=place, fontsize=10.5, ncols=ncols)
+    fig.legend(
+        [*entries.values()], [*entries], loc="outside lower center", fontsize=10.5, ncols=ncols
+    )
     fig.savefig(path)
 
 
@@ -162,7 +163,7 @@ def draw(ax: Axes, line: str, curve: Curve, look: Look, scale: Scale, paper: str
         ax.errorbar(x, means, halves, label=line, capsize=4, linewidth=1.8, **asdict(look))
         oracle = [mean for _, _, mean in points]
         if any(mean == mean for mean in oracle):
-            dotted = {"linestyle": ":", "linewidth": 1.3}
+            dotted: dict[str, Any] = {"linestyle": ":", "linewidth": 1.3}
             ax.plot(x, oracle, color=colour, label=f"{line}, {ORACLE}", **dotted)
     for gain in curve.across:
         low, high = gain.mean - gain.half, gain.mean + gain.half

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from matplotlib.figure import Figure
 
@@ -32,13 +33,14 @@ def draw_forest(name: str, rows: Sequence[Row], baseline: str, path: Path) -> No
     ax.axvline(0, color=GREY, linewidth=1)
     named: set[str] = set()
     for row in rows:
+        assert row.gain is not None
         number, seeds = labels.index(row.arm.label), row.estimates["gain_psnr_db_seeds"]
         y = places.index(row.measurement.text) + 0.8 * ((number + 0.5) / len(labels) - 0.5)
         colour = COLOURS[number % len(COLOURS)]
         for one, width, alpha, cap in ((row.gain, 6.0, 0.4, 0), (seeds, 1.4, 1.0, 4)):
             if one:
-                bar = {"color": colour, "linewidth": width, "alpha": alpha, "capsize": cap}
-                ax.errorbar(one.mean, y, xerr=one.half, **bar)
+                bar: dict[str, Any] = {"linewidth": width, "alpha": alpha, "capsize": cap}
+                ax.errorbar(one.mean, y, xerr=one.half, color=colour, **bar)
         ax.plot(
             row.gain.mean,
             y,
@@ -58,7 +60,7 @@ def draw_forest(name: str, rows: Sequence[Row], baseline: str, path: Path) -> No
     ax.set_xlabel(f"Δ PSNR to {baseline} [dB]", fontsize=12)
     ax.grid(True, axis="x", color="#eeeeee", linewidth=0.8)
     fig.legend(fontsize=10, loc="outside lower center", ncols=columns)
-    counts = sorted({row.gain.n for row in rows})
+    counts = sorted({row.gain.n for row in rows if row.gain})
     text = " to ".join(str(n) for n in dict.fromkeys((counts[0], counts[-1])))
     ax.set_title(f"{name}; n = {text} images", fontsize=12)
     fig.savefig(path)
