@@ -142,6 +142,7 @@ def row_of(cell: Cell, arm: Arm, scores: Scores, baseline: str, size: int) -> Ro
         seeds = over_seeds(by_seed[metric], arm.runs, base.runs) if base else None
         estimates[f"gain_{metric}_seeds"] = seeds
     fill = []
+    # A linear estimate is there for every linear task, or a command makes it.
     if values["lmmse_psnr_db"].empty and arm.runs[0].config["task.linear"]:
         lines = [commands(run, arm.name, arm.settings)[-1] for run in arm.runs]
         fill = [f"{line} yardstick.use=true" for line in lines]
@@ -165,6 +166,7 @@ def reference(cell: Cell, arm: Arm, baseline: str) -> Arm | None:
     """
     if arm.name == baseline:
         return None
+    # What differs in these is no effect of the arm.
     alike = [
         other
         for other in cell.arms
@@ -177,6 +179,7 @@ def reference(cell: Cell, arm: Arm, baseline: str) -> Arm | None:
         for other in alike
         if all(other.settings.get(key) == arm.settings.get(key) for key in keys)
     ]
+    # One with the same settings, or the only one; among several none is the right one.
     for arms in (exact, alike):
         if len(arms) == 1:
             return arms[0]

@@ -133,17 +133,17 @@ def tables(study: Study, series: Mapping[str, Sequence[Row]], baseline: str) -> 
         made += [overview(heading, rows, baseline), *remarks(rows)]
         gains += compare.by_protocol(heading, rows, baseline)
     searches = compare.by_setting(study.cells, baseline)
-    for name, found in (("protocols", gains), ("searches", searches)):
-        if found:
-            made += [*found, Text(paragraph(name))]
+    for name, compared in (("protocols", gains), ("searches", searches)):
+        if compared:
+            made += [*compared, Text(paragraph(name))]
     return made
 
 
 def commands(study: Study) -> list[Section]:
     """The commands behind the page, then those recorded by runs, each once."""
     counts = Counter(
-        f"python -m rtil.{Path(name).stem} {' '.join(map(shlex.quote, words))}".strip()
-        for name, *words in study.recorded
+        f"python -m rtil.{Path(name).stem} {' '.join(map(shlex.quote, arguments))}".strip()
+        for name, *arguments in study.recorded
     )
     lines = [f"{line}    # {n} {'runs' if n > 1 else 'run'}" for line, n in counts.items()]
     recorded = [Text("As recorded by the runs:", lines)] if lines else []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import math
 from collections.abc import Mapping, Sequence
@@ -16,7 +15,7 @@ from PIL import Image
 from rtil.reporting.arrange import reference
 from rtil.reporting.collect import Cell
 from rtil.reporting.figures.mosaic import ImageRow
-from rtil.reporting.sections import Gallery, Picture, Shot
+from rtil.reporting.sections import Gallery, Picture, Shot, address
 
 SMALL = 128  # pixels; the page enlarges smaller images without smoothing
 ERROR_RANGE = 0.5  # of |x_hat - x| on [0, 1] images; larger errors are drawn alike
@@ -105,7 +104,7 @@ def picture(shown: Sequence[Shown], name: str, suffix: str) -> np.ndarray | None
 
     An id that would lead out of its folder names no file.
     """
-    if Path(name).name != name:
+    if Path(name).name != name:  # ids come from files that anybody may have written
         return None
     for one in shown:
         try:
@@ -135,12 +134,8 @@ def packed(image: np.ndarray | None, caption: str = "") -> Picture:
     if image is None:
         return Picture("", caption)
     small = image.shape[1] < SMALL
-    kind = "png" if small else "jpeg"  # a fifth of the size; the run's folder has every bit
+    # JPEG has a fifth of the size; the run's folder has every bit.
+    kind = "png" if small else "jpeg"
     buffer = io.BytesIO()
     Image.fromarray((image * 255).round().astype(np.uint8)).save(buffer, kind, quality=90)
     return Picture(address(buffer.getvalue(), kind), caption, small)
-
-
-def address(content: bytes, kind: str = "png") -> str:
-    """A picture's file as the address of itself."""
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"

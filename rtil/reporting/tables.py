@@ -71,6 +71,7 @@ def look(row: Row) -> str:
 
 def remarks(rows: Sequence[Row]) -> list[Text]:
     """What the table of these rows lacks or must be read with."""
+    # What an experiment planned and nobody ran is told in one remark, not row by row.
     own = [row for row in rows if not (row.missing and row.planned)]
     return [
         *chain.from_iterable(map(lacking, own)),
@@ -82,19 +83,20 @@ def remarks(rows: Sequence[Row]) -> list[Text]:
 
 def lacking(row: Row) -> list[Text]:
     """An arm or a linear estimate that is missing, and what a difference leaves out."""
-    where, found = f"{row.arm.label} at {row.measurement.text}", []
+    where, lines = f"{row.arm.label} at {row.measurement.text}", []
     if row.commands and row.missing:
-        found.append(Text(f"Missing: {where}. These commands fill it:", row.commands))
+        lines.append(Text(f"Missing: {where}. These commands fill it:", row.commands))
     elif row.commands:
         paths = ", ".join(str(run.path) for run in row.arm.runs)
+        # Rows that are there are not computed again.
         line = f"LMMSE of {where} is missing. Delete {paths}, then run:"
-        found.append(Text(line, row.commands))
+        lines.append(Text(line, row.commands))
     if row.unpaired:
         line = (
             f"Δ of {where} leaves out {row.unpaired}: it pairs runs of one seed, image by image."
         )
-        found.append(Text(line))
-    return found
+        lines.append(Text(line))
+    return lines
 
 
 def unfilled(rows: Sequence[Row]) -> list[Text]:
@@ -106,7 +108,7 @@ def unfilled(rows: Sequence[Row]) -> list[Text]:
             continue
         kind = "Missing" if row.missing else "Fewer images than planned"
         lines = row.commands if row.missing else row.planned.commands
-        if lines:
+        if lines:  # else as many images as planned
             at = row.measurement
             names[kind].append(f"{row.arm.label} at {at.task}, {at.text}")
             commands[kind] += lines
