@@ -16,7 +16,7 @@ from rtil.operators.mask import inpainting
 from rtil.process import replay
 from rtil.process.command import CONFIGS
 from rtil.process.rng import seeded
-from rtil.runs import results
+from rtil.runs import rows as jsonl
 
 pytestmark = [
     pytest.mark.gpu,
@@ -53,7 +53,7 @@ def test_training_resumes_and_inversion_scores_on_the_gpu(
     (run_dir,) = (tmp_path / "train").iterdir()
     assert checkpoint.load(checkpoint.latest(run_dir))["nimg"] == 64
     done = run("invert", *choice, f"inverter={inverter}", "num_images=2")
-    rows = results.result_rows(done)
+    rows = jsonl.result_rows(done)
     assert len(rows) == 2 and all(row["oracle_psnr_db"] >= row["psnr_db"] - 1e-4 for row in rows)
 
 

@@ -20,7 +20,7 @@ from rtil import report
 from rtil import train as trainer
 from rtil.experiments import plan as experiment
 from rtil.inversion import tuned_settings
-from rtil.invert import build_inverter
+from rtil.inversion.setup import build_inverter
 from rtil.metrics.perceptual import LPIPS_MIN_SIZES
 from rtil.operators import build_operator
 from rtil.process.command import CONFIGS

@@ -19,7 +19,7 @@ from rtil.models.pggan import PGGANGenerator
 from rtil.models.stylegan2 import StyleGAN2Generator
 from rtil.process.command import CONFIGS
 from rtil.process.instantiate import instantiate
-from rtil.runs import results
+from rtil.runs import rows as jsonl
 
 STYLEGAN2 = ["authors", "rosinality", "nvlabs", "genforce", "genforce_training", "mganprior"]
 PGGAN = ["authors_pggan", "genforce_pggan", "mganprior_pggan"]
@@ -334,7 +334,7 @@ def test_inversion_runs_on_an_imported_generator(write, tmp_path, kind, method):
     ]
     with initialize_config_dir(CONFIGS, version_base="1.3"):
         cfg = compose("invert", overrides)
-    rows = results.read_rows(invert.invert(cfg, overrides) / "results.jsonl")
+    rows = jsonl.read(invert.invert(cfg, overrides) / "results.jsonl")
     assert len(rows) == 2
     assert all(math.isfinite(row["psnr_db"]) and row["loss"] <= row["last_loss"] for row in rows)
 

@@ -15,7 +15,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from rtil.process.command import CONFIGS
-from rtil.runs import results
+from rtil.runs.keys import flatten
 
 FILE = Path(__file__).parents[1] / "golden" / "appendix_settings.json.gz"
 PINNED = json.loads(gzip.decompress(FILE.read_bytes()))
@@ -40,7 +40,7 @@ def settings(cfg):
     for key in GROUPS:
         node = cfg[key]
         found[key] = OmegaConf.to_container(node, resolve=True) if key in GROUPS[:2] else node
-    return results.flatten(found)
+    return flatten(found)
 
 
 @pytest.mark.parametrize("inverter", WITH_TABLE)

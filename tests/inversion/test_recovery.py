@@ -28,7 +28,9 @@ from rtil.operators import (
     partial_circulant,
 )
 from rtil.process.instantiate import instantiate
-from rtil.runs import results
+from rtil.runs import identity
+from rtil.runs import keys as key_table
+from rtil.runs import rows as jsonl
 
 LINEAR = {
     "circulant": partial_circulant(SHAPE, 0.4),
@@ -271,7 +273,7 @@ def run(generator, tmp_path):
 def rows(place):
     return [
         {k: v for k, v in row.items() if k != "seconds"}
-        for row in results.read_rows(place / "results.jsonl")
+        for row in jsonl.read(place / "results.jsonl")
     ]
 
 
@@ -343,12 +345,15 @@ def test_measurements_of_the_users_own_are_recovered_as_test_images(run, tmp_pat
 )
 def test_every_choice_names_and_identifies_a_run(word):
     with_it, without = (
-        OmegaConf.to_container(composed("invert", "model.phase_nimg=0", *more))
+        OmegaConf.to_container(composed("invert", "model.phase_nimg=0", *more), resolve=True)
         for more in ([word], [])
     )
-    assert results.run_label("invert", with_it, [word]).endswith(f",{word}")
-    assert results.run_label("train", with_it, [word]) == results.run_label("train", without, [])
-    assert results.differing_keys(without, with_it, results.FREE_INVERT)
+    digests = {"generator": "x.pt", "generator_sha256": "a" * 64}
+    names = [
+        identity.invert_dir("invert", {**config, **digests}, config) for config in (with_it, without)
+    ]
+    assert f",{word}-" in names[0].name and names[0].parent == names[1].parent
+    assert key_table.differing_keys(without, with_it, key_table.matters("invert"))
 
 
 def test_the_prior_of_a_generator_is_that_of_its_training(run, monkeypatch):
