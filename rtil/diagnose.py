@@ -26,6 +26,7 @@ from rtil.data.load import load_data
 from rtil.diagnosis import reach as probe
 from rtil.inverters.data_term import MeasurementLoss
 from rtil.inverters.ilo import ILO
+from rtil.inverters.inverter import build_inverter
 from rtil.latents.family import shown_members
 from rtil.latents.space import MapScale, Member
 from rtil.metrics.intervals import mean_ci
@@ -80,10 +81,10 @@ def diagnose(cfg: DictConfig, overrides: Sequence[str] | None = None) -> Path:
     explicit = digest[:8] if config["generator"] else ""
     place = results.inversion_place("diagnose", config, overrides, explicit)
     place = Path(config["out"] or place)
-    inverter = invert.build_inverter(config)
+    family = instantiate(config["rtil"]["family"])
+    inverter = build_inverter(config["inverter"], family)
     inverter.check(G)
     G = G.to(rt.device, memory_format=rt.layout)
-    family = instantiate(config["rtil"]["family"])
     spaces = shown_members([family])
     real, training = images(config, G, trained)
     scales = blocks(G, spaces, config)

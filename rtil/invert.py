@@ -33,9 +33,8 @@ from rtil.inversion.problem import HeldOut, Problem
 from rtil.inversion.selection import check_choices
 from rtil.inversion.user_files import Own
 from rtil.inverters.data_term import MeasurementLoss
-from rtil.inverters.inverter import Inverter
-from rtil.inverters.linear import LinearEstimate
-from rtil.inverters.lmmse import LMMSE, GaussianPrior
+from rtil.inverters.inverter import FittedInverter, Inverter, build_inverter
+from rtil.inverters.lmmse import LMMSE
 from rtil.metrics.perceptual import LPIPS, LPIPS_MIN_SIZES
 from rtil.models.generator import Generator
 from rtil.models.unit_range import UnitRange
@@ -92,28 +91,28 @@ def invert(cfg: DictConfig, overrides: Sequence[str] | None = None) -> Path:
         "generator_sha256": digest,
         results.NIMG: trained[results.NIMG],
     }
-    inverter = build_inverter(config)
-    if inverter is not None:
-        inverter.check(G)
+    inverter = build_inverter(config["inverter"], instantiate(config["rtil"]["family"]))
+    inverter.check(G)
     if items:
         problem: Problem = Own(config, items, G.image_shape, rt)
     else:
         explicit = digest[:8] if cfg.generator else ""
         problem = held_out(config, G, rt, overrides, explicit)
     A = problem.parts[0].A
-    if isinstance(inverter, LinearEstimate):
-        inverter.check_operator(A)
+    inverter.check_operator(A)
     recovery.check(inverter, A)
     splits = [recovery.split(part.A, part.loss, config["loss"]) for part in problem.parts]
     if config["loss"]["lpips"] and any(part.loss.lpips is None for part in problem.parts):
         log.warning("LPIPS is left out of the loss: loss.lpips_min_ratio is not reached.")
-    yardstick = load_yardstick(config, A, G, trained) if problem.left else None
+    yardstick = None
+    if problem.left:
+        inverter, yardstick = fit_to_images(config, inverter, A, G, trained)
     problem.claim(provenance(rt))
     all_sum(torch.zeros(1, device=rt.device))  # every process waits for the directory
     try:
         G = rt.place(G)
         G = UnitRange(G) if config["target_range"] == "unit" else G
-        loop(config, rt, G, inverter or yardstick, yardstick, problem, recovery, splits)
+        loop(config, rt, G, inverter, yardstick, problem, recovery, splits)
         all_sum(torch.zeros(1, device=rt.device))
     finally:
         stop()
@@ -160,7 +159,7 @@ def loop(
     config: dict,
     rt: Runtime,
     G: Generator,
-    inverter: Inverter | None,
+    inverter: Inverter,
     yardstick: LMMSE | None,
     problem: Problem,
     recovery: Recovery,
@@ -323,72 +322,39 @@ def adopt(cfg: DictConfig, trained: dict, named: set[str], overrides: Sequence[s
     OmegaConf.set_struct(cfg, True)
 
 
-def build_inverter(config: dict) -> Inverter | None:
-    """The inverter of the configuration; None for LMMSE, which is the yardstick itself."""
-    settings = {k: v for k, v in config["inverter"].items() if k != "name"}
-    if config["inverter"]["name"] == "lmmse":
-        return None
-    if settings.get("map") is not None and "map_sigma" in settings:
-        settings |= trained_sigma(settings, config["rtil"]["family"])
-    return instantiate(settings)
+def fit_to_images(
+    config: dict, inverter: Inverter, A: ForwardOperator, G: Generator, trained: dict
+) -> tuple[Inverter, LMMSE | None]:
+    """The inverter, fitted where it has to be, and the linear yardstick beside it.
 
-
-def trained_sigma(inverter: dict, family: dict) -> dict:
-    """The standard deviation that training gave to z_k, for a prior that names no other.
-
-    Args:
-        inverter: settings of ILO. family: what the generator was trained with.
-
-    Returns:
-        Settings of ILO to replace; none where they are given or training had none.
-
-    Raises:
-        ValueError: ILO optimises a z_k that training did not draw.
-    """
-    depth = max(family.get("depths", [0]))
-    if inverter["map_sigma"] is not None or not depth or "sigma" not in family:
-        return {}
-    steps = inverter["steps"]
-    last = inverter["depth"] if isinstance(steps, int) else len(steps) - 1
-    if last > depth:
-        raise ValueError(
-            f"invert: inverter.map needs the standard deviation of z_1 .. z_{last}, and training "
-            f"drew z_1 .. z_{depth} (rtil.family.depths). Shorten inverter.steps, or give "
-            "inverter.map_sigma."
-        )
-    relative = inverter["map_relative"]
-    return {
-        "map_sigma": family["sigma"],
-        "map_relative": family.get("relative", False) if relative is None else relative,
-    }
-
-
-def load_yardstick(config: dict, A: ForwardOperator, G: Generator, trained: dict) -> LMMSE | None:
-    """The linear estimate from the generator's own training images.
-
-    None where it is switched off or there are no true images to compare with (`input`), and with a
-    warning where A is not linear or images are missing.
+    Both read the generator's own training images. The yardstick is None where it is switched off
+    or there are no true images to compare with (`input`), and with a warning where A is not linear
+    or images are missing.
 
     Args:
         trained: configuration of the generator's training.
     """
-    settings, wanted = config["yardstick"], config["inverter"]["name"] == "lmmse"
-    if not wanted and (config["input"] or not settings["use"]):
-        return None
+    settings, yardstick = config["yardstick"], LMMSE(config["noise_std"])
+    needed = isinstance(inverter, FittedInverter)
+    if not needed and (config["input"] or not settings["use"]):
+        return inverter, None
     try:
-        LMMSE.check_operator(A)
+        yardstick.check_operator(A)
         there = lineage.training_data(trained, config["data"])
         data = load_data(there, G.image_shape[1], "train", G.image_shape[0], min_images=2)
     except (FileNotFoundError, ValueError) as error:
-        if wanted:
+        if needed:
             raise
         log.warning("No LMMSE yardstick: %s", error)
-        return None
+        return inverter, None
     count = min(settings["num_train"], len(data))
     chunks = [to_float(data.batch(range(i, min(i + 256, count)))) for i in range(0, count, 256)]
-    solver = config["inverter"] if wanted else {}
-    solver = {key: solver[key] for key in ("tolerance", "max_steps") if key in solver}
-    return LMMSE(GaussianPrior(torch.cat(chunks)), config["noise_std"], **solver)
+    images = torch.cat(chunks)
+    if isinstance(inverter, FittedInverter):
+        inverter = inverter.fit(images)
+    if isinstance(inverter, LMMSE):  # it is its own yardstick
+        return inverter, inverter
+    return inverter, yardstick.fit(images)
 
 
 def load_lpips(settings: dict, shape: tuple[int, int, int]) -> LPIPS | None:

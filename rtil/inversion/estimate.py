@@ -25,7 +25,6 @@ from rtil.inversion.selection import (
 from rtil.inverters.adjoint import Adjoint
 from rtil.inverters.data_term import MeasurementLoss
 from rtil.inverters.inverter import Inverter, Watch
-from rtil.inverters.linear import LinearEstimate
 from rtil.models.generator import Generator
 from rtil.operators import ForwardOperator, LinearOperator
 
@@ -125,14 +124,10 @@ class Recovery:
                 "true image twice; add selection=best or restarts=1."
             )
 
-    def check(self, inverter: Inverter | None, A: ForwardOperator) -> None:
-        """Raises ValueError where the inverter or the operator has nothing to choose from.
-
-        Args:
-            inverter: None for LMMSE.
-        """
+    def check(self, inverter: Inverter, A: ForwardOperator) -> None:
+        """Raises ValueError where the inverter or the operator has nothing to choose from."""
         chooses = self.selection in ("heldout", "discrepancy")
-        if (chooses or self.restarts > 1) and isinstance(inverter, LinearEstimate | None):
+        if (chooses or self.restarts > 1) and not inverter.needs_generator:
             what = f"selection={self.selection}" if chooses else f"restarts={self.restarts}"
             raise ValueError(
                 f"invert: {what} chooses among iterates or starts, and an inverter "
