@@ -15,7 +15,8 @@ from torch import Tensor
 from rtil.data.base import to_float
 from rtil.data.lineage import training_data
 from rtil.data.load import load_data
-from rtil.inversion.setup import build_inverter, check_settings, load_generator, resolved
+from rtil.inversion.setup import check_settings, load_generator, resolved
+from rtil.inverters import build_inverter
 from rtil.inverters.ilo import ILO
 from rtil.latents.family import shown_members
 from rtil.latents.space import Member
@@ -88,7 +89,8 @@ def prepare(cfg: DictConfig, overrides: Sequence[str]) -> Job:
     G, config = trained.G, resolved(cfg)
     used = {**config, **trained.found}
     run_dir = config["out"] or identity.invert_dir("diagnose", used, trained.config)
-    inverter = build_inverter(config)
+    family = instantiate(config["rtil"]["family"])
+    inverter = build_inverter(config["inverter"], family)
     assert isinstance(inverter, ILO), "inverter=ilo builds one"
     inverter.check(G)
     G = G.to(runtime.device).to(memory_format=runtime.layout)
@@ -99,7 +101,7 @@ def prepare(cfg: DictConfig, overrides: Sequence[str]) -> Job:
         path=trained.path,
         digest=trained.digest,
         G=G,
-        members=shown_members([instantiate(config["rtil"]["family"])]),
+        members=shown_members([family]),
         inverter=inverter,
         everything=Identity(G.image_shape),
         operator=build_operator(config["task"], G.image_shape, config["seed"], **knobs),

@@ -5,6 +5,7 @@ inverter, training losses in `rtil.objectives`.
 """
 
 from math import prod
+from typing import final
 
 from torch import Tensor, nn
 
@@ -12,6 +13,7 @@ from rtil.metrics.perceptual import LPIPS, LPIPS_MIN_SIZES
 from rtil.operators import ForwardOperator
 
 
+@final
 class MeasurementLoss(nn.Module):
     """mse ||y_hat - y||^2 / m + lpips LPIPS(y_hat, y), at measurement size (paper, A.3 and A.4).
 
@@ -36,6 +38,8 @@ class MeasurementLoss(nn.Module):
             on images too small for it.
         FileNotFoundError: LPIPS is used and its backbone is not on disk.
     """
+
+    kept: Tensor | None
 
     def __init__(
         self,

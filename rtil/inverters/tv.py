@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import final
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ POWER_STEPS, SLACK = 50, 1.1  # of the estimate of |A|, and how far it may be to
 PROBES = 8  # of the estimate of |A|_F
 
 
+@final
 @dataclass(frozen=True)
 class TV(LinearEstimate):
     """Total-variation regularised least squares (Rudin, Osher and Fatemi 1992).

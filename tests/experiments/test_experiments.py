@@ -20,7 +20,7 @@ from rtil import report
 from rtil import train as trainer
 from rtil.experiments import plan as experiment
 from rtil.inversion import tuned_settings
-from rtil.inversion.setup import build_inverter
+from rtil.inverters import build_inverter
 from rtil.metrics.perceptual import LPIPS_MIN_SIZES
 from rtil.operators import build_operator
 from rtil.process.command import CONFIGS
@@ -132,8 +132,7 @@ def check_jobs(name, scale, chosen):
             assert min(A.out_shape[1:]) >= LPIPS_MIN_SIZES[loss["lpips_net"]], job
         with torch.device("meta"):
             G = instantiate(config["model"]["generator"])
-        if inverter := build_inverter(config):
-            inverter.check(G)
+        build_inverter(config["inverter"], instantiate(config["rtil"]["family"])).check(G)
         assert results.run_label("train", config, words) in labels
         assert config["experiment"] == {"name": name}
 

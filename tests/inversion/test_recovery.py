@@ -11,7 +11,6 @@ from test_inverters import METHODS, SHAPE, pggan, problem, rngs, stylegan2
 from test_own import composed
 
 from rtil import checkpoint, invert
-from rtil.inversion import setup
 from rtil.inversion.batch import Measured, Part
 from rtil.inversion.estimate import Recovered, Recovery
 from rtil.inversion.selection import withhold
@@ -365,12 +364,6 @@ def test_the_prior_of_a_generator_is_that_of_its_training(run, monkeypatch):
     run("inverter.map=0.5", "inverter.map_sigma=0.3")
     assert (built[0].map_sigma, built[0].map_relative, built[0].noise_std) == (1.0, False, 0.1)
     assert (built[-1].map, built[-1].map_sigma) == (0.5, 0.3)
-    ilo = {"map_sigma": None, "map_relative": None, "steps": [3, 2, 2], "depth": 4}
-    sigma = {"depths": [0, 1, 2], "sigma": 0.5, "relative": True}
-    assert setup.trained_sigma(ilo, sigma) == {"map_sigma": 0.5, "map_relative": True}
-    assert setup.trained_sigma(ilo, {"depths": [0]}) == {}
-    with pytest.raises(ValueError, match=r"z_1 .. z_3, and training drew z_1 .. z_2"):
-        setup.trained_sigma(ilo | {"steps": [1, 1, 1, 1]}, sigma)
 
 
 @pytest.mark.parametrize(
