@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from rtil.experiments import legacy
 from rtil.experiments.plan import BY_PLAN, Job, jobs, products
@@ -24,7 +25,7 @@ def belonging(
     """The runs of an experiment at a scale, each with the planned job that it was run for.
 
     A run that serves several jobs, as where a switch is what an arm has anyway, is there once for
-    each. Arms that were run for the experiment without being planned belong to it. Runs of
+    each, with that in `Run.job`. Arms that were run for the experiment without being planned belong to it. Runs of
     version 0.1, which did not record jobs, are told by `rtil.experiments.legacy`.
 
     Args:
@@ -39,11 +40,12 @@ def belonging(
     found: list[tuple[Run, Job]] = []
     for run in at_scale:
         if run.experiments is None:
-            found += [(run, jobs_of[run.path])] if run.path in jobs_of else []
-            continue
-        recorded = [each["job"] for each in run.experiments if each["name"] == experiment["name"]]
-        own = [job for job in (_planned(job, planned) for job in recorded) if job]
-        found += [(run, job) for job in {json.dumps(job): job for job in own}.values()]
+            own = [jobs_of[run.path]] if run.path in jobs_of else []
+        else:
+            recorded = [e["job"] for e in run.experiments if e["name"] == experiment["name"]]
+            fitting = [job for job in (_planned(job, planned) for job in recorded) if job]
+            own = [*{json.dumps(job): job for job in fitting}.values()]
+        found += [(replace(run, job=job), job) for job in own]
     return found
 
 
@@ -69,18 +71,23 @@ def besides(
 ) -> list[tuple[str, ...]]:
     """What runs of an experiment were given beside the plan, such as data.path, as words; the most
     frequent first."""
-    planned = {key for entry in products(experiment, part) for key in entry} - {"data"}
+    entries = products(experiment, part)
+    planned = {key for entry in entries for key in entry} - {"data"}
+    images = {text for entry in entries for text in entry.get("data", ())}
     left_out = {*planned, *BY_PLAN, "scale", "root"}
     counts: Counter[tuple[str, ...]] = Counter()
     for run in runs:
         if run.config.get("scale.name") != scale:
             continue
         if run.experiments is None:
-            own = legacy.typed_for(run, experiment["name"])
+            typed = legacy.typed_for(run, experiment["name"])
         else:
-            own = [each["job"] for each in run.experiments if each["name"] == experiment["name"]]
-        for job in own[:1]:
-            counts[tuple(f"{k}={each}" for k, each in job.items() if k not in left_out)] += 1
+            typed = [each["job"] for each in run.experiments if each["name"] == experiment["name"]]
+        for job in typed[:1]:
+            more = {key: text for key, text in job.items() if key not in left_out}
+            if run.experiments is not None and more.get("data") in images:
+                del more["data"]  # as planned, and not typed
+            counts[tuple(f"{key}={text}" for key, text in more.items())] += 1
     return [words for words, _ in counts.most_common()]
 
 

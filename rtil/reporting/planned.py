@@ -75,14 +75,12 @@ def by_switch(
     if not any("switches" in cell for cell in experiment["cells"]):
         return list(cells)
     order = {json.dumps(job): number for number, job in enumerate(jobs(experiment, "invert"))}
-    of = {run.path: job for run, job in found}
-
     def renamed(entry: Entry) -> Entry:
         oracle = {"selection": "oracle"} if entry.oracle else {}
-        return entry._replace(settings=settings_of(experiment, of[entry.runs[0].path]) | oracle)
+        return entry._replace(settings=settings_of(experiment, entry.runs[0].job) | oracle)
 
     def place(cell: Cell, entry: Entry) -> tuple[int, int]:
-        job = json.dumps(of[entry.runs[0].path])
+        job = json.dumps(entry.runs[0].job)
         return [e.arm for e in cell.entries].index(entry.arm), order.get(job, len(order))
 
     return [
@@ -107,12 +105,11 @@ def complete(
     Records gain "job", "planned" (images), and for the figure "panel", "x" and "line"; those with
     a run of fewer images than planned, and those of missing jobs, the commands that fill them.
     """
-    of = {str(run.path): (run, job) for run, job in found}
     plan = jobs(experiment, "invert")
     rows: dict[Case, list[dict]] = {cell.case: [] for cell in cells}
     for cell, table in zip(cells, tables):
-        for row in table:
-            (run, job), *_ = pairs = [of[path] for path in row["runs"]]
+        for entry, row in zip(cell.entries, table):
+            (run, job), *_ = pairs = [(run, run.job) for run in entry.runs]
             own = [word for word in words if not word.startswith("protocol=")]
             own += [f"protocol={row['protocol']}"] if row["protocol"] != "paper" else []
             more = dict.fromkeys(

@@ -17,8 +17,8 @@ from rtil.metrics.intervals import mean_ci
 from rtil.operators import NONLINEAR
 from rtil.reporting.cells import Cell, Entry, commands, place, told
 from rtil.runs import keys
-from rtil.runs.search import budget
 from rtil.runs.run import Run, is_number
+from rtil.runs.search import budget
 
 METRICS = (
     "psnr_db",

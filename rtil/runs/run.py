@@ -34,6 +34,7 @@ class Run:
             which did not record them, ran it.
         named: its folder as version 0.1 named it, "" for others.
         tuning: the search behind its settings where it was packed (`rtil.runs.search`).
+        job: the planned job that it is read as (`rtil.experiments.members`).
         study: the file that it was read from where an earlier one has other trainings of its
             seeds.
     """
@@ -46,6 +47,7 @@ class Run:
     experiments: Sequence[Mapping] | None = None
     named: str = ""
     tuning: Mapping | None = None
+    job: Mapping[str, str] | None = None
     study: str = ""
 
     @property

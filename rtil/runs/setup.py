@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 
 from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -22,6 +23,8 @@ def composed(command: str, words: tuple[str, ...]) -> Composed:
 
     Both are empty where there is no such configuration, as with a model of the user's own.
     """
+    running = GlobalHydra.instance()
+    hydra, running.hydra = running.hydra, None  # of the command that asks, which goes on with it
     try:
         with initialize_config_dir(CONFIGS, version_base="1.3"):
             config = compose(command, [*words])
@@ -29,5 +32,7 @@ def composed(command: str, words: tuple[str, ...]) -> Composed:
         written = OmegaConf.to_container(config, resolve=False)
     except (HydraException, OmegaConfBaseException):
         return {}, {}
+    finally:
+        GlobalHydra.instance().hydra = hydra
     assert isinstance(resolved, Mapping) and isinstance(written, Mapping)
     return flatten(resolved), flatten(written)

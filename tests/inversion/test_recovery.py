@@ -348,9 +348,8 @@ def test_every_choice_names_and_identifies_a_run(word):
         for more in ([word], [])
     )
     digests = {"generator": "x.pt", "generator_sha256": "a" * 64}
-    names = [
-        identity.invert_dir("invert", {**config, **digests}, config) for config in (with_it, without)
-    ]
+    trees = (with_it, without)
+    names = [identity.invert_dir("invert", {**tree, **digests}, tree) for tree in trees]
     assert f",{word}-" in names[0].name and names[0].parent == names[1].parent
     assert key_table.differing_keys(without, with_it, key_table.matters("invert"))
 
