@@ -53,7 +53,7 @@ def tune(cfg: DictConfig, words: Sequence[str] | None = None) -> Path:
     place = identity.invert_dir("tuned", config, trained.config)
 
     def one(settings: Mapping[str, object], images: int) -> None:
-        loop.run(setup.compose(trial_of(cfg, settings, images), words))
+        inverted(trial_of(cfg, settings, images), words)
 
     tried = [
         trials.run(place, number, settings, cfg.num_images, one)
@@ -92,6 +92,11 @@ def tune(cfg: DictConfig, words: Sequence[str] | None = None) -> Path:
     print(chosen.table(content))
     print(f"{path}: trial {best.number}; use it with python -m rtil.invert protocol=fair")
     return path
+
+
+def inverted(cfg: DictConfig, words: Sequence[str]) -> Path:
+    """Inverts the images of a trial that have no row yet, as `rtil.invert` does."""
+    return loop.run(setup.compose(cfg, words))
 
 
 def trial_of(cfg: DictConfig, settings: Mapping[str, object], images: int) -> DictConfig:

@@ -56,7 +56,7 @@ def root(tmp_path_factory):
 
 
 def run(root, *overrides, add=("yardstick.num_train=40",)):
-    overrides = [*COMMON, f"root={root}", *overrides, *add]
+    overrides = [*COMMON, "data.num_train=64", f"root={root}", *overrides, *add]
     with initialize_config_dir(CONFIGS, version_base="1.3"):
         cfg = compose("invert", overrides)
     return invert.invert(cfg, overrides)
@@ -354,7 +354,7 @@ def test_bad_settings_are_refused_before_a_directory_is_made(root, tmp_path, ove
 
 
 def test_a_generator_that_is_not_trained_yet_prints_the_command(root, tmp_path):
-    words = r"python -m rtil\.train .*rtil=ilo_mixture seed=3"
+    words = r"python -m rtil\.train rtil=ilo_mixture .*seed=3"
     with pytest.raises(FileNotFoundError, match=words):
         run(root, "rtil=ilo_mixture", "seed=3")
 
