@@ -32,7 +32,7 @@ from rtil.latents.space import MapScale, Member
 from rtil.metrics.intervals import mean_ci
 from rtil.metrics.samples import Estimate, RandomFeatures, frechet_estimate, precision_recall
 from rtil.models.generator import Generator
-from rtil.operators import KNOBS, Identity, build_operator
+from rtil.operators import KNOBS, Identity, build_operator, knobs_of
 from rtil.process.command import CONFIGS, check_numbers, entry
 from rtil.process.device import start
 from rtil.process.instantiate import instantiate
@@ -155,10 +155,9 @@ def reach(
 ) -> list[dict]:
     """ILO up to each depth, with all pixels observed ("all") and measured by the task ("task")."""
     x, seed = real[: config["num_images"]], config["seed"]
-    knobs = {key: config.get(key) for key in (*KNOBS, "noise_std")}
     operators = {
         "all": Identity(G.image_shape),
-        "task": build_operator(config["task"], G.image_shape, seed, **knobs),
+        "task": build_operator(config["task"], G.image_shape, seed, **knobs_of(config)),
     }
     rms = {row["k"]: row["rms"]["mean"] for row in scales}
     rows = [{"k": k} for k in range(len(inverter.stages))]

@@ -38,7 +38,7 @@ from rtil.inverters.lmmse import LMMSE
 from rtil.metrics.perceptual import LPIPS, LPIPS_MIN_SIZES
 from rtil.models.generator import Generator
 from rtil.models.unit_range import UnitRange
-from rtil.operators import KNOBS, ForwardOperator, build_operator, check_task
+from rtil.operators import ForwardOperator, build_operator, check_task, knobs_of
 from rtil.process.command import CONFIGS, check_numbers, entry
 from rtil.process.device import Runtime, start
 from rtil.process.distributed import all_sum, stop
@@ -129,7 +129,6 @@ def held_out(
     Args:
         explicit: digest of a generator that is no other run's, which names the directory; or "".
     """
-    knobs = {key: config.get(key) for key in (*KNOBS, "noise_std")}
     mask = None
     if config["mask"]:
         path = Path(config["mask"]).expanduser()
@@ -141,7 +140,7 @@ def held_out(
                 f"{sizes[1]}; both must have the same size."
             )
         config["mask_sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
-    A = build_operator(config["task"], G.image_shape, config["seed"], **knobs, mask=mask)
+    A = build_operator(config["task"], G.image_shape, config["seed"], mask, **knobs_of(config))
     loss = MeasurementLoss(A, **config["loss"])
     lpips = load_lpips(config["metrics"], G.image_shape)
     data = load_data(
@@ -225,7 +224,7 @@ def check_settings(cfg: DictConfig) -> None:
     """Raises ValueError for settings that no generator or data could fit."""
     lowest = {"num_images": 1, "inversion_batch": 1, "seed": 0, "factor": 1, "noise_std": 0.0}
     check_numbers("invert", cfg, {**lowest, "ratio": 0.0, "blur_std": 0.0})
-    check_task(cfg.task, **{key: cfg.get(key) for key in (*KNOBS, "noise_std")})
+    check_task(cfg.task, **knobs_of(cfg))
     if cfg.split not in ("val", "test"):
         raise ValueError(f"invert: split={cfg.split} must be test or val: held-out images only.")
     check_choices(cfg.selection, cfg.target_range, cfg.inverter.name, cfg.protocol)

@@ -24,7 +24,7 @@ from rtil.inversion.problem import Measured, Part, Problem
 from rtil.inversion.survey import DRAWN, RESULT, Item
 from rtil.inverters.data_term import MeasurementLoss
 from rtil.inverters.inverter import Reconstruction
-from rtil.operators import KNOBS, ForwardOperator, build_operator
+from rtil.operators import KNOBS, ForwardOperator, build_operator, knobs_of
 from rtil.process.device import Runtime
 from rtil.runs import results
 
@@ -106,8 +106,7 @@ class Own(Problem):
     def _part(self, mask: Tensor | None, other: Part | None) -> Part:
         """Operator and loss of a mask; `other` is a part that has LPIPS loaded, if it is used."""
         config = self.config
-        knobs = {key: config.get(key) for key in (*KNOBS, "noise_std")}
-        A = build_operator(config["task"], self.shape, config["seed"], **knobs, mask=mask)
+        A = build_operator(config["task"], self.shape, config["seed"], mask, **knobs_of(config))
         module = other.loss.lpips if other else None
         return Part(A, MeasurementLoss(A, **config["loss"], lpips_module=module), [])
 
