@@ -32,7 +32,7 @@ from rtil.inversion.yardstick import TrainingImages, fitted, load_yardstick
 from rtil.inverters import build_inverter
 from rtil.inverters.inverter import Inverter
 from rtil.models.generator import Generator
-from rtil.operators import check_task
+from rtil.operators import check_task, knobs_of
 from rtil.operators.task import NOISE, describe, takes
 from rtil.process.command import check_numbers
 from rtil.process.device import Hardware, Runtime, start
@@ -135,11 +135,6 @@ def check_settings(cfg: Mapping) -> None:
             f"invert: model={cfg['model']['name']} has no trained generator; see "
             "python -m rtil.theory."
         )
-
-
-def knobs_of(config: Mapping) -> dict[str, float]:
-    """The knob of the task, by its name, and noise_std."""
-    return {key: config[key] for key in (config["task"]["knob"], NOISE)}
 
 
 def recovery_of(cfg: DictConfig) -> Recovery:

@@ -55,6 +55,7 @@ class Adjoint(LinearEstimate):
         slope = A.adjoint(rest)
         x, p, old = torch.zeros_like(slope), slope, _norm(slope)
         for _ in range(self.max_steps):
+            # An image that is solved stays as it is, so that it goes the way it would go alone.
             active = (_norm(rest) > target) & (old > 0)
             if not bool(active.any()):
                 break
@@ -63,6 +64,7 @@ class Adjoint(LinearEstimate):
             step = torch.where(active, (old / length) ** 2, 0.0)
             x = x + _like(step, x) * p
             rest = rest - _like(step, rest) * q
+            # The gradient from the residual, not by recurrence: rounding does not add up in it.
             slope = A.adjoint(rest)
             new = _norm(slope)
             p = torch.where(

@@ -100,7 +100,7 @@ class CSGM(GeneratorInverter):
         def render() -> tuple[Tensor, Tensor | None]:
             latents = Latents(G.map(z0), noise, {}, member=member)
             penalty = self.l2 * z0.square().sum(1) if self.l2 else None
-            if weight:
+            if weight:  # the same |z0|^2 under its other name; only one of the two is set
                 penalty = weight * half_square(z0)
             return Additive(0).synthesize(G, latents), penalty
 

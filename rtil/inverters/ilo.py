@@ -192,7 +192,7 @@ class ILO(GeneratorInverter, FamilyInverter):
                 "give inverter.map_sigma."
             )
         sigma, relative = _common_scale(list(drawn.values()))
-        given = self.map_relative
+        given = self.map_relative  # may differ from training where the user says so
         return replace(self, map_sigma=sigma, map_relative=relative if given is None else given)
 
     @frozen()
@@ -241,6 +241,7 @@ class ILO(GeneratorInverter, FamilyInverter):
         # reads; after the last one there is nothing to drop.
         dropped = not self.keep_rgb and k < G.num_blocks
         start = stage.state._replace(keep_rgb=False) if dropped else stage.state
+        # Styles of one layer have no angles between them.
         bends = self.geodesic and k < self.geodesic_stages and v.ndim == 3
         prior = self._prior(G, observation.loss, styles, stage)
 
@@ -354,6 +355,8 @@ def _common_scale(scales: list[MapScale]) -> tuple[float | list[float], bool]:
 
 def _join(minima: list[Minimum], latents: Latents, per_stage: bool) -> Reconstruction:
     """Best iterate of all stages (of the last) for each image, and the last of the last stage."""
+    # Within a stage `minimise` has kept the best; a later stage replaces an image only where its
+    # data term is lower.
     first, *later = minima[-1:] if per_stage else minima
     best, best_loss = first.best, first.best_loss
     for found in later:

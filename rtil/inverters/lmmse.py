@@ -106,6 +106,7 @@ class LMMSE(LinearEstimate, FittedInverter):
                 "LMMSE: it knows no training images yet; use what fit(images) returns."
             )
         variance = (2.0 * self.noise_std) ** 2
+        # In float64 on the CPU: the covariance is there, and the solver's tolerance needs it.
         operator = copy.deepcopy(A).cpu().double()
         measured = y.detach().cpu().double()
 
@@ -118,6 +119,7 @@ class LMMSE(LinearEstimate, FittedInverter):
         def normal(v: Tensor) -> Tensor:
             return forward(prior.covariance(adjoint(v))) + variance * v
 
+        # One solve of m unknowns instead of n: what is inverted is A C A^T + s^2 I.
         rest = measured.flatten(1) - forward(prior.mean[None])
         dual = conjugate_gradient(normal, rest, self.tolerance, self.max_steps)
         x = prior.mean + prior.covariance(adjoint(dual))
@@ -136,7 +138,7 @@ def conjugate_gradient(
     p, rr = r.clone(), r.square().sum(1)
     target = (tolerance**2 * rr).clamp_min(1e-300)
     for _ in range(max_steps):
-        active = rr > target
+        active = rr > target  # a row that is solved stays as it is
         if not bool(active.any()):
             break
         q = normal(p)

@@ -32,6 +32,11 @@ class Variable:
     ball_dims: int = 1
     l1: Tensor | None = None
 
+    def release(self) -> None:
+        """Ends its being optimised; the value stays."""
+        self.value.requires_grad_(False)
+        self.value.grad = None
+
     def project(self) -> None:
         """Puts the value back onto its sphere or into its ball."""
         if self.radius is not None:
@@ -71,6 +76,12 @@ class Observation:
     y: Tensor
     loss: Loss
     watch: Watch | None = None
+
+    @torch.no_grad()
+    def show(self, image: Tensor) -> None:
+        """Shows an iterate (B, C, H, W) to who watches, if anyone does."""
+        if self.watch is not None:
+            self.watch(image)
 
 
 @dataclass(frozen=True)
@@ -113,6 +124,7 @@ class Rates:
     def __init__(
         self, variables: Sequence[Variable], descent: Descent, device: torch.device, replayed: bool
     ) -> None:
+        # torch keeps a step size for each group, and a kernel starts once a group.
         groups: dict[float, list[Tensor]] = {}
         for variable in variables:
             groups.setdefault(variable.lr, []).append(variable.value)
@@ -151,8 +163,10 @@ class Iterates:
         self.best = y.new_zeros(batch, *observation.A.in_shape)
         self.best_loss = y.new_full((batch,), torch.inf)
 
+    @torch.no_grad()
     def note(self, image: Tensor, data: Tensor) -> None:
         """Adds an iterate (B, C, H, W) with its measurement losses (B,)."""
+        # All in place, at tensors that stay where they are: a replayed step writes there again.
         self.losses.index_copy_(0, self.row, data[None])
         better = data < self.best_loss
         self.best.copy_(torch.where(better.view(-1, 1, 1, 1), image, self.best))
@@ -164,6 +178,7 @@ class Iterates:
         Raises:
             NotFinite: one of them is not finite; names the step and the images of the batch.
         """
+        # Looked at once, after the last step: a look in between would wait for the device.
         losses = self.losses.cpu()
         bad = torch.nonzero(~losses.isfinite())
         if len(bad):
@@ -208,35 +223,33 @@ def minimise(
         data = observation.loss(A(image), y)
         # The penalty steers and does not choose: the best iterate is that of the data term.
         total = data.sum() if penalty is None else (data + penalty).sum()
-        with torch.no_grad():
-            image, data = image.detach(), data.detach()
-            iterates.note(image, data)
+        image, data = image.detach(), data.detach()
+        iterates.note(image, data)
         return image, data, total
 
     def step() -> Tensor:
         image, _, total = evaluate()
+        # A variable that the image does not depend on stays: noise maps of blocks before a cut.
         gradients = torch.autograd.grad(total, values, allow_unused=True)
         for value, gradient in zip(values, gradients):
             value.grad = gradient
         rates.advance(iterates.row)
         rates.optim.step()
         with torch.no_grad():
+            # After the update and not in the loss, so that every iterate shown is feasible.
             for variable in variables:
                 variable.project()
             iterates.row.add_(1)
         return image
 
     for image in replay.repeated(step, steps, replayed):
-        if observation.watch is not None:
-            with torch.no_grad():
-                observation.watch(image)
+        observation.show(image)
+    # The iterate that the last update led to is evaluated and shown too, but nothing follows it.
     with torch.no_grad():
         image, data, _ = evaluate()
-        if observation.watch is not None:
-            observation.watch(image)
-    for value in values:
-        value.requires_grad_(False)
-        value.grad = None
+    observation.show(image)
+    for variable in variables:
+        variable.release()
     return Minimum(iterates.best, image, iterates.best_loss, data, iterates.history())
 
 
@@ -268,6 +281,7 @@ def project_l1(x: Tensor, radius: Tensor) -> Tensor:
     ordered = size.sort(1, descending=True).values
     excess = ordered.cumsum(1) - radius[:, None]
     count = torch.arange(1, flat.shape[1] + 1, device=x.device)
+    # The largest number of entries that stay above the threshold they lead to.
     last = ((ordered * count > excess) * count).amax(1, keepdim=True).clamp_min(1)
     threshold = (excess.gather(1, last - 1) / last).clamp_min(0)
     inside = size.sum(1, keepdim=True) <= radius[:, None]

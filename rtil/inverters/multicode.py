@@ -91,6 +91,7 @@ class MGANPrior(GeneratorInverter):
         watch: Watch | None = None,
     ) -> Reconstruction:
         space, batch = MultiCode(self.num_codes, self.block), len(y)
+        # A generator that has not grown to `block` mixes after its last one, as in training.
         channels = G.shapes[min(self.block, G.num_blocks)][0]
         codes = randn((self.num_codes, G.z_dim), rngs, y)
         alpha = self._first_weights(channels, codes, rngs)
@@ -103,6 +104,7 @@ class MGANPrior(GeneratorInverter):
                 member=(0,) * batch,
             )
 
+        # alpha has no term of its own: Dir_N(1) is flat on its simplex.
         weight = prior_weight(self.map, loss, self.noise_std)
 
         def render() -> tuple[Tensor, Tensor | None]:

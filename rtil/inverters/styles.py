@@ -47,6 +47,7 @@ def draw_styles(
     weights = next(G.parameters())
     version = sum(p._version for p in G.parameters())
     chart = fit_styles(G, fit_samples, (weights.dtype, weights.device, version))
+    # In this order from each image's own generator: a start does not depend on the batch.
     v = randn(G.w_shape, rngs, y)
     noise = tuple(randn(shape, rngs, y) for shape in G.noise_shapes)
     if not sphere:
@@ -74,6 +75,8 @@ def geodesic_cross(v: Tensor) -> Tensor:
         (B,): w_dim / 8 times the mean of angle^2.
     """
     a, b = v[:, :, None], v[:, None]
+    # From both chords: acos of a scalar product has no gradient where styles are parallel. Each
+    # layer is paired with itself as well, at angle 0.
     minus = ((a - b).square().sum(-1) + 1e-9).sqrt()
     plus = ((a + b).square().sum(-1) + 1e-9).sqrt()
     angle = 2 * torch.atan2(minus, plus)
