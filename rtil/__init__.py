@@ -1,27 +1,17 @@
 """rtil: train GANs whose intermediate layers are regularised for inversion, and invert them.
 
 Lives here: the names that a program of yours needs first. Each is imported when it is first used,
-so `import rtil` imports no torch. To add one, name its module in `_HOMES` and, for type checkers,
-import it below.
+so `import rtil` imports no torch. To add one, name its module in `HOMES`, and in __init__.pyi for
+type checkers.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from rtil.checkpoint import load_generator
-    from rtil.latents.additive import Additive
-    from rtil.latents.mixture import Mixture
-    from rtil.latents.multicode import MultiCode
-    from rtil.operators import build_operator
-
-__all__ = ["Additive", "Mixture", "MultiCode", "__version__", "build_operator", "load_generator"]
 
 __version__ = "0.1.0"
 
-_HOMES = {
+HOMES = {
     "Additive": "rtil.latents.additive",
     "Mixture": "rtil.latents.mixture",
     "MultiCode": "rtil.latents.multicode",
@@ -31,10 +21,11 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'rtil' has no attribute {name!r}; it has {__all__}.")
-    return getattr(import_module(_HOMES[name]), name)
+    if name not in HOMES:
+        names = ", ".join(HOMES)
+        raise AttributeError(f"module 'rtil' has no attribute {name!r}; it has {names}.")
+    return getattr(import_module(HOMES[name]), name)
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOMES])
+    return sorted([*globals(), *HOMES])

@@ -33,16 +33,10 @@ def _draw_scales(axes: Axes, blocks: Sequence[Block]) -> None:
     ks = [block.k for block in blocks]
     _bars(axes, ks, [block.std for block in blocks], 0, "std")
     _bars(axes, ks, [block.rms for block in blocks], 1, "rms")
-    drawn = [block for block in blocks if block.sigma]
-    if drawn:
-        sigmas = [block.sigma for block in drawn]
-        axes.plot(
-            [block.k for block in drawn],
-            sigmas,
-            color=GREY,
-            linestyle="--",
-            label="sigma of training",
-        )
+    sigmas = {block.k: block.sigma for block in blocks if block.sigma is not None}
+    if sigmas:
+        label = "sigma of training"
+        axes.plot([*sigmas], [*sigmas.values()], color=GREY, linestyle="--", label=label)
     axes.set(xlabel="block", ylabel="scale of x_k", title="Features of G^0")
 
 

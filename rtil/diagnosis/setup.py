@@ -15,13 +15,13 @@ from torch import Tensor
 from rtil.data.base import to_float
 from rtil.data.lineage import training_data
 from rtil.data.load import load_data
-from rtil.inversion.setup import check_settings, load_generator, resolved
+from rtil.inversion.setup import check_settings, load_generator, measuring_of, resolved
 from rtil.inverters import build_inverter
 from rtil.inverters.ilo import ILO
 from rtil.latents.family import shown_members
 from rtil.latents.space import Member
 from rtil.models.generator import Generator
-from rtil.operators import KNOBS, ForwardOperator, Identity, build_operator
+from rtil.operators import ForwardOperator, Identity
 from rtil.process.command import check_numbers
 from rtil.process.device import Hardware, Runtime, start
 from rtil.process.instantiate import instantiate
@@ -42,8 +42,8 @@ class Job:
         real: held-out images (num_samples or fewer, C, H, W) in [-1, 1].
         training: as many of the generator's training images.
         mse: weight of the measurement loss.
+        num_samples, num_images, dims, neighbours, bootstrap, seed: see diagnose.yaml.
         config: resolved, for the record.
-        others: settings of diagnose.yaml.
     """
 
     run_dir: Path
@@ -94,7 +94,6 @@ def prepare(cfg: DictConfig, overrides: Sequence[str]) -> Job:
     assert isinstance(inverter, ILO), "inverter=ilo builds one"
     inverter.check(G)
     G = G.to(runtime.device).to(memory_format=runtime.layout)
-    knobs = {key: config.get(key) for key in (*KNOBS, "noise_std")}
     return Job(
         run_dir=Path(run_dir),
         runtime=runtime,
@@ -104,8 +103,8 @@ def prepare(cfg: DictConfig, overrides: Sequence[str]) -> Job:
         members=shown_members([family]),
         inverter=inverter,
         everything=Identity(G.image_shape),
-        operator=build_operator(config["task"], G.image_shape, config["seed"], **knobs),
-        measured=_in_words(config, knobs),
+        operator=measuring_of(config).part(G.image_shape, None).A,
+        measured=_in_words(config),
         real=_images(config, config["data"], config["split"], G),
         training=_images(config, training_data(trained.config, config["data"]), "train", G),
         mse=config["loss"]["mse"],
@@ -127,7 +126,7 @@ def _images(config: Mapping, data: Mapping, split: str, G: Generator) -> Tensor:
     return to_float(images.batch(range(count))).to(next(G.parameters()).device)
 
 
-def _in_words(config: Mapping, knobs: Mapping) -> str:
+def _in_words(config: Mapping) -> str:
     """The task and the knob that it is set by, e.g. "cs ratio 0.5"."""
-    knob = next((f"{key} {value:g}" for key, value in knobs.items() if value), "")
-    return f"{config['task']['name']} {knob}"
+    knob = config["task"]["knob"]
+    return f"{config['task']['name']} {knob} {config[knob]:g}"

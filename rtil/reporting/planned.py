@@ -6,10 +6,9 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from rtil.experiments.members import FREE, belonging, besides, commands_for
+from rtil.experiments.members import FREE
 from rtil.experiments.plan import (
     command,
-    commands,
     for_training,
     jobs,
     products,

@@ -1,12 +1,12 @@
-"""The baseline that bench.py times computes what rtil computes, on rtil's weights, in float64."""
+"""The baseline that is timed computes what rtil computes, on its weights, in float64."""
 
 from dataclasses import dataclass
 
 import pytest
 import torch
-from baseline import inversion, pggan, stylegan2, training
 from conftest import CHANNELS
 
+from benchmarks.baseline import inversion, pggan, stylegan2, training
 from rtil import train
 from rtil.inverters.data_term import MeasurementLoss
 from rtil.inverters.ilo import ILO
@@ -237,7 +237,7 @@ def test_loss_and_gradient_of_an_ilo_stage_are_those_of_rtil(stylegan2, discrimi
 
 
 def test_ilo_of_several_stages_shows_the_images_of_rtil(stylegan2, discriminator):
-    """Schedule, projections, optimiser and restarts, over the steps that bench.py times."""
+    """Schedule, projections, optimiser and restarts, over the steps that the benchmarks time."""
     G = stylegan2(16, 3).requires_grad_(False)
     g, _ = copies((G, discriminator("stylegan2", 16, 3)), "stylegan2")
     A, a = operator_and_copy()

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from helpers.commands import COMMON, composed, export, start
 from PIL import Image
-from test_tune import COMMON, composed, export, start
 
 from rtil import checkpoint, diagnose, invert
 from rtil.data import lineage

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 import torch
+from helpers.commands import COMMON, composed, export
 from scipy.stats import binomtest
-from test_tune import COMMON, composed, export
 from torch import nn
 
 from rtil import diagnose

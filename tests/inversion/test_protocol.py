@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from helpers.inverters import pggan, problem, rngs, stylegan2
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
-from test_inverters import pggan, problem, rngs, stylegan2
 
 from rtil.inversion.selection import Best, ByOracle, Last, Oracle, Watched, check_choices
 from rtil.inverters import ilo

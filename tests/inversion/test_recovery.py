@@ -6,8 +6,8 @@ from itertools import pairwise
 
 import pytest
 import torch
+from helpers.inverters import METHODS, SHAPE, pggan, problem, rngs, stylegan2
 from omegaconf import OmegaConf
-from test_inverters import METHODS, SHAPE, pggan, problem, rngs, stylegan2
 from test_own import composed
 
 from rtil import checkpoint, invert

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from test_inverters import pggan, problem, rngs, stylegan2
+from helpers.inverters import pggan, problem, rngs, stylegan2
 
 from rtil.inverters.csgm import CSGM
 from rtil.inverters.data_term import MeasurementLoss

@@ -1,4 +1,4 @@
-"""What scripts/bench.py measures: one module per group of rows.
+"""What `python -m benchmarks` measures: one module per group of rows.
 
 A group is a function `units(setting)` that gives (name, function) pairs; each function measures
 and returns its rows, and one that fails becomes a failed row. To add a group, write such a module

@@ -1,8 +1,8 @@
 """Measures rtil against the straightforward form of the same work, on the device it finds.
 
-    python scripts/bench.py                      # every row; hours on two cores
-    python scripts/bench.py --rows ilo --sizes 64
-    python scripts/bench.py --quick              # rehearsal: tiny networks, figures mean nothing
+    python -m benchmarks                         # every row; hours on two cores
+    python -m benchmarks --rows ilo --sizes 64
+    python -m benchmarks --quick                 # rehearsal: tiny networks, figures mean nothing
 
 Every ratio is of two things run alternately in one process: ratio of medians, and the extremes of
 the ratios round by round. Prints a line per measurement and a table; writes JSON after every row.
@@ -18,12 +18,12 @@ import traceback
 from pathlib import Path
 
 import torch
+
 from benchmarks import gpu, inversion, memory, startup, training
 from benchmarks.record import Record, Row
 from benchmarks.setting import SCALES, Setting
 from benchmarks.timing import Others, Peak, alternate, bare_convolution, ratio_of
-
-from rtil.process.device import start
+from rtil.process.device import Hardware, start
 from rtil.process.provenance import provenance
 
 
@@ -64,12 +64,13 @@ GROUPS = {
     "start": startup.units,
     "gpu": gpu.units,
 }
+DESCRIPTION = "Measures rtil against the straightforward form of the same work."
 BUSY = 0.05  # share of the machine in other hands from which figures are doubtful
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser("python -m benchmarks", description=DESCRIPTION)
     parser.add_argument(
         "--rows",
         nargs="+",
@@ -124,7 +125,7 @@ def environment(setting: Setting) -> dict:
         "repeats": setting.repeats,
         "quick": setting.quick,
         "counts": "2 operations a multiply-add of convolutions and matrix products; see "
-        "scripts/benchmarks/flops.py",
+        "benchmarks/flops.py",
     }
 
 
@@ -185,7 +186,7 @@ def attempt(group: str, name: str, measure) -> list[Row]:
 def main(arguments: list[str] | None = None) -> int:
     """Entry point; returns 1 where a row failed."""
     args = parse(arguments)
-    rt = start(args.device, args.threads)
+    rt = start(Hardware(args.device, args.threads))
     setting = Setting(rt, args.sizes, args.repeats, args.quick, args.batch)
     record = Record(args.out, environment(setting))
     rows = args.rows or [g for g in GROUPS if g != "gpu" or rt.device.type == "cuda"]
@@ -204,7 +205,3 @@ def main(arguments: list[str] | None = None) -> int:
     print(record.table())
     print(f"Written to {args.out}.")
     return 1 if failed else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

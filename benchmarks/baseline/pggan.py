@@ -8,7 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from baseline.layers import EqualConv2d, EqualLinear, lrelu, minibatch_stddev, pixel_norm
+from benchmarks.baseline.layers import (
+    EqualConv2d,
+    EqualLinear,
+    lrelu,
+    minibatch_stddev,
+    pixel_norm,
+)
 
 SQRT2 = math.sqrt(2.0)
 

@@ -15,10 +15,10 @@ from functools import partial
 from statistics import median
 
 import torch
-from baseline.training import PGGANTraining, StyleGAN2Training
 
 from benchmarks import flops
 from benchmarks.apart import Here, straightforward
+from benchmarks.baseline.training import PGGANTraining, StyleGAN2Training
 from benchmarks.record import Row
 from benchmarks.setting import FAMILIES, TITLES, Setting, config, images, twin
 from benchmarks.timing import Peak, alternate, ratio_of, seconds_of

@@ -16,20 +16,19 @@ from pathlib import Path
 
 import torch
 
-import rtil
 from benchmarks import inversion
 from benchmarks.setting import Setting, config, images
 from benchmarks.training import Ours
 from rtil.process import replay
-from rtil.process.device import start
+from rtil.process.device import Hardware, start
 from rtil.training.monitor import peak_memory_mb
 
-SCRIPTS, ROOT = Path(__file__).resolve().parents[1], Path(rtil.__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def environment() -> dict[str, str]:
-    """Variables of a process that imports this rtil and these scripts."""
-    paths = [str(ROOT), str(SCRIPTS), os.environ.get("PYTHONPATH", "")]
+    """Variables of a process that imports this rtil and these benchmarks."""
+    paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in paths if p)}
 
 
@@ -87,7 +86,7 @@ def invert(setting: Setting, inverter: str, size: int, batch: int, codes: int) -
 def main() -> None:
     """Does the job that the command line describes and prints the peak."""
     job = json.loads(sys.argv[1])
-    rt = start(job.pop("device"), job.pop("threads"))
+    rt = start(Hardware(job.pop("device"), job.pop("threads")))
     work = {"train": train, "invert": invert}[job.pop("kind")]
     before = 0.0 if rt.device.type == "cuda" else peak_so_far(rt.device)
     work(Setting(rt, (job["size"],), 1), **job)

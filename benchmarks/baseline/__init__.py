@@ -1,4 +1,4 @@
-"""The straightforward implementation that scripts/bench.py measures rtil against.
+"""The straightforward implementation that `python -m benchmarks` measures rtil against.
 
 The same networks, losses and steps as rtil, written from the papers' definitions without thought
 for speed, the way the circulating codes are: per-sample modulated weights in grouped convolutions,

@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from baseline.pggan import PGGANGenerator
-from baseline.stylegan2 import StyleGAN2Generator, style_of
+from benchmarks.baseline.pggan import PGGANGenerator
+from benchmarks.baseline.stylegan2 import StyleGAN2Generator, style_of
 
 
 class Circulant:

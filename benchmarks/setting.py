@@ -6,11 +6,11 @@ import inspect
 from dataclasses import dataclass, field, replace
 
 import torch
-from baseline import pggan, stylegan2
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
+from benchmarks.baseline import pggan, stylegan2
 from rtil.process.command import CONFIGS
 from rtil.process.device import Runtime
 from rtil.process.instantiate import instantiate

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from baseline.layers import (
+from benchmarks.baseline.layers import (
     EqualConv2d,
     EqualLinear,
     ModulatedConv2d,
