@@ -26,8 +26,8 @@ from rtil.data.load import load_data
 from rtil.diagnosis import reach as probe
 from rtil.inverters.data_term import MeasurementLoss
 from rtil.inverters.ilo import ILO
-from rtil.latents.additive import Additive
-from rtil.latents.space import LatentSpace
+from rtil.latents.family import shown_members
+from rtil.latents.space import MapScale, Member
 from rtil.metrics.intervals import mean_ci
 from rtil.metrics.samples import Estimate, RandomFeatures, frechet_estimate, precision_recall
 from rtil.models.generator import Generator
@@ -84,7 +84,7 @@ def diagnose(cfg: DictConfig, overrides: Sequence[str] | None = None) -> Path:
     inverter.check(G)
     G = G.to(rt.device, memory_format=rt.layout)
     family = instantiate(config["rtil"]["family"])
-    spaces = figures.members([family])
+    spaces = shown_members([family])
     real, training = images(config, G, trained)
     scales = blocks(G, spaces, config)
     found = {
@@ -119,13 +119,13 @@ def images(config: Mapping, G: Generator, trained: Mapping) -> tuple[Tensor, Ten
     return sets[0], sets[1]
 
 
-def sigma_of(spaces: Sequence[LatentSpace], k: int) -> tuple[float, bool] | None:
+def sigma_of(spaces: Sequence[Member], k: int) -> MapScale | None:
     """The sigma that training drew z_k with, and whether it is relative; None where it did not."""
-    found = [s for s in spaces if isinstance(s, Additive) and s.depth >= k and s.sigma > 0]
-    return (found[0].sigma, found[0].relative) if found else None
+    scales = [space.map_scale(k) for space in spaces]
+    return next((scale for scale in scales if scale is not None and scale.sigma > 0), None)
 
 
-def blocks(G: Generator, spaces: Sequence[LatentSpace], config: Mapping) -> list[dict]:
+def blocks(G: Generator, spaces: Sequence[Member], config: Mapping) -> list[dict]:
     """Scale of each block's features, and the training sigma over it."""
     count, rows = min(config["num_samples"], 256), []
     for k, scales in probe.feature_scales(G, count, config["seed"]).items():
@@ -148,7 +148,7 @@ def reach(
     G: Generator,
     inverter: ILO,
     real: Tensor,
-    spaces: Sequence[LatentSpace],
+    spaces: Sequence[Member],
     scales: Sequence[Mapping],
     config: Mapping,
 ) -> list[dict]:
@@ -186,13 +186,13 @@ def reach(
 
 
 def members(
-    G: Generator, spaces: Sequence[LatentSpace], real: Tensor, training: Tensor, config: Mapping
+    G: Generator, spaces: Sequence[Member], real: Tensor, training: Tensor, config: Mapping
 ) -> list[dict]:
     """Samples of each member against the real images, n of both equal, and training images too."""
     features = RandomFeatures(training, config["dims"])
     count, there = len(real), features(real)
     sets = {"training images": training[:count]}
-    sets |= {space.names[0]: None for space in spaces}
+    sets |= {space.name: None for space in spaces}
     rows = []
     for space, (name, shown) in zip([None, *spaces], sets.items()):
         samples = probe.draw(G, space, count, config["seed"]) if shown is None else shown

@@ -5,7 +5,7 @@ To add a picture, write a function that writes a PNG and call it in `rtil.report
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,11 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 from PIL import Image
 
-from rtil.latents.additive import Additive
-from rtil.latents.family import Family
-from rtil.latents.mixture import Mixture
-from rtil.latents.multicode import MultiCode
-from rtil.latents.space import LatentSpace
+from rtil.latents.family import Family, shown_members
 from rtil.metrics.image import to_unit
 from rtil.models.generator import Generator
 from rtil.process.rng import seeded
@@ -189,39 +185,19 @@ def sample_rows(
     rows = []
     for label, (G, family) in generators.items():
         families = [family] if own else [f for _, f in generators.values()]
-        for space in members(families):
+        for space in shown_members(families):
             try:
                 space.check(G)
             except ValueError as error:
-                notes.append(f"No samples of {label} from {space.names[0]}: {error}")
+                notes.append(f"No samples of {label} from {space.name}: {error}")
                 continue
             latents = space.sample(G, num_images, seeded("cpu", 0, "report samples"))
             images = to_unit(space.synthesize(G, latents)).expand(-1, 3, -1, -1)
-            sigma = isinstance(space, Additive) and space.depth and f", σ = {space.sigma:g}"
-            name = f"{label}  ${space.names[0]}${sigma or ''}"
+            scale = space.map_scale(1)
+            sigma = "" if scale is None else f", σ = {scale.sigma:g}"
+            name = f"{label}  ${space.name}${sigma}"
             rows.append(ImageRow(name, [*images.permute(0, 2, 3, 1).numpy()], [""] * num_images))
     return rows
-
-
-def members(families: Iterable[Family]) -> list[LatentSpace]:
-    """G^0 .. G^K of the additive families with their sigma, and N of the multi-code ones.
-
-    N = 1 is the plain generator too, so G^0 alone adds nothing beside it.
-    """
-    additive, codes = {Additive(0)}, set()
-    for family in families:
-        for space in family.spaces:
-            for m in space.members if isinstance(space, Mixture) else (space,):
-                if isinstance(m, MultiCode):
-                    codes.add(m)
-                else:
-                    additive |= {Additive(k, m.sigma, m.relative) for k in range(1, m.depth + 1)}
-    if len(additive) == 1 and any(m.num_codes == 1 for m in codes):
-        additive = set()
-    return [
-        *sorted(additive, key=lambda m: (m.relative, m.sigma * (m.depth > 0), m.depth)),
-        *sorted(codes, key=lambda m: (m.block, m.num_codes)),
-    ]
 
 
 def image_rows(shown: Sequence[Shown], names: Sequence[str]) -> list[ImageRow]:

@@ -33,7 +33,7 @@ from rtil.data.stream import Prefetch, epoch_indices
 from rtil.latents.family import Family
 from rtil.latents.space import LatentSpace
 from rtil.models.generator import Generator
-from rtil.objectives.objective import Objective
+from rtil.objectives.objective import GeneratorPenalty, Objective, RealPenalty
 from rtil.process import replay
 from rtil.process.device import Runtime
 from rtil.process.distributed import average_gradients
@@ -138,10 +138,6 @@ class Step:
     world: int
     style_mixing: float
     rng: torch.Generator
-
-    def is_due(self, every: int) -> bool:
-        """Whether what is done every so many steps is done in this one; 0 is never."""
-        return every > 0 and self.number % every == 0
 
 
 def run(training: Training) -> int | None:
@@ -256,8 +252,9 @@ def d_step(nets: Nets, family: Family, step: Step, record: Recorder) -> Noted:
     batch, stage = len(step.real), nets.G.stage
     key = ("D", batch, *drawn(family, batch, step.turn))
     noted = record(stage, key, lambda: d_update(nets, family, step))
-    if step.is_due(nets.objective.d_every):
-        noted += record(stage, ("D penalty", batch), lambda: d_penalty(nets, step))
+    lazy = nets.objective.d_lazy
+    if lazy is not None and step.number % lazy.every == 0:
+        noted += record(stage, ("D penalty", batch), lambda: d_penalty(nets, lazy, step))
     return noted
 
 
@@ -277,8 +274,9 @@ def d_update(nets: Nets, family: Family, step: Step) -> Noted:
             members = member_names(space, latents.member)
             loss = objective.fake(D(fake))
             noted.append((f"D/fake {title(space)}", loss.detach(), members))
-            penalty = objective.pair_penalty(D, real, fake, step.rng)
-            if penalty is not None:
+            penalty = None
+            if objective.pair_penalty is not None:
+                penalty = objective.pair_penalty(D, real, fake, step.rng)
                 noted.append((f"D/penalty {title(space)}", penalty.detach(), members))
                 loss = loss + penalty
             (weight * loss.mean()).backward()
@@ -287,24 +285,25 @@ def d_update(nets: Nets, family: Family, step: Step) -> Noted:
     return noted
 
 
-def d_penalty(nets: Nets, step: Step) -> Noted:
+def d_penalty(nets: Nets, lazy: RealPenalty, step: Step) -> Noted:
     """An update of the discriminator for its lazy penalty."""
     with update(nets.D, nets.D_optim):
-        penalty = nets.objective.d_penalty(nets.D, step.real)
+        penalty = lazy.penalty(nets.D, step.real)
         penalty.mean().backward()
-    return [("D/r1", penalty.detach(), ())]
+    return [(f"D/{lazy.name}", penalty.detach(), ())]
 
 
 def g_step(nets: Nets, family: Family, step: Step, record: Recorder) -> Noted:
     """The generator's half of a step, and its lazy penalty when that is due."""
-    batch, stage, objective = len(step.real), nets.G.stage, nets.objective
+    batch, stage = len(step.real), nets.G.stage
     key = ("G", batch, *drawn(family, batch, step.turn))
     noted = record(stage, key, lambda: g_update(nets, family, step))
-    if step.is_due(objective.g_every):
-        # A penalty draws fewer samples, at a turn of its own.
-        few, turn = objective.penalty_draw(step.world, step.turn)
+    lazy = nets.objective.g_lazy
+    if lazy is not None and step.number % lazy.every == 0:
+        # A penalty draws fewer samples, and counts its own turns.
+        few, turn = lazy.draw(step.world, step.turn)
         key = ("G penalty", few, *drawn(family, few, turn))
-        noted += record(stage, key, lambda: g_penalty(nets, family, step))
+        noted += record(stage, key, lambda: g_penalty(nets, family, lazy, step))
     return noted
 
 
@@ -324,18 +323,19 @@ def g_update(nets: Nets, family: Family, step: Step) -> Noted:
     return noted
 
 
-def g_penalty(nets: Nets, family: Family, step: Step) -> Noted:
-    """An update of the generator for its lazy penalty."""
-    G, objective = nets.G, nets.objective
+def g_penalty(nets: Nets, family: Family, lazy: GeneratorPenalty, step: Step) -> Noted:
+    """An update of the generator for its lazy penalty, each space's samples in turn."""
+    G, rng = nets.G, step.rng
+    batch, turn = lazy.draw(step.world, step.turn)
     noted: Noted = []
     with update(G, nets.G_optim):
         for i, (space, weight) in enumerate(zip(family.spaces, family.weights)):
-            penalty, member = objective.g_penalty(
-                G, space, i, step.world, step.rng, step.style_mixing, step.turn
-            )
-            noted.append((f"G/path {title(space)}", penalty.detach(), member_names(space, member)))
+            latents = space.sample(G, batch, rng, step.style_mixing, turn)
+            penalty = lazy.penalty(G, space, i, latents, rng)
+            members = member_names(space, latents.member)
+            noted.append((f"G/{lazy.name} {title(space)}", penalty.detach(), members))
             (weight * penalty.mean()).backward()
-            del penalty
+            del latents, penalty
     return noted
 
 

@@ -14,7 +14,6 @@ from torch import Tensor
 from tqdm import tqdm
 
 from rtil.latents.family import Family
-from rtil.latents.mixture import Mixture
 from rtil.metrics.image import to_unit
 from rtil.models.generator import Generator
 from rtil.process.replay import Noted
@@ -126,10 +125,9 @@ def save_grid(family: Family, G: Generator, seed: int, nimg: int, run_dir: Path)
 
     G.progress(nimg)
     rows = []
-    for space in family.spaces:
-        for member in space.members if isinstance(space, Mixture) else (space,):
-            latents = member.sample(G, GRID_COLUMNS, seeded("cpu", seed, "grid"))
-            rows.append(to_unit(member.synthesize(G, latents)).cpu())
+    for member in family.members:
+        latents = member.sample(G, GRID_COLUMNS, seeded("cpu", seed, "grid"))
+        rows.append(to_unit(member.synthesize(G, latents)).cpu())
     images = torch.cat(rows)
     scale = max(1, 64 // images.shape[2])
     images = F.interpolate(images, scale_factor=scale, mode="nearest")

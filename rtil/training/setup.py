@@ -25,7 +25,7 @@ from rtil.data.base import ImageData
 from rtil.data.load import load_data
 from rtil.latents.family import Family
 from rtil.models.generator import Generator
-from rtil.objectives.objective import Objective
+from rtil.objectives.objective import GeneratorPenalty, Objective, RealPenalty
 from rtil.process.command import check_numbers
 from rtil.process.device import Runtime, start
 from rtil.process.instantiate import instantiate
@@ -182,15 +182,17 @@ def build_nets(model: dict, family: Family, rt: Runtime) -> Nets:
     members = [len(space.names) for space in family.spaces]
     objective = cast(Objective, instantiate(model["objective"], members=members)).to(rt.device)
     G_ema = copy.deepcopy(G).eval().requires_grad_(False)
-    G_optim = adam(G, model, objective.g_every)
-    D_optim = adam(D, model, objective.d_every)
+    G_optim = adam(G, model, objective.g_lazy)
+    D_optim = adam(D, model, objective.d_lazy)
     return Nets(G, D, G_ema, objective, G_optim, D_optim)
 
 
-def adam(network: nn.Module, model: dict, every: int) -> torch.optim.Adam:
-    """The optimiser of a network whose lazy penalty is taken every so many steps (0: never)."""
+def adam(
+    network: nn.Module, model: dict, lazy: RealPenalty | GeneratorPenalty | None
+) -> torch.optim.Adam:
+    """The optimiser of a network that has this lazy penalty."""
     # A lazy penalty adds a step every `every` steps (Karras et al. 2020, App. B).
-    share = every / (every + 1) if every else 1.0
+    share = lazy.every / (lazy.every + 1) if lazy is not None else 1.0
     beta1, beta2 = model["betas"]
     return torch.optim.Adam(
         network.parameters(),

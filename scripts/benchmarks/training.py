@@ -40,8 +40,8 @@ class Ours:
         self.cfg, self.device = cfg, setting.rt.device
         self.family = instantiate(cfg["rtil"]["family"])
         self.nets = setup.build_nets(cfg["model"], self.family, setting.rt)
-        objective = self.nets.objective
-        self.every = {"r1": objective.d_every, "path": objective.g_every}
+        lazy = {"r1": self.nets.objective.d_lazy, "path": self.nets.objective.g_lazy}
+        self.every = {key: penalty.every if penalty else 0 for key, penalty in lazy.items()}
         names, self.passes = self.family.spaces[0].names, len(self.family.spaces)
         self.turns = 1 if cfg["model"]["name"] == "stylegan2" else len(names)
         self.rng = seeded(self.device, "bench")

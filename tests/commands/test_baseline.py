@@ -58,8 +58,15 @@ class Fixed(LatentSpace):
     def names(self):
         return self.inner.names
 
+    @property
+    def members(self):
+        return self.inner.members
+
     def check(self, G):
         self.inner.check(G)
+
+    def drawn(self, batch, turn):
+        return ()
 
     def sample(self, G, batch, rng, style_mixing=0.0, turn=0):
         drawn, member = self.draws[batch], (0,) * batch
@@ -157,13 +164,13 @@ def test_two_training_steps_with_every_penalty_leave_the_same_weights(pair):
     drawn = {m: {b: draws(kind, G, m, b, 100 * m + b) for b in (4, 2)} for m in members}
     family = Family(tuple(Fixed(space_of(kind, m), drawn[m]) for m in members), (0.5, 0.5))
 
-    def adam(network, every):
-        share = every / (every + 1) if every else 1.0
+    def adam(network, lazy):
+        share = lazy.every / (lazy.every + 1) if lazy else 1.0
         betas = tuple(beta**share for beta in settings["betas"])
         return torch.optim.Adam(network.parameters(), settings["lr"] * share, betas)
 
     start = {name: p.detach().clone() for name, p in G.named_parameters()}
-    optims = adam(G, objective.g_every), adam(D, objective.d_every)
+    optims = adam(G, objective.g_lazy), adam(D, objective.d_lazy)
     nets = loop.Nets(G, D, None, objective, *optims)
     kinds = {"stylegan2": training.StyleGAN2Training, "pggan": training.PGGANTraining}
     theirs = kinds[kind](g, d, settings, members, BLOCK)

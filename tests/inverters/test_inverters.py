@@ -216,7 +216,7 @@ def _scaled(state, c):
 
 
 def _unscaled(state, c):
-    return state if state.x is None else state._replace(x=state.x / c)
+    return state._replace(x=state.x / c)
 
 
 def test_geodesic_cross_of_orthogonal_and_equal_styles():

@@ -15,9 +15,7 @@ from PIL import Image
 from scipy import stats
 
 from rtil import checkpoint, report
-from rtil.latents.additive import Additive
-from rtil.latents.family import additive, multicode
-from rtil.latents.multicode import MultiCode
+from rtil.latents.family import additive
 from rtil.process.command import CONFIGS
 from rtil.process.instantiate import instantiate
 from rtil.reporting import cells, figures, page, table
@@ -499,15 +497,6 @@ def test_commands_compose_with_the_shipped_configs(tmp_path):
             cfg = compose(words[2].removeprefix("rtil."), words[3:])
         assert (cfg.rtil.name, cfg.scale.name, cfg.root) == ("ilo", "demo", str(tmp_path))
     assert cfg.factor == 4 and cfg.task.name == "sr"
-
-
-def test_members_are_those_of_the_families_without_repeats():
-    vanilla, ilo = additive([0]), additive([0, 2], sigma=0.5, mixture=True)
-    codes, maps = multicode([1, 3], block=1), [Additive(0), Additive(1, 0.5), Additive(2, 0.5)]
-    assert figures.members([vanilla]) == [Additive(0)]
-    assert figures.members([vanilla, ilo]) == maps
-    assert figures.members([vanilla, codes]) == [MultiCode(1, 1), MultiCode(3, 1)]
-    assert figures.members([ilo, codes]) == [*maps, MultiCode(1, 1), MultiCode(3, 1)]
 
 
 def test_samples_share_their_seeds_and_a_member_that_does_not_fit_is_noted():
