@@ -261,6 +261,7 @@ def d_step(nets: Nets, family: Family, step: Step, record: Recorder) -> Noted:
 def d_update(nets: Nets, family: Family, step: Step) -> Noted:
     """An update of the discriminator: real images once, then each space's images in turn."""
     G, D, objective, real = nets.G, nets.D, nets.objective, step.real
+    # What the other network would get is neither computed nor kept.
     G.requires_grad_(False)
     with update(D, nets.D_optim):
         loss = objective.real(D(real))
@@ -318,6 +319,7 @@ def g_update(nets: Nets, family: Family, step: Step) -> Noted:
             loss = nets.objective.generator(D(space.synthesize(G, latents)))
             members = member_names(space, latents.member)
             noted.append((f"G/loss {title(space)}", loss.detach(), members))
+            # Gradients add up over the spaces to those of the family's weighted mean.
             (weight * loss.mean()).backward()
             del latents, loss
     return noted
@@ -352,6 +354,7 @@ def update(network: nn.Module, optim: Optimizer) -> Iterator[None]:
 @torch.no_grad()
 def average(nets: Nets, decay: float) -> None:
     """Moves the averaged weights: G_ema <- decay G_ema + (1 - decay) G."""
+    # Buffers are alike in both: fixed noise maps, and what `progress` sets.
     torch._foreach_lerp_([*nets.G_ema.parameters()], [*nets.G.parameters()], 1.0 - decay)
 
 

@@ -57,6 +57,7 @@ def compose(cfg: DictConfig, overrides: Sequence[str] | None = None) -> Training
     Raises:
         ValueError, FileNotFoundError, RuntimeError: bad settings, data or directory.
     """
+    # Cheap things first: nothing is read or written for settings that cannot be trained.
     phase_nimg = check(cfg)
     rt = start(**cfg.hardware)
     data = load_data(
@@ -99,6 +100,7 @@ def check(cfg: DictConfig) -> list[int] | None:
     if channels not in (1, 3):
         raise ValueError(f"train: image_channels={cfg.image_channels} must be 1, 3 or null.")
     config = resolved(cfg, {"image_channels": channels, "model.phase_nimg": None})
+    # On the meta device networks have shapes and no memory, and draw nothing.
     with torch.device("meta"):
         G = cast(Generator, instantiate(config["model"]["generator"]))
         instantiate(config["model"]["discriminator"])
