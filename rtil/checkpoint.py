@@ -13,13 +13,14 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
 from rtil.models.generator import Generator
+from rtil.process.files import replacing
 from rtil.process.instantiate import instantiate
 
 CHECKPOINT, EXPORT = "rtil-checkpoint-1", "rtil-generator-1"
@@ -39,20 +40,16 @@ def save(content: dict, path: Path) -> None:
     Raises:
         RuntimeError: the disk is full or not writable.
     """
-    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
     try:
-        with open(temporary, "wb") as file:
+        with replacing(path) as temporary, open(temporary, "wb") as file:
             torch.save(content, file)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
     except (OSError, RuntimeError) as error:
         raise RuntimeError(
             f"could not write {path} ({error}); what was saved before is untouched. "
             "Free some space and run the same command again."
         ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def read(path: str | Path) -> object:
@@ -177,7 +174,7 @@ def load_trained(path: str | Path) -> tuple[Generator, dict, int]:
     """`load_generator`, and nimg: the images that it was trained with, 0 where it was imported."""
     content = load(path)
     config, nimg = content["config"], content["nimg"]
-    G = cast(Generator, instantiate(config["model"]["generator"]))
+    G: Generator = instantiate(config["model"]["generator"])
     load_weights(G, content["G_ema"], path)
     G.progress(nimg)
     return G.eval().requires_grad_(False), config, nimg

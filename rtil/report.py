@@ -20,19 +20,20 @@ from pathlib import Path
 from typing import NamedTuple
 
 import hydra
-import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from rtil import checkpoint
 from rtil.experiments import plan as experiment
+from rtil.experiments.check import trained as is_trained
 from rtil.process.command import CONFIGS
 from rtil.process.command import entry as run_entry
+from rtil.process.files import write_text
 from rtil.process.instantiate import instantiate
 from rtil.reporting import differences, figures, gains, page, panels, planned, robustness
 from rtil.reporting.cells import WITHOUT_GENERATOR, Cell, arrange, case_of
 from rtil.reporting.table import READING, grid_text, records, reference, table_text
-from rtil.runs import archive, results
-from rtil.runs.run import Run, collect, generator_file, inversions
+from rtil.runs import archive
+from rtil.runs.run import Run, collect, generator_file, inversions, trainings
 
 FIRST = {
     "curves": "Figures",
@@ -191,20 +192,6 @@ def generators(cells: Iterable[Cell], root: Path, notes: list[str]) -> dict[tupl
     return {name: group for name, group in found.items() if group}
 
 
-def trainings(root: Path) -> list[Run]:
-    """The trainings below root that have a generator, as runs without rows."""
-    return [
-        Run(
-            path.parent,
-            results.flatten(yaml.safe_load(path.read_text())),
-            {},
-            results.recorded_commands(path.parent),
-        )
-        for path in sorted((root / "train").glob("*/config.yaml"))
-        if (path.parent / "generator.pt").exists()
-    ]
-
-
 def trained(
     plan: Mapping, found: list[tuple[Run, planned.Job]], words: list[str], notes: list[str]
 ) -> dict[tuple, dict]:
@@ -219,7 +206,7 @@ def trained(
         source = config.get("data.trained_on") or config["data.name"]
         group = drawn.setdefault((source, config["scale.name"], job["model"]), {})
         group[f"{arm} {path.name}" if arm in group else arm] = loaded(path / "generator.pt")
-        if not experiment.trained(path):
+        if not is_trained(path):
             notes.append(f"{path} was stopped before its end.")
     for job in jobs:
         if job not in [job for _, job in found]:
@@ -308,9 +295,9 @@ def report(cfg: DictConfig) -> Path:
         first = FIRST[content.plan["figure"]["kind"]]
         html = {s: html[s] for s in dict.fromkeys((first, *html)) if html[s]}
     values = json.loads(json.dumps([*chain(*content.tables)]), parse_constant=lambda _: None)
-    results.write_text(out / "table.json", json.dumps(values, indent=1) + "\n")  # no NaN
-    results.write_text(out / "table.md", text)
-    results.write_text(out / "report.html", page.page(content.title, lead(content), html))
+    write_text(out / "table.json", json.dumps(values, indent=1) + "\n")  # no NaN
+    write_text(out / "table.md", text)
+    write_text(out / "report.html", page.page(content.title, lead(content), html))
     print(f"{text}\nPage: {out / 'report.html'}")
     return out / "report.html"
 

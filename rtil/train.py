@@ -1,7 +1,7 @@
 """Trains a generator and its latent family: `python -m rtil.train model=stylegan2 rtil=ilo`.
 
 1. `rtil.training.setup` composes the training once, out of the configuration: it checks the
-   settings, reads the data set, builds the networks and claims <root>/train/<choices>.
+   settings, reads the data set, builds the networks and claims its directory under <root>/train.
 2. `rtil.training.loop` goes on from the newest checkpoint there, or begins.
 3. Each step updates the discriminator and the generator over every member of the family, each
    with a penalty now and then, and moves the averaged generator.
@@ -12,8 +12,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import hydra
 from omegaconf import DictConfig
 
@@ -22,13 +20,11 @@ from rtil.process.distributed import stop
 from rtil.training import loop, setup
 
 
-def train(cfg: DictConfig, overrides: Sequence[str] | None = None) -> int | None:
+def train(cfg: DictConfig) -> int | None:
     """Trains to cfg.total_nimg images, or to a stop signal.
 
     Args:
         cfg: composed from train.yaml.
-        overrides: "key=value" texts given by the user, which name the directory; None reads those
-            of the Hydra job.
 
     Returns:
         The signal that stopped it, or None at the end of training.
@@ -38,7 +34,7 @@ def train(cfg: DictConfig, overrides: Sequence[str] | None = None) -> int | None
             training; a loss that is not finite, after which the last checkpoint stays.
     """
     try:
-        return loop.run(setup.compose(cfg, overrides))
+        return loop.run(setup.compose(cfg))
     finally:
         stop()
 

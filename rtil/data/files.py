@@ -245,7 +245,8 @@ def open_picture(data: bytes, mode: str | None = None) -> Image.Image:
 def covering(sides: tuple[int, int], size: int) -> tuple[int, int]:
     """(width, height) of a picture of these sides once its short side is scaled to `size`."""
     scale = size / min(sides)
-    return tuple(max(size, round(scale * side)) for side in sides)
+    width, height = (max(size, round(scale * side)) for side in sides)
+    return width, height
 
 
 def crop_centre(image: Image.Image, size: int) -> Image.Image:
@@ -297,12 +298,12 @@ def pack(
     if resolution < 1 or (limit is not None and limit < 1):
         raise ValueError(f"pack: resolution={resolution}, limit={limit}; both must be 1 or more")
     files = ImageFiles(source)
-    channels = files.channels() if channels == "auto" else channels
+    drawn = files.channels() if channels == "auto" else int(channels)
 
     def shrink(data: bytes) -> bytes:
-        image = decode(data, resolution, channels).transpose(1, 2, 0)
+        image = decode(data, resolution, drawn).transpose(1, 2, 0)
         png = io.BytesIO()
-        Image.fromarray(image[:, :, 0] if channels == 1 else image).save(png, "png")
+        Image.fromarray(image[:, :, 0] if drawn == 1 else image).save(png, "png")
         return png.getvalue()
 
     out.parent.mkdir(parents=True, exist_ok=True)

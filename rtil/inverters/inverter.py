@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -41,7 +41,13 @@ class Reconstruction(NamedTuple):
 
 
 class Inverter(ABC):
-    """Estimates images from measurements."""
+    """Estimates images from measurements.
+
+    Attributes:
+        needs_generator: whether it optimises the latents of one.
+    """
+
+    needs_generator: ClassVar[bool] = True
 
     @abstractmethod
     def check(self, G: Generator) -> None:
@@ -71,3 +77,11 @@ class Inverter(ABC):
         Raises:
             RuntimeError: a loss that is not finite.
         """
+
+
+class FittedInverter(Inverter):
+    """Settings of an inverter that learns from images before it inverts."""
+
+    @abstractmethod
+    def fit(self, images: Tensor) -> Inverter:
+        """What inverts, fitted to training images (N, C, H, W) in [-1, 1]."""

@@ -20,6 +20,8 @@ from rtil.operators.operator import ForwardOperator, LinearOperator
 class LinearEstimate(Inverter):
     """An image from measurements and A, A^T alone; one iterate, no random draws."""
 
+    needs_generator = False
+
     def check(self, G: Generator | None) -> None:
         """Uses no generator."""
 

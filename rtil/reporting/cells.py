@@ -7,45 +7,18 @@ and each choice of settings, whose runs differ in their seed only. Statistics li
 
 from __future__ import annotations
 
-import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from rtil.experiments.plan import as_text
-from rtil.inversion import tuned_settings
 from rtil.operators import KNOBS
-from rtil.runs import results
+from rtil.runs import commands as filling
+from rtil.runs import keys as settings_table
+from rtil.runs.overrides import as_text
 from rtil.runs.run import Run
+from rtil.runs.search import budget
 
-# Keys that the cell or the arm stands for, or that leave two runs comparable.
-SAME = (
-    *results.FREE_INVERT,
-    "seed",
-    "generator_sha256",
-    "mask_sha256",
-    "yardstick",
-    "metrics.lpips",
-    "data.origin",
-    "rtil.name",
-    "noise_std",
-    *KNOBS,
-)
-NOT_COPIED = {
-    *results.GROUPS,
-    *results.NOT_IN_NAME,
-    *results.FREE_INVERT,
-    *results.FOUND,
-    "generator_sha256",
-    "seed",
-    "noise_std",
-    *KNOBS,
-    "yardstick.use",
-} - {"num_images"}
-TRAINING = ("model", "rtil", "data", "resolution", "image_channels")
-TRAINED_WITH = ("total_nimg", "batch", "hardware.precision")  # typed to a training alone
-IMAGE_FILES = ("data.path", "data.val_path", "data.test_path")
 WITHOUT_GENERATOR = ("adjoint", "lmmse", "tv")  # inverters whose result is the same for every arm
 
 
@@ -162,7 +135,9 @@ def distinguishing(places: Iterable[Sequence[Run]]) -> set[str]:
         for number, runs in enumerate(places)
         for run in runs
         for other in [first.setdefault((number, run.protocol), run)]
-        for line in results.differing_keys(other.asked, run.asked, SAME)
+        for line in settings_table.differing_keys(
+            other.asked, run.asked, settings_table.tells_apart
+        )
     }
 
 
@@ -191,7 +166,7 @@ def entries_of(arm: str, runs: Sequence[Run], keys: Iterable[str]) -> list[Entry
     groups: dict[tuple, list[Run]] = {}
     for run in runs:
         oracle = {"selection"} if run.config.get("selection") == "oracle" else set()
-        found = {**results.UNSAID, **run.asked, "protocol": run.protocol}
+        found = {**run.asked, "protocol": run.protocol}
         settings = {key: as_text(found[key]) for key in sorted({*keys, *oracle} & found.keys())}
         groups.setdefault(tuple(settings.items()), []).append(run)
     entries = []
@@ -218,75 +193,56 @@ def training(run: Run) -> tuple[int | str, str]:
 
 
 def commands(run: Run, entry: Entry) -> list[str]:
-    """The commands that give entry.arm under the choices of a run: training, tuning, inversion.
+    """The commands that give entry.arm under the choices of a run."""
+    return filling.commands(run, entry.arm, entry.settings)
 
-    They repeat the run's groups, files, seed, knob and settings, what its own command set besides,
-    and the length, batch and precision that its generator's did. Only protocol=fair is tuned:
-    where the run's settings were, with as many trials.
-    """
-    config, case = run.config, case_of(run)
-    given = {text.lstrip("+~").partition("=")[0] for argv in run.recorded[:1] for text in argv[1:]}
-    keys = sorted({*entry.settings, *given} & config.keys() - NOT_COPIED)
-    kept = {
-        key: config[key]
-        for key in keys
-        if not results.is_under(key, ("protocol",))
-        and (entry.arm == config["rtil.name"] or not key.startswith("rtil."))
-    }
-    source = config.get("data.trained_on") or config["data.name"]
-    files = {key: config[key] for key in IMAGE_FILES if config.get(key)}
-    trained = dict(
-        text.lstrip("+~").split("=", 1)
-        for argv in run.trained[:1]
-        for text in argv[1:]
-        if "=" in text
+
+def place(config: Mapping) -> str:
+    """The measurement that the settings of a run were tuned at, "" where nothing was tuned; config
+    flattened. Runs to be compared have the same."""
+    if budget(config) is None:
+        return ""
+    known = {key: config.get(f"protocol.tuned.at.{key}", config.get(key)) for key in KNOBS}
+    return ", ".join(
+        f"{key} {float(value):g}" for key, value in known.items() if value is not None
     )
-    root = {"root": config["root"]} if config.get("root", "runs") != "runs" else {}
-    protocol = {"protocol": run.protocol} if run.protocol != "paper" else {}
-    train = {
-        "model": case.model,
-        "rtil": entry.arm,
-        "data": source,
-        "scale": case.scale,
-        "seed": config["seed"],
-        # Empty where the protocol's training is that of any other.
-        **(protocol if config.get("protocol.train", run.protocol != "fair") else {}),
-        **root,
-        **(files if source == config["data.name"] else {}),
-        **{key: value for key, value in kept.items() if key.partition(".")[0] in TRAINING},
+
+
+def told(config: Mapping) -> str:
+    """On what the settings of a run rest, in a sentence; config flattened."""
+    name = config.get("protocol.name", "paper")
+    if name != "fair":
+        return {
+            "paper": "protocol=paper: settings of the paper's appendix and the published code, "
+            "each arm with its own; the paper tuned them for compressed sensing and does "
+            "not say on which images. None was chosen here.",
+            "authors": "protocol=authors: settings of the published code, each arm with its own; "
+            "none was chosen here.",
+        }.get(name, f"protocol={name}.")
+    tuned = {
+        key.removeprefix("protocol.tuned."): value
+        for key, value in config.items()
+        if key.startswith("protocol.tuned.")
     }
-    longer = {key: trained[key] for key in TRAINED_WITH if "," not in trained.get(key, ",")}
-    tune = {
-        **train,
-        "data": config["data.name"],
-        **files,
-        "task": case.task,
-        case.knob: config.get(case.knob, 0.0),
-        "noise_std": case.noise_std,
-        "inverter": case.inverter,
-        **kept,
-    }
-    lines = [line("train", train | longer)]
-    if run.protocol != "fair":
-        return [*lines, line("invert", tune | protocol)]
-    at = {
-        key: value
-        for key in ("seed", *KNOBS)
-        if (value := config.get(f"protocol.at.{key}")) is not None
-    }
-    invert = tune | protocol | {f"protocol.at.{key}": value for key, value in at.items()}
-    budget: dict[str, object] = {}
-    if found := tuned_settings.budget(config):
-        trials, n, _, *first = found
-        budget = {"trials": trials, "num_images": n} | (
-            dict(zip(("num_images", "finalists", "final_images"), (*first, n))) if first else {}
+    chosen = ", ".join(f"{key}={config.get(key)}" for key in tuned.get("keys", ()))
+    half = tuned.get("validation.ci95")
+    first = tuned.get("validation.first_round.n")
+    at = [
+        f"{key.removeprefix('at.')}={value}"
+        for key, value in tuned.items()
+        if key.startswith("at.")
+    ]
+    return (
+        f"protocol=fair: trial {tuned.get('trial')} (from 0) of {tuned.get('trials')} (space "
+        f"{tuned.get('space')}), chosen by the mean {tuned.get('validation.metric')} of "
+        f"{tuned.get('validation.n')} validation images: {tuned.get('validation.mean'):.2f}"
+        + (f" ± {half:.2f}" if half is not None else "")
+        + (
+            f", {tuned['validation.first_round.finalists']} of the trials by {first} of them "
+            "before"
+            if first is not None
+            else ""
         )
-    there = line("train", train | longer | {"seed": at.get("seed", config["seed"])})
-    lines = [there, line("tune", tune | at | budget), *lines, line("invert", invert)]
-    return [*dict.fromkeys(lines)]
-
-
-def line(part: str, choices: Mapping[str, object]) -> str:
-    """A command of rtil with these choices."""
-    texts = [shlex.quote(f"{key}={as_text(value)}") for key, value in choices.items()]
-    return " ".join([f"python -m rtil.{part}", *texts])
+        + (f", tuned at {', '.join(at)}" if at else "")
+        + f", with {chosen}."
+    )

@@ -3,135 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
-from pathlib import Path
+from dataclasses import replace
 
-from omegaconf import OmegaConf
-
+from rtil.experiments.members import FREE
 from rtil.experiments.plan import (
-    NOT_TOLD,
     command,
     for_training,
     jobs,
-    overrides,
-    parsed,
     products,
     switch_of,
-    tunings,
+    tuning_commands,
 )
-from rtil.inversion import tuned_settings
 from rtil.operators import KNOBS
-from rtil.process.command import CONFIGS
 from rtil.reporting.cells import Case, Cell, Entry, case_of
-from rtil.runs import results
+from rtil.runs.keys import GROUPS
+from rtil.runs.overrides import parsed
 from rtil.runs.run import Run
 
 Job = Mapping[str, str]
 LINES = {"inverter.num_codes": "N"}
-FREE = (*NOT_TOLD, "data")  # planned choices that a run of the experiment may have otherwise
-
-
-def belonging(
-    runs: Iterable[Run], experiment: Mapping, scale: str, part: str = "invert"
-) -> list[tuple[Run, Job]]:
-    """The runs of an experiment at a scale, each with the planned job that it is.
-
-    A run belongs to it when it has a job's choices, and was run for the experiment or is named as
-    a job's command names it, with or without what those runs set besides. Arms that were run for
-    it without being planned belong.
-    """
-    if not experiment["cells"] and part == "invert":
-        return []
-    found, plan, runs = [], jobs(experiment, part), list(runs)
-    ways = [(), *besides(runs, experiment, scale, part)]
-    for run in runs:
-        named = run.config.get("experiment.name") == experiment["name"]
-        named = named or bool(commands_for(run.recorded, experiment["name"]))
-        if run.config.get("scale.name") != scale:
-            continue
-        fits = [job for job in plan if _agrees(run, job, FREE)]
-        # A switch to what an arm has anyway fits runs of other switches too; their names tell.
-        exact = [
-            job
-            for job in fits
-            if any(
-                _is_named_as(run, [*overrides(experiment, job), *words], part) for words in ways
-            )
-        ]
-        fits = exact or fits if named else exact
-        if named and not fits:
-            arm = run.config["rtil.name"]
-            fits = [{**job, "rtil": arm} for job in plan if _agrees(run, job, (*FREE, "rtil"))]
-        if fits:
-            found.append((run, max(fits, key=len)))
-    return found
-
-
-def _agrees(run: Run, job: Job, free: Sequence[str]) -> bool:
-    """Whether a run has the choices of a job, but for those in `free`."""
-    asked = run.asked
-    return all(
-        asked.get(f"{key}.name" if key in results.GROUPS else key) == parsed(value)
-        for key, value in job.items()
-        if key not in free
-    )
-
-
-def _is_named_as(run: Run, words: Sequence[str], part: str) -> bool:
-    """Whether a run lies where these overrides put it: it named no setting besides."""
-    config = results.nested(run.config)
-    typed = {word.partition("=")[0] for word in words}
-    # Both name a run by their value, whether typed or not.
-    if part == "invert" and "noise_std" not in typed:
-        config["noise_std"] = _own_noise(config["task"]["name"])
-    if "protocol" not in typed:
-        config["protocol"] = {"name": "paper"}
-    trained = run.path if part == "train" else run.path.parent
-    return trained.name == results.run_label("train", config, words) and (
-        part == "train" or run.path.name == results.run_label("invert", config, words)
-    )
-
-
-@lru_cache
-def _own_noise(task: str) -> float:
-    """The noise of a task where none is asked for."""
-    path = Path(CONFIGS) / "task" / f"{task}.yaml"
-    return OmegaConf.load(path).noise_std if path.exists() else 0.0
-
-
-def besides(
-    runs: Iterable[Run], experiment: Mapping, scale: str, part: str = "invert"
-) -> list[tuple[str, ...]]:
-    """What the commands of an experiment's runs set beside the plan, the most frequent first.
-
-    Words that single out some of its jobs are left out.
-    """
-    planned = {key for entry in products(experiment, part) for key in entry} - {"data"}
-    counts: Counter[tuple[str, ...]] = Counter()
-    for run in runs:
-        if run.config.get("scale.name") != scale:
-            continue
-        for _, *words in commands_for(run.recorded, experiment["name"])[:1]:
-            keys = [word.lstrip("+").partition("=")[0] for word in words]
-            counts[
-                tuple(
-                    word
-                    for word, key in zip(words, keys)
-                    if "=" in word and key not in {*planned, *NOT_TOLD, "scale", "root"}
-                )
-            ] += 1
-    return [words for words, _ in counts.most_common()]
-
-
-def commands_for(recorded: Iterable[list[str]], name: str) -> list[list[str]]:
-    """Those of the recorded commands of a run that ran an experiment."""
-    return [
-        command
-        for command in recorded
-        if f"experiment={name}" in (word.lstrip("+") for word in command)
-    ]
 
 
 def on_the_same_images(found: Sequence[tuple[Run, Job]]) -> list[tuple[Run, Job]]:
@@ -148,7 +39,7 @@ def on_the_same_images(found: Sequence[tuple[Run, Job]]) -> list[tuple[Run, Job]
     for run, job in found:
         known = ids.get(case_of(run).data, set())
         if len(known) == int(job["num_images"]) < len(run.rows):
-            run = run._replace(rows={i: row for i, row in run.rows.items() if i in known})
+            run = replace(run, rows={i: row for i, row in run.rows.items() if i in known})
         kept.append((run, job))
     return kept
 
@@ -161,14 +52,14 @@ def told(experiment: Mapping) -> set[str]:
             values.setdefault(key, set()).update(texts)
     varied = {key for key, texts in values.items() if len(texts) > 1}
     varied |= {key for key in values if key.startswith(("rtil.", "model."))}
-    return varied - {*results.GROUPS, *FREE, *KNOBS, "noise_std", "seed"}
+    return varied - {*GROUPS, *FREE, *KNOBS, "noise_std", "seed"}
 
 
 def settings_of(experiment: Mapping, job: Job) -> dict[str, str]:
     """What tells a job apart in its cell where the plan has switches: choices of its generator's
     training beside arm, seed and data, then what it switches."""
     training = {key for entry in products(experiment, "train") for key in entry}
-    training -= {*results.GROUPS, *FREE, "seed"}
+    training -= {*GROUPS, *FREE, "seed"}
     return {key: job[key] for key in sorted(training) if key in job} | switch_of(experiment, job)
 
 
@@ -183,14 +74,12 @@ def by_switch(
     if not any("switches" in cell for cell in experiment["cells"]):
         return list(cells)
     order = {json.dumps(job): number for number, job in enumerate(jobs(experiment, "invert"))}
-    of = {run.path: job for run, job in found}
-
     def renamed(entry: Entry) -> Entry:
         oracle = {"selection": "oracle"} if entry.oracle else {}
-        return entry._replace(settings=settings_of(experiment, of[entry.runs[0].path]) | oracle)
+        return entry._replace(settings=settings_of(experiment, entry.runs[0].job) | oracle)
 
     def place(cell: Cell, entry: Entry) -> tuple[int, int]:
-        job = json.dumps(of[entry.runs[0].path])
+        job = json.dumps(entry.runs[0].job)
         return [e.arm for e in cell.entries].index(entry.arm), order.get(job, len(order))
 
     return [
@@ -215,12 +104,11 @@ def complete(
     Records gain "job", "planned" (images), and for the figure "panel", "x" and "line"; those with
     a run of fewer images than planned, and those of missing jobs, the commands that fill them.
     """
-    of = {str(run.path): (run, job) for run, job in found}
     plan = jobs(experiment, "invert")
     rows: dict[Case, list[dict]] = {cell.case: [] for cell in cells}
     for cell, table in zip(cells, tables):
-        for row in table:
-            (run, job), *_ = pairs = [of[path] for path in row["runs"]]
+        for entry, row in zip(cell.entries, table):
+            (run, job), *_ = pairs = [(run, run.job) for run in entry.runs]
             own = [word for word in words if not word.startswith("protocol=")]
             own += [f"protocol={row['protocol']}"] if row["protocol"] != "paper" else []
             more = dict.fromkeys(
@@ -273,24 +161,6 @@ def complete(
     for case in cases:
         rows[case].sort(key=lambda row: order.get(json.dumps(row["job"]), len(order)))
     return [existing.get(case, Cell(case, [], [])) for case in cases], [rows[c] for c in cases]
-
-
-def tuning_commands(
-    experiment: Mapping, words: Sequence[str], job: Job | None = None
-) -> list[str]:
-    """The tuning that a planned inversion takes, or without a job all that the plan takes."""
-    takes = [job] if job else jobs(experiment, "invert")
-    if not any(each.get("protocol") == "fair" for each in takes):
-        return []
-    (own,) = tunings([{key: [text] for key, text in job.items()}]) if job else [{}]
-    return [
-        command(
-            experiment,
-            "tune",
-            tuned_settings.for_tuning((), words),
-            {key: texts[0] for key, texts in own.items()} or None,
-        )
-    ]
 
 
 def _case(job: Job, data: str, scale: str) -> Case:

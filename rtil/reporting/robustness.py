@@ -7,17 +7,15 @@ validation images; which trial won is in the tables of `rtil.reporting.table`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from functools import lru_cache
-from pathlib import Path
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from statistics import median, stdev
 
-from rtil.inversion import tuned_settings
 from rtil.metrics.intervals import mean_ci
-from rtil.operators import KNOBS
 from rtil.reporting.cells import Case, Cell
 from rtil.reporting.table import reference, written
 from rtil.runs.run import Run
+from rtil.runs.search import search_of
 
 READING = (
     "Searches: what the settings tried for protocol=fair reach, each the mean PSNR of the same n "
@@ -29,50 +27,10 @@ READING = (
 )
 
 
-def of_run(run: Run, read: Callable[[Path], dict] = tuned_settings.read) -> dict | None:
-    """The search that a run's settings come from, small enough to be packed.
-
-    None without one, or where its file is gone or was searched anew since; `read` reads it.
-
-    Returns:
-        {"seed", "knob", "value", "noise_std", "space", "generator_sha256": what it was a search
-        of, "n": images, "drawn": number of the first drawn trial, "means": PSNR in dB of each
-        trial, None where its loss was not finite}.
-    """
-    if run.tuning is not None:
-        return dict(run.tuning)
-    path = file_of(run)
-    if path is None or not path.exists():
-        return None
-    found = read(path)
-    settings, trials = found["settings"], found["trials"]
-    if (len(trials), found["trial"]) != tuple(
-        run.config.get(f"protocol.tuned.{key}") for key in ("trials", "trial")
-    ):
-        return None
-    knob = next((key for key in KNOBS if key in settings), "noise_std")
-    return {
-        "seed": settings.get("seed"),
-        "knob": knob,
-        "value": settings.get(knob),
-        "noise_std": settings.get("noise_std"),
-        "space": run.config.get("protocol.tuned.space"),
-        "generator_sha256": settings.get("generator_sha256"),
-        "n": max(trial["n"] for trial in trials),
-        "drawn": len(found["space"]["anchors"]),
-        "means": [trial["mean"] for trial in trials],
-    }
-
-
-def file_of(run: Run) -> Path | None:
-    """The file of `rtil.tune` that a run took its settings from, also where its root was moved."""
-    name = run.config.get("protocol.tuned.file")
-    if not name:
-        return None
-    path, parents = Path(str(name)), run.path.parents
-    if path.exists() or "tuned" not in path.parts or len(parents) < 3:
-        return path
-    return parents[2].joinpath(*path.parts[path.parts.index("tuned") :])
+def of_run(run: Run) -> dict | None:
+    """The search that a run's settings come from, as it is packed."""
+    search = search_of(run)
+    return asdict(search) if search else None
 
 
 def tables(cells: Iterable[Cell], baseline: str) -> dict[str, list[dict[str, str]]]:
@@ -83,13 +41,12 @@ def tables(cells: Iterable[Cell], baseline: str) -> dict[str, list[dict[str, str
         differences are paired against, as `rtil.reporting.table.reference` pairs it.
     """
     found: dict[str, dict[tuple, dict[tuple, tuple]]] = {}
-    read = lru_cache(maxsize=None)(tuned_settings.read)  # many runs share a file
     for cell in cells:
         for entry in cell.entries:
             base = reference(cell, entry, baseline)
-            theirs = {run.seed: of_run(run, read) for run in base.runs} if base else {}
+            theirs = {run.seed: of_run(run) for run in base.runs} if base else {}
             for run in entry.runs:
-                search = of_run(run, read)
+                search = of_run(run)
                 if search is None or len(drawn(search)) < 2:
                     continue
                 place, other = place_of(cell.case, search, run), theirs.get(run.seed)

@@ -13,12 +13,12 @@ from itertools import chain
 
 import numpy as np
 
-from rtil.inversion import tuned_settings
 from rtil.metrics.intervals import mean_ci
 from rtil.operators import NONLINEAR
-from rtil.reporting.cells import SAME, Cell, Entry, commands
-from rtil.runs import results
+from rtil.reporting.cells import Cell, Entry, commands, place, told
+from rtil.runs import keys
 from rtil.runs.run import Run, is_number
+from rtil.runs.search import budget
 
 METRICS = (
     "psnr_db",
@@ -167,7 +167,7 @@ def reference(cell: Cell, entry: Entry, baseline: str) -> Entry | None:
         for e in cell.entries
         if e.arm == baseline
         and alike(e) == alike(entry)
-        and not results.differing_keys(files_of(e), files_of(entry), ())
+        and not keys.differing_keys(files_of(e), files_of(entry))
     ]
     names = {key for e in found for key in e.settings if not key.startswith("rtil.")}
     same = [e for e in found if all(e.settings.get(k) == entry.settings.get(k) for k in names)]
@@ -183,7 +183,7 @@ def alike(entry: Entry) -> tuple:
 
 def files_of(entry: Entry) -> dict[str, object]:
     """What tells the images of an entry from others; earlier runs do not say it."""
-    return {results.FILES: entry.runs[0].config.get(results.FILES)}
+    return {keys.FILES: entry.runs[0].config.get(keys.FILES)}
 
 
 def records(cell: Cell, baseline: str, set_size: int = 0) -> list[dict]:
@@ -210,9 +210,9 @@ def records(cell: Cell, baseline: str, set_size: int = 0) -> list[dict]:
             "commands": [],
             "unpaired": unpaired(entry, base) if base else "",
             "protocol": entry.runs[0].protocol,
-            "choices": [tuned_settings.told(run.config) for run in entry.runs],
-            "budgets": [tuned_settings.budget(run.config) for run in entry.runs],
-            "tuned_at": [tuned_settings.place(run.config) for run in entry.runs],
+            "choices": [told(run.config) for run in entry.runs],
+            "budgets": [budget(run.config) for run in entry.runs],
+            "tuned_at": [place(run.config) for run in entry.runs],
         }
         if set_size:
             row["sets"] = over_sets(values["psnr_db"], set_size)
@@ -233,8 +233,10 @@ def records(cell: Cell, baseline: str, set_size: int = 0) -> list[dict]:
             row["differs"] = [
                 *dict.fromkeys(
                     chain.from_iterable(
-                        results.differing_keys(
-                            theirs[run.seed].config, run.config, (*SAME, "rtil")
+                        keys.differing_keys(
+                            theirs[run.seed].config,
+                            run.config,
+                            lambda key: keys.tells_apart(key) and not keys.is_under(key, ["rtil"]),
                         )
                         for run in entry.runs
                         if run.seed in theirs

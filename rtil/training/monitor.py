@@ -18,7 +18,7 @@ from rtil.metrics.image import to_unit
 from rtil.models.generator import Generator
 from rtil.process.replay import Noted
 from rtil.process.rng import seeded
-from rtil.runs import results
+from rtil.runs import rows
 
 log = logging.getLogger("rtil.train")
 
@@ -77,7 +77,7 @@ class Board:
 
         self.run_dir, self.device = run_dir, device
         self.path = run_dir / "log.jsonl"
-        results.mend(self.path, keep=lambda row: row["nimg"] <= nimg)
+        rows.mend(self.path, keep=lambda row: row["nimg"] <= nimg)
         self.writer = SummaryWriter(str(run_dir / "tensorboard"), purge_step=nimg)
         terminal = sys.stderr.isatty()
         self.bar = tqdm(
@@ -103,7 +103,7 @@ class Board:
             "seconds": now - self.begin,
         }
         self.since_nimg, self.since = nimg, now
-        results.append_rows(self.path, [{"nimg": nimg, "step": step, **row}])
+        rows.append(self.path, [{"nimg": nimg, "step": step, **row}])
         for name, value in row.items():
             self.writer.add_scalar(name, value, nimg)
         self.writer.flush()

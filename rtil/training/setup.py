@@ -8,7 +8,6 @@ setting of the loop is a line in configs/train.yaml and a field of `loop.Setting
 from __future__ import annotations
 
 import copy
-import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -27,10 +26,10 @@ from rtil.latents.family import Family
 from rtil.models.generator import Generator
 from rtil.objectives.objective import GeneratorPenalty, Objective, RealPenalty
 from rtil.process.command import check_numbers
-from rtil.process.device import Runtime, start
+from rtil.process.device import Hardware, Runtime, start
 from rtil.process.instantiate import instantiate
 from rtil.process.provenance import provenance
-from rtil.runs import results
+from rtil.runs import identity, keys, record
 from rtil.training.loop import Nets, Settings, Training
 
 log = logging.getLogger("rtil.train")
@@ -46,20 +45,18 @@ COUNTS = (
 )
 
 
-def compose(cfg: DictConfig, overrides: Sequence[str] | None = None) -> Training:
+def compose(cfg: DictConfig) -> Training:
     """A training that is ready to begin or to go on.
 
     Args:
         cfg: composed from train.yaml; it stays as it is.
-        overrides: "key=value" texts given by the user, which name the directory; None reads those
-            of the Hydra job.
 
     Raises:
         ValueError, FileNotFoundError, RuntimeError: bad settings, data or directory.
     """
     # Cheap things first: nothing is read or written for settings that cannot be trained.
     phase_nimg = check(cfg)
-    rt = start(**cfg.hardware)
+    rt = start(Hardware(**cfg.hardware))
     data = load_data(
         resolved(cfg, {})["data"],
         round(cfg.resolution * cfg.crop_scale),
@@ -68,13 +65,12 @@ def compose(cfg: DictConfig, overrides: Sequence[str] | None = None) -> Training
         min_images=max(as_list(cfg.batch)),
     )
     config = record_of(cfg, phase_nimg, data)
-    label = results.run_label("train", config, overrides)
-    run_dir = Path(config["run_dir"] or Path(config["root"]) / "train" / label)
+    run_dir = Path(config["run_dir"] or identity.train_dir(config))
     config["run_dir"] = str(run_dir)
 
     # Weights are drawn in this order from the seed: generator, discriminator, objective.
     torch.manual_seed(config["seed"])
-    family = cast(Family, instantiate(config["rtil"]["family"]))
+    family: Family = instantiate(config["rtil"]["family"])
     nets = build_nets(config["model"], family, rt)
     if rt.rank == 0:
         claim(run_dir, config, rt)
@@ -102,9 +98,9 @@ def check(cfg: DictConfig) -> list[int] | None:
     config = resolved(cfg, {"image_channels": channels, "model.phase_nimg": None})
     # On the meta device networks have shapes and no memory, and draw nothing.
     with torch.device("meta"):
-        G = cast(Generator, instantiate(config["model"]["generator"]))
+        G: Generator = instantiate(config["model"]["generator"])
         instantiate(config["model"]["discriminator"])
-    family = cast(Family, instantiate(config["rtil"]["family"]))
+    family: Family = instantiate(config["rtil"]["family"])
     for space in family.spaces:
         space.check(G)
 
@@ -142,7 +138,7 @@ def record_of(cfg: DictConfig, phase_nimg: list[int] | None, data: ImageData) ->
     found = {"image_channels": data.channels, "model.phase_nimg": phase_nimg}
     config = {**resolved(cfg, found), "images_found": len(data)}
     digest = data.digest()
-    return {**config, results.FILES: digest} if digest else config
+    return {**config, keys.FILES: digest} if digest else config
 
 
 def resolved(cfg: DictConfig, values: Mapping[str, object]) -> dict[str, Any]:
@@ -179,10 +175,10 @@ def build_nets(model: dict, family: Family, rt: Runtime) -> Nets:
     Args:
         model: the group `model` of a resolved configuration.
     """
-    G = cast(Generator, rt.place(cast(nn.Module, instantiate(model["generator"]))))
-    D = rt.place(cast(nn.Module, instantiate(model["discriminator"])))
+    G: Generator = rt.place(instantiate(model["generator"]))
+    D: nn.Module = rt.place(instantiate(model["discriminator"]))
     members = [len(space.names) for space in family.spaces]
-    objective = cast(Objective, instantiate(model["objective"], members=members)).to(rt.device)
+    objective: Objective = instantiate(model["objective"], members=members).to(rt.device)
     G_ema = copy.deepcopy(G).eval().requires_grad_(False)
     G_optim = adam(G, model, objective.g_lazy)
     D_optim = adam(D, model, objective.d_lazy)
@@ -211,13 +207,13 @@ def claim(run_dir: Path, config: dict, rt: Runtime) -> None:
     Raises:
         ValueError: it holds a run with other settings.
     """
-    results.claim(run_dir, config, results.FREE_TRAIN)
-    record = provenance(rt)
-    path = run_dir / "provenance.json"
-    before = json.loads(path.read_text()).get("precision", "fp32") if path.exists() else None
-    if before not in (None, record["precision"]) and checkpoint.latest(run_dir):
-        log.warning("%s: in %s so far, goes on in %s.", run_dir, before, record["precision"])
-    results.write_provenance(run_dir, record)
+    record.claim(run_dir, config, "train")
+    facts = provenance(rt)
+    commands = record.history(run_dir)
+    before = commands[0].get("precision", "fp32") if commands else facts["precision"]
+    if before != facts["precision"] and checkpoint.latest(run_dir):
+        log.warning("%s: in %s so far, goes on in %s.", run_dir, before, facts["precision"])
+    record.write_provenance(run_dir, facts, config)
 
 
 def as_list(value: int | Sequence[int]) -> list[int]:

@@ -63,6 +63,14 @@ def keys(space: Mapping, steps: Sequence[int] | None) -> set[str]:
     return found | ({"inverter.steps"} if space.get("stages") and steps else set())
 
 
+def stages(inverter: Mapping) -> list[int] | None:
+    """Steps of each stage of an inverter's configuration; None where it has no stages."""
+    if "depth" not in inverter:
+        return None
+    steps = inverter["steps"]
+    return [steps] * (inverter["depth"] + 1) if isinstance(steps, int) else list(steps)
+
+
 def check(space: Mapping, steps: Sequence[int] | None) -> None:
     """Raises ValueError as `trials` does."""
     for node in space["variants"]:

@@ -1,12 +1,12 @@
-"""The baseline that bench.py times computes what rtil computes, on rtil's weights, in float64."""
+"""The baseline that is timed computes what rtil computes, on its weights, in float64."""
 
 from dataclasses import dataclass
 
 import pytest
 import torch
-from baseline import inversion, pggan, stylegan2, training
 from conftest import CHANNELS
 
+from benchmarks.baseline import inversion, pggan, stylegan2, training
 from rtil.inverters.data_term import MeasurementLoss
 from rtil.inverters.ilo import ILO, geodesic_cross
 from rtil.latents.additive import Additive
@@ -16,7 +16,7 @@ from rtil.latents.space import Latents, LatentSpace
 from rtil.models.generator import EMPTY
 from rtil.objectives.logistic import Logistic
 from rtil.objectives.wgan_gp import WGANGP
-from rtil.operators.circulant import PartialCirculant
+from rtil.operators.circulant import partial_circulant
 from rtil.process.replay import Recorder
 from rtil.process.rng import seeded
 from rtil.training import loop
@@ -195,7 +195,7 @@ def test_two_training_steps_with_every_penalty_leave_the_same_weights(pair):
 
 
 def operator_and_copy(ratio=0.3):
-    A = PartialCirculant((3, 16, 16), ratio, seed=1).double()
+    A = partial_circulant((3, 16, 16), ratio, seed=1).double()
     return A, inversion.Circulant(A.filter, A.signs, A.indices)
 
 
@@ -237,7 +237,7 @@ def test_loss_and_gradient_of_an_ilo_stage_are_those_of_rtil(stylegan2, discrimi
 
 
 def test_ilo_of_several_stages_shows_the_images_of_rtil(stylegan2, discriminator):
-    """Schedule, projections, optimiser and restarts, over the steps that bench.py times."""
+    """Schedule, projections, optimiser and restarts, over the steps that the benchmarks time."""
     G = stylegan2(16, 3).requires_grad_(False)
     g, _ = copies((G, discriminator("stylegan2", 16, 3)), "stylegan2")
     A, a = operator_and_copy()

@@ -6,15 +6,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from helpers.commands import COMMON, composed, export, start
 from PIL import Image
-from test_tune import COMMON, composed, export, start
 
 from rtil import checkpoint, diagnose, invert
 from rtil.data import lineage
-from rtil.inversion import tuned_settings
+from rtil.inversion import tuned_settings, yardstick
 from rtil.inverters.lmmse import GaussianPrior
 from rtil.reporting import cells, table
-from rtil.runs import archive, results
+from rtil.runs import archive
+from rtil.runs import keys as key_table
+from rtil.runs import rows as jsonl
 from rtil.runs import run as run_files
 
 CUT = ("data.num_val=5", "data.num_test=5")
@@ -71,11 +73,11 @@ def test_rows_of_other_images_are_not_mixed_in_and_files_may_move(tmp_path):
     place = start("invert", tmp_path, *common, f"data.test_path={sets['here']}")
     with pytest.raises(ValueError, match="split_files: '6 files") as error:
         start("invert", tmp_path, *common, f"data.test_path={sets['other']}", "num_images=4")
-    assert "data.test_path" in str(error.value) and len(results.result_rows(place)) == 2
+    assert "data.test_path" in str(error.value) and len(jsonl.result_rows(place)) == 2
     assert saved(place)["data"]["test_path"] == str(sets["here"])
     moved = shutil.make_archive(str(tmp_path / "moved"), "zip", sets["here"])
     start("invert", tmp_path, *common, f"data.test_path={moved}", "num_images=3")
-    assert len(results.result_rows(place)) == 3
+    assert len(jsonl.result_rows(place)) == 3
 
     older = saved(place)  # of a version that did not say whose rows they are
     digest = older.pop("split_files")
@@ -165,7 +167,7 @@ def test_equal_names_of_another_domain_are_no_training_images(tmp_path):
     path = trained(tmp_path, *of(pictures(tmp_path / "faces", 20, 0), *CUT))
     cars = of(pictures(tmp_path / "cars", 20, 1), "data.num_val=5", "data.num_test=14")
     place = start("invert", tmp_path, f"generator={path}", "ratio=0.5", *cars)
-    assert len(results.result_rows(place)) == 2
+    assert len(jsonl.result_rows(place)) == 2
 
 
 def test_files_added_since_the_training_are_told(tmp_path, caplog):
@@ -173,7 +175,7 @@ def test_files_added_since_the_training_are_told(tmp_path, caplog):
     path = trained(tmp_path, *of(faces, *CUT))
     content, data = checkpoint.load(path), composed("invert", *of(faces, *CUT)).data
     files, order = lineage.split_files(data, "train")
-    content["config"][results.FILES] = files.digest(order)
+    content["config"][key_table.FILES] = files.digest(order)
     lineage.check_held_out(content["config"], dict(data), "test", path)
     assert not caplog.records
     lineage._check.cache_clear()
@@ -190,7 +192,7 @@ def test_the_yardstick_is_of_the_generators_images_and_not_of_the_commands(
 ):
     priors = []
     monkeypatch.setattr(
-        invert, "GaussianPrior", lambda x: priors.append(float(x.mean())) or GaussianPrior(x)
+        yardstick, "GaussianPrior", lambda x: priors.append(float(x.mean())) or GaussianPrior(x)
     )
     dark, bright = (
         pictures(tmp_path / name, 20, seed, light)
@@ -211,7 +213,7 @@ def test_the_yardstick_is_of_the_generators_images_and_not_of_the_commands(
             "yardstick.use=true",
         ]
         place = invert.invert(composed("invert", *words).copy(), words)
-        return results.result_rows(place)[0]["lmmse_psnr_db"]
+        return jsonl.result_rows(place)[0]["lmmse_psnr_db"]
 
     assert run(*of(bright)) is not None and priors[-1] < -0.3
     assert run(*of(shown), "run_dir=" + str(tmp_path / "b")) is not None and priors[-1] < -0.3

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from test_inverters import pggan, problem, rngs, stylegan2
+from helpers.inverters import pggan, problem, rngs, stylegan2
 
 from rtil.inverters.csgm import CSGM
 from rtil.inverters.data_term import MeasurementLoss
@@ -11,7 +11,7 @@ from rtil.inverters.multicode import MGANPrior
 from rtil.latents.additive import Additive
 from rtil.latents.space import Latents
 from rtil.models.linear import invert_exactly, invert_map, posterior_mean
-from rtil.operators import Dense, RandomInpainting
+from rtil.operators import Dense, inpainting
 
 NOISE = 0.3  # in units of the [0, 1] image
 FREE = {"geodesic": 0.0, "sphere": False}  # section 5 confines nothing to a sphere
@@ -131,11 +131,9 @@ def test_map_of_mgan_pulls_the_codes_to_the_mode_of_their_prior():
         (lambda: ILO([5, 5], map=1.0), "needs the standard deviation"),
         (lambda: ILO([5, 5], map=1.0, map_sigma=[1.0, 2.0]), "map_sigma"),
         (lambda: CSGM(5, map=1.0, l2=0.1), "l2=0.1 and map=1.0"),
-        (lambda: MeasurementLoss(RandomInpainting((1, 4, 4), 0.5)).nat(0.0), "noise_std=0.0"),
+        (lambda: MeasurementLoss(inpainting((1, 4, 4), 0.5)).nat(0.0), "noise_std=0.0"),
         (
-            lambda: MeasurementLoss(
-                RandomInpainting((1, 2, 2), 0.25), kept=torch.zeros(2, 2).bool()
-            ),
+            lambda: MeasurementLoss(inpainting((1, 2, 2), 0.25), kept=torch.zeros(2, 2).bool()),
             "no observed entry",
         ),
     ],

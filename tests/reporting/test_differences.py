@@ -9,7 +9,6 @@ from test_planned import write_run
 from rtil import report
 from rtil.experiments import plan as experiment
 from rtil.reporting import differences, table
-from rtil.runs import results
 
 BASE = {"a": 20.0, "b": 21.0, "c": 25.0}
 

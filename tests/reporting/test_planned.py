@@ -14,7 +14,8 @@ from test_experiments import composed, plan_of
 from rtil import report
 from rtil.experiments import plan as experiment
 from rtil.reporting import panels, planned, table
-from rtil.runs import results
+from rtil.runs import keys as key_table
+from rtil.runs import record as run_record
 from rtil.runs import run as run_files
 
 
@@ -31,7 +32,7 @@ def write_run(root, plan, job, psnr, words=(), name=None, scale="demo"):
     for word in words:
         key, _, value = word.lstrip("+").partition("=")
         tree, value = config, experiment.parsed(value)
-        *parts, last = [key, "name"] if key in results.GROUPS else key.split(".")
+        *parts, last = [key, "name"] if key in key_table.GROUPS else key.split(".")
         for part in parts:
             tree = tree.setdefault(part, {})
         tree[last] = value
@@ -233,8 +234,8 @@ def test_a_run_stays_with_the_experiments_that_it_was_run_for(tmp_path):
         (run_dir / "config.yaml").write_text(config.replace("fig6_ilo", "fig2_cs"))
         old = json.loads((run_dir / "provenance.json").read_text())
         later = {"command": ["invert.py", "experiment=fig2_cs", "scale=demo"]}
-        results.write_provenance(run_dir, later)
-        assert results.recorded_commands(run_dir) == [later["command"], old["command"]]
+        run_record.write_provenance(run_dir, later)
+        assert run_record.commands(run_dir) == [later["command"], old["command"]]
     content_of = content(tmp_path, "fig6_ilo")
     rows = [row for table in content_of.tables for row in table]
     assert [row["job"] for row in rows if "n" in row] == [

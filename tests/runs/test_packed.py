@@ -11,12 +11,14 @@ from test_gains import write
 from test_planned import write_run
 from test_report import make_generator, make_run
 
-from rtil.reporting import cells, planned, table
-from rtil.runs import run as run_files
-from rtil.experiments import plan as experiment
-from rtil.runs import archive, results
 from rtil import report
+from rtil.experiments import plan as experiment
 from rtil.process.command import CONFIGS
+from rtil.reporting import cells, planned, table
+from rtil.runs import archive
+from rtil.runs import keys as key_table
+from rtil.runs import rows as jsonl
+from rtil.runs import run as run_files
 
 PLACE_FREE = ("runs", "commands", "more")  # of a record: they name folders or files
 
@@ -222,7 +224,7 @@ def test_packing_again_replaces_its_runs_and_keeps_those_of_others(tmp_path):
     assert "1 lines of other runs stay." in archive.write(run_files.collect(here)[0], here, file)
     assert file.read_bytes() == first
     row = json.loads((run_dir / "results.jsonl").read_text()) | {"id": "b"}
-    results.append_rows(run_dir / "results.jsonl", [row])
+    jsonl.append(run_dir / "results.jsonl", [row])
     archive.write(run_files.collect(there)[0], there, file)
     runs, _ = archive.read(file)
     assert [(str(run.path), [*run.rows]) for run in runs] == [
@@ -312,7 +314,7 @@ def test_nothing_packed_names_the_command(tmp_path):
 
 def test_nesting_undoes_flattening():
     tree = {"a": 1, "b": {"c": [1, {"d": 2}], "e": {"f": None}}}
-    assert results.nested(results.flatten(tree)) == tree
+    assert key_table.nested(key_table.flatten(tree)) == tree
 
 
 def test_folders_named_after_typed_words_are_known_without_their_config(tmp_path):

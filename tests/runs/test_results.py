@@ -6,7 +6,10 @@ import os
 import pytest
 import yaml
 
-from rtil.runs import results
+from rtil.process import files
+from rtil.runs import keys as key_table
+from rtil.runs import record as run_record
+from rtil.runs import rows as jsonl
 
 CONFIG = {
     "model": {"name": "stylegan2", "lr": 0.002, "betas": [0.0, 0.99], "channels": {4: 8, 8: 8}},
@@ -41,9 +44,9 @@ def changed(**dotted):
 
 def test_claim_makes_the_directory_and_knows_its_own_run(tmp_path):
     run_dir = tmp_path / "a" / "b"
-    assert results.claim(run_dir, CONFIG, ()) is False
+    assert run_record.claim(run_dir, CONFIG, ()) is False
     assert yaml.safe_load((run_dir / "config.yaml").read_text()) == CONFIG
-    assert results.claim(run_dir, CONFIG, ()) is True
+    assert run_record.claim(run_dir, CONFIG, ()) is True
     assert os.listdir(run_dir) == ["config.yaml"]
 
 
@@ -51,19 +54,19 @@ def test_provenance_keeps_the_commands_before_the_last_one_once_each(tmp_path):
     """Rows may be theirs, and a command that found nothing left to do must not hide them."""
     first, second = ({"command": ["invert.py", word], "commit": word} for word in "ab")
     for record in (first, first, second, first, second, second):
-        results.write_provenance(tmp_path, record)
+        run_record.write_provenance(tmp_path, record)
     record = json.loads((tmp_path / "provenance.json").read_text())
     assert record == {**second, "before": [first]}
-    assert results.recorded_commands(tmp_path) == [second["command"], first["command"]]
-    assert results.recorded_commands(tmp_path / "nothing") == []
+    assert run_record.commands(tmp_path) == [second["command"], first["command"]]
+    assert run_record.commands(tmp_path / "nothing") == []
 
 
 def test_claim_of_another_run_names_every_differing_key_and_changes_nothing(tmp_path):
-    results.claim(tmp_path, CONFIG, ())
+    run_record.claim(tmp_path, CONFIG, ())
     before = (tmp_path / "config.yaml").read_bytes()
     other = changed(model__lr=0.1, seed=1, rtil__family={"sigma": 1.0, "relative": True})
     with pytest.raises(ValueError) as error:
-        results.claim(tmp_path, other, ("total_nimg",))
+        run_record.claim(tmp_path, other, ("total_nimg",))
     lines = str(error.value).splitlines()
     assert [line.strip() for line in lines[1:-1]] == [
         "model.lr: 0.002 there, 0.1 here",
@@ -76,35 +79,35 @@ def test_claim_of_another_run_names_every_differing_key_and_changes_nothing(tmp_
 
 @pytest.mark.parametrize("free", [results.FREE_TRAIN, results.FREE_INVERT])
 def test_free_keys_may_differ_and_are_updated(tmp_path, free):
-    results.claim(tmp_path, CONFIG, free)
+    run_record.claim(tmp_path, CONFIG, free)
     other = changed(run_dir="elsewhere", data__path="there", scale={"name": "demo", "more": 1})
-    assert results.claim(tmp_path, other, free) is True
+    assert run_record.claim(tmp_path, other, free) is True
     assert yaml.safe_load((tmp_path / "config.yaml").read_text())["run_dir"] == "elsewhere"
 
 
 def test_a_longer_training_continues_but_a_longer_key_of_the_same_start_does_not():
     free = ("total_nimg", "data.path")
     new = {**changed(total_nimg=64000), "total_nimg_other": 1}
-    assert results.differing_keys(CONFIG, new, free) == ["total_nimg_other: None there, 1 here"]
+    assert key_table.differing_keys(CONFIG, new, free) == ["total_nimg_other: None there, 1 here"]
     moved = changed(data__path="x")
-    assert results.differing_keys(CONFIG, moved, free) == []
-    assert results.differing_keys(CONFIG, moved, ()) == ["data.path: None there, 'x' here"]
+    assert key_table.differing_keys(CONFIG, moved, free) == []
+    assert key_table.differing_keys(CONFIG, moved) == ["data.path: None there, 'x' here"]
 
 
 @pytest.mark.parametrize("key", results.FOUND)
 def test_what_an_earlier_version_did_not_record_is_equal_and_is_added(tmp_path, key):
-    results.claim(tmp_path, CONFIG, ())
-    assert results.claim(tmp_path, CONFIG | {key: "a"}, ())
+    run_record.claim(tmp_path, CONFIG, ())
+    assert run_record.claim(tmp_path, CONFIG | {key: "a"}, ())
     assert yaml.safe_load((tmp_path / "config.yaml").read_text())[key] == "a"
     with pytest.raises(ValueError, match=f"{key}: 'a' there, 'b' here") as error:
-        results.claim(tmp_path, CONFIG | {key: "b"}, ())
-    assert ("data.test_path" in str(error.value)) == (key == results.FILES)
-    assert results.differing_keys({"other": 1}, {}, ()) == ["other: 1 there, None here"]
+        run_record.claim(tmp_path, CONFIG | {key: "b"}, ())
+    assert ("data.test_path" in str(error.value)) == (key == key_table.FILES)
+    assert key_table.differing_keys({"other": 1}, {}) == ["other: 1 there, None here"]
 
 
 def test_flatten_names_every_leaf():
     tree = {"a": {"b": 1, "c": {4: [1, 2]}}, "d": None}
-    assert results.flatten(tree) == {"a.b": 1, "a.c.4": [1, 2], "d": None}
+    assert key_table.flatten(tree) == {"a.b": 1, "a.c.4": [1, 2], "d": None}
 
 
 # Names
@@ -196,62 +199,62 @@ ROWS = [{"id": i, "psnr_db": 20.0 + i, "note": "line\u2028break\n"} for i in ran
 
 def test_appended_rows_come_back(tmp_path):
     path = tmp_path / "results.jsonl"
-    assert results.read_rows(path) == []
-    results.append_rows(path, ROWS[:2])
-    results.append_rows(path, ROWS[2:])
-    assert results.read_rows(path) == ROWS
+    assert jsonl.read(path) == []
+    jsonl.append(path, ROWS[:2])
+    jsonl.append(path, ROWS[2:])
+    assert jsonl.read(path) == ROWS
 
 
 def test_rows_survive_a_cut_at_any_byte_of_the_last_line(tmp_path):
     """Read without the cut row, and mended: rows appended after the crash stay readable."""
     path = tmp_path / "results.jsonl"
-    results.append_rows(path, ROWS)
+    jsonl.append(path, ROWS)
     whole = path.read_bytes()
     start = whole[:-1].rindex(b"\n") + 1
     for end in range(start, len(whole) + 1):
         path.write_bytes(whole[:end])
         complete = ROWS if end >= len(whole) - 1 else ROWS[:2]
-        assert results.read_rows(path) == complete
-        assert results.mend(path) == complete
-        results.append_rows(path, [{"id": 9}])
-        assert results.read_rows(path) == [*complete, {"id": 9}]
+        assert jsonl.read(path) == complete
+        assert jsonl.mend(path) == complete
+        jsonl.append(path, [{"id": 9}])
+        assert jsonl.read(path) == [*complete, {"id": 9}]
 
 
 def test_broken_line_before_the_last_is_an_error_that_names_it(tmp_path):
     path = tmp_path / "results.jsonl"
-    results.append_rows(path, ROWS)
+    jsonl.append(path, ROWS)
     lines = path.read_text().splitlines()
     path.write_text("\n".join([lines[0], lines[1][:-4], lines[2]]) + "\n")
     with pytest.raises(ValueError, match=r"results\.jsonl, line 2: not JSON"):
-        results.read_rows(path)
+        jsonl.read(path)
     with pytest.raises(ValueError, match="line 2"):
-        results.mend(path)
+        jsonl.mend(path)
 
 
 def test_mend_keeps_the_rows_asked_for(tmp_path):
     path = tmp_path / "log.jsonl"
-    assert results.mend(path) == [] and not path.exists()
-    results.append_rows(path, ROWS)
-    assert results.mend(path, keep=lambda row: row["id"] <= 1) == ROWS[:2]
-    assert results.read_rows(path) == ROWS[:2]
+    assert jsonl.mend(path) == [] and not path.exists()
+    jsonl.append(path, ROWS)
+    assert jsonl.mend(path, keep=lambda row: row["id"] <= 1) == ROWS[:2]
+    assert jsonl.read(path) == ROWS[:2]
 
 
 def test_rows_of_all_processes_are_one_per_image(tmp_path):
-    results.append_rows(tmp_path / "results.jsonl", [{"id": 1, "a": 1}, {"id": 2, "a": 1}])
-    results.append_rows(tmp_path / "results-1.jsonl", [{"id": 3, "a": 1}, {"id": 1, "a": 1}])
-    results.append_rows(tmp_path / "log.jsonl", [{"id": 9}])
-    found = sorted(results.result_rows(tmp_path), key=lambda row: row["id"])
+    jsonl.append(tmp_path / "results.jsonl", [{"id": 1, "a": 1}, {"id": 2, "a": 1}])
+    jsonl.append(tmp_path / "results-1.jsonl", [{"id": 3, "a": 1}, {"id": 1, "a": 1}])
+    jsonl.append(tmp_path / "log.jsonl", [{"id": 9}])
+    found = sorted(jsonl.result_rows(tmp_path), key=lambda row: row["id"])
     assert found == [{"id": i, "a": 1} for i in (1, 2, 3)]
 
 
 def test_failing_text_write_keeps_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "config.yaml"
-    results.write_text(path, "old")
+    files.write_text(path, "old")
 
     def fail(*names):
         raise OSError("No space left on device")
 
     monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(OSError, match="No space"):
-        results.write_text(path, "new")
+        files.write_text(path, "new")
     assert path.read_text() == "old" and os.listdir(tmp_path) == ["config.yaml"]

@@ -24,7 +24,7 @@ from rtil import checkpoint, train
 from rtil.latents.additive import Additive
 from rtil.process import replay
 from rtil.process.command import CONFIGS
-from rtil.process.device import start
+from rtil.process.device import Hardware, start
 from rtil.process.instantiate import instantiate
 from rtil.training import loop, setup
 from rtil.training.loop import Settings
@@ -137,7 +137,7 @@ def test_first_ema_step_is_the_weighted_mean(tmp_path):
 def test_adam_has_the_lazy_regularisation_correction():
     whole = OmegaConf.to_container(config("rtil=ilo", "image_channels=1"), resolve=True)
     family = instantiate(whole["rtil"]["family"])
-    nets = setup.build_nets(whole["model"], family, start("cpu", 1))
+    nets = setup.build_nets(whole["model"], family, start(Hardware("cpu", 1)))
     for optim, every in ((nets.G_optim, 4), (nets.D_optim, 16)):
         share = every / (every + 1)
         group = optim.param_groups[0]
