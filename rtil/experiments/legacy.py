@@ -16,6 +16,7 @@ import yaml
 
 from rtil.process.command import CONFIGS
 from rtil.runs import keys, overrides
+from rtil.runs.identity import inversion_stem, training_stem
 from rtil.runs.keys import is_under
 from rtil.runs.run import Run
 
@@ -94,32 +95,38 @@ def _is_named_as(run: Run, typed: Job, part: str) -> bool:
     training, _, inversion = run.named.rpartition("/")
     if part == "train":
         training = inversion
-    protocol = typed.get("protocol", "paper")
     words = [f"{key}={each}" for key, each in typed.items()]
-    more = run.config.get("protocol.train") if protocol != "paper" else ()
-    trained = {
-        word
-        for word in (*words, *(more if isinstance(more, Sequence) else ()))
-        if is_under(overrides.key_of(word), TRAINED)
-        and not is_under(overrides.key_of(word), INVERTED)
-    }
-    if training.partition(",")[2] != _suffix(trained):
-        return False
-    inverted = {word for word in words if is_under(overrides.key_of(word), INVERTED)}
-    inverted |= {f"protocol={protocol}"} if protocol != "paper" else set()
-    own_noise = "noise_std" in typed or run.config["noise_std"] == _noise(run.config["task.name"])
-    return part == "train" or (own_noise and inversion.partition(",")[2] == _suffix(inverted))
+    if typed.get("protocol", "paper") != "paper":
+        more = run.config.get("protocol.train")
+        words += more if isinstance(more, list) else []
+    trained, inverted = suffixes(words)
+    names = [f"{training_stem(run.config)},{trained}".rstrip(",")]
+    if part == "invert":
+        names.append(f"{inversion_stem(run.config)},{inverted}".rstrip(","))
+        if "noise_std" not in typed and run.config["noise_std"] != _noise(run.config["task.name"]):
+            return False
+    return names == [training, inversion][: len(names)]
 
 
-def _suffix(words: Iterable[str]) -> str:
-    """What stands after the choices in a folder's name."""
-    named = {
-        word.replace("/", "_").replace(" ", "")
-        for word in words
-        if not is_under(overrides.key_of(word), UNNAMED)
-        and (overrides.key_of(word) not in keys.GROUPS or word.startswith("protocol="))
-    }
-    text = ",".join(sorted(named))
+def suffixes(words: Iterable[str]) -> tuple[str, str]:
+    """What stood after the choices in the folders of a training and of an inversion, given these
+    overrides."""
+    trained, inverted = set(), set()
+    for word in words:
+        key, text = overrides.key_of(word), word.replace("/", "_").replace(" ", "")
+        if key == "protocol" and word != "protocol=paper":
+            inverted.add(text)
+        elif key in keys.GROUPS or is_under(key, UNNAMED):
+            continue
+        elif is_under(key, INVERTED):
+            inverted.add(text)
+        elif is_under(key, TRAINED):
+            trained.add(text)
+    return _shortened(trained), _shortened(inverted)
+
+
+def _shortened(words: Iterable[str]) -> str:
+    text = ",".join(sorted(words))
     return hashlib.sha256(text.encode()).hexdigest()[:12] if len(text) > 100 else text
 
 

@@ -78,22 +78,15 @@ def invert_dir(kind: str, config: Config, trained: Config) -> Path:
         training = f"{stem},{_text(config, 'generator_sha256')[:8]}"
     command: keys.Command = "tune" if kind == "tuned" else "invert"
     flat = keys.complete(keys.flatten(config))
-    knob = str(flat.get("task.knob"))
-    parts = [flat["task.name"]]
-    parts += [f"{knob}{flat[knob]}"] if knob != "noise_std" and knob in flat else []
-    parts += [f"noise{flat['noise_std']}"] if flat.get("noise_std") else []
-    parts += [flat["inverter.name"]]
-    if flat.get("data.trained_on") not in (None, flat["data.name"]):
-        parts.append(flat["data.name"])
     groups = {name: flat[f"{name}.name"] for name in (*keys.TRAINING, "task", "inverter")}
     told = differences(config, command, groups | {"protocol": flat["protocol.name"]})
     chosen = flat.get("protocol.tuned.keys") or ()
     assert isinstance(chosen, Sequence)
-    hidden = (*keys.TRAINING, "protocol", "seed", "noise_std", knob, *chosen)
+    hidden = (*keys.TRAINING, "protocol", "seed", "noise_std", str(flat.get("task.knob")), *chosen)
     told = {key: value for key, value in told.items() if not keys.is_under(key, hidden)}
     if command == "invert" and flat["protocol.name"] != "paper":
         told["protocol"] = flat["protocol.name"]
-    name = name_of("-".join(map(str, parts)), told, digest(values(config, command)))
+    name = name_of(inversion_stem(config), told, digest(values(config, command)))
     return root / kind / training / name
 
 
@@ -105,7 +98,7 @@ def find_generator(config: Config) -> Path:
         ValueError: there are several, which differ in what an inversion does not say.
     """
     parent = Path(_text(config, "root")) / "train"
-    stem = _stem(config, _source(config))
+    stem = training_stem(config)
     near = [each for each in trainings(parent, stem) if (each[0] / EXPORTED).exists()]
     asked = _asked_of_training(config)
     fitting = [(run_dir, other) for run_dir, other in near if not _lacks(other, asked)]
@@ -254,6 +247,24 @@ def _stem(config: Config, source: str) -> str:
     flat = keys.flatten(config)
     parts = [flat["model.name"], flat["rtil.name"], source, flat["scale.name"]]
     return "-".join([*map(str, parts), f"seed{flat['seed']}"])
+
+
+def training_stem(config: Config) -> str:
+    """The choices of an inversion's training, as that one's directory begins."""
+    return _stem(config, _source(config))
+
+
+def inversion_stem(config: Config) -> str:
+    """The choices of an inversion as its directory's name begins: "cs-ratio0.1-noise0.05-ilo"."""
+    flat = keys.complete(keys.flatten(config))
+    knob = str(flat.get("task.knob"))
+    parts = [flat["task.name"]]
+    parts += [f"{knob}{flat[knob]}"] if knob != "noise_std" and knob in flat else []
+    parts += [f"noise{flat['noise_std']}"] if flat.get("noise_std") else []
+    parts += [flat["inverter.name"]]
+    if flat.get("data.trained_on") not in (None, flat["data.name"]):
+        parts.append(flat["data.name"])
+    return "-".join(map(str, parts))
 
 
 def _own_source(config: Config) -> str:

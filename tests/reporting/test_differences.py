@@ -9,6 +9,7 @@ from test_planned import write_run
 from rtil import report
 from rtil.experiments import plan as experiment
 from rtil.reporting import differences, table
+from rtil.runs import identity
 
 BASE = {"a": 20.0, "b": 21.0, "c": 25.0}
 
@@ -121,5 +122,5 @@ def test_a_protocol_asks_for_the_generator_that_its_own_training_makes():
     plan = plan_of("differences", "demo")
     for switch in ({"protocol": "authors"}, {"model__stddev_group": "null"}):
         words = experiment.overrides(plan, job_of(plan, "mgan_mixture", "cs", "mgan", **switch))
-        label = results.run_label("train", resolved("invert", words), words)
-        assert label == "pggan-mgan_mixture-glyphs-demo-seed0,model.stddev_group=null"
+        line = identity.training_command(resolved("invert", words))
+        assert line == "python -m rtil.train model=pggan rtil=mgan_mixture model.stddev_group=null"

@@ -12,8 +12,10 @@ from scipy import stats
 from test_experiments import composed, plan_of
 
 from rtil import report
+from rtil.experiments import legacy
 from rtil.experiments import plan as experiment
 from rtil.reporting import panels, planned, table
+from rtil.runs import identity
 from rtil.runs import keys as key_table
 from rtil.runs import record as run_record
 from rtil.runs import run as run_files
@@ -37,8 +39,11 @@ def write_run(root, plan, job, psnr, words=(), name=None, scale="demo"):
             tree = tree.setdefault(part, {})
         tree[last] = value
     config["experiment"]["name"] = name or plan["name"]
-    names = [results.run_label(kind, config, words) for kind in ("train", "invert")]
-    run_dir = root / "invert" / names[0] / names[1]
+    # Named as version 0.1 named it, which recorded no job.
+    run_dir = root / "invert"
+    stems = (identity.training_stem(config), identity.inversion_stem(config))
+    for stem, suffix in zip(stems, legacy.suffixes(words)):
+        run_dir /= f"{stem},{suffix}".rstrip(",")
     run_dir.mkdir(parents=True)
     (run_dir / "config.yaml").write_text(yaml.safe_dump(config))
     name = config["experiment"]["name"]

@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from rtil.latents.family import additive
 from rtil.process.command import CONFIGS
 from rtil.process.instantiate import instantiate
 from rtil.reporting import cells, figures, page, table
+from rtil.runs import keys as key_table
 from rtil.runs import run as run_files
 
 FAMILY = {"_target_": "rtil.latents.family.additive", "sigma": 0.5, "mixture": True}
@@ -216,7 +218,7 @@ def test_commands_train_and_tune_as_the_run_beside_them_was():
     ]
     run = run_files.Run(
         Path("x"),
-        config,
+        key_table.complete(config),
         {},
         [typed],
         [["train.py", "total_nimg=48000", "rtil=vanilla,ilo", "hardware.precision=bf16"]],
@@ -254,12 +256,13 @@ def test_commands_train_and_tune_as_the_run_beside_them_was():
     assert (inversion.seed, inversion.ratio, inversion.num_images) == (2, 0.5, 30)
     assert inversion.protocol.name == "fair"
     assert (inversion.protocol.at.seed, inversion.protocol.at.ratio) == (0, 0.25)
+    config = run.config
     once = {key: value for key, value in config.items() if "first_round" not in key}
-    run = run._replace(config=once | {"protocol.at.seed": None})
+    run = replace(run, config=once | {"protocol.at.seed": None})
     lines = cells.commands(run, cells.Entry("ilo", {}, (run,)))
     assert [text.split()[2] for text in lines] == ["rtil.train", "rtil.tune", "rtil.invert"]
     assert "num_images=40 trials=16" in lines[1] and "final_images" not in lines[1]
-    run = run._replace(config=config | {"protocol.name": "paper"})
+    run = replace(run, config=config | {"protocol.name": "paper"})
     lines = cells.commands(run, cells.Entry("ilo", {}, (run,)))
     assert [text.split()[2] for text in lines] == ["rtil.train", "rtil.invert"]
     assert "protocol" not in lines[0] + lines[1]
