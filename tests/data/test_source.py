@@ -12,7 +12,7 @@ from PIL import Image
 
 from rtil import checkpoint, diagnose, invert
 from rtil.data import lineage
-from rtil.inversion import tuned_settings, yardstick
+from rtil.inversion import yardstick
 from rtil.inverters.lmmse import GaussianPrior
 from rtil.reporting import cells, table
 from rtil.runs import archive
@@ -113,9 +113,8 @@ def test_a_tuning_belongs_to_its_validation_images_wherever_they_are(tmp_path):
         name: shutil.copytree(folder, tmp_path / "moved" / name) for name, folder in sets.items()
     }
     start("invert", tmp_path, *words(moved["val"], moved["faces"], moved["test"]), "protocol=fair")
-    found = tuned_settings.read(
-        path
-    )  # as an earlier version wrote it: its paths are all that is known
+    # As an earlier version wrote it: its paths are all that is known.
+    found = yaml.safe_load(path.read_text())
     del found["settings"]["split_files"]
     path.write_text(yaml.safe_dump(found))
     start("invert", tmp_path, *words(sets["val"]), "protocol=fair")
