@@ -8,17 +8,18 @@ import yaml
 from hydra import compose, initialize_config_dir
 from test_experiments import plan_of
 from test_gains import write
-from test_planned import write_run
-from test_report import make_generator, make_run
+from test_planned import study_of, write_run
+from test_report import make_generator, make_run, rows_of_runs
 
-from rtil import report
+from rtil.experiments.members import belonging
+from rtil.reporting.arrange import record
+from rtil.runs import run as run_files
 from rtil.experiments import plan as experiment
-from rtil.process.command import CONFIGS
-from rtil.reporting import cells, planned, table
 from rtil.runs import archive
 from rtil.runs import keys as key_table
 from rtil.runs import rows as jsonl
-from rtil.runs import run as run_files
+from rtil import report
+from rtil.process.command import CONFIGS
 
 PLACE_FREE = ("runs", "commands", "more")  # of a record: they name folders or files
 
@@ -59,13 +60,13 @@ def root(tmp_path_factory):
 
 
 def rows_of(content):
-    return [row for rows in content.tables for row in rows]
+    return [record(row) for row in content.rows]
 
 
 def test_packed_rows_give_the_tables_of_the_runs(root, tmp_path):
     file = tmp_path / "new" / "rows.jsonl"
     report.pack(composed(root=root, pack=file))
-    one, other = (report.everything(root, "vanilla", rows) for rows in (None, file))
+    one, other = (study_of(root, rows=rows) for rows in ((), [file]))
     compared(rows_of(one), rows_of(other))
     assert other.recorded and len(one.recorded) == len(other.recorded) == 2
     out = report.report(composed(results=file, out=tmp_path / "page")).parent
@@ -100,8 +101,7 @@ def test_a_later_file_with_other_trainings_of_the_same_seeds_is_a_study_of_its_o
     runs, notes = archive.read(files)
     assert [note for note in notes if "two:SEED" in note and str(files[1]) in note]
     assert sorted({run.seed for run in runs}, key=str) == [0, 1, "two:0", "two:1", "two:2"]
-    (cell,) = cells.arrange(runs, "vanilla")
-    vanilla, ilo = table.records(cell, "vanilla")
+    vanilla, ilo = map(record, rows_of_runs(runs))
     assert vanilla["seeds"] == ilo["seeds"] == [0, 1, "two:0", "two:1", "two:2"]
     assert ilo["gain_psnr_db_by_seed"] == pytest.approx(
         {0: 1.0, 1: 2.0, "two:0": 4.0, "two:1": 3.0, "two:2": 2.5})
@@ -114,15 +114,14 @@ def test_a_later_file_with_other_trainings_of_the_same_seeds_is_a_study_of_its_o
     for arm, file in zip(("vanilla", "ilo"), arms):
         archive.write([run for run in run_files.inversions(tmp_path / "one")[0]
                       if run.config["rtil.name"] == arm], tmp_path / "one", file)
-    (cell,) = cells.arrange(archive.read(arms)[0], "vanilla")
-    assert table.records(cell, "vanilla")[1]["gain_psnr_db_by_seed"] == pytest.approx(
+    row = record(rows_of_runs(archive.read(arms)[0])[1])
+    assert row["gain_psnr_db_by_seed"] == pytest.approx(
         {0: 1.0, 1: 2.0})
     # Further trainings of one arm alone have nothing to be paired with.
     archive.write([run for run in run_files.inversions(tmp_path / "two")[0]
                   if run.config["rtil.name"] == "ilo"], tmp_path / "two",
                  alone := tmp_path / "alone.jsonl")
-    (cell,) = cells.arrange(archive.read([files[0], alone])[0], "vanilla")
-    row = table.records(cell, "vanilla")[1]
+    row = record(rows_of_runs(archive.read([files[0], alone])[0])[1])
     assert row["gain_psnr_db_by_seed"] == pytest.approx({0: 1.0, 1: 2.0})
     assert row["unpaired"] == "its seeds alone:0, alone:1, alone:2"
 
@@ -139,7 +138,7 @@ def test_an_experiment_is_made_of_packed_rows_and_its_own_are_packed(tmp_path):
     make_run(root, "vanilla", {"a": 1.0}, pictures=False)
     report.pack(composed(root=root, pack=file, experiment="fig6_ilo", scale="demo"))
     assert len(file.read_text().splitlines()) == 3
-    one, other = (report.one(plan, "demo", root, "vanilla", rows) for rows in (None, file))
+    one, other = (study_of(root, plan, rows=rows) for rows in ((), [file]))
     compared(rows_of(one), rows_of(other))
     assert f"results={file}" in other.commands[-1]
     # Split over files, as where one would grow too large.
@@ -147,7 +146,7 @@ def test_an_experiment_is_made_of_packed_rows_and_its_own_are_packed(tmp_path):
     parts = [tmp_path / "a.jsonl", tmp_path / "b.jsonl"]
     parts[0].write_text(lines[0])
     report.pack(composed(root=root, pack=parts[1], experiment="fig6_ilo", scale="demo"))
-    several = report.one(plan, "demo", root, "vanilla", parts)
+    several = study_of(root, plan, rows=parts)
     compared(rows_of(one), rows_of(several))
     assert f"'results=[{parts[0]},{parts[1]}]'" in several.commands[-1]
     page = report.report(composed(results=[str(part) for part in parts], root=tmp_path / "out"))
@@ -157,9 +156,9 @@ def test_an_experiment_is_made_of_packed_rows_and_its_own_are_packed(tmp_path):
     assert all("data.path=faces.zip" in line for line in other.commands[:2])
     fig9 = plan_of("fig9_samples", "demo")
     with pytest.raises(ValueError, match="fig9_samples shows generators"):
-        report.one(fig9, "demo", root, "vanilla", file)
+        study_of(root, fig9, rows=[file])
     with pytest.raises(FileNotFoundError, match=f"in {file}"):
-        report.one(plan_of("fig7_mgan", "demo"), "demo", root, "vanilla", file)
+        study_of(root, plan_of("fig7_mgan", "demo"), rows=[file])
     with pytest.raises(FileNotFoundError, match="fig7_mgan"):
         report.pack(composed(root=root, pack=file, experiment="fig7_mgan"))
 
@@ -322,4 +321,4 @@ def test_folders_named_after_typed_words_are_known_without_their_config(tmp_path
     write_run(tmp_path, plan, job, {"a": 1.0}, name="estimators_ilo")
     (run,) = run_files.inversions(tmp_path)[0]
     (run.path / "config.yaml").unlink()
-    assert planned.belonging([run], plan, "demo")
+    assert belonging([run], plan, "demo")

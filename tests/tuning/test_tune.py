@@ -21,7 +21,7 @@ from rtil.inverters.ilo import ILO
 from rtil.inverters.minimise import NotFinite
 from rtil.process.command import CONFIGS
 from rtil.process.instantiate import instantiate
-from rtil.reporting.cells import told
+from rtil.reporting.protocols import choice as told
 from rtil.runs import identity, keys, tuning
 from rtil.runs.record import claim
 from rtil.runs.rows import append, result_rows
