@@ -60,7 +60,6 @@ AT = "protocol.at"  # its keys: what a tuning has otherwise than the inversion t
 KEYS = (
     # What is trained. A tuning knows it by the generator's digest.
     Key("model", ID, ID, FREE, group="training"),
-    Key("model.name", ID, ID, FREE),
     Key("model.generator.normalise", ID, ID, FREE, default=False),
     Key("rtil", ID, ID, FREE, group="training"),
     Key("rtil.name", ID, ID, FREE, cell=True),
@@ -123,6 +122,13 @@ KEYS = (
     Key("metrics.lpips", NONE, ID, NONE, needs="held-out images", cell=True),
     Key("yardstick", NONE, ID, NONE, cell=True),
     Key("yardstick.use", NONE, ID, NONE, needs="held-out images", cell=True),
+    # What a diagnosis looks at; it is named as an inversion is.
+    Key("num_samples", NONE, ID, NONE),
+    Key("dims", NONE, ID, NONE),
+    Key("neighbours", NONE, ID, NONE),
+    Key("bootstrap", NONE, ID, NONE),
+    Key("stage_steps", NONE, "implied", NONE),
+    Key("out", NONE, FREE, NONE, path="directory"),
     # How settings were chosen: the protocol's name is what rows are evidence of.
     Key("protocol", FREE, FREE, NONE, group="process"),
     Key("protocol.name", FREE, ID, NONE, cell=True, default="paper"),

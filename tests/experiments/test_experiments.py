@@ -20,7 +20,7 @@ from rtil import report
 from rtil import train as trainer
 from rtil.experiments import check
 from rtil.experiments import plan as experiment
-from rtil.invert import build_inverter
+from rtil.inverters import build_inverter
 from rtil.metrics.perceptual import LPIPS_MIN_SIZES
 from rtil.operators import build_operator
 from rtil.process.command import CONFIGS
@@ -145,8 +145,7 @@ def check_jobs(name, scale, chosen):
             assert min(A.out_shape[1:]) >= LPIPS_MIN_SIZES[loss["lpips_net"]], job
         with torch.device("meta"):
             G = instantiate(config["model"]["generator"])
-        if inverter := build_inverter(config):
-            inverter.check(G)
+        build_inverter(config["inverter"], instantiate(config["rtil"]["family"])).check(G)
         assert shared(config) in labels
         assert run_record.experiment_of(config) == {"name": name, "job": job}
 

@@ -10,8 +10,8 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 
-from rtil import checkpoint
-from rtil.operators import KNOBS, build_operator
+from rtil.inverters import build_inverter
+from rtil.operators import build_operator
 from rtil.process.command import CONFIGS
 from rtil.process.instantiate import instantiate
 
@@ -83,14 +83,14 @@ def test_inversion_choices_compose_and_build(task, inverter, scale):
     config = resolved("invert", f"task={task}", f"inverter={inverter}", f"scale={scale}",
                       f"rtil={rtil}", f"model={model_of(rtil)}")
     side = config["resolution"]
-    knobs = {key: config.get(key) for key in (*KNOBS, "noise_std")}
-    A = build_operator(config["task"], (3, side, side), 0, **knobs)
+    knob = config["task"]["knob"]
+    A = build_operator(config["task"], (3, side, side), 0, **{knob: config[knob]})
     assert A.num_measurements > 0
-    if inverter != "lmmse":
-        with torch.device("meta"):
-            G = instantiate(config["model"]["generator"])
-        method = instantiate({k: v for k, v in config["inverter"].items() if k != "name"})
-        method.check(G)
+    with torch.device("meta"):
+        G = instantiate(config["model"]["generator"])
+    method = build_inverter(config["inverter"], instantiate(config["rtil"]["family"]))
+    method.check(G)
+    assert (config["inverter"]["family"] is None) == (not method.needs_generator)
 
 
 @pytest.mark.parametrize("name", names("data"))

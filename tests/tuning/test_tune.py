@@ -206,7 +206,7 @@ def test_a_tuning_finds_the_settings_that_score_best(root, monkeypatch):
         score = -abs(cfg.inverter.lr_style - 0.05)
         append(place / "results.jsonl", [{"id": i, "psnr_db": score} for i in "ab"])
 
-    monkeypatch.setattr(invert, "invert", planted)
+    monkeypatch.setattr(tune, "inverted", planted)
     path = start("tune", root, "trials=12")
     found = yaml.safe_load(path.read_text())
     best = min((x for n, x in enumerate(tried) if n != 2), key=lambda x: abs(x - 0.05))
@@ -242,7 +242,7 @@ def test_the_best_trials_go_on_to_more_images_and_the_best_of_these_wins(root, m
             ],
         )
 
-    monkeypatch.setattr(invert, "invert", planted)
+    monkeypatch.setattr(tune, "inverted", planted)
     path = start("tune", root, "trials=5", "finalists=2", "final_images=6")
     found = yaml.safe_load(path.read_text())
     assert asked == [(i, 2) for i in range(5)] + [(1, 4), (3, 4)]
@@ -292,7 +292,7 @@ def test_a_finalist_that_is_not_finite_keeps_its_first_score_and_ends_no_search(
                 [{"id": str(i), "psnr_db": level[number] if i < 2 or number != 1 else 50.0}],
             )
 
-    monkeypatch.setattr(invert, "invert", planted)
+    monkeypatch.setattr(tune, "inverted", planted)
     more = ("trials=4", "finalists=2", "final_images=4")
     path = start("tune", root, *more)
     found, note = yaml.safe_load(path.read_text()), path.parent / "trial-003" / trials.NOTE
@@ -331,13 +331,13 @@ def plant(root, monkeypatch):
             [{"id": i, "psnr_db": 9.0 - cfg.protocol.tuned.trial} for i in "ab"],
         )
 
-    monkeypatch.setattr(invert, "invert", planted)
+    monkeypatch.setattr(tune, "inverted", planted)
     return ran
 
 
 def test_a_note_that_a_trial_is_not_finite_is_of_its_generator_and_settings(root, monkeypatch):
     ran = plant(root, monkeypatch)
-    right = invert.invert
+    right = tune.inverted
 
     def fails(cfg, overrides):
         right(cfg, overrides)
@@ -350,11 +350,11 @@ def test_a_note_that_a_trial_is_not_finite_is_of_its_generator_and_settings(root
         return [row["mean"] for row in yaml.safe_load(path.read_text())["trials"]], path.parent
 
     monkeypatch.setattr(
-        invert, "invert", lambda cfg, o: (right if cfg.protocol.tuned.trial else fails)(cfg, o)
+        tune, "inverted", lambda cfg, o: (right if cfg.protocol.tuned.trial else fails)(cfg, o)
     )
     means, place = trials_of()
     assert means == [None, 8.0]
-    monkeypatch.setattr(invert, "invert", right)
+    monkeypatch.setattr(tune, "inverted", right)
     assert trials_of()[0] == means and ran == [1]  # known, not tried again
 
     export(root, seed=5)  # another generator: another tuning
@@ -364,7 +364,7 @@ def test_a_note_that_a_trial_is_not_finite_is_of_its_generator_and_settings(root
 
 @pytest.mark.parametrize("word", ["search_seed=1", "search.stages.first=[0.6,0.7]"])
 def test_another_search_lies_elsewhere_and_an_inversion_is_told_of_both(root, word, monkeypatch):
-    inverted = invert.invert
+    inverted = tune.inverted
     ran = plant(root, monkeypatch)
     path = start("tune", root, "trials=4")
     text = path.read_text()
@@ -372,7 +372,7 @@ def test_another_search_lies_elsewhere_and_an_inversion_is_told_of_both(root, wo
     other = start("tune", root, "trials=4", word)
     assert other.parent != path.parent and ran == [0, 1, 2, 3]
     assert path.read_text() == text != other.read_text()
-    monkeypatch.setattr(invert, "invert", inverted)
+    monkeypatch.setattr(tune, "inverted", inverted)
     with pytest.raises(ValueError, match="2 tunings are for these settings") as error:
         start("invert", root, "protocol=fair")
     assert str(path) in str(error.value) and str(other) in str(error.value)
