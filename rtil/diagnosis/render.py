@@ -34,7 +34,8 @@ def samples_of(study: Study, num_images: int) -> Samples:
     for one in study.generators:
         group = groups.setdefault(one.group, {})
         try:
-            group[one.other if one.arm in group else one.arm] = loaded(one)
+            other = one.digest[:8] if one.digest else one.path.parent.name
+            group[f"{one.arm} {other}" if one.arm in group else one.arm] = loaded(one)
         except (KeyError, OSError, TypeError, ValueError) as error:
             if one.of is None:
                 raise

@@ -31,10 +31,9 @@ from rtil.runs.search import budget
 
 @dataclass(frozen=True)
 class Place:
-    """Where a row stands in a figure of curves: its panel with its title, its line and its x."""
+    """Where a row stands in a figure of curves."""
 
     panel: str
-    title: str
     line: str
     x: Any
 
@@ -83,7 +82,7 @@ class Row:
     def place(self) -> Place:
         """In the experiment's figure, or in that of its series over the knob."""
         at = self.measurement
-        own = Place(at.heading, ", ".join(at.series.values()), self.arm.label + at.noise, at.value)
+        own = Place(", ".join(at.series.values()), self.arm.label + at.noise, at.value)
         return self.planned.place if self.planned else own
 
     @property

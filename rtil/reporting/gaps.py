@@ -19,68 +19,57 @@ from rtil.experiments.plan import Job, command, commands, jobs, products, switch
 from rtil.process.command import CONFIGS
 from rtil.reporting.arrange import Place, Planned, Row
 from rtil.reporting.collect import Arm, Cell, Measurement, measurement_of
-from rtil.reporting.figures.style import LINES, TASKS
+from rtil.reporting.figures.style import LINES
 from rtil.runs.keys import GROUPS, complete, flatten
 from rtil.runs.overrides import parsed
 from rtil.runs.run import Run
 
-Members = Sequence[tuple[Run, Job]]
-
 
 @dataclass(frozen=True)
 class Plan:
-    """An experiment, the words of its runs' commands beside it, and its runs with their jobs."""
+    """An experiment, the words of its runs' commands beside it, and its runs, each with its job."""
 
     experiment: Mapping
     words: Sequence[str]
-    members: Members
+    runs: Sequence[Run]
 
     @cached_property
     def jobs(self) -> list[Job]:
-        return [*jobs(self.experiment, "invert")]
-
-    @property
-    def switches(self) -> bool:
-        return any("switches" in cell for cell in self.experiment["cells"])
-
-    def order(self, job: Job) -> int:
-        """Place of a job in the plan; what was run without being planned comes last."""
-        return self._order.get(json.dumps(job), len(self._order))
-
-    def place(self, row: Row) -> int:
-        """`order` of a row's job."""
-        return self.order(row.planned.job if row.planned else {})
+        return [*jobs(self.experiment, "invert" if self.experiment["cells"] else "train")]
 
     @cached_property
     def _order(self) -> dict[str, int]:
         return {json.dumps(job): number for number, job in enumerate(self.jobs)}
 
+    def order(self, job: Job | None) -> int:
+        """Place of a job in the plan; what was run without being planned comes last."""
+        return self._order.get(json.dumps(job), len(self._order))
+
 
 def job_of(run: Run) -> Job:
-    """The planned job that a member of an experiment was."""
+    """The planned job that a run of an experiment was."""
     assert run.job is not None
     return run.job
 
 
-def on_the_same_images(members: Members) -> Members:
+def on_the_same_images(runs: Iterable[Run]) -> list[Run]:
     """The runs of an experiment without rows of images that the others do not have.
 
     Another experiment may have asked for more images of a run that both share. Where a run has
     those that were planned and no others, and was asked for no more, they are the ones that count.
     """
     ids: dict[str, set[str]] = defaultdict(set)
-    for run, job in members:
-        if max(len(run.rows), int(str(run.config.get("num_images") or 0))) <= int(
-            job["num_images"]
-        ):
+    for run in runs:
+        planned, asked = int(job_of(run)["num_images"]), run.config.get("num_images")
+        if len(run.rows) <= planned and int(str(asked or 0)) <= planned:
             ids[measurement_of(run).data].update(run.rows)
-    kept = []
-    for run, job in members:
+    cut = []
+    for run in runs:
         known = ids[measurement_of(run).data]
-        if len(known) == int(job["num_images"]) < len(run.rows):
+        if len(known) == int(job_of(run)["num_images"]) < len(run.rows):
             run = replace(run, rows={i: row for i, row in run.rows.items() if i in known})
-        kept.append((run, job))
-    return kept
+        cut.append(run)
+    return cut
 
 
 @lru_cache
@@ -118,20 +107,20 @@ def by_switch(cells: Iterable[Cell], plan: Plan) -> list[Cell]:
     Choices of an arm stand in the order of the plan, that without a switch first. What a protocol
     chooses besides is not named, except for the selection by an oracle.
     """
-    if not plan.switches:
+    if not any("switches" in cell for cell in plan.experiment["cells"]):
         return [*cells]
-    return [replace(cell, arms=tuple(in_order(cell, plan))) for cell in cells]
-
-
-def in_order(cell: Cell, plan: Plan) -> list[Arm]:
-    names = [arm.name for arm in cell.arms]
-    arms = []
-    for arm in cell.arms:
-        job = job_of(arm.runs[0])
-        oracle = {"selection": "oracle"} if arm.oracle else {}
-        settings = switched(plan.experiment, job) | oracle
-        arms.append((names.index(arm.name), plan.order(job), replace(arm, settings=settings)))
-    return [arm for _, _, arm in sorted(arms, key=lambda known: known[:2])]
+    named = []
+    for cell in cells:
+        names = [arm.name for arm in cell.arms]
+        arms = []
+        for arm in cell.arms:
+            job = job_of(arm.runs[0])
+            oracle = {"selection": "oracle"} if arm.oracle else {}
+            own = replace(arm, settings=switched(plan.experiment, job) | oracle)
+            arms.append((names.index(arm.name), plan.order(job), own))
+        arms.sort(key=lambda one: one[:2])
+        named.append(replace(cell, arms=tuple(arm for _, _, arm in arms)))
+    return named
 
 
 def planned_rows(rows: Iterable[Row], plan: Plan) -> list[Row]:
@@ -147,9 +136,9 @@ def planned_rows(rows: Iterable[Row], plan: Plan) -> list[Row]:
             others[others.index(same[0])] = replace(same[0], commands=fill)
         else:
             others.append(row)
-    ordered = []
-    for measurement in sorted(cells):
-        ordered += sorted(cells[measurement], key=plan.place)
+    ordered: list[Row] = []
+    for at in sorted(cells):
+        ordered += sorted(cells[at], key=lambda row: plan.order(row.planned and row.planned.job))
     return ordered
 
 
@@ -169,9 +158,9 @@ def with_plan(row: Row, plan: Plan) -> Row:
 def missing_rows(plan: Plan) -> list[Row]:
     """A row for each planned job that no run is of, on each data set that runs are of."""
     places = dict.fromkeys(
-        (measurement_of(run).data, measurement_of(run).scale) for run, _ in plan.members
+        (measurement_of(run).data, measurement_of(run).scale) for run in plan.runs
     )
-    ran = {(measurement_of(run).data, json.dumps(job)) for run, job in plan.members}
+    ran = {(measurement_of(run).data, json.dumps(run.job)) for run in plan.runs}
     varied = sorted(named_settings(plan.experiment))
     rows = []
     for data, scale in places:
@@ -210,14 +199,8 @@ def placed(
     at = row.measurement
     place = Place(
         at.text if panel == "value" else at.task,
-        panel_title(at) if panel == "value" else TASKS.get(at.task, at.task),
         line,
         at.value if x == "value" else asked.get(x),
     )
     images = int(job["num_images"])
     return replace(row, planned=Planned(job, images, place, tuple(dict.fromkeys(fill))))
-
-
-def panel_title(at: Measurement) -> str:
-    """A measurement over its panel."""
-    return f"m/n = {100 * at.value:g} %" if at.knob == "ratio" else at.text

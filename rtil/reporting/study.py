@@ -5,11 +5,11 @@ Runs come from disk or from packed rows (`rtil.runs`); `rtil.reporting.page` sho
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from rtil.experiments import plan as experiments
 from rtil.experiments.check import trained
@@ -19,12 +19,14 @@ from rtil.reporting.collect import Cell, cells_of, measurement_of
 from rtil.reporting.gaps import (
     Plan,
     by_switch,
+    job_of,
     named_settings,
     on_the_same_images,
     planned_rows,
 )
 from rtil.reporting.statistics import Scores
 from rtil.runs import archive
+from rtil.runs.identity import EXPORTED
 from rtil.runs.run import Run, collect, generator_file, inversions, trainings
 
 Commands = list[list[str]]
@@ -55,14 +57,12 @@ class Trained:
     """A generator to draw samples of, in a group of one data set, scale and model.
 
     Attributes:
-        other: its name where its group has its arm already.
         digest: of the file that was inverted; None is any.
         of: the run that it was inverted in.
     """
 
     group: tuple[str, str, str]
     arm: str
-    other: str
     path: Path
     digest: str | None = None
     of: Path | None = None
@@ -124,7 +124,7 @@ def of_everything(source: Source, baseline: str) -> Study:
         [] if source.packed else inverted(cells, source.root),
         notes,
         [f"python -m rtil.report {shlex.quote(source.override)}"],
-        last_commands(histories(runs)),
+        recorded_commands(runs),
     )
 
 
@@ -135,12 +135,11 @@ def of_experiment(experiment: Mapping, scale: str, source: Source, baseline: str
         FileNotFoundError: it has nothing yet; the message holds the commands that run it.
         ValueError: it is made of generators alone, which packed rows do not hold.
     """
-    part = "invert" if experiment["cells"] else "train"
+    name, part = experiment["name"], "invert" if experiment["cells"] else "train"
     if source.packed and part == "train":
         raise ValueError(
-            f"report: experiment={experiment['name']} shows generators, and "
-            f"{archive.told(source.files)} holds inversions alone. Make it from the runs: "
-            "leave out results=."
+            f"report: experiment={name} shows generators, and {archive.told(source.files)} holds "
+            "inversions alone. Make it from the runs: leave out results=."
         )
     notes = [experiment["note"]] if experiment.get("note") else []
     if source.packed:
@@ -148,103 +147,98 @@ def of_experiment(experiment: Mapping, scale: str, source: Source, baseline: str
         notes += more
     else:
         runs = inversions(source.root)[0] if part == "invert" else trainings(source.root)
-    words = [f"scale={scale}", *([f"root={source.root}"] if str(source.root) != "runs" else [])]
-    words += next(iter(besides(runs, experiment, scale, part)), ())
-    members = belonging(runs, experiment, scale, part)
+    place = [f"scale={scale}", *([f"root={source.root}"] if str(source.root) != "runs" else [])]
+    words = [*place, *next(iter(besides(runs, experiment, scale, part)), ())]
+    lines = experiments.commands(experiment, words)
     if part == "train":
         lines = [experiments.command(experiment, "train", words)]
-    else:
-        lines = experiments.commands(experiment, words)
+    members = [run for run, _ in belonging(runs, experiment, scale, part)]
     if not members:
         raise FileNotFoundError(
-            f"report: nothing of experiment={experiment['name']} at scale={scale} {source}. "
-            "Run it:" + "".join(f"\n    {line}" for line in lines)
+            f"report: nothing of experiment={name} at scale={scale} {source}. Run it:"
+            + "".join(f"\n    {line}" for line in lines)
         )
-    given = [word for word in words if word.startswith(("scale=", "scale.", "root="))]
-    given += [source.override] if source.packed else []
-    lines.append(experiments.command(experiment, "report", given))
-    if part == "train":
-        return of_generators(Plan(experiment, words, members), source, notes, lines)
-    shared = on_the_same_images(members)
-    cut = sum(len(a.rows) > len(b.rows) for (a, _), (b, _) in zip(members, shared))
+    place += [word for word in words if word.startswith("scale.")]
+    place += [source.override] if source.packed else []
+    lines.append(experiments.command(experiment, "report", place))
+    make = of_generators if part == "train" else of_inversions
+    return make(Plan(experiment, words, members), source, baseline, notes, lines)
+
+
+def of_inversions(
+    plan: Plan, source: Source, baseline: str, notes: list[str], commands: list[str]
+) -> Study:
+    """The inversions of an experiment, and those that are missing."""
+    experiment, runs = plan.experiment, on_the_same_images(plan.runs)
+    cut = sum(len(before.rows) > len(after.rows) for before, after in zip(plan.runs, runs))
     if cut:
-        notes.append(
-            f"{cut} of {len(shared)} inversions have more images than this plan asks for; "
-            "those that the others have are shown."
-        )
-    plan, runs = Plan(experiment, words, shared), [run for run, _ in shared]
+        notes = [
+            *notes,
+            f"{cut} of {len(runs)} inversions have more images than this plan asks for; "
+            "those that the others have are shown.",
+        ]
+    plan, scores = replace(plan, runs=runs), Scores(runs)
     cells = by_switch(cells_of(runs, baseline, named_settings(experiment)), plan)
-    scores = Scores(runs)
-    size = (
-        int(experiment["common"]["num_images"]) // experiment.get("sets", 0)
-        if (experiment.get("sets"))
-        else 0
-    )
-    found = rows_of((Cell(cell.measurement, cell.arms) for cell in cells), scores, baseline, size)
+    sets = experiment.get("sets")
+    size = int(experiment["common"]["num_images"]) // sets if sets else 0
+    # What is missing is what the plan says, not what other cells have.
+    ran = [replace(cell, missing=()) for cell in cells]
     return Study(
         experiment["title"],
         source,
         runs,
         cells,
-        planned_rows(found, plan),
+        planned_rows(rows_of(ran, scores, baseline, size), plan),
         scores,
         [] if source.packed else inverted(cells, source.root),
         notes,
-        lines,
-        last_commands(histories(runs), experiment["name"]),
+        commands,
+        recorded_commands(runs, experiment["name"]),
         plan,
     )
 
 
 def of_generators(
-    plan: Plan, source: Source, notes: Sequence[str], commands: Sequence[str]
+    plan: Plan, source: Source, baseline: str, notes: list[str], commands: list[str]
 ) -> Study:
     """The generators of an experiment without inversions, those to be trained in the notes."""
-    experiment, notes = plan.experiment, [*notes]
-    jobs = experiments.jobs(experiment, "train")
-    order = {json.dumps(job): number for number, job in enumerate(jobs)}
-    found = sorted(plan.members, key=lambda one: order.get(json.dumps(one[1]), len(order)))
-    generators = []
-    for run, job in found:
-        config, path = run.config, run.path
-        trained_on = str(config.get("data.trained_on") or config["data.name"])
-        group = trained_on, str(config["scale.name"]), job["model"]
-        arm = str(config["rtil.name"])
-        generators.append(Trained(group, arm, f"{arm} {path.name}", path / "generator.pt"))
-        if not trained(path):
-            notes.append(f"{path} was stopped before its end.")
-    for job in jobs:
-        if job not in [job for _, job in found]:
-            line = experiments.command(experiment, "train", plan.words, job)
+    generators, notes = [], [*notes]
+    for run in sorted(plan.runs, key=lambda run: plan.order(run.job)):
+        config: Mapping[str, Any] = run.config
+        trained_on = config.get("data.trained_on") or config["data.name"]
+        group = trained_on, config["scale.name"], job_of(run)["model"]
+        generators.append(Trained(group, config["rtil.name"], run.path / EXPORTED))
+        if not trained(run.path):
+            notes.append(f"{run.path} was stopped before its end.")
+    for job in plan.jobs:
+        if job not in [run.job for run in plan.runs]:
+            line = experiments.command(plan.experiment, "train", plan.words, job)
             notes.append(f"Missing: {job['model']}, {job['rtil']}. It is trained by: {line}")
-    recorded = last_commands([run.recorded for run, _ in plan.members], experiment["name"])
     return Study(
-        experiment["title"],
+        plan.experiment["title"],
         source,
         generators=generators,
         notes=notes,
         commands=commands,
-        recorded=recorded,
+        recorded=recorded_commands(plan.runs, plan.experiment["name"]),
         plan=plan,
     )
 
 
-def histories(runs: Sequence[Run]) -> list[Sequence[list[str]]]:
-    """Commands behind each generator that was inverted, then those behind each inversion."""
+def recorded_commands(runs: Sequence[Run], name: str = "") -> Commands:
+    """The last command behind each generator that was inverted, then behind each run.
+
+    Of commands for an experiment of this name, where there are any.
+    """
     trained = {
         (run.path.parent.name, run.config.get("generator_sha256")): run.trained
         for run in runs
-        if run.config["inverter.family"] is not None
+        if run.config.get("inverter.family") is not None
     }
-    return [*trained.values(), *(run.recorded for run in runs)]
-
-
-def last_commands(histories: Iterable[Sequence[list[str]]], name: str = "") -> Commands:
-    """The last command of each history, of those for an experiment where there are any."""
-    found: Commands = []
-    for recorded in histories:
-        found += (commands_for(recorded, name) or recorded)[:1]
-    return found
+    lines: Commands = []
+    for history in (*trained.values(), *(run.recorded for run in runs)):
+        lines += (commands_for(history, name) or history)[:1]
+    return lines
 
 
 def inverted(cells: Iterable[Cell], root: Path) -> list[Trained]:
@@ -257,12 +251,7 @@ def inverted(cells: Iterable[Cell], root: Path) -> list[Trained]:
             continue
         trained_on = str(config.get("data.trained_on", config["data.name"]))
         source = at.data if trained_on == config["data.name"] else trained_on
-        generators[arm, digest] = Trained(
-            (source, at.scale, at.model),
-            arm,
-            f"{arm} {digest[:8]}",
-            generator_file(run, root),
-            digest,
-            run.path,
-        )
+        group = source, at.scale, at.model
+        file = generator_file(run, root)
+        generators[arm, digest] = Trained(group, arm, file, digest, run.path)
     return [*generators.values()]

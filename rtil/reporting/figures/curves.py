@@ -15,7 +15,16 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
 from rtil.reporting.arrange import Row
-from rtil.reporting.figures.style import DPI, GREY, GRID, Axis, Look, axis_of, legend_columns
+from rtil.reporting.figures.style import (
+    DPI,
+    GREY,
+    GRID,
+    TASKS,
+    Axis,
+    Look,
+    axis_of,
+    legend_columns,
+)
 from rtil.reporting.statistics import Gain
 
 PER_CHARACTER = 0.024  # width of a tick label's character, of the axis
@@ -86,7 +95,7 @@ def panels_of(rows: Iterable[Row], x: str = "value", published: Mapping = {}) ->
                 linear[LINEAR + row.measurement.noise].setdefault(str(row.place.x), estimate)
         panels.append(
             Panel(
-                f"{mine[0].place.title}; {counts(mine)}",
+                f"{TASKS.get(name, name)}; {counts(mine)}",
                 mine[0].measurement.knob if x == "value" else x,
                 [*(row.place.x for row in mine), *paper.get("value", ())],
                 {line: curve_of(own, paper, line) for line, own in lines.items()},
