@@ -4,9 +4,9 @@ import json
 from dataclasses import replace
 
 import pytest
-from test_experiments import composed, plan_of, resolved
-from test_planned import study_of, write_run
-from test_report import lines_of
+from helpers.experiments import composed, plan_of, resolved
+from helpers.plans import study_of, write_run
+from helpers.reports import lines_of
 
 from rtil import report
 from rtil.experiments import plan as experiment

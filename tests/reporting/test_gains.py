@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import pytest
 import yaml
+from helpers.protocols import of_protocol, write
+from helpers.reports import lines_of, make_run, rows_below, run_report, table_of
 from matplotlib.figure import Figure
-from test_report import lines_of, make_run, rows_below, run_report, table_of
 
 from rtil.reporting import compare, tables
 from rtil.reporting.figures import forest
@@ -23,31 +24,10 @@ def rows(tmp_path):
     return tmp_path
 
 
-def of_protocol(run_dir, protocol, selection="best"):
-    tuned = {"tuned": {"validation": {"mean": 20.0}}} if protocol == "fair" else {}
-    text = yaml.safe_dump({"protocol": {"name": protocol, **tuned}, "selection": selection})
-    with open(run_dir / "config.yaml", "a") as file:
-        file.write(text)
-
-
 def gains_of(root):
     """Lines of the table of protocols."""
     tables = compare.by_protocol("x", rows_below(root), "vanilla")
     return [line for table in tables for line in lines_of(table)]
-
-
-def write(root, protocol, vanilla, gain, seed=0, selection="best", ratio=0.1):
-    for arm, value in (("vanilla", vanilla), ("ilo", vanilla + gain)):
-        run_dir = make_run(
-            root,
-            arm,
-            {"a": value, "b": value + 2},
-            seed,
-            pictures=False,
-            ratio=ratio,
-            name=f"{protocol}-{ratio}",
-        )
-        of_protocol(run_dir, protocol, selection)
 
 
 def test_each_number_is_that_of_its_arm_and_protocol(rows):

@@ -8,8 +8,8 @@ from html import unescape
 from pathlib import Path
 
 import pytest
+from helpers.reports import make_run, run_report
 from PIL import Image
-from test_report import make_run, run_report
 
 from rtil.reporting import pictures
 from rtil.reporting.html import page

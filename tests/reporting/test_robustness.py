@@ -4,9 +4,9 @@ import statistics
 
 import pytest
 import yaml
+from helpers.reports import lines_of as lines_of_table
+from helpers.reports import make_run, run_report
 from scipy import stats
-from test_report import lines_of as lines_of_table
-from test_report import make_run, run_report
 
 from rtil.reporting import collect, compare
 from rtil.reporting.texts import paragraph
