@@ -116,6 +116,7 @@ def rows_of(cells: Iterable[Cell], scores: Scores, baseline: str, size: int = 0)
         rows += [row_of(cell, arm, scores, baseline, size) for arm in cell.arms]
         for name in cell.missing:
             lines: list[str] = []
+            # The missing arm is run as each of the others was.
             for arm in cell.arms:
                 for run in arm.runs:
                     lines += commands(run, name, arm.settings)
@@ -201,6 +202,7 @@ def same_files(arm: Arm, other: Arm) -> bool:
 
 def differing(arm: Arm, base: Arm) -> tuple[str, ...]:
     """Settings in which runs of an arm differ from the baseline's of their seeds."""
+    # Runs of other seeds are not compared, so what they have otherwise does not matter.
     theirs = {run.seed: run.config for run in base.runs}
     lines: list[str] = []
     for run in arm.runs:

@@ -214,6 +214,7 @@ def place_of(arm: Arm, plan: Plan) -> int:
 
     A protocol that selects by an oracle names that besides.
     """
+    # The same switch may stand elsewhere in the plan of another inverter.
     inverter = arm.runs[0].config["inverter.name"]
     jobs = [job for job in plan.jobs if job["inverter"] == inverter]
     names = [typed(switch_of(plan.experiment, job)) for job in jobs]
@@ -248,6 +249,7 @@ Searches = dict[str, dict[tuple, dict[tuple[str, str], tuple[Search, Search | No
 def searches(cells: Iterable[Cell], baseline: str) -> Searches:
     """Each arm's search and its baseline's, by title and by what they share to be compared."""
     groups: Searches = defaultdict(lambda: defaultdict(dict))
+    # What a protocol chose is no setting that tells searches apart: they are what it chose from.
     for cell in cells:
         for arm in cell.arms:
             base = reference(cell, arm, baseline)

@@ -103,6 +103,7 @@ def switched(experiment: Mapping, job: Job) -> dict[str, str]:
     Choices of its generator's training beside arm, seed and data, then what it switches.
     """
     training = {key for entry in products(experiment, "train") for key in entry}
+    # Groups are named by the measurement and the arm already.
     training -= {*GROUPS, *FREE, "seed"}
     return {key: job[key] for key in sorted(training) if key in job} | switch_of(experiment, job)
 
@@ -158,6 +159,7 @@ def with_plan(row: Row, plan: Plan) -> Row:
     for run in row.arm.runs:
         if len(run.rows) < int(job_of(run)["num_images"]):
             fill.append(command(plan.experiment, "invert", given, job_of(run)))
+    # Seeds share what the figure shows, so the first one's job places them all.
     first = row.arm.runs[0]
     return placed(row, job_of(first), first.asked, plan.experiment, fill)
 
@@ -197,6 +199,7 @@ def placed(
     """A row with its job and its place in the experiment's figure."""
     figure = experiment["figure"]
     panel, x, key = (figure.get(name) for name in ("panel", "x", "line"))
+    # A line is an arm under one protocol and selection; other settings share it.
     line = row.arm.name
     if row.arm.settings.get("protocol", "paper") != "paper":
         line += f", protocol={row.arm.settings['protocol']}"

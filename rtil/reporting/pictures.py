@@ -45,6 +45,7 @@ def pictured(cell: Cell, baseline: str) -> list[Shown]:
     """What is shown of each arm: the run of its first seed, beside that of its baseline."""
     shown = []
     for arm in cell.arms:
+        # Its first seed stands for the others, as for the samples.
         run, base = arm.runs[0], reference(cell, arm, baseline)
         theirs = base.runs[0].rows if base else None
         suffix = "-oracle" if arm.oracle else ""
@@ -63,6 +64,7 @@ def image_rows(shown: Sequence[Shown], names: Sequence[str]) -> list[ImageRow]:
     parts = [(label, shown, suffix, key) for label, suffix, key in COMMON]
     parts += [(one.label, [one], one.suffix, "psnr_db") for one in shown]
     rows = []
+    # A part that no run wrote, such as LMMSE without a yardstick, is left out.
     for label, where, suffix, key in parts:
         images = [picture(where, name, suffix) for name in names]
         if any(image is not None for image in images):
@@ -94,7 +96,7 @@ def shot(shown: Sequence[Shown], name: str, number: int) -> Shot:
             both = name in one.rows and name in one.base
             gain = one.rows[name]["psnr_db"] - one.base[name]["psnr_db"] if both else math.nan
             text += f" ({gain:+.2f})" if both else ""
-            keys.append(gain)
+            keys.append(gain)  # NaN comes last, whatever is sorted
         pictures += [packed(image, text), packed(error_map(image, original))]
     return Shot(name, pictures, keys)
 

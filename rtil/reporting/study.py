@@ -231,12 +231,14 @@ def recorded_commands(runs: Sequence[Run], name: str = "") -> Commands:
 
     Of commands for an experiment of this name, where there are any.
     """
+    # One generator is behind many inversions.
     trained = {
         (run.path.parent.name, run.config.get("generator_sha256")): run.trained
         for run in runs
         if run.config.get("inverter.family") is not None
     }
     lines: Commands = []
+    # Only the last command that worked on a run: earlier ones were stopped, or asked for less.
     for history in (*trained.values(), *(run.recorded for run in runs)):
         lines += (commands_for(history, name) or history)[:1]
     return lines
@@ -250,6 +252,7 @@ def inverted(cells: Iterable[Cell], root: Path) -> list[Trained]:
         digest = str(config.get("generator_sha256"))
         if (arm, digest) in generators or config["inverter.family"] is None:
             continue
+        # Samples are of the data set of the training, not of the images inverted.
         trained_on = str(config.get("data.trained_on", config["data.name"]))
         source = at.data if trained_on == config["data.name"] else trained_on
         group = source, at.scale, at.model

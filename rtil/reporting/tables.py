@@ -47,6 +47,7 @@ def overview(title: str, rows: Sequence[Row], baseline: str) -> Table:
         }
         for heading, cell in cells.items():
             columns[heading].append(cell)
+    # Metrics that no run has, such as LPIPS, take no column.
     shown = {heading: cells for heading, cells in columns.items() if {*cells} != {NONE}}
     looks = [look(row) for row in rows]
     return Table(title, [*shown], [*zip(*shown.values())], looks)
@@ -142,6 +143,7 @@ def differing(rows: Sequence[Row]) -> list[Text]:
 def choices(rows: Iterable[Row]) -> list[str]:
     """Which choices were made on what, where a row is of another protocol than the paper's."""
     rows = [row for row in rows if not row.missing]
+    # The paper's settings need no word while nothing else stands beside them.
     if all(row.arm.protocol == "paper" for row in rows):
         return []
     lines = []
@@ -155,6 +157,7 @@ def choices(rows: Iterable[Row]) -> list[str]:
     cases: dict[tuple[str, str], list[Row]] = defaultdict(list)
     for row in rows:
         cases[row.measurement.task, row.measurement.text].append(row)
+    # Fair is what had the same budget at the same place, for all arms at a measurement.
     for case, mine in cases.items():
         lines += unfair(", ".join(case), mine)
     return [*dict.fromkeys(lines)]

@@ -176,6 +176,7 @@ def draw(ax: Axes, line: str, curve: Curve, look: Look, scale: Scale) -> None:
         if not all(map(isnan, oracle)):
             dotted: dict[str, Any] = {"linestyle": ":", "linewidth": 1.3}
             ax.plot(x, oracle, color=colour, label=f"{line}, {ORACLE}", **dotted)
+    # No value of the axis' setting: the estimate holds for all of them.
     for gain in curve.across:
         low, high = gain.mean - gain.half, gain.mean + gain.half
         ax.axhspan(low, high, color=colour, alpha=0.12, linewidth=0)
@@ -236,6 +237,7 @@ def scale_x(ax: Axes, values: Iterable[Any], axis: Axis) -> Scale:
         low, high = min(ticks), max(ticks)
         ax.set(xscale="log", xlim=(low / 1.3, high * 1.3))
         shown = legible(ticks, log(1.69 * high / low))
+        # A tick without its text still shows where a value stands.
         ticks = {place: text if place in shown else "" for place, text in ticks.items()}
     else:
         stages = {x: len(value) for x, value in known.items() if isinstance(value, list)}
