@@ -17,15 +17,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import hydra
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig
 
 from rtil.inversion import loop, setup
-from rtil.inversion.setup import build_inverter, check_settings
-from rtil.models.generator import Generator
 from rtil.process.command import CONFIGS, entry
 from rtil.runs.overrides import running
-
-__all__ = ["build_inverter", "check_settings", "invert", "load", "main"]
 
 
 def invert(cfg: DictConfig, overrides: Sequence[str] | None = None) -> Path:
@@ -46,17 +42,6 @@ def invert(cfg: DictConfig, overrides: Sequence[str] | None = None) -> Path:
     if overrides is None:
         overrides = running() or ()
     return loop.run(setup.compose(cfg, overrides))
-
-
-def load(cfg: DictConfig, overrides: Sequence[str]) -> tuple[Path, str, Generator, dict]:
-    """`setup.load_generator` with what it brings along written into cfg."""
-    adopted, trained = setup.load_generator(cfg, overrides)
-    tree = OmegaConf.to_container(adopted, resolve=False)
-    assert isinstance(tree, dict)
-    with open_dict(cfg):
-        for key, value in tree.items():
-            cfg[key] = value
-    return trained.path, trained.digest, trained.G, dict(trained.config)
 
 
 @hydra.main(version_base="1.3", config_path=CONFIGS, config_name="invert")

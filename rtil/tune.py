@@ -18,8 +18,7 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from rtil import invert
-from rtil.inversion import tuned_settings
+from rtil.inversion import loop, setup, tuned_settings
 from rtil.process.command import CONFIGS, check_numbers, entry
 from rtil.process.files import write_text
 from rtil.runs import identity, keys, overrides, tuning
@@ -44,17 +43,17 @@ def tune(cfg: DictConfig, words: Sequence[str] | None = None) -> Path:
     """
     words = (overrides.running() or []) if words is None else words
     check(cfg)
-    file, digest, _, trained = invert.load(cfg, words)
-    config = OmegaConf.to_container(cfg, resolve=True)
-    config = tuned_settings.with_digests({**config, "generator": str(file)}, digest)
+    cfg, trained = setup.load_generator(cfg, words)
+    config = {**setup.resolved(cfg), "generator": str(trained.path)}
+    config = tuned_settings.with_digests(config, trained.digest)
     steps = space.stages(config["inverter"])
     proposals = space.trials(config["search"], steps, cfg.trials, cfg.search_seed)
     varied = space.keys(config["search"], steps)
     tuned_settings.refuse_typed(words, varied)
-    place = identity.invert_dir("tuned", config, trained)
+    place = identity.invert_dir("tuned", config, trained.config)
 
     def one(settings: Mapping[str, object], images: int) -> None:
-        invert.invert(trial_of(cfg, settings, images), words)
+        inverted(trial_of(cfg, settings, images), words)
 
     tried = [
         trials.run(place, number, settings, cfg.num_images, one)
@@ -93,6 +92,11 @@ def tune(cfg: DictConfig, words: Sequence[str] | None = None) -> Path:
     print(chosen.table(content))
     print(f"{path}: trial {best.number}; use it with python -m rtil.invert protocol=fair")
     return path
+
+
+def inverted(cfg: DictConfig, words: Sequence[str]) -> Path:
+    """Inverts the images of a trial that have no row yet, as `rtil.invert` does."""
+    return loop.run(setup.compose(cfg, words))
 
 
 def trial_of(cfg: DictConfig, settings: Mapping[str, object], images: int) -> DictConfig:
@@ -140,7 +144,7 @@ def check(cfg: DictConfig) -> None:
             f"tune: final_images={final} must be an integer above num_images="
             f"{cfg.num_images}, or null for one round."
         )
-    invert.check_settings(cfg)
+    setup.check_settings(cfg)
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise RuntimeError(
             "tune: runs in one process. Tune arms side by side with -m "

@@ -15,14 +15,8 @@ from torch import Tensor
 from rtil.data.base import to_float
 from rtil.data.lineage import training_data
 from rtil.data.load import load_data
-from rtil.inversion.setup import (
-    build_inverter,
-    check_settings,
-    knobs_of,
-    load_generator,
-    measuring_of,
-    resolved,
-)
+from rtil.inversion.setup import check_settings, load_generator, measuring_of, resolved
+from rtil.inverters import build_inverter
 from rtil.inverters.ilo import ILO
 from rtil.latents.family import shown_members
 from rtil.latents.space import Member
@@ -95,7 +89,8 @@ def prepare(cfg: DictConfig, overrides: Sequence[str]) -> Job:
     G, config = trained.G, resolved(cfg)
     used = {**config, **trained.found}
     run_dir = config["out"] or identity.invert_dir("diagnose", used, trained.config)
-    inverter = build_inverter(config)
+    family = instantiate(config["rtil"]["family"])
+    inverter = build_inverter(config["inverter"], family)
     assert isinstance(inverter, ILO), "inverter=ilo builds one"
     inverter.check(G)
     G = G.to(runtime.device).to(memory_format=runtime.layout)
@@ -105,11 +100,11 @@ def prepare(cfg: DictConfig, overrides: Sequence[str]) -> Job:
         path=trained.path,
         digest=trained.digest,
         G=G,
-        members=shown_members([instantiate(config["rtil"]["family"])]),
+        members=shown_members([family]),
         inverter=inverter,
         everything=Identity(G.image_shape),
         operator=measuring_of(config).part(G.image_shape, None).A,
-        measured=_in_words(config["task"], knobs_of(config)),
+        measured=_in_words(config),
         real=_images(config, config["data"], config["split"], G),
         training=_images(config, training_data(trained.config, config["data"]), "train", G),
         mse=config["loss"]["mse"],
@@ -131,6 +126,7 @@ def _images(config: Mapping, data: Mapping, split: str, G: Generator) -> Tensor:
     return to_float(images.batch(range(count))).to(next(G.parameters()).device)
 
 
-def _in_words(task: Mapping, knobs: Mapping[str, float]) -> str:
+def _in_words(config: Mapping) -> str:
     """The task and the knob that it is set by, e.g. "cs ratio 0.5"."""
-    return f"{task['name']} {task['knob']} {knobs[task['knob']]:g}"
+    knob = config["task"]["knob"]
+    return f"{config['task']['name']} {knob} {config[knob]:g}"

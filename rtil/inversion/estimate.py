@@ -181,7 +181,7 @@ class Recovery:
         y, loss, withheld = measured.y, part.loss, None
         if part.split is not None:
             loss, withheld = part.split.loss, part.split.withheld
-            y = y * loss.kept
+            y = y * ~withheld
         bound = self._noise_square(part.A) if self.rule.needs_noise else 0.0
         rule = self.rule(Watched(part.A, measured.y, part.loss, withheld, bound, measured.oracle))
         watcher = rule if isinstance(rule, Watcher) else None
@@ -207,6 +207,7 @@ class Recovery:
     @torch.no_grad()
     def _back_projected(self, found: Recovered, part: Part, y: Tensor) -> Recovered:
         """x_hat + A^+ (y - A x_hat), with x_hat kept beside it."""
+        assert isinstance(part.A, LinearOperator), "Recovery.check asks for it"
         rest = Adjoint(self.noise_std).estimate(part.A, y - part.A(found.image))
         image = found.image + rest
         others = {**found.others, "generated_": found.image}
@@ -227,8 +228,8 @@ def averaged(runs: Sequence[Recovered], part: Part, y: Tensor) -> Recovered:
         others[key] = torch.stack([run.others[key] for run in runs]).mean(0)
     image = images.mean(0)
     last = torch.stack([run.last for run in runs]).mean(0)
-    losses = [part.loss(part.A(x), y) for x in (image, last)]
-    return Recovered(image, last, *losses, others, images, facts)
+    loss, last_loss = part.loss(part.A(image), y), part.loss(part.A(last), y)
+    return Recovered(image, last, loss, last_loss, others, images, facts)
 
 
 @torch.no_grad()

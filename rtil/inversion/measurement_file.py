@@ -44,16 +44,17 @@ def save(
         path: ends in .npz.
         y: (*A.out_shape), without a batch.
         settings: what must hold where y is inverted, under the keys of configs/invert.yaml:
-            task (its mapping), seed, the task's knob, noise_std. Besides `image_shape`, and `id`,
-            which seeds the inversion's random draws; without it the file's name does.
+            task (its name and options), seed, the task's knob, noise_std. Besides `image_shape`,
+            and `id`, which seeds the inversion's random draws; without it the file's name does.
         mask: (H, W) bool, of inpainting with a mask that no seed draws.
     """
     path = Path(path)
-    arrays = {"y": y.detach().cpu().float().numpy(), "settings": json.dumps(dict(settings or {}))}
-    if mask is not None:
-        arrays["mask"] = mask.cpu().numpy()
+    values, text = y.detach().cpu().float().numpy(), json.dumps(dict(settings or {}))
     with replacing(path) as temporary, open(temporary, "wb") as file:
-        np.savez(file, **arrays)
+        if mask is None:
+            np.savez(file, y=values, settings=text)
+        else:
+            np.savez(file, y=values, settings=text, mask=mask.cpu().numpy())
 
 
 def load(path: Path) -> Saved:

@@ -27,19 +27,19 @@ from rtil.operators.task import NOISE
 class Measuring:
     """How images are measured and how well an estimate explains it.
 
-    task: of configs/task. knobs: the task's own and noise_std, by name.
+    task: of configs/task. knobs: by name, the task's own and noise_std; None for all others.
     seed: draws the operator and the noise. loss: settings of `MeasurementLoss`.
     """
 
     task: Mapping
-    knobs: Mapping[str, float]
+    knobs: Mapping[str, float | None]
     seed: int
     loss: Mapping
 
     @property
     def noise_std(self) -> float:
         """Of the measurements, in units of the [0, 1] image."""
-        return self.knobs[NOISE]
+        return self.knobs[NOISE] or 0.0
 
     @property
     def knob(self) -> str:

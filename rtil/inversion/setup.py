@@ -28,11 +28,11 @@ from rtil.inversion.score import load_lpips
 from rtil.inversion.selection import check_choices
 from rtil.inversion.survey import Asked, Item, observed_share, survey
 from rtil.inversion.user_files import UserFiles, UserRun
-from rtil.inversion.yardstick import TrainingImages, Unfitted, fitted, load_yardstick
+from rtil.inversion.yardstick import TrainingImages, fitted, load_yardstick
+from rtil.inverters import build_inverter
 from rtil.inverters.inverter import Inverter
-from rtil.inverters.linear import LinearEstimate
 from rtil.models.generator import Generator
-from rtil.operators import check_task
+from rtil.operators import check_task, knobs_of
 from rtil.operators.task import NOISE, describe, takes
 from rtil.process.command import check_numbers
 from rtil.process.device import Hardware, Runtime, start
@@ -91,7 +91,7 @@ def compose(cfg: DictConfig, overrides: Sequence[str]) -> Inversion:
     cfg = with_tuned(cfg, overrides, trained.digest)
     config = {**resolved(cfg), **trained.found}
 
-    inverter = build_inverter(config)
+    inverter = build_inverter(config["inverter"], instantiate(config["rtil"]["family"]))
     inverter.check(trained.G)
     measuring = measuring_of(config)
     problem: Problem
@@ -100,6 +100,7 @@ def compose(cfg: DictConfig, overrides: Sequence[str]) -> Inversion:
     else:
         problem = held_out(config, measuring, trained, rt)
     A = problem.parts[0].A
+    inverter.check_operator(A)
     recovery.check(inverter, A)
     parts = [recovery.split(part, measuring.loss) for part in problem.parts]
     if config["loss"]["lpips"] and any(part.loss.lpips is None for part in parts):
@@ -113,8 +114,6 @@ def compose(cfg: DictConfig, overrides: Sequence[str]) -> Inversion:
         if not items:
             use = config["yardstick"]["use"]
             yardstick = load_yardstick(inverter, A, config["noise_std"], images, use)
-    if isinstance(inverter, LinearEstimate):
-        inverter.check_operator(A)
     unit_range = config["target_range"] == "unit"
     size, seed = config["inversion_batch"], config["seed"]
     method = Method(trained.G, unit_range, inverter, yardstick, recovery, seed, size)
@@ -136,11 +135,6 @@ def check_settings(cfg: Mapping) -> None:
             f"invert: model={cfg['model']['name']} has no trained generator; see "
             "python -m rtil.theory."
         )
-
-
-def knobs_of(config: Mapping) -> dict[str, float]:
-    """The knob of the task, by its name, and noise_std."""
-    return {key: config[key] for key in (config["task"]["knob"], NOISE)}
 
 
 def recovery_of(cfg: DictConfig) -> Recovery:
@@ -270,48 +264,6 @@ def with_tuned(cfg: DictConfig, overrides: Sequence[str], digest: str) -> DictCo
 def measuring_of(config: Mapping) -> Measuring:
     """How images are measured and judged."""
     return Measuring(config["task"], knobs_of(config), config["seed"], config["loss"])
-
-
-def build_inverter(config: Mapping) -> Inverter:
-    """The inverter of a resolved configuration."""
-    settings = {key: value for key, value in config["inverter"].items() if key != "name"}
-    if settings.get("map") is not None and "map_sigma" in settings:
-        settings |= trained_sigma(settings, config["rtil"]["family"])
-    if settings["_target_"].endswith(".LMMSE"):
-        return Unfitted(config["noise_std"], settings["tolerance"], settings["max_steps"])
-    inverter = instantiate(settings)
-    assert isinstance(inverter, Inverter)
-    return inverter
-
-
-def trained_sigma(inverter: Mapping, family: Mapping) -> dict:
-    """The standard deviation that training gave to z_k, for a prior that names no other.
-
-    Args:
-        inverter: settings of ILO. family: what the generator was trained with.
-
-    Returns:
-        Settings of ILO to replace; none where they are given or training had none.
-
-    Raises:
-        ValueError: ILO optimises a z_k that training did not draw.
-    """
-    depth = max(family.get("depths", [0]))
-    if inverter["map_sigma"] is not None or not depth or "sigma" not in family:
-        return {}
-    steps = inverter["steps"]
-    last = inverter["depth"] if isinstance(steps, int) else len(steps) - 1
-    if last > depth:
-        raise ValueError(
-            f"invert: inverter.map needs the standard deviation of z_1 .. z_{last}, and training "
-            f"drew z_1 .. z_{depth} (rtil.family.depths). Shorten inverter.steps, or give "
-            "inverter.map_sigma."
-        )
-    relative = inverter["map_relative"]
-    return {
-        "map_sigma": family["sigma"],
-        "map_relative": family.get("relative", False) if relative is None else relative,
-    }
 
 
 def user_files(

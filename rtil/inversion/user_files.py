@@ -272,7 +272,9 @@ class UserFiles(Problem):
         generated = found.others.get("generated_", image)
         # Root mean square over the measurements, halved: in units of the [0, 1] image.
         residual = ((A(image) - y).square().flatten(1).sum(1) / m).sqrt() / 2
-        whole = torch.where(A.observed, y, image) if self.run.keep_observed else image
+        whole = image
+        if self.run.keep_observed and A.observed is not None:
+            whole = torch.where(A.observed, y, image)
         for b, item in enumerate(self.items[i] for i in batch.items):
             record, drawn, picture = self._files(item)
             row = {

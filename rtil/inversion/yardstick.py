@@ -18,7 +18,7 @@ from rtil.data import lineage
 from rtil.data.base import to_float
 from rtil.data.load import load_data
 from rtil.inverters.inverter import FittedInverter, Inverter
-from rtil.inverters.lmmse import LMMSE, GaussianPrior
+from rtil.inverters.lmmse import LMMSE
 from rtil.operators import ForwardOperator
 
 log = logging.getLogger("rtil.inversion.yardstick")
@@ -53,23 +53,6 @@ class TrainingImages:
         return torch.cat(chunks)
 
 
-class Unfitted(FittedInverter):
-    """Until LMMSE says it itself."""
-
-    needs_generator = False
-
-    def __init__(self, noise_std: float, tolerance: float, max_steps: int) -> None:
-        self.settings = noise_std, tolerance, max_steps
-
-    def check(self, G) -> None: ...
-
-    def invert(self, G, A, y, loss, rngs, watch=None):
-        raise NotImplementedError
-
-    def fit(self, images: Tensor) -> Inverter:
-        return LMMSE(GaussianPrior(images), *self.settings)
-
-
 def fitted(inverter: Inverter, images: TrainingImages) -> Inverter:
     """The inverter that inverts: itself, or what it makes of the training images."""
     return inverter.fit(images.load()) if isinstance(inverter, FittedInverter) else inverter
@@ -91,9 +74,10 @@ def load_yardstick(
         return inverter
     if not wanted:
         return None
+    estimate = LMMSE(noise_std)
     try:
-        LMMSE.check_operator(A)
-        return LMMSE(GaussianPrior(images.load()), noise_std)
+        estimate.check_operator(A)
+        return estimate.fit(images.load())
     except (FileNotFoundError, ValueError) as error:
         log.warning("No LMMSE yardstick: %s", error)
         return None

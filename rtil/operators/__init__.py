@@ -8,7 +8,7 @@ from rtil.operators.identity import Identity
 from rtil.operators.mask import Mask, inpainting
 from rtil.operators.operator import ForwardOperator, LinearOperator
 from rtil.operators.phase import PhaseRetrieval
-from rtil.operators.task import build_operator, check_task
+from rtil.operators.task import build_operator, check_task, knobs_of
 
 __all__ = [
     "Blur",
@@ -23,6 +23,7 @@ __all__ = [
     "build_operator",
     "check_task",
     "inpainting",
+    "knobs_of",
     "partial_circulant",
 ]
 

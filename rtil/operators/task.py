@@ -16,10 +16,12 @@ it has them. No name of a task is known here: a new one is a file with an operat
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from inspect import signature
 from pathlib import Path
 from typing import NamedTuple
 
+import yaml
 from torch import Tensor
 
 from rtil.operators.operator import ForwardOperator, LinearOperator
@@ -40,6 +42,21 @@ class Described(NamedTuple):
     linear: bool
     measures: str
     options: dict[str, object]
+
+
+def knobs_of(config: Mapping) -> dict[str, float | None]:
+    """What a configuration holds of the knobs of all tasks of configs/task, for `build_operator`.
+
+    Those of other tasks are there to be refused.
+    """
+    names = dict.fromkeys((config["task"].get("knob", NOISE), *_shipped_knobs(), NOISE))
+    return {name: config.get(name) for name in names}
+
+
+@lru_cache(maxsize=1)
+def _shipped_knobs() -> tuple[str, ...]:
+    files = sorted(Path(CONFIGS or ".").glob("task/*.yaml"))
+    return tuple(yaml.safe_load(path.read_text())["task"]["knob"] for path in files)
 
 
 def check_task(task: Mapping, **knobs: float | None) -> None:

@@ -55,6 +55,12 @@ def train_dir(config: Config) -> Path:
     for run_dir, other in trainings(parent, stem):
         if not keys.differing_keys(other, config, keys.matters("train")):
             return run_dir
+    return named_train_dir(config)
+
+
+def named_train_dir(config: Config) -> Path:
+    """The directory of a training as it is named, whatever is on disk."""
+    parent, stem = Path(_text(config, "root")) / "train", _stem(config, _own_source(config))
     groups = {name: keys.flatten(config)[f"{name}.name"] for name in keys.TRAINING}
     told = differences(config, "train", groups)
     return parent / name_of(stem, told, digest(values(config, "train")))
@@ -180,15 +186,17 @@ def differences(
     differing = {}
     for key, value in sorted(flat.items() if plain else ()):
         default = plain.get(key, keys.row(key).default)
-        if key == "seed" or (default is None and keys.row(key).found):
-            continue
-        if counts(key) and default != "grow" and keys.canonical(default) != keys.canonical(value):
+        found = keys.row(key).found or key.endswith("sha256")
+        # A growing schedule follows from the training's length.
+        filled = (default is None and found) or (default == "grow" and value is not None)
+        if counts(key) and not filled and keys.canonical(default) != keys.canonical(value):
             differing[key] = value
+    # What is read from a setting that differs says nothing more.
+    said = {*differing, "image_channels"}
     return {
         key: value
         for key, value in differing.items()
-        if key.rpartition(".")[2] not in ("name", "sha256", "generator_sha256", "mask_sha256")
-        and not (_mentioned(key, written) - {key}) & ({*differing} | {"image_channels", "seed"})
+        if key != "seed" and not key.endswith(".name") and not _mentioned(key, written) & said
     }
 
 

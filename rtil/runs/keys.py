@@ -60,7 +60,6 @@ AT = "protocol.at"  # its keys: what a tuning has otherwise than the inversion t
 KEYS = (
     # What is trained. A tuning knows it by the generator's digest.
     Key("model", ID, ID, FREE, group="training"),
-    Key("model.name", ID, ID, FREE),
     Key("model.generator.normalise", ID, ID, FREE, default=False),
     Key("rtil", ID, ID, FREE, group="training"),
     Key("rtil.name", ID, ID, FREE, cell=True),

@@ -8,7 +8,8 @@ from conftest import CHANNELS
 
 from benchmarks.baseline import inversion, pggan, stylegan2, training
 from rtil.inverters.data_term import MeasurementLoss
-from rtil.inverters.ilo import ILO, geodesic_cross
+from rtil.inverters.ilo import ILO
+from rtil.inverters.styles import geodesic_cross
 from rtil.latents.additive import Additive
 from rtil.latents.family import Family
 from rtil.latents.multicode import MultiCode

@@ -12,9 +12,11 @@ from PIL import Image
 
 from rtil import checkpoint, diagnose, invert
 from rtil.data import lineage
-from rtil.inversion import tuned_settings, yardstick
+from rtil.inversion import yardstick
 from rtil.inverters.lmmse import GaussianPrior
-from rtil.reporting import cells, table
+from rtil.reporting.arrange import rows_of
+from rtil.reporting.collect import cells_of
+from rtil.reporting.statistics import Scores
 from rtil.runs import archive
 from rtil.runs import keys as key_table
 from rtil.runs import rows as jsonl
@@ -113,9 +115,8 @@ def test_a_tuning_belongs_to_its_validation_images_wherever_they_are(tmp_path):
         name: shutil.copytree(folder, tmp_path / "moved" / name) for name, folder in sets.items()
     }
     start("invert", tmp_path, *words(moved["val"], moved["faces"], moved["test"]), "protocol=fair")
-    found = tuned_settings.read(
-        path
-    )  # as an earlier version wrote it: its paths are all that is known
+    # As an earlier version wrote it: its paths are all that is known.
+    found = yaml.safe_load(path.read_text())
     del found["settings"]["split_files"]
     path.write_text(yaml.safe_dump(found))
     start("invert", tmp_path, *words(sets["val"]), "protocol=fair")
@@ -246,8 +247,8 @@ def test_a_report_tells_arms_trained_for_different_lengths(tmp_path, caplog):
     archive.write(runs, tmp_path, file := tmp_path / "rows.jsonl")
 
     def differs(runs):
-        found = [table.records(cell, "vanilla") for cell in cells.arrange(runs, "vanilla")]
-        return [line for rows in found for row in rows for line in row.get("differs", ())]
+        rows = rows_of(cells_of(runs, "vanilla"), Scores(runs), "vanilla")
+        return [line for row in rows for line in row.differs]
 
     for found in (runs, archive.read(file)[0]):
         assert "nimg: 8 there, 64 here" in differs(found)

@@ -15,7 +15,8 @@ from PIL import Image
 from rtil import checkpoint, invert, report, train
 from rtil.data.base import to_float
 from rtil.data.load import load_data
-from rtil.inversion import setup, yardstick
+from rtil.inversion import setup
+from rtil.inverters import lmmse
 from rtil.inverters.ilo import ILO
 from rtil.inverters.lmmse import GaussianPrior
 from rtil.metrics.intervals import mean_ci
@@ -55,7 +56,7 @@ def root(tmp_path_factory):
 
 
 def run(root, *overrides, add=("yardstick.num_train=40",)):
-    overrides = [*COMMON, f"root={root}", *overrides, *add]
+    overrides = [*COMMON, "data.num_train=64", f"root={root}", *overrides, *add]
     with initialize_config_dir(CONFIGS, version_base="1.3"):
         cfg = compose("invert", overrides)
     return invert.invert(cfg, overrides)
@@ -211,20 +212,23 @@ def test_the_true_image_reaches_no_inverter(root, tmp_path, monkeypatch):
     method = setup.build_inverter
 
     class Spy:
-        needs_generator = True
-
         def __init__(self, inner):
             self.inner = inner
 
+        needs_generator = True
+
         def check(self, G):
             self.inner.check(G)
+
+        def check_operator(self, A):
+            self.inner.check_operator(A)
 
         def invert(self, G, A, y, loss, rngs, watch=None):
             found = self.inner.invert(G, A, y, loss, rngs, watch)
             seen.append((y, found.image))
             return found
 
-    monkeypatch.setattr(setup, "build_inverter", lambda config: Spy(method(config)))
+    monkeypatch.setattr(setup, "build_inverter", lambda *args: Spy(method(*args)))
     batch = load_data
     hidden = inpainting((1, 16, 16), 0.3, 0).observed.logical_not()
 
@@ -259,7 +263,7 @@ def test_the_true_image_reaches_no_inverter(root, tmp_path, monkeypatch):
 
 def test_the_yardstick_learns_from_training_images_only(root, tmp_path, monkeypatch):
     kept = []
-    monkeypatch.setattr(yardstick, "GaussianPrior", lambda x: kept.append(x) or GaussianPrior(x))
+    monkeypatch.setattr(lmmse, "GaussianPrior", lambda x: kept.append(x) or GaussianPrior(x))
     run_dir = run(root, f"run_dir={tmp_path / 'run'}", "num_images=1")
     with initialize_config_dir(CONFIGS, version_base="1.3"):
         data = compose("invert", list(COMMON)).data
@@ -350,7 +354,7 @@ def test_bad_settings_are_refused_before_a_directory_is_made(root, tmp_path, ove
 
 
 def test_a_generator_that_is_not_trained_yet_prints_the_command(root, tmp_path):
-    words = r"python -m rtil\.train .*rtil=ilo_mixture seed=3"
+    words = r"python -m rtil\.train rtil=ilo_mixture .*seed=3"
     with pytest.raises(FileNotFoundError, match=words):
         run(root, "rtil=ilo_mixture", "seed=3")
 

@@ -138,9 +138,7 @@ def test_a_training_run_is_known_by_the_keys_that_its_protocol_sets():
     ways = (typed, ["model=pggan", "protocol=authors"], [*typed, "protocol=authors"])
     names = {identity.train_dir(composed("train", *given)).name for given in ways}
     assert len(names) == 1 and ",model.stddev_group=null-" in names.pop()
-    same = {
-        identity.train_dir(composed("train", *given)) for given in ([], ["protocol=authors"])
-    }
+    same = {identity.train_dir(composed("train", *given)) for given in ([], ["protocol=authors"])}
     assert len(same) == 1
     line = identity.training_command(composed("invert", "protocol=authors", "model=pggan"))
     assert line == "python -m rtil.train model=pggan model.stddev_group=null"

@@ -7,11 +7,10 @@ from itertools import pairwise
 import pytest
 import torch
 from helpers.inverters import METHODS, SHAPE, pggan, problem, rngs, stylegan2
+from helpers.user_files import composed
 from omegaconf import OmegaConf
-from test_own import composed
 
 from rtil import checkpoint, invert
-from rtil.inversion import setup
 from rtil.inversion.batch import Measured, Part
 from rtil.inversion.estimate import Recovered, Recovery
 from rtil.inversion.selection import withhold
@@ -223,9 +222,7 @@ def test_back_projection_explains_the_measurements_up_to_the_noise(monkeypatch, 
     found["run"] = recovered(x, A, y, loss)  # already within the noise: nothing changes
     if noise_std:
         settled = (A(x) - y).flatten(1).norm(dim=1) <= noise
-        assert torch.equal(
-            recovery(None, None, part, measured, [None]).image[settled], x[settled]
-        )
+        assert torch.equal(recovery(None, None, part, measured, [None]).image[settled], x[settled])
 
 
 def recovered(image, A, y, loss):
@@ -349,9 +346,8 @@ def test_every_choice_names_and_identifies_a_run(word):
         for more in ([word], [])
     )
     digests = {"generator": "x.pt", "generator_sha256": "a" * 64}
-    names = [
-        identity.invert_dir("invert", {**config, **digests}, config) for config in (with_it, without)
-    ]
+    trees = (with_it, without)
+    names = [identity.invert_dir("invert", {**tree, **digests}, tree) for tree in trees]
     assert f",{word}-" in names[0].name and names[0].parent == names[1].parent
     assert key_table.differing_keys(without, with_it, key_table.matters("invert"))
 
@@ -365,12 +361,6 @@ def test_the_prior_of_a_generator_is_that_of_its_training(run, monkeypatch):
     run("inverter.map=0.5", "inverter.map_sigma=0.3")
     assert (built[0].map_sigma, built[0].map_relative, built[0].noise_std) == (1.0, False, 0.1)
     assert (built[-1].map, built[-1].map_sigma) == (0.5, 0.3)
-    ilo = {"map_sigma": None, "map_relative": None, "steps": [3, 2, 2], "depth": 4}
-    sigma = {"depths": [0, 1, 2], "sigma": 0.5, "relative": True}
-    assert setup.trained_sigma(ilo, sigma) == {"map_sigma": 0.5, "map_relative": True}
-    assert setup.trained_sigma(ilo, {"depths": [0]}) == {}
-    with pytest.raises(ValueError, match=r"z_1 .. z_3, and training drew z_1 .. z_2"):
-        setup.trained_sigma(ilo | {"steps": [1, 1, 1, 1]}, sigma)
 
 
 @pytest.mark.parametrize(

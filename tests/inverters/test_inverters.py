@@ -9,10 +9,20 @@ from helpers.inverters import METHODS, pggan, problem, rngs, stylegan2
 
 from rtil.inverters.csgm import CSGM
 from rtil.inverters.data_term import MeasurementLoss
-from rtil.inverters.ilo import ILO, geodesic_cross
+from rtil.inverters.ilo import ILO
 from rtil.inverters.lmmse import LMMSE, GaussianPrior, conjugate_gradient
-from rtil.inverters.minimise import CONSTANT, Schedule, Variable, minimise, norm, project_l1
+from rtil.inverters.minimise import (
+    CONSTANT,
+    Descent,
+    Observation,
+    Schedule,
+    Variable,
+    minimise,
+    norm,
+    project_l1,
+)
 from rtil.inverters.multicode import MGANPrior
+from rtil.inverters.styles import geodesic_cross
 from rtil.latents.additive import Additive
 from rtil.latents.space import Latents
 from rtil.models.generator import EMPTY
@@ -239,12 +249,8 @@ def test_sgd_of_minimise_is_gradient_descent():
     found = minimise(
         lambda: (x, None),
         [Variable(x, 0.1)],
-        A,
-        y,
-        lambda a, b: (a - b).square().sum((1, 2, 3)),
-        3,
-        CONSTANT,
-        "sgd",
+        Observation(A, y, lambda a, b: (a - b).square().sum((1, 2, 3))),
+        Descent(3, CONSTANT, "sgd"),
     )
     torch.testing.assert_close(found.last, torch.full_like(found.last, 0.8**3))
     torch.testing.assert_close(found.history[:, 0], 4 * 0.8 ** (2 * torch.arange(4.0).double()))
@@ -310,7 +316,7 @@ def test_lmmse_equals_the_dense_wiener_estimate(make, noise_std, count):
     inner = matrix @ covariance @ matrix.T + (2 * noise_std) ** 2 * torch.eye(len(matrix))
     rest = y.flatten(1)[:, rows] - prior.mean @ matrix.T
     want = prior.mean + torch.linalg.solve(inner, rest.T).T @ matrix @ covariance
-    found = LMMSE(prior, noise_std, tolerance=1e-10).invert(None, A, y, MeasurementLoss(A))
+    found = LMMSE(noise_std, tolerance=1e-10, prior=prior).invert(None, A, y, MeasurementLoss(A))
     torch.testing.assert_close(found.image.flatten(1), want, rtol=0, atol=1e-6)
 
 
@@ -322,7 +328,7 @@ def test_lmmse_recovers_images_of_its_own_subspace_from_few_measurements():
     prior = GaussianPrior(draw[:1990].view(-1, 1, 8, 8))
     A = partial_circulant((1, 8, 8), 30 / 64).double()
     x = draw[1990:].view(-1, 1, 8, 8)
-    found = LMMSE(prior, tolerance=1e-10).invert(None, A, A(x), MeasurementLoss(A))
+    found = LMMSE(tolerance=1e-10, prior=prior).invert(None, A, A(x), MeasurementLoss(A))
     assert (found.image - x).square().mean() < 1e-3 * x.square().mean()
 
 
@@ -339,7 +345,7 @@ def test_shrunk_covariance_is_the_ledoit_wolf_estimate():
     want = (1 - prior.rho) * s + prior.rho * mu * torch.eye(16)
     torch.testing.assert_close(prior.covariance(torch.eye(16).double()), want)
     factored = GaussianPrior(gaussian_images(30, size=8))
-    assert factored.dense is None
+    assert not factored.is_dense
     eye = torch.eye(64).double()
     c = factored.covariance(eye)
     assert torch.linalg.eigvalsh(c).min() > 0 and torch.allclose(c, c.T)

@@ -70,7 +70,7 @@ def test_a_batch_equals_one_image_at_a_time(A, name):
 def test_operators_that_are_not_linear_are_refused():
     A = PhaseRetrieval(SHAPE, 0.5)
     y, prior = A(torch.zeros(1, *SHAPE)), GaussianPrior(torch.rand(3, *SHAPE))
-    for method in (Adjoint(), TV(), LMMSE(prior)):
+    for method in (Adjoint(), TV(), LMMSE(prior=prior)):
         words = rf"{type(method).__name__}: PhaseRetrieval is not linear, .* inverter=ilo"
         with pytest.raises(ValueError, match=words):
             method.invert(None, A, y, MeasurementLoss(A))

@@ -15,6 +15,7 @@ FOUND = (
     *("split_files", "nimg", "images_found", "generator_sha256", "mask_sha256"),
     *("protocol.tuned.file", "protocol.tuned.space", "tuned", "task._target_", "task.knob"),
     *("task.range", "task.linear", "task.measures", "inverter.family", "rtil.arm"),
+    "experiment.name",
 )
 
 
@@ -29,7 +30,9 @@ def leaves():
     with initialize_config_dir(CONFIGS, version_base="1.3"):
         for command in COMMANDS:
             for words in choices_of(command):
-                found[command] |= keys.flatten(OmegaConf.to_container(compose(command, words))).keys()
+                found[command] |= keys.flatten(
+                    OmegaConf.to_container(compose(command, words))
+                ).keys()
     return found
 
 
@@ -55,7 +58,9 @@ def test_every_setting_has_a_row_and_is_one_of_its_command(leaves, command):
 def test_every_row_is_about_a_setting(leaves):
     every = set().union(*leaves.values(), FOUND, DIAGNOSED)
     for row in keys.KEYS:
-        assert any(keys.row(key) is row or keys.is_under(key, [row.name]) for key in every), row.name
+        assert any(keys.row(key) is row or keys.is_under(key, [row.name]) for key in every), (
+            row.name
+        )
 
 
 def test_a_row_says_more_than_the_one_above_it():

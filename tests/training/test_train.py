@@ -16,21 +16,19 @@ import pytest
 import torch
 import yaml
 from conftest import KARRAS
-from hydra import compose, initialize_config_dir
+from helpers.trainings import TINY, config
 from omegaconf import OmegaConf
 from PIL import Image
 
 from rtil import checkpoint, train
 from rtil.latents.additive import Additive
 from rtil.process import replay
-from rtil.process.command import CONFIGS
 from rtil.process.device import Hardware, start
 from rtil.process.instantiate import instantiate
 from rtil.training import loop, setup
 from rtil.training.loop import Settings
 from rtil.training.monitor import Terms
 
-TINY = ("scale=tiny", "hardware=cpu", "hardware.threads=1", "data.num_train=64")
 ARMS = [
     ("stylegan2", "vanilla"),
     ("stylegan2", "ilo"),
@@ -41,11 +39,6 @@ ARMS = [
     ("pggan", "ilo"),
 ]
 CHOICES = [f"+model.generator.{key}={value}" for key, value in KARRAS.items()]
-
-
-def config(*overrides):
-    with initialize_config_dir(CONFIGS, version_base="1.3"):
-        return compose("train", [*TINY, *overrides])
 
 
 def run(run_dir, *overrides):
@@ -249,7 +242,7 @@ def test_two_processes_end_with_identical_weights(tmp_path):
         "    return run(training)\n"
         "loop.run = keep\n"
         "sys.path[:0] = sys.argv.pop(1).split(os.pathsep)\n"
-        "from test_train import config\n"
+        "from helpers.trainings import config\n"
         "train.train(config(*sys.argv[2:]))\n"
         "(training,) = trained\n"
         "parts = {n: p.state_dict() for n, p in training.nets._asdict().items()}\n"

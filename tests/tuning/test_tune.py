@@ -4,91 +4,39 @@ import hashlib
 import json
 import re
 import shlex
-import shutil
-from functools import lru_cache
 from pathlib import Path
 
 import pytest
-import torch
 import yaml
-from hydra import compose, initialize_config_dir
+from helpers.commands import export, resolved, start
+from helpers.reports import make_run, run_report
 from omegaconf import OmegaConf
-from test_report import make_run, run_report
 
-from rtil import checkpoint, invert, tune
+from rtil import tune
 from rtil.experiments import plan as experiment
 from rtil.inverters.ilo import ILO
 from rtil.inverters.minimise import NotFinite
-from rtil.process.command import CONFIGS
-from rtil.process.instantiate import instantiate
-from rtil.reporting.cells import told
-from rtil.runs import identity, keys, tuning
+from rtil.reporting.protocols import choice as told
+from rtil.runs import keys, tuning
 from rtil.runs.record import claim
 from rtil.runs.rows import append, result_rows
 from rtil.runs.search import budget
 from rtil.tuning import chosen, trials
 from rtil.tuning import space as search
 
-COMMON = (
-    "scale=tiny",
-    "hardware=cpu",
-    "hardware.threads=1",
-    "yardstick.use=false",
-    "inversion_batch=1",
-)
 ARMS = [("stylegan2", "ilo", rtil) for rtil in ("vanilla", "ilo", "ilo_mixture")] + [
     ("pggan", "mgan", rtil) for rtil in ("vanilla", "mgan", "mgan_mixture")
 ]
-
-
-@lru_cache
-def composed(entry, *overrides):
-    with initialize_config_dir(CONFIGS, version_base="1.3"):
-        return compose(entry, list(overrides))
-
-
-def resolved(entry, *overrides):
-    cfg = composed(entry, *overrides).copy()
-    cfg.image_channels = cfg.image_channels or 1
-    cfg.model.phase_nimg = None
-    return OmegaConf.to_container(cfg, resolve=True)
 
 
 def words(arm, *more):
     return (f"model={arm[0]}", f"inverter={arm[1]}", f"rtil={arm[2]}", *more)
 
 
-def export(root, seed=0, rtil="ilo", *more):
-    """An untrained generator where an inversion with the same choices looks for it."""
-    overrides = ("scale=tiny", f"rtil={rtil}", *more)
-    config = resolved("train", *overrides)
-    torch.manual_seed(seed)
-    G = instantiate(config["model"]["generator"])
-    path = identity.train_dir({**config, "root": str(root)}) / "generator.pt"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    (path.parent / "config.yaml").write_text(yaml.safe_dump(config))
-    checkpoint.save(
-        {
-            "format": checkpoint.EXPORT,
-            "config": config,
-            "nimg": 0,
-            "step": 0,
-            "G_ema": G.state_dict(),
-        },
-        path,
-    )
-
-
 @pytest.fixture
 def root(tmp_path):
     export(tmp_path)
     return tmp_path
-
-
-def start(entry, root, *overrides):
-    overrides = [*COMMON, f"root={root}", "num_images=2", *overrides]
-    run = {"tune": tune.tune, "invert": invert.invert}[entry]
-    return run(composed(entry, *overrides).copy(), overrides)
 
 
 def proposals(arm, count=30, scale="paper", seed=0):
@@ -144,7 +92,9 @@ def test_what_is_not_tuned_is_the_same_for_every_arm(arms, task):
     assert configs[0]["loss"]["lpips"] > 0
     free = {*search.keys(configs[0]["search"], search.stages(configs[0]["inverter"])), "rtil"}
     for config in configs[1:]:
-        assert not keys.differing_keys(configs[0], config, lambda key: not keys.is_under(key, free))
+        assert not keys.differing_keys(
+            configs[0], config, lambda key: not keys.is_under(key, free)
+        )
 
 
 @pytest.mark.parametrize("first", [0.2, 0.45, 0.7])
@@ -206,7 +156,7 @@ def test_a_tuning_finds_the_settings_that_score_best(root, monkeypatch):
         score = -abs(cfg.inverter.lr_style - 0.05)
         append(place / "results.jsonl", [{"id": i, "psnr_db": score} for i in "ab"])
 
-    monkeypatch.setattr(invert, "invert", planted)
+    monkeypatch.setattr(tune, "inverted", planted)
     path = start("tune", root, "trials=12")
     found = yaml.safe_load(path.read_text())
     best = min((x for n, x in enumerate(tried) if n != 2), key=lambda x: abs(x - 0.05))
@@ -242,7 +192,7 @@ def test_the_best_trials_go_on_to_more_images_and_the_best_of_these_wins(root, m
             ],
         )
 
-    monkeypatch.setattr(invert, "invert", planted)
+    monkeypatch.setattr(tune, "inverted", planted)
     path = start("tune", root, "trials=5", "finalists=2", "final_images=6")
     found = yaml.safe_load(path.read_text())
     assert asked == [(i, 2) for i in range(5)] + [(1, 4), (3, 4)]
@@ -264,9 +214,7 @@ def test_the_best_trials_go_on_to_more_images_and_the_best_of_these_wins(root, m
     assert once["trial"] == 1 and once["validation"]["n"] == 2
     more = dict(found, validation={**validation, "first_round": {"n": 2, "finalists": 2}})
     budgets = [
-        budget(
-            keys.flatten({"protocol": {"tuned": {"trials": 5, "space": "s", "validation": v}}})
-        )
+        budget(keys.flatten({"protocol": {"tuned": {"trials": 5, "space": "s", "validation": v}}}))
         for v in (more["validation"], once["validation"])
     ]
     assert budgets == [(5, 6, "s", 2, 2), (5, 2, "s")]
@@ -292,7 +240,7 @@ def test_a_finalist_that_is_not_finite_keeps_its_first_score_and_ends_no_search(
                 [{"id": str(i), "psnr_db": level[number] if i < 2 or number != 1 else 50.0}],
             )
 
-    monkeypatch.setattr(invert, "invert", planted)
+    monkeypatch.setattr(tune, "inverted", planted)
     more = ("trials=4", "finalists=2", "final_images=4")
     path = start("tune", root, *more)
     found, note = yaml.safe_load(path.read_text()), path.parent / "trial-003" / trials.NOTE
@@ -331,13 +279,13 @@ def plant(root, monkeypatch):
             [{"id": i, "psnr_db": 9.0 - cfg.protocol.tuned.trial} for i in "ab"],
         )
 
-    monkeypatch.setattr(invert, "invert", planted)
+    monkeypatch.setattr(tune, "inverted", planted)
     return ran
 
 
 def test_a_note_that_a_trial_is_not_finite_is_of_its_generator_and_settings(root, monkeypatch):
     ran = plant(root, monkeypatch)
-    right = invert.invert
+    right = tune.inverted
 
     def fails(cfg, overrides):
         right(cfg, overrides)
@@ -350,11 +298,11 @@ def test_a_note_that_a_trial_is_not_finite_is_of_its_generator_and_settings(root
         return [row["mean"] for row in yaml.safe_load(path.read_text())["trials"]], path.parent
 
     monkeypatch.setattr(
-        invert, "invert", lambda cfg, o: (right if cfg.protocol.tuned.trial else fails)(cfg, o)
+        tune, "inverted", lambda cfg, o: (right if cfg.protocol.tuned.trial else fails)(cfg, o)
     )
     means, place = trials_of()
     assert means == [None, 8.0]
-    monkeypatch.setattr(invert, "invert", right)
+    monkeypatch.setattr(tune, "inverted", right)
     assert trials_of()[0] == means and ran == [1]  # known, not tried again
 
     export(root, seed=5)  # another generator: another tuning
@@ -364,7 +312,7 @@ def test_a_note_that_a_trial_is_not_finite_is_of_its_generator_and_settings(root
 
 @pytest.mark.parametrize("word", ["search_seed=1", "search.stages.first=[0.6,0.7]"])
 def test_another_search_lies_elsewhere_and_an_inversion_is_told_of_both(root, word, monkeypatch):
-    inverted = invert.invert
+    inverted = tune.inverted
     ran = plant(root, monkeypatch)
     path = start("tune", root, "trials=4")
     text = path.read_text()
@@ -372,7 +320,7 @@ def test_another_search_lies_elsewhere_and_an_inversion_is_told_of_both(root, wo
     other = start("tune", root, "trials=4", word)
     assert other.parent != path.parent and ran == [0, 1, 2, 3]
     assert path.read_text() == text != other.read_text()
-    monkeypatch.setattr(invert, "invert", inverted)
+    monkeypatch.setattr(tune, "inverted", inverted)
     with pytest.raises(ValueError, match="2 tunings are for these settings") as error:
         start("invert", root, "protocol=fair")
     assert str(path) in str(error.value) and str(other) in str(error.value)
@@ -534,7 +482,7 @@ def test_a_tuning_that_would_not_be_fair_is_refused(root, override, named):
 
 
 def test_a_report_shows_protocols_side_by_side_and_what_was_chosen_on_what(tmp_path):
-    for arm, trials in (("vanilla", 24), ("ilo", 8)):
+    for arm, tried in (("vanilla", 24), ("ilo", 8)):
         for name in ("paper", "authors", "fair"):
             psnr = {"a": 20.0 + len(name), "b": 21.0 + len(name)}
             place = make_run(tmp_path, arm, psnr, name=name, pictures=False)
@@ -543,11 +491,11 @@ def test_a_report_shows_protocols_side_by_side_and_what_was_chosen_on_what(tmp_p
             config["inverter"]["lr_style"] = {"paper": 0.2, "authors": 0.1, "fair": 0.05}[name]
             config["selection"] = "oracle" if name == "authors" else "best"
             if name == "fair":
-                config["inverter"]["lr_style"] += 0.01 * trials
+                config["inverter"]["lr_style"] += 0.01 * tried
                 config["protocol"]["tuned"] = {
                     "keys": ["inverter.lr_style", "inverter.steps"],
                     "trial": 3,
-                    "trials": trials,
+                    "trials": tried,
                     "space": "00ff00ff",
                     "asked": {"inverter.steps": [4, 2]},
                     "validation": {"n": 12, "metric": "psnr_db", "mean": 19.5, "ci95": 0.5},
