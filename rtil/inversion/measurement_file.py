@@ -44,8 +44,8 @@ def save(
         path: ends in .npz.
         y: (*A.out_shape), without a batch.
         settings: what must hold where y is inverted, under the keys of configs/invert.yaml:
-            task (its name and options), seed, the task's knob, noise_std. Besides `image_shape`, and `id`,
-            which seeds the inversion's random draws; without it the file's name does.
+            task (its name and options), seed, the task's knob, noise_std. Besides `image_shape`,
+            and `id`, which seeds the inversion's random draws; without it the file's name does.
         mask: (H, W) bool, of inpainting with a mask that no seed draws.
     """
     path = Path(path)
