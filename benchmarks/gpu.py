@@ -278,10 +278,10 @@ def profile_training(setting: Setting, size: int) -> list[Row]:
         batch = setting.batch.get(size, cfg["batch"])
         steps, raw = training.Ours(cfg, setting), images(batch, size, setting.rt.device)
 
-        def work(steps=steps, raw=raw, batch=batch):
+        def work(steps=steps, raw=raw):
             real = steps.prepare(raw)
             steps.d_step(real, 1, 0)
-            steps.g_step(batch, 1, 0)
+            steps.g_step(real, 1, 0)
             steps.follow()
 
         rows.append(profiled(f"training step, {TITLES[model]} {size}, mixture", work, setting))

@@ -74,7 +74,7 @@ def train(
     real = steps.prepare(images(batch, size, setting.rt.device))
     for turn in (0, 1) if setting.rt.device.type == "cpu" else [0] * (replay.WARM + 2):
         steps.d_step(real, 0, turn)
-        steps.g_step(batch, 0, turn)
+        steps.g_step(real, 0, turn)
         steps.follow()
 
 

@@ -22,12 +22,11 @@ from benchmarks.baseline.training import PGGANTraining, StyleGAN2Training
 from benchmarks.record import Row
 from benchmarks.setting import FAMILIES, TITLES, Setting, config, images, twin
 from benchmarks.timing import Peak, alternate, ratio_of, seconds_of
-from rtil import train
 from rtil.process import replay
 from rtil.process.instantiate import instantiate
 from rtil.process.replay import Recorder
 from rtil.process.rng import seed_of, seeded
-from rtil.training.monitor import Terms
+from rtil.training import loop, setup
 
 Clock = Callable[[Callable[[], object]], float]
 LARGE = 128  # sides from which a CPU warms up with one image and times penalties in one round
@@ -40,8 +39,8 @@ class Ours:
         torch.manual_seed(0)
         self.cfg, self.device = cfg, setting.rt.device
         self.family = instantiate(cfg["rtil"]["family"])
-        self.state = train.build_state(cfg, self.family, setting.rt)
-        lazy = {"r1": self.state.objective.d_lazy, "path": self.state.objective.g_lazy}
+        self.nets = setup.build_nets(cfg["model"], self.family, setting.rt)
+        lazy = {"r1": self.nets.objective.d_lazy, "path": self.nets.objective.g_lazy}
         self.every = {key: penalty.every if penalty else 0 for key, penalty in lazy.items()}
         names, self.passes = self.family.spaces[0].names, len(self.family.spaces)
         self.turns = 1 if cfg["model"]["name"] == "stylegan2" else len(names)
@@ -51,23 +50,22 @@ class Ours:
     def prepare(self, raw: torch.Tensor) -> torch.Tensor:
         self.rng.manual_seed(seed_of("bench"))
         mirror = self.cfg["data"]["mirror"]
-        real = train.prepare(raw, self.cfg["resolution"], self.state.G, mirror, self.rng)
+        real = loop.prepare(raw, self.cfg["resolution"], self.nets.G, mirror, self.rng)
         return self.run.hold(real)
 
     def d_step(self, real: torch.Tensor, step: int, turn: int) -> None:
-        self.rng.manual_seed(seed_of("bench", turn))
-        train.d_step(
-            self.cfg, self.family, self.state, real, self.rng, step, turn, Terms(), self.run
-        )
+        loop.d_step(self.nets, self.family, self.step(real, step, turn), self.run)
 
-    def g_step(self, batch: int, step: int, turn: int) -> None:
+    def g_step(self, real: torch.Tensor, step: int, turn: int) -> None:
+        loop.g_step(self.nets, self.family, self.step(real, step, turn), self.run)
+
+    def step(self, real: torch.Tensor, number: int, turn: int) -> loop.Step:
+        """One whose draws depend on the turn alone."""
         self.rng.manual_seed(seed_of("bench", turn))
-        train.g_step(
-            self.cfg, self.family, self.state, batch, self.rng, step, turn, 1, Terms(), self.run
-        )
+        return loop.Step(number, real, turn, 1, self.cfg["model"]["style_mixing"], self.rng)
 
     def follow(self) -> None:
-        train.follow(self.state.G_ema, self.state.G, self.cfg["model"]["ema_decay"])
+        loop.average(self.nets, self.cfg["model"]["ema_decay"])
 
 
 class Theirs:
@@ -83,8 +81,8 @@ class Theirs:
         members = family["codes"] if "codes" in family else family["depths"]
         members = [1] if members == [0] and model["name"] == "pggan" else members
         self.steps = kind(
-            twin(ours.state.G, cfg, "generator"),
-            twin(ours.state.D, cfg, "discriminator"),
+            twin(ours.nets.G, cfg, "generator"),
+            twin(ours.nets.D, cfg, "discriminator"),
             model,
             members,
             family.get("block", 1),
@@ -102,8 +100,8 @@ class Theirs:
     def d_step(self, real: torch.Tensor, step: int, turn: int) -> None:
         self.steps.d_step(real, seeded(self.device, "bench", turn), step)
 
-    def g_step(self, batch: int, step: int, turn: int) -> None:
-        self.steps.g_step(batch, seeded(self.device, "bench", turn), step)
+    def g_step(self, real: torch.Tensor, step: int, turn: int) -> None:
+        self.steps.g_step(len(real), seeded(self.device, "bench", turn), step)
 
     def follow(self) -> None:
         self.steps.follow()
@@ -128,7 +126,7 @@ def mean_step(
     real = steps.prepare(raw)
     turns = range(r, r + steps.turns)
     d = [clock(partial(steps.d_step, real, 1, turn)) for turn in turns]
-    g = [clock(partial(steps.g_step, len(real), 1, turn)) for turn in turns]
+    g = [clock(partial(steps.g_step, real, 1, turn)) for turn in turns]
     parts |= {"d": sum(d) / len(d), "g": sum(g) / len(g)}
     if lazy is None:
         lazy = {}
@@ -136,7 +134,7 @@ def mean_step(
             if steps.every[key]:
                 work = {
                     "d": partial(steps.d_step, real, 0, r),
-                    "g": partial(steps.g_step, len(real), 0, r),
+                    "g": partial(steps.g_step, real, 0, r),
                 }[network]
                 lazy[key] = (clock(work) - parts[network]) / steps.every[key]
     parts |= lazy

@@ -1,10 +1,11 @@
 """Renames the runs of version 0.1 below a root: `python scripts/rename_runs.py ROOT [--write]`.
 
 That version named directories after what was typed; now they are named after what is computed
-(`rtil.runs.identity`). Without --write it prints old -> new and moves nothing. With it, directories
-are moved, `run_dir` and `generator` in their configurations follow, and provenance.json keeps the
-old name, by which reports know the experiment of such a run. Tunings are found by their content
-and stay where they are; so do runs with a directory of their own choosing (run_dir=...).
+(`rtil.runs.identity`). Without --write it prints old -> new and moves nothing. With it,
+directories are moved, `run_dir` and `generator` in their configurations follow, and
+provenance.json keeps the old name, by which reports know the experiment of such a run. Tunings
+are found by their content and stay where they are; so do runs with a directory of their own
+choosing (run_dir=...).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Images in files: a folder or zip as a numbered list, decoding to squares, packing into a zip.
 
-Splits, memory and the order of reading are in `rtil/data/load.py`.
+Splits are cut in `rtil.data.cut`, the order of reading is in `rtil.data.stream`.
 
 One more file type that Pillow reads: add its ending to `SUFFIXES`.
 """
@@ -21,6 +21,8 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
+
+from rtil.process.files import replacing
 
 T = TypeVar("T")
 
@@ -307,19 +309,14 @@ def pack(
         return png.getvalue()
 
     out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.with_name(out.name + ".part")
     written: set[str] = set()
-    try:
-        with zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as archive:
-            for index, png in files.each(range(len(files))[:limit], shrink, "packing", workers):
-                name = str(PurePosixPath(files.names[index]).with_suffix(".png"))
-                if name in written:  # a.jpg beside a.png
-                    name = f"{files.names[index]}.png"
-                archive.writestr(name, png)
-                written.add(name)
-        part.replace(out)
-    finally:
-        part.unlink(missing_ok=True)
+    with replacing(out) as part, zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as archive:
+        for index, png in files.each(range(len(files))[:limit], shrink, "packing", workers):
+            name = str(PurePosixPath(files.names[index]).with_suffix(".png"))
+            if name in written:  # a.jpg beside a.png
+                name = f"{files.names[index]}.png"
+            archive.writestr(name, png)
+            written.add(name)
     return len(written)
 
 

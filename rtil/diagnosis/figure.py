@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rtil.diagnosis.result import Block, Depth, Diagnosis, Mean, Samples
-from rtil.reporting.figures import COLOURS, DPI, GREY, MARKERS
+from rtil.reporting.figures.style import COLOURS, DPI, GREY, MARKERS
 
 
 def draw(diagnosis: Diagnosis, path: Path) -> None:

@@ -24,7 +24,7 @@ def check_trained(experiment: Mapping, composed: Iterable[Config], given: Iterab
         FileNotFoundError: some are not; holds the commands that train them.
         ValueError: several generators fit a job.
     """
-    wanted = {}
+    wanted: dict[str, Config] = {}
     for config in composed:
         if not config.get("generator"):
             wanted.setdefault(training_command(config), config)

@@ -25,8 +25,9 @@ def belonging(
     """The runs of an experiment at a scale, each with the planned job that it was run for.
 
     A run that serves several jobs, as where a switch is what an arm has anyway, is there once for
-    each, with that in `Run.job`. Arms that were run for the experiment without being planned belong to it. Runs of
-    version 0.1, which did not record jobs, are told by `rtil.experiments.legacy`.
+    each, with that in `Run.job`. Arms that were run for the experiment without being planned
+    belong to it. Runs of version 0.1, which did not record jobs, are told by
+    `rtil.experiments.legacy`.
 
     Args:
         part: "invert", or "train" for trainings (`rtil.runs.run.trainings`).

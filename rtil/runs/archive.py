@@ -269,7 +269,10 @@ def columns(rows: Sequence[Mapping]) -> dict[str, list]:
             for value in values
         ]
         if all(numbers) and any(map(is_number, values)):
-            found[key] = [rounded(key, value) if is_number(value) else None for value in values]
+            found[key] = [
+                rounded(key, value) if value is not None and is_number(value) else None
+                for value in values
+            ]
     return found
 
 

@@ -64,7 +64,7 @@ KEYS = (
     Key("rtil", ID, ID, FREE, group="training"),
     Key("rtil.name", ID, ID, FREE, cell=True),
     Key("rtil.arm", FREE, FREE, FREE),
-    Key("appendix", NONE, NONE, NONE),
+    Key("appendix", NONE, FREE, NONE),
     Key("data", ID, ID, ID, group="training"),
     Key("data.path", FREE, FREE, FREE, path="file"),
     Key("data.val_path", FREE, FREE, ID, path="file"),
@@ -122,6 +122,13 @@ KEYS = (
     Key("metrics.lpips", NONE, ID, NONE, needs="held-out images", cell=True),
     Key("yardstick", NONE, ID, NONE, cell=True),
     Key("yardstick.use", NONE, ID, NONE, needs="held-out images", cell=True),
+    # What a diagnosis looks at; it is named as an inversion is.
+    Key("num_samples", NONE, ID, NONE),
+    Key("dims", NONE, ID, NONE),
+    Key("neighbours", NONE, ID, NONE),
+    Key("bootstrap", NONE, ID, NONE),
+    Key("stage_steps", NONE, "implied", NONE),
+    Key("out", NONE, FREE, NONE, path="directory"),
     # How settings were chosen: the protocol's name is what rows are evidence of.
     Key("protocol", FREE, FREE, NONE, group="process"),
     Key("protocol.name", FREE, ID, NONE, cell=True, default="paper"),

@@ -34,10 +34,8 @@ def trials(space: Mapping, steps: Sequence[int] | None, count: int, seed: int) -
     """
     check(space, steps)
     stages = space.get("stages") if steps else None
-    found = [
-        {**anchor, **({"inverter.steps": list(steps)} if stages else {})}
-        for anchor in space["anchors"]
-    ]
+    given = {"inverter.steps": list(steps)} if steps and stages else {}
+    found = [{**anchor, **given} for anchor in space["anchors"]]
     variants = space["variants"]
     rounds = -(-max(count - len(found), 0) // len(variants))
     drawn = [
@@ -48,10 +46,11 @@ def trials(space: Mapping, steps: Sequence[int] | None, count: int, seed: int) -
         for variant, rows in zip(variants, drawn):
             place = iter(rows[number])
             chosen = {key: value_of(node, place) for key, node in variant.items()}
-            if stages:
+            if steps and stages:
                 low, high = stages["first"]
                 first = low + (high - low) * next(place)
-                ratio = between(*stages["ratio"], next(place))
+                low, high = stages["ratio"]
+                ratio = between(low, high, next(place))
                 chosen["inverter.steps"] = divide(steps, first, ratio)
             found.append(chosen)
     return found[:count]

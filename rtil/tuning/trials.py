@@ -106,5 +106,5 @@ def score(trial: Trial, ids: Sequence[str]) -> dict[str, float | int | None]:
     if not trial.scores:
         return {"mean": None, "ci95": None, "n": 0}
     mean, half = mean_ci([trial.scores[i] for i in ids])
-    half = None if math.isnan(half) else round(half, 4)
-    return {"mean": round(mean, 4), "ci95": half, "n": len(ids)}
+    interval = None if math.isnan(half) else round(half, 4)
+    return {"mean": round(mean, 4), "ci95": interval, "n": len(ids)}

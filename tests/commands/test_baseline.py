@@ -7,7 +7,6 @@ import torch
 from conftest import CHANNELS
 
 from benchmarks.baseline import inversion, pggan, stylegan2, training
-from rtil import train
 from rtil.inverters.data_term import MeasurementLoss
 from rtil.inverters.ilo import ILO
 from rtil.inverters.styles import geodesic_cross
@@ -19,9 +18,9 @@ from rtil.models.generator import EMPTY
 from rtil.objectives.logistic import Logistic
 from rtil.objectives.wgan_gp import WGANGP
 from rtil.operators.circulant import partial_circulant
+from rtil.process.replay import Recorder
 from rtil.process.rng import seeded
-from rtil.train import State
-from rtil.training.monitor import Terms
+from rtil.training import loop
 
 SETTINGS = {
     "stylegan2": {
@@ -172,19 +171,21 @@ def test_two_training_steps_with_every_penalty_leave_the_same_weights(pair):
         return torch.optim.Adam(network.parameters(), settings["lr"] * share, betas)
 
     start = {name: p.detach().clone() for name, p in G.named_parameters()}
-    state = State(G, D, None, objective, adam(G, objective.g_lazy), adam(D, objective.d_lazy))
+    optims = adam(G, objective.g_lazy), adam(D, objective.d_lazy)
+    nets = loop.Nets(G, D, None, objective, *optims)
     kinds = {"stylegan2": training.StyleGAN2Training, "pggan": training.PGGANTraining}
     theirs = kinds[kind](g, d, settings, members, BLOCK)
     theirs.draw = lambda member, batch, rng: as_baseline(kind, theirs.G, drawn[member][batch])
 
     real = randn(4, 3, 16, 16, seed=5).tanh()
     rngs = [torch.Generator().manual_seed(3) for _ in range(2)]
-    for step in range(2):
-        config = {"model": settings}
-        train.d_step(config, family, state, real, rngs[0], step, step, Terms())
-        train.g_step(config, family, state, 4, rngs[0], step, step, 1, Terms())
-        theirs.d_step(real, rngs[1], step)
-        theirs.g_step(4, rngs[1], step)
+    record = Recorder(rngs[0], False)
+    for number in range(2):
+        step = loop.Step(number, real, number, 1, settings["style_mixing"], rngs[0])
+        loop.d_step(nets, family, step, record)
+        loop.g_step(nets, family, step, record)
+        theirs.d_step(real, rngs[1], number)
+        theirs.g_step(4, rngs[1], number)
     for a, b in ((G, g), (D, d)):
         found = dict(b.named_parameters())
         for name, p in a.named_parameters():

@@ -132,7 +132,7 @@ def test_penalties_enter_a_mean_step_with_their_share():
         def d_step(self, real, step, turn):
             return 17.0 + turn if step == 0 else 1.0 + turn  # R1 costs 16
 
-        def g_step(self, batch, step, turn):
+        def g_step(self, real, step, turn):
             return 10.0 if step == 0 else 2.0  # the path penalty costs 8
 
         def follow(self):

@@ -29,7 +29,7 @@ def run(entry, *overrides):
     overrides = ["scale=tiny", "hardware=gpu", *overrides]
     with initialize_config_dir(CONFIGS, version_base="1.3"):
         cfg = compose(entry, overrides)
-    return {"train": train.train, "invert": invert.invert}[entry](cfg, overrides)
+    return train.train(cfg) if entry == "train" else invert.invert(cfg, overrides)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

@@ -1,6 +1,7 @@
 """Whose images: rows of one split, test images that no training saw, the yardstick's own."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,11 @@ from PIL import Image
 
 from rtil import checkpoint, diagnose, invert
 from rtil.data import lineage
-from rtil.inversion import tuned_settings, yardstick
+from rtil.inversion import yardstick
 from rtil.inverters.lmmse import GaussianPrior
-from rtil.reporting import cells, table
+from rtil.reporting.arrange import rows_of
+from rtil.reporting.collect import cells_of
+from rtil.reporting.statistics import Scores
 from rtil.runs import archive
 from rtil.runs import keys as key_table
 from rtil.runs import rows as jsonl
@@ -71,8 +74,11 @@ def test_rows_of_other_images_are_not_mixed_in_and_files_may_move(tmp_path):
     trained(tmp_path, *common)
     common += ("ratio=0.5",)
     place = start("invert", tmp_path, *common, f"data.test_path={sets['here']}")
+    other = start("invert", tmp_path, *common, f"data.test_path={sets['other']}")
+    assert other != place and len(jsonl.result_rows(place)) == 2
+    there = (f"data.test_path={sets['other']}", f'run_dir="{place}"')
     with pytest.raises(ValueError, match="split_files: '6 files") as error:
-        start("invert", tmp_path, *common, f"data.test_path={sets['other']}", "num_images=4")
+        start("invert", tmp_path, *common, *there, "num_images=4")
     assert "data.test_path" in str(error.value) and len(jsonl.result_rows(place)) == 2
     assert saved(place)["data"]["test_path"] == str(sets["here"])
     moved = shutil.make_archive(str(tmp_path / "moved"), "zip", sets["here"])
@@ -99,21 +105,22 @@ def test_a_tuning_belongs_to_its_validation_images_wherever_they_are(tmp_path):
 
     trained(tmp_path, *words(sets["val"])[1:])
     path = start("tune", tmp_path, *words(sets["val"]), "trials=1")
-    with pytest.raises(ValueError, match=r"trial-000 holds (?s:.*)split_files: '4 files"):
-        start("tune", tmp_path, *words(sets["other"]), "trials=1")
-    with pytest.raises(ValueError, match=r"tuned for other(?s:.*)split_files(?s:.*)val_path"):
+    assert start("tune", tmp_path, *words(sets["other"]), "trials=1") != path
+    shutil.rmtree(start("tune", tmp_path, *words(sets["other"]), "trials=1").parent)
+    with pytest.raises(
+        FileNotFoundError, match=r"tuned for other(?s:.*)split_files(?s:.*)val_path"
+    ):
         start("invert", tmp_path, *words(sets["other"]), "protocol=fair")
     moved = {
         name: shutil.copytree(folder, tmp_path / "moved" / name) for name, folder in sets.items()
     }
     start("invert", tmp_path, *words(moved["val"], moved["faces"], moved["test"]), "protocol=fair")
-    found = tuned_settings.read(
-        path
-    )  # as an earlier version wrote it: its paths are all that is known
+    # As an earlier version wrote it: its paths are all that is known.
+    found = yaml.safe_load(path.read_text())
     del found["settings"]["split_files"]
     path.write_text(yaml.safe_dump(found))
     start("invert", tmp_path, *words(sets["val"]), "protocol=fair")
-    with pytest.raises(ValueError, match=r"data\.val_path"):
+    with pytest.raises(FileNotFoundError, match=r"data\.val_path"):
         start("invert", tmp_path, *words(moved["val"]), "protocol=fair")
 
 
@@ -240,13 +247,11 @@ def test_a_report_tells_arms_trained_for_different_lengths(tmp_path, caplog):
     archive.write(runs, tmp_path, file := tmp_path / "rows.jsonl")
 
     def differs(runs):
-        found = [table.records(cell, "vanilla") for cell in cells.arrange(runs, "vanilla")]
-        return [line for rows in found for row in rows for line in row.get("differs", ())]
+        rows = rows_of(cells_of(runs, "vanilla"), Scores(runs), "vanilla")
+        return [line for row in rows for line in row.differs]
 
     for found in (runs, archive.read(file)[0]):
         assert "nimg: 8 there, 64 here" in differs(found)
-    older = [
-        run._replace(config={k: v for k, v in run.config.items() if k != "nimg"})
-        for run in runs[:1]
-    ]
+    config = {key: value for key, value in runs[0].config.items() if key != "nimg"}
+    older = [replace(runs[0], config=config)]
     assert not any(line.startswith("nimg") for line in differs([*older, *runs[1:]]))

@@ -1,18 +1,13 @@
 """Experiments: every one composes at every scale, lists its jobs, and its commands lead on."""
 
 import json
-import os
 import shlex
-import subprocess
-import sys
-from functools import lru_cache
 from math import prod
-from pathlib import Path
 
 import pytest
 import torch
 import yaml
-from hydra import compose, initialize_config_dir
+from helpers.experiments import NAMES, QUICK, command, composed, plan_of, resolved
 from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 
@@ -23,14 +18,11 @@ from rtil.experiments import plan as experiment
 from rtil.inverters import build_inverter
 from rtil.metrics.perceptual import LPIPS_MIN_SIZES
 from rtil.operators import build_operator
-from rtil.process.command import CONFIGS
 from rtil.process.instantiate import instantiate
 from rtil.runs import identity
 from rtil.runs import keys as key_table
 from rtil.runs import record as run_record
 
-ROOT = Path(CONFIGS)
-NAMES = sorted(p.stem for p in (ROOT / "experiment").glob("*.yaml"))
 SCALES = ("paper", "faces64", "demo")
 # Inversions (points of the figure times arms) at each of these scales, and training runs.
 COUNTS = {
@@ -57,34 +49,6 @@ COUNTS = {
     "variants_ilo": (40, 40, 40, 2),
     "yardsticks": (84, 84, 56, 2),
 }
-
-
-def composed(entry, *overrides):
-    with initialize_config_dir(CONFIGS, version_base="1.3"):
-        return compose(entry, list(overrides))
-
-
-@lru_cache
-def plan_of(name, scale="paper"):
-    """The experiment node as Hydra composes it, which takes ten times as long."""
-    tree = OmegaConf.load(ROOT / "experiment" / f"{name}.yaml")
-    for default in tree.defaults:
-        for key, choice in default.items() if OmegaConf.is_dict(default) else ():
-            if key.startswith("/published"):
-                tree.experiment.published = OmegaConf.load(ROOT / "published" / f"{choice}.yaml")
-    tree = {
-        "scale": OmegaConf.load(ROOT / "scale" / f"{scale}.yaml"),
-        "experiment": tree.experiment,
-    }
-    return OmegaConf.to_container(OmegaConf.create(tree), resolve=True)["experiment"]
-
-
-def resolved(entry, words):
-    cfg = composed(entry, *words)
-    cfg.image_channels = cfg.image_channels or 3
-    if cfg.model.phase_nimg == "grow":
-        cfg.model.phase_nimg = None
-    return OmegaConf.to_container(cfg, resolve=True)
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -370,21 +334,6 @@ def test_a_typing_error_is_refused_with_the_experiments_that_exist():
         composed("invert", "experiment=fig6")
     with pytest.raises(ConfigCompositionException):
         composed("invert", "experiment=fig6_ilo", "inverter.stps=3")
-
-
-def command(cwd, *arguments):
-    done = subprocess.run(
-        [sys.executable, "-m", *arguments],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        timeout=300,
-    )
-    return done.returncode, done.stdout, done.stderr
-
-
-QUICK = ("hardware=cpu", "hardware.threads=1", "data.num_train=64")
 
 
 def test_one_job_of_an_experiment_runs_and_the_report_names_the_rest(tmp_path):

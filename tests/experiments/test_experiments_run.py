@@ -21,8 +21,8 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
+from helpers.experiments import NAMES, QUICK, command, composed, plan_of
 from PIL import Image
-from test_experiments import NAMES, QUICK, command, composed, plan_of
 
 from rtil import checkpoint
 from rtil.experiments import plan as experiment

@@ -1,15 +1,12 @@
 """Inverting files of the user's own: what is kept exactly, what is refused, and when."""
 
-import copy
 import json
 import shutil
-from functools import lru_cache
 
 import numpy as np
 import pytest
 import torch
-import yaml
-from hydra import compose, initialize_config_dir
+from helpers.user_files import composed
 from omegaconf import OmegaConf
 from PIL import Image
 
@@ -21,31 +18,11 @@ from rtil.inversion import measurement_file as measurement
 from rtil.inversion import setup
 from rtil.inverters.ilo import ILO
 from rtil.operators import inpainting
-from rtil.process.command import CONFIGS
 from rtil.process.instantiate import instantiate
-from rtil.runs import keys as key_table
 from rtil.runs import rows as jsonl
 
 SIDE = 16  # of scale=tiny
 MASK = inpainting((1, SIDE, SIDE), 0.4, seed=5).observed
-
-
-@lru_cache
-def chosen(entry, *choices):
-    with initialize_config_dir(CONFIGS, version_base="1.3"):
-        return compose(entry, list(choices))
-
-
-def composed(entry, *overrides):
-    """Hydra's configuration; a choice of groups is composed once for all tests."""
-    keys = [word.partition("=")[0] for word in overrides]
-    choices = [w for w, key in zip(overrides, keys) if key in key_table.GROUPS]
-    cfg = copy.deepcopy(chosen(entry, *choices))
-    for word, key in zip(overrides, keys):
-        if word not in choices:
-            value = word.partition("=")[2]
-            OmegaConf.update(cfg, key, yaml.safe_load(value) if value else value)
-    return cfg
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,8 @@ from itertools import pairwise
 import pytest
 import torch
 from helpers.inverters import METHODS, SHAPE, pggan, problem, rngs, stylegan2
+from helpers.user_files import composed
 from omegaconf import OmegaConf
-from test_own import composed
 
 from rtil import checkpoint, invert
 from rtil.inversion.batch import Measured, Part
@@ -222,9 +222,7 @@ def test_back_projection_explains_the_measurements_up_to_the_noise(monkeypatch, 
     found["run"] = recovered(x, A, y, loss)  # already within the noise: nothing changes
     if noise_std:
         settled = (A(x) - y).flatten(1).norm(dim=1) <= noise
-        assert torch.equal(
-            recovery(None, None, part, measured, [None]).image[settled], x[settled]
-        )
+        assert torch.equal(recovery(None, None, part, measured, [None]).image[settled], x[settled])
 
 
 def recovered(image, A, y, loss):

@@ -162,7 +162,7 @@ def test_an_inversion_finds_the_generator_of_its_choices_by_value(tmp_path):
         with pytest.raises(FileNotFoundError) as error:
             find(*words)
         assert words[0] in str(error.value).splitlines()[1]
-    with pytest.raises(FileNotFoundError, match="rtil.family.sigma: 1.0 there, 3 here"):
+    with pytest.raises(FileNotFoundError, match=r"rtil\.family\.sigma: 1\.0 there, 3 here"):
         find("rtil.family.sigma=3")
 
 

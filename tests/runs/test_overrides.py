@@ -14,8 +14,8 @@ def test_words_set_add_and_delete_keys():
 
 @pytest.mark.parametrize(
     "text",
-    ["1", "1.0", "0.20", "1e-05", "1e-6", "1.0e-06", "-3e+2", ".5", "true", "null", "cs", "fig6_ilo",
-     "[1,2]", "[0.5, 1e-3]", "a b", "", "12abc", "1-2", "0.1,0.2", "2024"],
+    ["1", "1.0", "0.20", "1e-05", "1e-6", "1.0e-06", "-3e+2", ".5", "true", "null", "cs",
+     "fig6_ilo", "[1,2]", "[0.5, 1e-3]", "a b", "", "12abc", "1-2", "0.1,0.2", "2024"],
 )  # fmt: skip
 def test_a_text_stands_for_what_hydra_makes_of_it(text):
     expected = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]))["value"]

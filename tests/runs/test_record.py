@@ -8,7 +8,6 @@ import yaml
 
 from rtil.runs import keys, record
 
-
 CONFIG = {
     "model": {"name": "stylegan2", "lr": 0.002, "betas": [0.0, 0.99], "channels": {4: 8, 8: 8}},
     "rtil": {"name": "ilo", "family": {"sigma": 1.0}},

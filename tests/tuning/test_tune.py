@@ -4,91 +4,39 @@ import hashlib
 import json
 import re
 import shlex
-import shutil
-from functools import lru_cache
 from pathlib import Path
 
 import pytest
-import torch
 import yaml
-from hydra import compose, initialize_config_dir
+from helpers.commands import export, resolved, start
+from helpers.reports import make_run, run_report
 from omegaconf import OmegaConf
-from test_report import make_run, run_report
 
-from rtil import checkpoint, invert, tune
+from rtil import tune
 from rtil.experiments import plan as experiment
 from rtil.inverters.ilo import ILO
 from rtil.inverters.minimise import NotFinite
-from rtil.process.command import CONFIGS
-from rtil.process.instantiate import instantiate
-from rtil.reporting.cells import told
-from rtil.runs import identity, keys, tuning
+from rtil.reporting.protocols import choice as told
+from rtil.runs import keys, tuning
 from rtil.runs.record import claim
 from rtil.runs.rows import append, result_rows
 from rtil.runs.search import budget
 from rtil.tuning import chosen, trials
 from rtil.tuning import space as search
 
-COMMON = (
-    "scale=tiny",
-    "hardware=cpu",
-    "hardware.threads=1",
-    "yardstick.use=false",
-    "inversion_batch=1",
-)
 ARMS = [("stylegan2", "ilo", rtil) for rtil in ("vanilla", "ilo", "ilo_mixture")] + [
     ("pggan", "mgan", rtil) for rtil in ("vanilla", "mgan", "mgan_mixture")
 ]
-
-
-@lru_cache
-def composed(entry, *overrides):
-    with initialize_config_dir(CONFIGS, version_base="1.3"):
-        return compose(entry, list(overrides))
-
-
-def resolved(entry, *overrides):
-    cfg = composed(entry, *overrides).copy()
-    cfg.image_channels = cfg.image_channels or 1
-    cfg.model.phase_nimg = None
-    return OmegaConf.to_container(cfg, resolve=True)
 
 
 def words(arm, *more):
     return (f"model={arm[0]}", f"inverter={arm[1]}", f"rtil={arm[2]}", *more)
 
 
-def export(root, seed=0, rtil="ilo", *more):
-    """An untrained generator where an inversion with the same choices looks for it."""
-    overrides = ("scale=tiny", f"rtil={rtil}", *more)
-    config = resolved("train", *overrides)
-    torch.manual_seed(seed)
-    G = instantiate(config["model"]["generator"])
-    path = identity.train_dir({**config, "root": str(root)}) / "generator.pt"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    (path.parent / "config.yaml").write_text(yaml.safe_dump(config))
-    checkpoint.save(
-        {
-            "format": checkpoint.EXPORT,
-            "config": config,
-            "nimg": 0,
-            "step": 0,
-            "G_ema": G.state_dict(),
-        },
-        path,
-    )
-
-
 @pytest.fixture
 def root(tmp_path):
     export(tmp_path)
     return tmp_path
-
-
-def start(entry, root, *overrides):
-    overrides = [*COMMON, f"root={root}", "num_images=2", *overrides]
-    run = {"tune": tune.tune, "invert": invert.invert}[entry]
-    return run(composed(entry, *overrides).copy(), overrides)
 
 
 def proposals(arm, count=30, scale="paper", seed=0):
@@ -144,7 +92,9 @@ def test_what_is_not_tuned_is_the_same_for_every_arm(arms, task):
     assert configs[0]["loss"]["lpips"] > 0
     free = {*search.keys(configs[0]["search"], search.stages(configs[0]["inverter"])), "rtil"}
     for config in configs[1:]:
-        assert not keys.differing_keys(configs[0], config, lambda key: not keys.is_under(key, free))
+        assert not keys.differing_keys(
+            configs[0], config, lambda key: not keys.is_under(key, free)
+        )
 
 
 @pytest.mark.parametrize("first", [0.2, 0.45, 0.7])
@@ -264,9 +214,7 @@ def test_the_best_trials_go_on_to_more_images_and_the_best_of_these_wins(root, m
     assert once["trial"] == 1 and once["validation"]["n"] == 2
     more = dict(found, validation={**validation, "first_round": {"n": 2, "finalists": 2}})
     budgets = [
-        budget(
-            keys.flatten({"protocol": {"tuned": {"trials": 5, "space": "s", "validation": v}}})
-        )
+        budget(keys.flatten({"protocol": {"tuned": {"trials": 5, "space": "s", "validation": v}}}))
         for v in (more["validation"], once["validation"])
     ]
     assert budgets == [(5, 6, "s", 2, 2), (5, 2, "s")]
@@ -459,6 +407,22 @@ def test_what_a_tuning_does_not_take_is_not_in_its_command_and_not_in_its_settin
     assert asked == tuning.settings(resolved("tune", *line), ())
 
 
+def test_a_tuning_given_as_a_file_is_taken_wherever_it_lies_and_only_where_it_fits(root, tmp_path):
+    path = start("tune", root, "trials=2", "ratio=0.2")
+    moved = path.rename(tmp_path / "elsewhere.yaml")
+    with pytest.raises(FileNotFoundError, match=r"rtil\.tune"):
+        start("invert", root, "protocol=fair", "ratio=0.2")
+    place = start("invert", root, "protocol=fair", "ratio=0.2", f"tuned={moved}")
+    flat = keys.flatten(yaml.safe_load((place / "config.yaml").read_text()))
+    assert flat["protocol.tuned.file"] == str(moved) and flat["protocol.tuned.trials"] == 2
+    with pytest.raises(ValueError, match=r"ratio: 0\.2 there, 0\.4 here"):
+        start("invert", root, "protocol=fair", "ratio=0.4", f"tuned={moved}")
+    with pytest.raises(FileNotFoundError, match=r"nothing at tuned="):
+        start("invert", root, "protocol=fair", "ratio=0.2", f"tuned={moved}x")
+    at = ("protocol=fair", "ratio=0.4", "protocol.at.ratio=0.2", f"tuned={moved}")
+    assert len(result_rows(start("invert", root, *at))) == 2
+
+
 def test_one_tuning_serves_other_seeds_and_ratios_where_protocol_at_names_it(root):
     export(root, 1, "ilo", "seed=1")
     other = ("protocol=fair", "seed=1", "ratio=0.4")
@@ -534,7 +498,7 @@ def test_a_tuning_that_would_not_be_fair_is_refused(root, override, named):
 
 
 def test_a_report_shows_protocols_side_by_side_and_what_was_chosen_on_what(tmp_path):
-    for arm, trials in (("vanilla", 24), ("ilo", 8)):
+    for arm, tried in (("vanilla", 24), ("ilo", 8)):
         for name in ("paper", "authors", "fair"):
             psnr = {"a": 20.0 + len(name), "b": 21.0 + len(name)}
             place = make_run(tmp_path, arm, psnr, name=name, pictures=False)
@@ -543,11 +507,11 @@ def test_a_report_shows_protocols_side_by_side_and_what_was_chosen_on_what(tmp_p
             config["inverter"]["lr_style"] = {"paper": 0.2, "authors": 0.1, "fair": 0.05}[name]
             config["selection"] = "oracle" if name == "authors" else "best"
             if name == "fair":
-                config["inverter"]["lr_style"] += 0.01 * trials
+                config["inverter"]["lr_style"] += 0.01 * tried
                 config["protocol"]["tuned"] = {
                     "keys": ["inverter.lr_style", "inverter.steps"],
                     "trial": 3,
-                    "trials": trials,
+                    "trials": tried,
                     "space": "00ff00ff",
                     "asked": {"inverter.steps": [4, 2]},
                     "validation": {"n": 12, "metric": "psnr_db", "mean": 19.5, "ci95": 0.5},

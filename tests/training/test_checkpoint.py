@@ -40,8 +40,12 @@ def content(generator, nimg=25, **changes):
     G.progress(nimg)
     config = {"model": {"name": "x", "generator": generator}, "seed": 3}
     return G, {
-        "format": checkpoint.EXPORT, "config": config, "nimg": nimg, "step": 1,
-        "G_ema": G.state_dict(), **changes,
+        "format": checkpoint.EXPORT,
+        "config": config,
+        "nimg": nimg,
+        "step": 1,
+        "G_ema": G.state_dict(),
+        **changes,
     }
 
 
@@ -254,9 +258,7 @@ def test_weights_that_do_not_fit_are_named(tmp_path, change):
 
 def test_build_makes_nested_objects():
     members = [{"_target_": "rtil.latents.additive.Additive", "depth": d} for d in (0, 2)]
-    space = instantiate(
-        {"_target_": "rtil.latents.mixture.Mixture", "members": members}, group=2
-    )
+    space = instantiate({"_target_": "rtil.latents.mixture.Mixture", "members": members}, group=2)
     assert space == Mixture((Additive(0), Additive(2)), group=2)
 
 
@@ -293,7 +295,8 @@ def test_configuration_in_a_file_cannot_call_anything_else(tmp_path):
     _, written = content(STYLEGAN2)
     sentinel = tmp_path / "ran"
     written["config"]["model"]["generator"] = {
-        "_target_": "rtil.models.generator.torch.os.system", "command": f"touch {sentinel}",
+        "_target_": "rtil.models.generator.torch.os.system",
+        "command": f"touch {sentinel}",
     }
     checkpoint.save(written, tmp_path / "generator.pt")
     with pytest.raises(ValueError, match=r"torch\.os\.system"):
