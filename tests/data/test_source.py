@@ -12,7 +12,7 @@ from PIL import Image
 
 from rtil import checkpoint, diagnose, invert
 from rtil.data import lineage
-from rtil.inversion import yardstick
+from rtil.inverters import lmmse
 from rtil.inverters.lmmse import GaussianPrior
 from rtil.reporting.arrange import rows_of
 from rtil.reporting.collect import cells_of
