@@ -199,7 +199,7 @@ def test_the_yardstick_is_of_the_generators_images_and_not_of_the_commands(
 ):
     priors = []
     monkeypatch.setattr(
-        yardstick, "GaussianPrior", lambda x: priors.append(float(x.mean())) or GaussianPrior(x)
+        lmmse, "GaussianPrior", lambda x: priors.append(float(x.mean())) or GaussianPrior(x)
     )
     dark, bright = (
         pictures(tmp_path / name, 20, seed, light)
