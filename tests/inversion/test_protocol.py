@@ -150,7 +150,9 @@ def test_a_training_run_is_known_by_the_keys_that_its_protocol_sets():
     assert len(names) == 1 and ",model.stddev_group=null-" in names.pop()
     same = {identity.train_dir(composed("train", *given)) for given in ([], ["protocol=authors"])}
     assert len(same) == 1
-    line = identity.training_command(composed("invert", "protocol=authors", "model=pggan"))
+    with initialize_config_dir(CONFIGS, version_base="1.3"):  # as typed: `composed` sets keys too
+        asked = compose("invert", ["protocol=authors", "model=pggan"])
+    line = identity.training_command(OmegaConf.to_container(asked, resolve=True))
     assert line == "python -m rtil.train model=pggan model.stddev_group=null"
 
 
