@@ -76,7 +76,8 @@ def report(cfg: DictConfig) -> Path:
     study, look = study_of(settings), settings.look
     samples = Samples({})
     if study.generators:
-        from rtil.diagnosis.render import samples_of  # torch, for generators alone
+        # Torch is imported for generators alone: a report from packed rows needs none.
+        from rtil.diagnosis.render import samples_of
 
         samples = samples_of(study, look.columns)
     look.out.mkdir(parents=True, exist_ok=True)
@@ -85,7 +86,8 @@ def report(cfg: DictConfig) -> Path:
     head = "\n\n".join([f"# {study.title}", *reading, *study.notes]) + "\n"
     text = head + markdown(sections.get("Tables", ()))
     rows = json.dumps([record(row) for row in study.rows])
-    values = json.loads(rows, parse_constant=lambda _: None)  # no NaN in the file
+    # JSON has no NaN: an interval of one image is null.
+    values = json.loads(rows, parse_constant=lambda _: None)
     write_text(look.out / "table.json", json.dumps(values, indent=1) + "\n")
     write_text(look.out / "table.md", text)
     path = look.out / "report.html"

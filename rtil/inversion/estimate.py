@@ -158,6 +158,7 @@ class Recovery:
             measured: its oracle is shown every iterate of every start.
             starts: for each of the R starts a CPU generator per image.
         """
+        # Starts one after another: a batch of them would need R times the memory.
         runs = [self._run(inverter, G, part, measured, rngs) for rngs in starts]
         if self.average:
             found = averaged(runs, part, measured.y)
@@ -180,11 +181,13 @@ class Recovery:
         """One start: the inverter sees y without what is withheld, the rule all of it."""
         y, loss, withheld = measured.y, part.loss, None
         if part.split is not None:
+            # Zeroed as well as left out of the loss: the inverter could look at y.
             loss, withheld = part.split.loss, part.split.withheld
             y = y * ~withheld
         bound = self._noise_square(part.A) if self.rule.needs_noise else 0.0
         rule = self.rule(Watched(part.A, measured.y, part.loss, withheld, bound, measured.oracle))
         watcher = rule if isinstance(rule, Watcher) else None
+        # The oracle watches whatever the rule: every row says what it would have picked.
         watch = shown_to(measured.oracle, watcher)
         found = inverter.invert(G, part.A, y, loss, rngs, watch=watch)
         selected = rule.select(found)
@@ -226,6 +229,7 @@ def averaged(runs: Sequence[Recovered], part: Part, y: Tensor) -> Recovered:
     others = {}
     for key in runs[0].others:
         others[key] = torch.stack([run.others[key] for run in runs]).mean(0)
+    # An average is no iterate: its loss is computed, not one of the runs'.
     image = images.mean(0)
     last = torch.stack([run.last for run in runs]).mean(0)
     loss, last_loss = part.loss(part.A(image), y), part.loss(part.A(last), y)

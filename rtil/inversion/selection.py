@@ -42,6 +42,7 @@ class Oracle:
     def __call__(self, image: Tensor) -> None:
         score = psnr(to_unit(image), self.x)
         if self.keep:
+            # Strictly better: the first of equal iterates stays.
             before = image if self.image is None else self.image
             self.image = torch.where((score > self.best).view(-1, 1, 1, 1), image, before)
         self.best = torch.maximum(self.best, score)
@@ -187,6 +188,7 @@ class Watcher(Rule):
 
     def __call__(self, image: Tensor) -> None:
         accepted = self.accepts(image)
+        # torch.where and no branch: asking a GPU which images accepted would wait for it.
         before = image if self.image is None else self.image
         self.image = torch.where(accepted.view(-1, 1, 1, 1), image, before)
         self.step = torch.where(accepted, self.shown, self.step)
@@ -257,6 +259,7 @@ class Discrepancy(Watcher):
 
     def accepts(self, image: Tensor) -> Tensor:
         residual = (self.batch.A(image) - self.batch.y).square().flatten(1).sum(1)
+        # The first that fits the noise: later iterates begin to fit the noise itself.
         return (residual <= self.batch.bound) & ~self.reached
 
     def select(self, found: Reconstruction) -> Reconstruction:
@@ -276,6 +279,7 @@ class Discrepancy(Watcher):
 
 def rules() -> dict[str, type[Rule]]:
     """Every rule by its name."""
+    # Found by their class, so that a new rule is named in no list.
     classes = (*Rule.__subclasses__(), *Watcher.__subclasses__())
     return {rule.name: rule for rule in classes if not inspect.isabstract(rule)}
 
@@ -331,6 +335,7 @@ def withhold(A: ForwardOperator, share: float, seed: int) -> Tensor:
             "be kept and one withheld. Use selection=best, or measure more."
         )
     count = min(max(1, round(share * len(entries))), len(entries) - 1)
+    # The first `count` of one order, so that a larger share holds the smaller ones.
     order = torch.randperm(len(entries), generator=seeded("cpu", seed, "withheld measurements"))
     withheld = torch.zeros(shape, dtype=torch.bool).flatten()
     withheld[entries[order[:count]]] = True

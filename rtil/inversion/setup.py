@@ -99,7 +99,7 @@ def compose(cfg: DictConfig, overrides: Sequence[str]) -> Inversion:
         problem = user_files(config, items, measuring, trained.G, rt)
     else:
         problem = held_out(config, measuring, trained, rt)
-    A = problem.parts[0].A
+    A = problem.parts[0].A  # parts differ in their masks alone
     inverter.check_operator(A)
     recovery.check(inverter, A)
     parts = [recovery.split(part, measuring.loss) for part in problem.parts]
@@ -122,6 +122,7 @@ def compose(cfg: DictConfig, overrides: Sequence[str]) -> Inversion:
 
 def check_settings(cfg: Mapping) -> None:
     """Raises ValueError for settings that no generator or data could fit."""
+    # Only that they are numbers: which values a knob may have is up to its task.
     lowest = {"num_images": 1, "inversion_batch": 1, "seed": 0, NOISE: 0.0}
     check_numbers("invert", cfg, {**lowest, describe(cfg["task"]).knob: 0.0})
     check_task(cfg["task"], **knobs_of(cfg))
@@ -196,11 +197,13 @@ def load_generator(cfg: DictConfig, overrides: Sequence[str]) -> tuple[DictConfi
     trained = {**trained, keys.NIMG: nimg or None}
     cfg = cfg.copy()
     with open_dict(cfg):
+        # A group that the user named stays as asked for: `check_same` compares it with the file.
         if cfg.generator:
             named = groups(overrides)
             for group in keys.TRAINING:
                 if group not in named:
                     cfg[group] = trained[group]
+            # The arm of a file of version 0.1 follows from its family's name.
             cfg.rtil.arm = keys.complete(keys.flatten(resolved(cfg)))["rtil.arm"]
         cfg.image_channels = trained["image_channels"]
         cfg.model.phase_nimg = trained["model"]["phase_nimg"]

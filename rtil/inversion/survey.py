@@ -105,6 +105,7 @@ def survey(asked: Asked) -> list[Item]:
         check_without_input(asked)
         return []
     check_with_input(asked)
+    # Every file is read whole now: a folder is not found damaged after an hour.
     path = existing("input", asked.input)
     paths = pictures(path, asked.mask) if path.is_dir() else [path]
     masks = find_masks(asked.mask, path, paths)
@@ -150,6 +151,7 @@ def pictures(folder: Path, mask: str | None) -> list[Path]:
         is_mask = path.resolve() == mask_file
         if path.suffix.lower() not in ENDINGS or is_result or is_mask:
             continue
+        # Results have the ending .png whatever the input's, on some systems in any case.
         other = inputs.setdefault(path.stem.casefold(), path)
         if other is not path:
             raise ValueError(
@@ -340,6 +342,7 @@ def check_measured(asked: Asked, path: Path, settings: Mapping) -> None:
         {key: value for key, value in settings.items() if key not in ("id", "image_shape")}
     )
     here = asked.settings
+    # What the file does not say is not compared: a vector alone has no settings.
     differs = {key: value for key, value in measured.items() if here.get(key) != value}
     if not differs:
         return

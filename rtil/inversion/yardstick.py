@@ -70,7 +70,7 @@ def load_yardstick(
     Args:
         inverter: is its own yardstick where it is such an estimate, wanted or not.
     """
-    if isinstance(inverter, LMMSE):
+    if isinstance(inverter, LMMSE):  # with its own solver's settings
         return inverter
     if not wanted:
         return None

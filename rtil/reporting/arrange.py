@@ -116,6 +116,7 @@ def rows_of(cells: Iterable[Cell], scores: Scores, baseline: str, size: int = 0)
         rows += [row_of(cell, arm, scores, baseline, size) for arm in cell.arms]
         for name in cell.missing:
             lines: list[str] = []
+            # The missing arm is run as each of the others was.
             for arm in cell.arms:
                 for run in arm.runs:
                     lines += commands(run, name, arm.settings)
@@ -142,6 +143,7 @@ def row_of(cell: Cell, arm: Arm, scores: Scores, baseline: str, size: int) -> Ro
         seeds = over_seeds(by_seed[metric], arm.runs, base.runs) if base else None
         estimates[f"gain_{metric}_seeds"] = seeds
     fill = []
+    # A linear estimate is there for every linear task, or a command makes it.
     if values["lmmse_psnr_db"].empty and arm.runs[0].config["task.linear"]:
         lines = [commands(run, arm.name, arm.settings)[-1] for run in arm.runs]
         fill = [f"{line} yardstick.use=true" for line in lines]
@@ -165,6 +167,7 @@ def reference(cell: Cell, arm: Arm, baseline: str) -> Arm | None:
     """
     if arm.name == baseline:
         return None
+    # What differs in these is no effect of the arm.
     alike = [
         other
         for other in cell.arms
@@ -177,6 +180,7 @@ def reference(cell: Cell, arm: Arm, baseline: str) -> Arm | None:
         for other in alike
         if all(other.settings.get(key) == arm.settings.get(key) for key in keys)
     ]
+    # One with the same settings, or the only one; among several none is the right one.
     for arms in (exact, alike):
         if len(arms) == 1:
             return arms[0]
@@ -198,6 +202,7 @@ def same_files(arm: Arm, other: Arm) -> bool:
 
 def differing(arm: Arm, base: Arm) -> tuple[str, ...]:
     """Settings in which runs of an arm differ from the baseline's of their seeds."""
+    # Runs of other seeds are not compared, so what they have otherwise does not matter.
     theirs = {run.seed: run.config for run in base.runs}
     lines: list[str] = []
     for run in arm.runs:

@@ -94,6 +94,7 @@ def measurement_of(run: Run) -> Measurement:
     """The cell that a run belongs to."""
     config: Mapping[str, Any] = run.config
     data = str(config["data.name"])
+    # Every folder of images has the same name, and other images.
     if data == "folder" and config.get("data.path"):
         data = f"folder-{Path(str(config['data.path'])).stem}"
     knob = str(config["task.knob"])
@@ -142,8 +143,9 @@ def cells_of_series(runs: Sequence[Run], baseline: str, named: set[str]) -> list
         name: distinguishing([group for (_, other), group in groups.items() if other == name])
         for name in order
     }
-    shared = {key for found in keys.values() for key in found if not key.startswith("rtil.")}
+    shared = {key for own in keys.values() for key in own if not key.startswith("rtil.")}
     shared |= named | tuning_keys(groups.values())
+    # The paper's protocol is the default, which is told only beside another.
     if any(run.protocol != "paper" for run in runs):
         shared.add("protocol")
     cells = []
@@ -160,6 +162,7 @@ def distinguishing(groups: Iterable[Sequence[Run]]) -> set[str]:
     """Settings in which runs of one arm and protocol differ within some cell."""
     keys: set[str] = set()
     for runs in groups:
+        # A protocol chooses many settings at once, and is told by its name.
         first: dict[str, Run] = {}
         for run in runs:
             other = first.setdefault(run.protocol, run)
@@ -190,13 +193,15 @@ def arms_of(name: str, runs: Sequence[Run], keys: set[str]) -> list[Arm]:
     for run in runs:
         asked = {**run.asked, "protocol": run.protocol}
         oracle = {"selection"} if asked.get("selection") == "oracle" else set()
-        told = sorted((keys | oracle) & asked.keys())
-        groups[tuple((key, as_text(asked[key])) for key in told)].append(run)
+        telling = sorted((keys | oracle) & asked.keys())
+        groups[tuple((key, as_text(asked[key])) for key in telling)].append(run)
     arms = []
     for settings, group in sorted(groups.items()):
+        # That with the most images comes first, and stands for the others of its training.
         group.sort(key=lambda r: (r.study, r.config["seed"], -len(r.rows), str(r.path)))
         first: dict[tuple, Run] = {}
         again = [run for run in group if first.setdefault(training_of(run), run) is not run]
+        # One generator a seed: the seeds are trainings of one arm.
         if len({run.seed for run in first.values()}) == len(first):
             arms.append(Arm(name, dict(settings), tuple(first.values())))
         else:

@@ -106,7 +106,7 @@ def gains(title: str, rows: Sequence[Row], baseline: str) -> Iterator[Compared]:
             label = Arm(row.arm.name, other_settings(row.arm)).label
             lines[row.measurement, label][group_of(row.arm)] = row
     for (measurement, label), groups in lines.items():
-        place = measurement.text, label
+        named = measurement.text, label
         for group, row in groups.items():
             base = psnr.get((measurement, row.baseline.label)) if row.baseline else None
             cells = (
@@ -115,17 +115,18 @@ def gains(title: str, rows: Sequence[Row], baseline: str) -> Iterator[Compared]:
                 written(base, unit="n="),
             )
             for column, text in zip(columns_of(group, baseline), cells):
-                yield Compared(title, place, column, text)
+                yield Compared(title, named, column, text)
         linear = [row.estimates["lmmse_psnr_db"] for row in groups.values()]
+        # Every arm's is the same estimate; that of the most images is shown.
         most = max((one for one in linear if one), key=lambda one: one.n, default=None)
-        yield Compared(title, place, "LMMSE PSNR [dB]", written(most, unit="n="))
+        yield Compared(title, named, "LMMSE PSNR [dB]", written(most, unit="n="))
         settings = other_settings(next(iter(groups.values())).arm).items()
         alike = [
             row
             for row in rows
             if row.measurement == measurement and other_settings(row.arm).items() <= settings
         ]
-        yield Compared(title, place, "LMMSE - best arm [dB]", to_best(alike))
+        yield Compared(title, named, "LMMSE - best arm [dB]", to_best(alike))
 
 
 def drawable(rows: Iterable[Row]) -> list[Row]:
@@ -147,8 +148,8 @@ def rank(group: str) -> tuple[int, str]:
 
 def other_settings(arm: Arm) -> dict[str, str]:
     """The settings of an arm beside what its columns say."""
-    told = {"protocol", "selection"} if arm.oracle else {"protocol"}
-    return {key: text for key, text in arm.settings.items() if key not in told}
+    columns = {"protocol", "selection"} if arm.oracle else {"protocol"}
+    return {key: text for key, text in arm.settings.items() if key not in columns}
 
 
 def to_best(rows: Iterable[Row]) -> str:
@@ -185,7 +186,7 @@ def switches(cells: Iterable[Cell], scores: Scores) -> Iterator[tuple[Arm, Compa
         for arm in cell.arms:
             base = bases.get(arm.name)
             if base is None or not arm.settings:
-                continue
+                continue  # nothing is switched, or nothing to compare it with
             for metric, title in SWITCHED.items():
                 mine, theirs = (scores.of(one.runs, metric) for one in (arm, base))
                 gain = over_images(differences(mine, theirs))
@@ -213,6 +214,7 @@ def place_of(arm: Arm, plan: Plan) -> int:
 
     A protocol that selects by an oracle names that besides.
     """
+    # The same switch may stand elsewhere in the plan of another inverter.
     inverter = arm.runs[0].config["inverter.name"]
     jobs = [job for job in plan.jobs if job["inverter"] == inverter]
     names = [typed(switch_of(plan.experiment, job)) for job in jobs]
@@ -227,17 +229,17 @@ def by_setting(cells: Iterable[Cell], baseline: str) -> list[Table]:
     settings of somebody who knows nothing, are paired by trial. A search that several runs share
     counts once.
     """
-    found = searches(cells, baseline)
     texts: list[Compared] = []
-    for title, places in found.items():
-        for place in sorted(places, key=lambda place: place[0]):
-            arms = places[place]
-            names = [name for name, _ in arms]
-            for (name, digest), (mine, theirs) in arms.items():
-                several = names.count(name) > 1
-                row = (place[1], str(place[2]), f"{name} {digest[:8]}" if several else name)
+    for title, groups in searches(cells, baseline).items():
+        for shared in sorted(groups, key=lambda shared: shared[0]):
+            _, measurement, seed, *_ = shared
+            names = [name for name, _ in groups[shared]]
+            for (name, digest), (mine, theirs) in groups[shared].items():
+                # Another generator of the same name is told by its digest.
+                label = f"{name} {digest[:8]}" if names.count(name) > 1 else name
+                row = measurement, str(seed), label
                 for column, text in spread(mine, theirs).items():
-                    texts.append(Compared(title, row, column, text, place))
+                    texts.append(Compared(title, row, column, text, of=shared))
     return tables_of(texts, ("tuned at", "seed", "arm"))
 
 
@@ -246,7 +248,8 @@ Searches = dict[str, dict[tuple, dict[tuple[str, str], tuple[Search, Search | No
 
 def searches(cells: Iterable[Cell], baseline: str) -> Searches:
     """Each arm's search and its baseline's, by title and by what they share to be compared."""
-    found: Searches = defaultdict(lambda: defaultdict(dict))
+    groups: Searches = defaultdict(lambda: defaultdict(dict))
+    # What a protocol chose is no setting that tells searches apart: they are what it chose from.
     for cell in cells:
         for arm in cell.arms:
             base = reference(cell, arm, baseline)
@@ -258,17 +261,18 @@ def searches(cells: Iterable[Cell], baseline: str) -> Searches:
                 mine, other = search_of(run), theirs.get(run.seed)
                 if mine is None or len(mine.scores) < 2:
                     continue
-                place = tuned_place(mine, run)
-                if other is not None and tuned_place(other, run) != place:
+                shared = shared_by(mine, run)
+                if other is not None and shared_by(other, run) != shared:
                     other = None
-                rows = found[f"Searches, {cell.measurement.heading}"][place]
+                rows = groups[f"Searches, {cell.measurement.heading}"][shared]
                 label = Arm(arm.name, settings).label, str(mine.generator_sha256)
-                if label not in rows or rows[label][1] is None:  # a cell may lack the baseline
+                # Several cells take one search; the first may lack the baseline.
+                if label not in rows or rows[label][1] is None:
                     rows[label] = mine, other
-    return found
+    return groups
 
 
-def tuned_place(tuned: Search, run: Run) -> tuple:
+def shared_by(tuned: Search, run: Run) -> tuple:
     """What searches to be compared share: value, measurement, seed, space, images."""
     value, noise = float(tuned.value or 0.0), float(tuned.noise_std or 0.0)
     at = Measurement("", "", "", "", "", tuned.knob, noise, value)
@@ -278,6 +282,7 @@ def tuned_place(tuned: Search, run: Run) -> tuple:
 def spread(mine: Search, theirs: Search | None) -> dict[str, str]:
     """What a search reached, and its difference to the baseline's at the same settings."""
     scores, base = mine.scores, theirs.scores if theirs else {}
+    # A setting that failed for one of the two has no pair.
     gains = [mean - base[number] for number, mean in scores.items() if number in base]
     delta = ahead = NONE
     if len(gains) > 1:

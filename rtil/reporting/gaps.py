@@ -27,10 +27,10 @@ from rtil.runs.run import Run
 
 @dataclass(frozen=True)
 class Plan:
-    """An experiment, the words of its runs' commands beside it, and its runs, each with its job."""
+    """An experiment, what its runs were given beside it, and its runs, each with its job."""
 
     experiment: Mapping
-    words: Sequence[str]
+    given: Sequence[str]
     runs: Sequence[Run]
 
     @cached_property
@@ -40,6 +40,10 @@ class Plan:
     @cached_property
     def _order(self) -> dict[str, int]:
         return {json.dumps(job): number for number, job in enumerate(self.jobs)}
+
+    def place(self, row: Row) -> int:
+        """`order` of a row's job."""
+        return self.order(row.planned.job if row.planned else None)
 
     def order(self, job: Job | None) -> int:
         """Place of a job in the plan; what was run without being planned comes last."""
@@ -63,6 +67,7 @@ def on_the_same_images(runs: Iterable[Run]) -> list[Run]:
         planned, asked = int(job_of(run)["num_images"]), run.config.get("num_images")
         if len(run.rows) <= planned and int(str(asked or 0)) <= planned:
             ids[measurement_of(run).data].update(run.rows)
+    # Of runs with more images, those rows are kept that all have; a stopped run cuts nothing.
     cut = []
     for run in runs:
         known = ids[measurement_of(run).data]
@@ -86,6 +91,7 @@ def named_settings(experiment: Mapping) -> set[str]:
         for key, values in entry.items():
             texts[key].update(values)
     varied = {key for key, values in texts.items() if len(values) > 1}
+    # A choice of the training makes another generator, even where it does not vary.
     varied |= {key for key in texts if key.startswith(("rtil.", "model."))}
     knobs = {knob_of(task) for task in texts["task"]}
     return varied - {*GROUPS, *FREE, *knobs, "noise_std", "seed"}
@@ -97,6 +103,7 @@ def switched(experiment: Mapping, job: Job) -> dict[str, str]:
     Choices of its generator's training beside arm, seed and data, then what it switches.
     """
     training = {key for entry in products(experiment, "train") for key in entry}
+    # Groups are named by the measurement and the arm already.
     training -= {*GROUPS, *FREE, "seed"}
     return {key: job[key] for key in sorted(training) if key in job} | switch_of(experiment, job)
 
@@ -138,19 +145,21 @@ def planned_rows(rows: Iterable[Row], plan: Plan) -> list[Row]:
             others.append(row)
     ordered: list[Row] = []
     for at in sorted(cells):
-        ordered += sorted(cells[at], key=lambda row: plan.order(row.planned and row.planned.job))
+        ordered += sorted(cells[at], key=plan.place)
     return ordered
 
 
 def with_plan(row: Row, plan: Plan) -> Row:
     """A row of runs; those with fewer images than planned have the commands that go on."""
-    words = [word for word in plan.words if not word.startswith("protocol=")]
+    # A gap is filled under the protocol of its own row.
+    given = [word for word in plan.given if not word.startswith("protocol=")]
     if row.arm.protocol != "paper":
-        words.append(f"protocol={row.arm.protocol}")
+        given.append(f"protocol={row.arm.protocol}")
     fill = []
     for run in row.arm.runs:
         if len(run.rows) < int(job_of(run)["num_images"]):
-            fill.append(command(plan.experiment, "invert", words, job_of(run)))
+            fill.append(command(plan.experiment, "invert", given, job_of(run)))
+    # Seeds share what the figure shows, so the first one's job places them all.
     first = row.arm.runs[0]
     return placed(row, job_of(first), first.asked, plan.experiment, fill)
 
@@ -171,12 +180,13 @@ def missing_rows(plan: Plan) -> list[Row]:
             noise, value = (float(job.get(key, 0.0)) for key in ("noise_std", knob))
             task, inverter, model = (job[key] for key in ("task", "inverter", "model"))
             settings = {key: job[key] for key in varied if key in job}
+            # Where something is switched, that alone tells the job apart.
             if switch_of(plan.experiment, job):
                 settings = switched(plan.experiment, job)
             row = Row(
                 Measurement(task, inverter, data, scale, model, knob, noise, value),
                 Arm(job["rtil"], settings),
-                commands=tuple(commands(plan.experiment, plan.words, job)),
+                commands=tuple(commands(plan.experiment, plan.given, job)),
             )
             asked = {key: parsed(text) for key, text in job.items()}
             rows.append(placed(row, job, asked, plan.experiment))
@@ -189,6 +199,7 @@ def placed(
     """A row with its job and its place in the experiment's figure."""
     figure = experiment["figure"]
     panel, x, key = (figure.get(name) for name in ("panel", "x", "line"))
+    # A line is an arm under one protocol and selection; other settings share it.
     line = row.arm.name
     if row.arm.settings.get("protocol", "paper") != "paper":
         line += f", protocol={row.arm.settings['protocol']}"

@@ -66,6 +66,7 @@ class Samples:
 def sections_of(study: Study, look: Look, samples: Samples) -> Sections:
     """Every heading with its sections; those without any are left out of an experiment's page."""
     sections: Sections = {heading: [] for heading in HEADINGS}
+    # One figure and one table for each task, inverter, data set, scale and model.
     series: dict[str, list[Row]] = defaultdict(list)
     for row in study.rows:
         series[row.measurement.heading].append(row)
@@ -81,7 +82,8 @@ def sections_of(study: Study, look: Look, samples: Samples) -> Sections:
     sections["Settings"] = [*texts(study.notes), *map(settings, study.runs)]
     if not study.plan:
         return sections
-    first = FIRST[study.kind]  # what a figure is not made of is no gap
+    # The figure comes first; what an experiment is not made of is no gap.
+    first = FIRST[study.kind]
     return {key: sections[key] for key in dict.fromkeys((first, *HEADINGS)) if sections[key]}
 
 
@@ -91,6 +93,7 @@ def figures(study: Study, series: Mapping[str, Sequence[Row]], look: Look) -> li
     if not study.plan:
         for heading, rows in series.items():
             path = look.file("psnr", *rows[0].measurement.series.values())
+            # A colour for each line: there may be many of one arm.
             looks = looks_of((row.place.line, row.place.line) for row in rows if not row.missing)
             draw_panels(panels_of(rows), looks, path)
             made.append(Figure(heading, path))
@@ -113,6 +116,7 @@ def forests(series: Mapping[str, Sequence[Row]], look: Look) -> list[Section]:
     """The gains of each series that has several protocols."""
     made: list[Section] = []
     for heading, rows in series.items():
+        # One protocol alone has its gains in the table.
         shown = compare.drawable(rows)
         if shown and compare.by_protocol(heading, rows, look.baseline):
             names = [*rows[0].measurement.series.values()]
@@ -133,17 +137,17 @@ def tables(study: Study, series: Mapping[str, Sequence[Row]], baseline: str) -> 
         made += [overview(heading, rows, baseline), *remarks(rows)]
         gains += compare.by_protocol(heading, rows, baseline)
     searches = compare.by_setting(study.cells, baseline)
-    for name, found in (("protocols", gains), ("searches", searches)):
-        if found:
-            made += [*found, Text(paragraph(name))]
+    for name, compared in (("protocols", gains), ("searches", searches)):
+        if compared:
+            made += [*compared, Text(paragraph(name))]
     return made
 
 
 def commands(study: Study) -> list[Section]:
     """The commands behind the page, then those recorded by runs, each once."""
     counts = Counter(
-        f"python -m rtil.{Path(name).stem} {' '.join(map(shlex.quote, words))}".strip()
-        for name, *words in study.recorded
+        f"python -m rtil.{Path(name).stem} {' '.join(map(shlex.quote, arguments))}".strip()
+        for name, *arguments in study.recorded
     )
     lines = [f"{line}    # {n} {'runs' if n > 1 else 'run'}" for line, n in counts.items()]
     recorded = [Text("As recorded by the runs:", lines)] if lines else []
@@ -170,10 +174,11 @@ def images(study: Study, look: Look) -> Sections:
         shown = pictures.pictured(cell, look.baseline)
         names = pictures.image_ids(shown)
         rows = pictures.image_rows(shown, names[: look.columns])
-        if rows:
+        if rows:  # inversions may be asked to write no pictures
             path = look.file("grid", *at.series.values(), at.text.replace(", ", "-"))
             draw_mosaic(rows, path)
             sections["Reconstructions"].append(Figure(title, path))
+            # The first one is open; a browser draws the others when they are unfolded.
             unfold = not sections["Gallery"]
             gallery = pictures.gallery(title, shown, names[: look.gallery], unfold)
             sections["Gallery"].append(gallery)
@@ -182,5 +187,6 @@ def images(study: Study, look: Look) -> Sections:
 
 def settings(run: Run) -> Text:
     """The folder, size and configuration of a run."""
+    # The page has no address in it, not even of where the data came from.
     lines = [f"{key}: {value}" for key, value in run.config.items() if key != "data.origin"]
     return Text("\n".join(lines), fold=f"{run.path}, {len(run.rows)} images")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import math
 from collections.abc import Mapping, Sequence
@@ -16,7 +15,7 @@ from PIL import Image
 from rtil.reporting.arrange import reference
 from rtil.reporting.collect import Cell
 from rtil.reporting.figures.mosaic import ImageRow
-from rtil.reporting.sections import Gallery, Picture, Shot
+from rtil.reporting.sections import Gallery, Picture, Shot, address
 
 SMALL = 128  # pixels; the page enlarges smaller images without smoothing
 ERROR_RANGE = 0.5  # of |x_hat - x| on [0, 1] images; larger errors are drawn alike
@@ -46,6 +45,7 @@ def pictured(cell: Cell, baseline: str) -> list[Shown]:
     """What is shown of each arm: the run of its first seed, beside that of its baseline."""
     shown = []
     for arm in cell.arms:
+        # Its first seed stands for the others, as for the samples.
         run, base = arm.runs[0], reference(cell, arm, baseline)
         theirs = base.runs[0].rows if base else None
         suffix = "-oracle" if arm.oracle else ""
@@ -64,6 +64,7 @@ def image_rows(shown: Sequence[Shown], names: Sequence[str]) -> list[ImageRow]:
     parts = [(label, shown, suffix, key) for label, suffix, key in COMMON]
     parts += [(one.label, [one], one.suffix, "psnr_db") for one in shown]
     rows = []
+    # A part that no run wrote, such as LMMSE without a yardstick, is left out.
     for label, where, suffix, key in parts:
         images = [picture(where, name, suffix) for name in names]
         if any(image is not None for image in images):
@@ -95,7 +96,7 @@ def shot(shown: Sequence[Shown], name: str, number: int) -> Shot:
             both = name in one.rows and name in one.base
             gain = one.rows[name]["psnr_db"] - one.base[name]["psnr_db"] if both else math.nan
             text += f" ({gain:+.2f})" if both else ""
-            keys.append(gain)
+            keys.append(gain)  # NaN comes last, whatever is sorted
         pictures += [packed(image, text), packed(error_map(image, original))]
     return Shot(name, pictures, keys)
 
@@ -105,7 +106,7 @@ def picture(shown: Sequence[Shown], name: str, suffix: str) -> np.ndarray | None
 
     An id that would lead out of its folder names no file.
     """
-    if Path(name).name != name:
+    if Path(name).name != name:  # ids come from files that anybody may have written
         return None
     for one in shown:
         try:
@@ -135,12 +136,8 @@ def packed(image: np.ndarray | None, caption: str = "") -> Picture:
     if image is None:
         return Picture("", caption)
     small = image.shape[1] < SMALL
-    kind = "png" if small else "jpeg"  # a fifth of the size; the run's folder has every bit
+    # JPEG has a fifth of the size; the run's folder has every bit.
+    kind = "png" if small else "jpeg"
     buffer = io.BytesIO()
     Image.fromarray((image * 255).round().astype(np.uint8)).save(buffer, kind, quality=90)
     return Picture(address(buffer.getvalue(), kind), caption, small)
-
-
-def address(content: bytes, kind: str = "png") -> str:
-    """A picture's file as the address of itself."""
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"

@@ -20,6 +20,7 @@ def tuned_at(config: Config) -> str:
     Runs to be compared have the same.
     """
     knob = str(config["task.knob"])
+    # What is not said otherwise was tuned at the inversion's own measurement.
     value = config.get(f"{START}at.{knob}", config.get(knob))
     if budget(config) is None or not isinstance(value, (int, float)):
         return ""

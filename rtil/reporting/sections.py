@@ -5,6 +5,7 @@ A further kind is a dataclass here and a branch in each of the two.
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +50,11 @@ class Figure:
     title: str
     path: Path
 
+    @property
+    def address(self) -> str:
+        """The file as the address of itself."""
+        return address(self.path.read_bytes())
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -83,6 +89,11 @@ class Gallery:
 
 
 Section = Table | Figure | Gallery | Text
+
+
+def address(content: bytes, kind: str = "png") -> str:
+    """A picture's file as the address of itself."""
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def texts(lines: Iterable[str]) -> list[Text]:

@@ -60,6 +60,7 @@ def written(gain: Gain | None, digits: int = 2, sign: str = "", unit: str = "") 
     """An estimate as text; with a unit, "n=" or " seeds", its count follows."""
     if gain is None:
         return NONE
+    # One value has no interval.
     half = "" if isnan(gain.half) else f" ± {gain.half:.{digits}f}"
     count = f"n={gain.n}" if unit == "n=" else f"{gain.n}{unit}"
     return f"{gain.mean:{sign}.{digits}f}{half}" + (f" ({count})" if unit else "")
@@ -69,9 +70,11 @@ class Scores:
     """The numbers of a report's runs, by run, image and metric."""
 
     def __init__(self, runs: Iterable[Run]) -> None:
+        # A run that several planned jobs share comes once for each.
+        once = {str(run.path): run for run in runs}
         numbers = [
-            (str(run.path), metric, image, float(row[metric]))
-            for run in runs
+            (path, metric, image, float(row[metric]))
+            for path, run in once.items()
             for image, row in run.rows.items()
             for metric in METRICS
             if is_number(row.get(metric))
@@ -118,6 +121,7 @@ def differences(mine: pd.DataFrame, theirs: pd.DataFrame) -> pd.DataFrame:
     Runs of other seeds have another operator, other noise and another training, so that nothing
     pairs them.
     """
+    # In the order of mine: numpy's sums round by it.
     seeds = [seed for seed in mine.columns if seed in theirs.columns]
     images = mine.index.intersection(theirs.index)
     a, b = mine.loc[images, seeds], theirs.loc[images, seeds]

@@ -147,22 +147,23 @@ def of_experiment(experiment: Mapping, scale: str, source: Source, baseline: str
         notes += more
     else:
         runs = inversions(source.root)[0] if part == "invert" else trainings(source.root)
-    place = [f"scale={scale}", *([f"root={source.root}"] if str(source.root) != "runs" else [])]
-    words = [*place, *next(iter(besides(runs, experiment, scale, part)), ())]
-    lines = experiments.commands(experiment, words)
+    own = [f"scale={scale}", *([f"root={source.root}"] if str(source.root) != "runs" else [])]
+    # Commands repeat what most of the runs were given, such as the files of images.
+    given = [*own, *next(iter(besides(runs, experiment, scale, part)), ())]
+    lines = experiments.commands(experiment, given)
     if part == "train":
-        lines = [experiments.command(experiment, "train", words)]
+        lines = [experiments.command(experiment, "train", given)]
     members = [run for run, _ in belonging(runs, experiment, scale, part)]
     if not members:
         raise FileNotFoundError(
             f"report: nothing of experiment={name} at scale={scale} {source}. Run it:"
             + "".join(f"\n    {line}" for line in lines)
         )
-    place += [word for word in words if word.startswith("scale.")]
-    place += [source.override] if source.packed else []
-    lines.append(experiments.command(experiment, "report", place))
+    own += [word for word in given if word.startswith("scale.")]
+    own += [source.override] if source.packed else []
+    lines.append(experiments.command(experiment, "report", own))
     make = of_generators if part == "train" else of_inversions
-    return make(Plan(experiment, words, members), source, baseline, notes, lines)
+    return make(Plan(experiment, given, members), source, baseline, notes, lines)
 
 
 def of_inversions(
@@ -212,7 +213,7 @@ def of_generators(
             notes.append(f"{run.path} was stopped before its end.")
     for job in plan.jobs:
         if job not in [run.job for run in plan.runs]:
-            line = experiments.command(plan.experiment, "train", plan.words, job)
+            line = experiments.command(plan.experiment, "train", plan.given, job)
             notes.append(f"Missing: {job['model']}, {job['rtil']}. It is trained by: {line}")
     return Study(
         plan.experiment["title"],
@@ -230,12 +231,14 @@ def recorded_commands(runs: Sequence[Run], name: str = "") -> Commands:
 
     Of commands for an experiment of this name, where there are any.
     """
+    # One generator is behind many inversions.
     trained = {
         (run.path.parent.name, run.config.get("generator_sha256")): run.trained
         for run in runs
         if run.config.get("inverter.family") is not None
     }
     lines: Commands = []
+    # Only the last command that worked on a run: earlier ones were stopped, or asked for less.
     for history in (*trained.values(), *(run.recorded for run in runs)):
         lines += (commands_for(history, name) or history)[:1]
     return lines
@@ -249,6 +252,7 @@ def inverted(cells: Iterable[Cell], root: Path) -> list[Trained]:
         digest = str(config.get("generator_sha256"))
         if (arm, digest) in generators or config["inverter.family"] is None:
             continue
+        # Samples are of the data set of the training, not of the images inverted.
         trained_on = str(config.get("data.trained_on", config["data.name"]))
         source = at.data if trained_on == config["data.name"] else trained_on
         group = source, at.scale, at.model

@@ -47,6 +47,7 @@ def overview(title: str, rows: Sequence[Row], baseline: str) -> Table:
         }
         for heading, cell in cells.items():
             columns[heading].append(cell)
+    # Metrics that no run has, such as LPIPS, take no column.
     shown = {heading: cells for heading, cells in columns.items() if {*cells} != {NONE}}
     looks = [look(row) for row in rows]
     return Table(title, [*shown], [*zip(*shown.values())], looks)
@@ -71,6 +72,7 @@ def look(row: Row) -> str:
 
 def remarks(rows: Sequence[Row]) -> list[Text]:
     """What the table of these rows lacks or must be read with."""
+    # What an experiment planned and nobody ran is told in one remark, not row by row.
     own = [row for row in rows if not (row.missing and row.planned)]
     return [
         *chain.from_iterable(map(lacking, own)),
@@ -82,19 +84,20 @@ def remarks(rows: Sequence[Row]) -> list[Text]:
 
 def lacking(row: Row) -> list[Text]:
     """An arm or a linear estimate that is missing, and what a difference leaves out."""
-    where, found = f"{row.arm.label} at {row.measurement.text}", []
+    where, lines = f"{row.arm.label} at {row.measurement.text}", []
     if row.commands and row.missing:
-        found.append(Text(f"Missing: {where}. These commands fill it:", row.commands))
+        lines.append(Text(f"Missing: {where}. These commands fill it:", row.commands))
     elif row.commands:
         paths = ", ".join(str(run.path) for run in row.arm.runs)
+        # Rows that are there are not computed again.
         line = f"LMMSE of {where} is missing. Delete {paths}, then run:"
-        found.append(Text(line, row.commands))
+        lines.append(Text(line, row.commands))
     if row.unpaired:
         line = (
             f"Δ of {where} leaves out {row.unpaired}: it pairs runs of one seed, image by image."
         )
-        found.append(Text(line))
-    return found
+        lines.append(Text(line))
+    return lines
 
 
 def unfilled(rows: Sequence[Row]) -> list[Text]:
@@ -106,7 +109,7 @@ def unfilled(rows: Sequence[Row]) -> list[Text]:
             continue
         kind = "Missing" if row.missing else "Fewer images than planned"
         lines = row.commands if row.missing else row.planned.commands
-        if lines:
+        if lines:  # else as many images as planned
             at = row.measurement
             names[kind].append(f"{row.arm.label} at {at.task}, {at.text}")
             commands[kind] += lines
@@ -140,6 +143,7 @@ def differing(rows: Sequence[Row]) -> list[Text]:
 def choices(rows: Iterable[Row]) -> list[str]:
     """Which choices were made on what, where a row is of another protocol than the paper's."""
     rows = [row for row in rows if not row.missing]
+    # The paper's settings need no word while nothing else stands beside them.
     if all(row.arm.protocol == "paper" for row in rows):
         return []
     lines = []
@@ -153,6 +157,7 @@ def choices(rows: Iterable[Row]) -> list[str]:
     cases: dict[tuple[str, str], list[Row]] = defaultdict(list)
     for row in rows:
         cases[row.measurement.task, row.measurement.text].append(row)
+    # Fair is what had the same budget at the same place, for all arms at a measurement.
     for case, mine in cases.items():
         lines += unfair(", ".join(case), mine)
     return [*dict.fromkeys(lines)]

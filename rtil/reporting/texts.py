@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-# HTML alone is escaped: what comes from runs, such as an id or a label, may hold any character.
+# The one place where names from files, such as an id or a label, become safe in HTML: all that
+# a page.html is given is escaped. Markdown texts are not HTML, and are escaped inside the page.
 TEMPLATES = Environment(
     loader=PackageLoader("rtil.reporting"),
     autoescape=lambda name: name is not None and name.endswith(".html"),
@@ -12,6 +13,7 @@ TEMPLATES = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
+TEMPLATES.tests["kind"] = lambda section, name: type(section).__name__ == name
 
 
 def paragraphs(name: str, **values: object) -> list[str]:

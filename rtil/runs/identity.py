@@ -52,8 +52,12 @@ def train_dir(config: Config) -> Path:
         config: resolved, with what the data decided (image_channels, phase_nimg, split_files).
     """
     parent, stem = Path(_text(config, "root")) / "train", _stem(config, _own_source(config))
-    for run_dir, other in trainings(parent, stem):
-        if not keys.differing_keys(other, config, keys.matters("train")):
+    # Files may have been renamed since: they are known by their digest, where both say it.
+    anywhere = config.get(keys.FILES) is not None
+    start = stem.partition("-folder-")[0] + "-folder" if anywhere and "-folder-" in stem else stem
+    for run_dir, other in trainings(parent, start):
+        known = run_dir.name.startswith(stem) or other.get(keys.FILES)
+        if known and not keys.differing_keys(other, config, keys.matters("train")):
             return run_dir
     return named_train_dir(config)
 

@@ -64,7 +64,7 @@ KEYS = (
     Key("rtil", ID, ID, FREE, group="training"),
     Key("rtil.name", ID, ID, FREE, cell=True),
     Key("rtil.arm", FREE, FREE, FREE),
-    Key("appendix", NONE, NONE, NONE),
+    Key("appendix", NONE, FREE, NONE),
     Key("data", ID, ID, ID, group="training"),
     Key("data.path", FREE, FREE, FREE, path="file"),
     Key("data.val_path", FREE, FREE, ID, path="file"),

@@ -120,7 +120,12 @@ def check(cfg: DictConfig) -> list[int] | None:
             f"train: batch={batches} has one number for each growing phase, and with "
             "model.phase_nimg=null nothing grows; give one number."
         )
-    return None if phase_nimg is None else as_list(phase_nimg)
+    if isinstance(phase_nimg, str):
+        raise ValueError(
+            f"train: model.phase_nimg={phase_nimg} must be grow, null, or the images of each "
+            "growing phase."
+        )
+    return None if phase_nimg is None else list(phase_nimg)
 
 
 def equal_phases(batches: Sequence[int], total_nimg: int, phases: int) -> list[int]:

@@ -11,7 +11,17 @@ from helpers.inverters import pggan, problem, rngs, stylegan2
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from rtil.inversion.selection import Best, ByOracle, Last, Oracle, Watched, check_choices
+from rtil.inversion.batch import Measured, Part
+from rtil.inversion.estimate import Recovery
+from rtil.inversion.selection import (
+    Best,
+    ByOracle,
+    Last,
+    Oracle,
+    Watched,
+    Watcher,
+    check_choices,
+)
 from rtil.inverters import ilo
 from rtil.inverters.ilo import ILO
 from rtil.inverters.multicode import MGANPrior
@@ -266,3 +276,29 @@ def test_an_oracle_keeps_each_images_closest_iterate_and_selection_takes_it():
     last = Last(batch).select(found)
     assert torch.equal(last.image, found.last) and torch.equal(last.loss, found.last_loss)
     assert Oracle(to_unit(x)).image is None
+
+
+def test_a_rule_is_one_class_and_named_nowhere_else():
+    """The iterate that was last shown, found by its name alone."""
+
+    class Newest(Watcher):
+        name = "newest"
+
+        def accepts(self, image):
+            return torch.ones(len(image), dtype=torch.bool)
+
+        def select(self, found):
+            return found._replace(image=self.image, loss=self.batch.measured(self.image))
+
+        def misfit(self, selected):
+            return selected.loss
+
+        def facts(self, found):
+            return self.place(found, self.step)
+
+    G, (A, y, loss, _) = stylegan2(), problem(2)
+    check_choices("newest", "signed", "ilo", {"name": "paper"})
+    inverter = ILO(steps=[6, 2], fit_samples=200)
+    recovered = Recovery("newest")(inverter, G, Part(A, loss), Measured(y), [rngs("ab")])
+    assert torch.equal(recovered.image, recovered.last)
+    assert recovered.facts["chosen_stage"] == [1, 1]

@@ -15,6 +15,8 @@ from rtil.reporting import pictures
 from rtil.reporting.html import page
 from rtil.reporting.markdown import markdown
 from rtil.reporting.sections import Table, Text
+from rtil.reporting.statistics import Scores
+from rtil.runs.run import collect
 
 ROOT = Path(__file__).parents[2]
 HOSTILE = '"><script>alert("x")</script>'
@@ -72,3 +74,10 @@ def test_both_renderings_of_a_table_hold_its_cells_and_its_remarks():
     for line in ("## T", "| a | b     |", "| – | x < y |", "Run:", *remark.commands):
         assert line in text.splitlines()
     assert remark.commands[0] in unescape(html)
+
+
+def test_a_run_that_several_jobs_share_has_its_numbers_once(tmp_path):
+    make_run(tmp_path, "ilo", {"a": 20.0, "b": 22.0}, pictures=False)
+    runs, _ = collect(tmp_path)
+    values = Scores([*runs, *runs]).of(runs, "psnr_db")
+    assert values[0].to_dict() == {"a": 20.0, "b": 22.0}

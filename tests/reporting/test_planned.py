@@ -350,7 +350,7 @@ def test_the_figure_has_the_papers_panels_its_curves_and_crosses_for_gaps(fig6, 
         )
     ]
     lines = {line.get_label(): line for line in axes[2].get_lines()}
-    paper = lines["ilo, paper (oracle, FFHQ to CelebA-HQ 256x256)"]
+    paper = lines["ilo, paper"]
     assert paper.get_linestyle() == "--" and [*paper.get_ydata()] == [21.5, 29.29, 33.82]
     np.testing.assert_allclose(paper.get_xdata(), [1 / 16, 1 / 4, 1 / 2])
     assert len(lines["ilo, missing"].get_xdata()) == 2
@@ -376,7 +376,7 @@ def test_lines_of_an_arm_share_its_colour_and_those_of_a_setting_their_marker(tm
     fig = Figure()
     axes = fig.subplots(1, 2)
     for ax, panel in zip(axes, panels):
-        curves.draw_panel(ax, panel, looks, "paper")
+        curves.draw_panel(ax, panel, looks)
     assert [*curves.legend(axes, looks, "paper")] == [
         *looks,
         "oracle (no result)",

@@ -190,6 +190,20 @@ def test_a_training_goes_on_where_its_directory_is_whatever_it_is_called(tmp_pat
     assert identity.train_dir({**config, "batch": 4}) != old
 
 
+def test_training_images_are_known_by_their_digest_and_not_by_their_path(tmp_path):
+    def config(name, digest):
+        words = ("data=folder", f"data.path=/a/{name}.zip", f"root={tmp_path}")
+        return resolved("train", *words) | {keys.FILES: digest}
+
+    own = config("faces", "1")
+    run_dir = identity.train_dir(own)
+    run_dir.mkdir(parents=True)
+    (run_dir / "config.yaml").write_text(yaml.safe_dump(own))
+    assert identity.train_dir(config("renamed", "1")) == run_dir
+    assert identity.train_dir(config("renamed", "2")) != run_dir
+    assert identity.train_dir(config("faces", "2")) != run_dir
+
+
 def test_inversions_lie_below_their_training_or_below_a_name_with_the_generators_digest(tmp_path):
     own = export(tmp_path)
     config = resolved("invert", f"root={tmp_path}") | {"generator": str(own)}

@@ -283,6 +283,7 @@ def test_two_processes_end_with_identical_weights(tmp_path):
         (("model=pggan", "rtil=vanilla", "model.phase_nimg=[1,2]"), "phase_nimg"),
         (("model=pggan", "rtil=vanilla", "batch=[8,8]"), "growing phases"),
         (("batch=[8,8,8]",), "nothing grows"),
+        (("model=pggan", "rtil=vanilla", "model.phase_nimg=slow"), "phase_nimg=slow must be grow"),
         (("image_channels=2",), "image_channels=2"),
         (("data=folder",), "data.path"),
         (("data=folder", "data.path=nowhere"), "nowhere"),

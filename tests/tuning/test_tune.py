@@ -407,6 +407,22 @@ def test_what_a_tuning_does_not_take_is_not_in_its_command_and_not_in_its_settin
     assert asked == tuning.settings(resolved("tune", *line), ())
 
 
+def test_a_tuning_given_as_a_file_is_taken_wherever_it_lies_and_only_where_it_fits(root, tmp_path):
+    path = start("tune", root, "trials=2", "ratio=0.2")
+    moved = path.rename(tmp_path / "elsewhere.yaml")
+    with pytest.raises(FileNotFoundError, match=r"rtil\.tune"):
+        start("invert", root, "protocol=fair", "ratio=0.2")
+    place = start("invert", root, "protocol=fair", "ratio=0.2", f"tuned={moved}")
+    flat = keys.flatten(yaml.safe_load((place / "config.yaml").read_text()))
+    assert flat["protocol.tuned.file"] == str(moved) and flat["protocol.tuned.trials"] == 2
+    with pytest.raises(ValueError, match=r"ratio: 0\.2 there, 0\.4 here"):
+        start("invert", root, "protocol=fair", "ratio=0.4", f"tuned={moved}")
+    with pytest.raises(FileNotFoundError, match=r"nothing at tuned="):
+        start("invert", root, "protocol=fair", "ratio=0.2", f"tuned={moved}x")
+    at = ("protocol=fair", "ratio=0.4", "protocol.at.ratio=0.2", f"tuned={moved}")
+    assert len(result_rows(start("invert", root, *at))) == 2
+
+
 def test_one_tuning_serves_other_seeds_and_ratios_where_protocol_at_names_it(root):
     export(root, 1, "ilo", "seed=1")
     other = ("protocol=fair", "seed=1", "ratio=0.4")

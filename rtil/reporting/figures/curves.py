@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from math import log, nan
+from math import isnan, log, nan
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,8 @@ from rtil.reporting.figures.style import (
 from rtil.reporting.statistics import Gain
 
 PER_CHARACTER = 0.024  # width of a tick label's character, of the axis
-ORACLE, MISSING, LINEAR = "oracle (no result)", "missing", "LMMSE, no generator"
+ORACLE, MISSING, PAPER = "oracle (no result)", "missing", "paper"
+LINEAR = "LMMSE, no generator"
 LINEAR_LOOK = Look(GREY, ".", "-.")
 
 
@@ -81,6 +82,7 @@ def panels_of(rows: Iterable[Row], x: str = "value", published: Mapping = {}) ->
     """
     groups: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
+        # What is missing of a series is in its table; an experiment's figure has crosses for it.
         if row.planned or not row.missing:
             groups[row.place.panel].append(row)
     panels = []
@@ -133,12 +135,11 @@ def draw_panels(
     width = max(8.4, 4.9 * columns)  # inches
     fig = Figure(dpi=DPI, layout="constrained")
     axes = fig.subplots(lines, columns, squeeze=False).flatten()
-    paper = f"paper ({what})"
     for ax in axes[len(panels) :]:
         ax.set_axis_off()
     for ax, panel in zip(axes, panels):
-        draw_panel(ax, panel, looks, paper)
-    entries = legend(axes, looks, paper)
+        draw_panel(ax, panel, looks)
+    entries = legend(axes, looks, what)
     ncols = legend_columns(width, entries)
     fig.set_size_inches(width, 4.3 * lines + 0.5 + 0.25 * -(-len(entries) // ncols))
     fig.legend(
@@ -147,13 +148,14 @@ def draw_panels(
     fig.savefig(path)
 
 
-def draw_panel(ax: Axes, panel: Panel, looks: Mapping[str, Look], paper: str) -> None:
+def draw_panel(ax: Axes, panel: Panel, looks: Mapping[str, Look]) -> None:
     """Draws the curves of a panel, those without a generator in grey."""
     scale = scale_x(ax, panel.values, axis_of(panel.key))
     for number, (line, look) in enumerate(looks.items()):
         if line in panel.curves:
+            # Sideways, to keep the bars of several lines at one x apart.
             shifted = replace(scale, shift=number - (len(looks) - 1) / 2)
-            draw(ax, line, panel.curves[line], look, shifted, paper)
+            draw(ax, line, panel.curves[line], look, shifted)
     for line, curve in panel.linear.items():
         draw(ax, line, curve, LINEAR_LOOK, scale)
     ax.set_title(panel.title, fontsize=12)
@@ -162,7 +164,7 @@ def draw_panel(ax: Axes, panel: Panel, looks: Mapping[str, Look], paper: str) ->
     ax.grid(True, color=GRID, linewidth=0.8)
 
 
-def draw(ax: Axes, line: str, curve: Curve, look: Look, scale: Scale, paper: str = "") -> None:
+def draw(ax: Axes, line: str, curve: Curve, look: Look, scale: Scale) -> None:
     """Draws a curve: its intervals, its oracle dotted, the paper's dashed, crosses for gaps."""
     colour = look.color
     points = sorted(curve.points, key=lambda point: scale.places[point[0]])
@@ -171,9 +173,10 @@ def draw(ax: Axes, line: str, curve: Curve, look: Look, scale: Scale, paper: str
         means, halves = zip(*((gain.mean, gain.half) for _, gain, _ in points))
         ax.errorbar(x, means, halves, label=line, capsize=4, linewidth=1.8, **asdict(look))
         oracle = [mean for _, _, mean in points]
-        if any(mean == mean for mean in oracle):
+        if not all(map(isnan, oracle)):
             dotted: dict[str, Any] = {"linestyle": ":", "linewidth": 1.3}
             ax.plot(x, oracle, color=colour, label=f"{line}, {ORACLE}", **dotted)
+    # No value of the axis' setting: the estimate holds for all of them.
     for gain in curve.across:
         low, high = gain.mean - gain.half, gain.mean + gain.half
         ax.axhspan(low, high, color=colour, alpha=0.12, linewidth=0)
@@ -187,10 +190,10 @@ def draw(ax: Axes, line: str, curve: Curve, look: Look, scale: Scale, paper: str
     if curve.published:
         x, values = [scale.places[text] for text in curve.published], curve.published.values()
         dashed: dict[str, Any] = {"linestyle": "--", "linewidth": 1.3, "marker": "."}
-        ax.plot(x, [*values], color=colour, label=f"{line}, {paper}", markersize=5, **dashed)
+        ax.plot(x, [*values], color=colour, label=f"{line}, {PAPER}", markersize=5, **dashed)
 
 
-def legend(axes: Iterable[Axes], looks: Mapping[str, Look], paper: str) -> dict[str, Any]:
+def legend(axes: Iterable[Axes], looks: Mapping[str, Look], what: str) -> dict[str, Any]:
     """{text: handle}: every line of `looks`, then once each what is drawn in their colours."""
     handles = {text: h for ax in axes for h, text in zip(*ax.get_legend_handles_labels())}
     entries: dict[str, Any] = {
@@ -198,7 +201,7 @@ def legend(axes: Iterable[Axes], looks: Mapping[str, Look], paper: str) -> dict[
     }
     kinds: dict[str, dict[str, Any]] = {
         ORACLE: {"linestyle": ":"},
-        paper: {"linestyle": "--", "marker": "."},
+        PAPER: {"linestyle": "--", "marker": "."},
         MISSING: {"linestyle": "", "marker": "x", "markersize": 9},
     }
     of_lines: set[str] = set()
@@ -206,7 +209,9 @@ def legend(axes: Iterable[Axes], looks: Mapping[str, Look], paper: str) -> dict[
         labels = {f"{line}, {kind}" for line in looks}
         of_lines |= labels
         if labels & handles.keys():
-            entries[kind] = Line2D([], [], color="black", **look)
+            entries[f"{PAPER} ({what})" if kind == PAPER else kind] = Line2D(
+                [], [], color="black", **look
+            )
     rest = {text: h for text, h in handles.items() if text not in entries.keys() | of_lines}
     return entries | rest
 
@@ -232,6 +237,7 @@ def scale_x(ax: Axes, values: Iterable[Any], axis: Axis) -> Scale:
         low, high = min(ticks), max(ticks)
         ax.set(xscale="log", xlim=(low / 1.3, high * 1.3))
         shown = legible(ticks, log(1.69 * high / low))
+        # A tick without its text still shows where a value stands.
         ticks = {place: text if place in shown else "" for place, text in ticks.items()}
     else:
         stages = {x: len(value) for x, value in known.items() if isinstance(value, list)}
@@ -249,6 +255,7 @@ def legible(ticks: Mapping[float, str], span: float) -> set[float]:
     """Places of a logarithmic axis, e^span long, whose texts do not run into each other."""
     width = span * PER_CHARACTER
     shown: dict[float, str] = {}
+    # The ends first, which a reader needs to read the others.
     for place in dict.fromkeys((max(ticks), min(ticks), *ticks)):
         text = ticks[place]
         if all(

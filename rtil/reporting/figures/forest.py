@@ -31,6 +31,7 @@ def draw_forest(name: str, rows: Sequence[Row], baseline: str, path: Path) -> No
     fig = Figure(figsize=(WIDTH, height), dpi=DPI, layout="constrained")
     ax = fig.subplots()
     ax.axvline(0, color=GREY, linewidth=1)
+    # A label's first point names it in the legend.
     named: set[str] = set()
     for row in rows:
         assert row.gain is not None
@@ -53,6 +54,7 @@ def draw_forest(name: str, rows: Sequence[Row], baseline: str, path: Path) -> No
         )
         named.add(row.arm.label)
     ax.set_yticks(range(len(places)), places)
+    # The first measurement is at the top.
     ax.set_ylim(len(places) - 0.5, -0.5)
     for edge in range(1, len(places)):
         ax.axhline(edge - 0.5, color=GRID, linewidth=0.8)

@@ -42,6 +42,7 @@ def draw_mosaic(rows: Sequence[ImageRow], path: Path) -> None:
             if image is None:
                 ax.text(middle, y + 0.48, "none", ha="center", va="center", color=GREY)
                 continue
+            # The longer side fills the place, whatever the image's shape.
             h, w = (0.98 * n / max(image.shape[:2]) for n in image.shape[:2])
             x0, y0 = column + (0.98 - w) / 2, y + (0.98 - h) / 2
             ax.imshow(image, interpolation="nearest", extent=(x0, x0 + w, y0 + h, y0))
