@@ -12,7 +12,7 @@ from PIL import Image
 
 from rtil import checkpoint, diagnose, invert
 from rtil.data import lineage
-from rtil.inversion import yardstick
+from rtil.inverters import lmmse
 from rtil.inverters.lmmse import GaussianPrior
 from rtil.reporting.arrange import rows_of
 from rtil.reporting.collect import cells_of
@@ -199,7 +199,7 @@ def test_the_yardstick_is_of_the_generators_images_and_not_of_the_commands(
 ):
     priors = []
     monkeypatch.setattr(
-        yardstick, "GaussianPrior", lambda x: priors.append(float(x.mean())) or GaussianPrior(x)
+        lmmse, "GaussianPrior", lambda x: priors.append(float(x.mean())) or GaussianPrior(x)
     )
     dark, bright = (
         pictures(tmp_path / name, 20, seed, light)
