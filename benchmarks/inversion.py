@@ -26,6 +26,7 @@ from benchmarks.stopwatch import Stopwatch
 from benchmarks.timing import Peak, alternate, ratio_of
 from rtil.inverters.data_term import MeasurementLoss
 from rtil.inverters.ilo import ILO
+from rtil.inverters.inverter import DESCRIPTION
 from rtil.inverters.multicode import MGANPrior
 from rtil.operators import build_operator
 from rtil.process.command import CONFIGS
@@ -41,17 +42,22 @@ def enough(seconds: float, quick: bool) -> int:
     return FEWEST if quick else min(MOST, max(FEWEST, round(LONG / seconds)))
 
 
-def inverter_settings(size: int, name: str) -> dict:
-    """The `inverter` group of invert.yaml at the scale of this size."""
+def composed(*choices: str) -> dict:
+    """invert.yaml with these choices, resolved."""
     with initialize_config_dir(CONFIGS, version_base="1.3"):
-        cfg = compose("invert", [f"scale={SCALES[size]}", f"inverter={name}", "image_channels=3"])
-    found = OmegaConf.to_container(cfg, resolve=True)["inverter"]
-    return {key: value for key, value in found.items() if key not in ("name", "_target_")}
+        cfg = compose("invert", ["image_channels=3", *choices])
+    return OmegaConf.to_container(cfg, resolve=True)
+
+
+def inverter_settings(size: int, name: str) -> dict:
+    """The settings of an inverter at the scale of this size."""
+    group = composed(f"scale={SCALES[size]}", f"inverter={name}")["inverter"]
+    return {key: value for key, value in group.items() if key not in (*DESCRIPTION, "_target_")}
 
 
 def measurement(size: int, setting: Setting):
     """Operator, loss and true images (12, 3, S, S) of compressed sensing."""
-    A = build_operator({"name": "cs", "scale": "unit"}, (3, size, size), 0, RATIO, None)
+    A = build_operator(composed("task=cs")["task"], (3, size, size), 0, ratio=RATIO)
     A = A.to(setting.rt.device)
     loss = MeasurementLoss(A, mse=0.25).to(setting.rt.device)
     x = images(max(BATCHES), size, setting.rt.device).float() / 127.5 - 1.0

@@ -58,6 +58,9 @@ def test_the_wheel_holds_configs_and_works_from_any_directory(tmp_path):
     names = zipfile.ZipFile(wheel).namelist()
     for path in [*(ROOT / "configs").rglob("*.yaml"), *(ROOT / "cuda_ops").glob("*.*")]:
         assert f"rtil/{path.relative_to(ROOT)}" in names
+    for path in (ROOT / "rtil").rglob("*.*"):
+        if "__pycache__" not in path.parts:
+            assert str(path.relative_to(ROOT)) in names
     assert "hydra_plugins/rtil_experiment/__init__.py" in names
     site = tmp_path / "site"
     zipfile.ZipFile(wheel).extractall(site)
