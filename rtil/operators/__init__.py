@@ -26,9 +26,3 @@ __all__ = [
     "knobs_of",
     "partial_circulant",
 ]
-
-# To go with their last callers, which ask a task's own description instead: task.knob,
-# task.linear and task.measures of configs/task.
-KNOBS = ("ratio", "factor", "blur_std")
-NONLINEAR = ("phase_retrieval",)
-VECTORS = ("cs", "phase_retrieval")

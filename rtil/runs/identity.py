@@ -223,11 +223,19 @@ def _asked_of_training(config: Config) -> dict[str, object]:
     """What an inversion says of its generator's training, by key."""
     foreign = _source(config) != _own_source(config)
     asked = {}
-    for key, value in keys.flatten(config).items():
+    flat = keys.flatten(config)
+    # A task's knob may have no row of its own, and says nothing of a training.
+    knob = flat.get("task.knob")
+    for key, value in flat.items():
         both = keys.role(key, "train") == keys.role(key, "invert") == "identity"
         is_open = value is None and key.endswith("image_channels")
         is_open |= key == keys.FILES  # those of the split that is inverted
-        if both and not is_open and not (foreign and keys.is_under(key, ("data",))):
+        if (
+            both
+            and key != knob
+            and not is_open
+            and not (foreign and keys.is_under(key, ("data",)))
+        ):
             asked[key] = value
     return asked
 

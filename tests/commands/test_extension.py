@@ -245,12 +245,10 @@ def test_a_report_shows_new_parts(table):
     assert row["psnr_db"]["n"] == 2
 
 
-@pytest.mark.xfail(reason="reporting knows the knobs of the shipped tasks alone", strict=True)
 def test_a_report_sorts_by_a_new_knob(table):
     assert {row["knob"] for row in table} == {"strength"}
 
 
-@pytest.mark.xfail(reason="runs know the knobs of the shipped tasks alone", strict=True)
 def test_another_value_of_a_new_knob_is_another_run(root, extended):
     before = rows(root)
     arm = [*COMMON, f"root={root}", "rtil=shrunk"]
