@@ -1,3 +1,31 @@
-"""rtil: train GANs whose intermediate layers are regularised for inversion, and invert them."""
+"""rtil: train GANs whose intermediate layers are regularised for inversion, and invert them.
+
+Lives here: the names that a program of yours needs first. Each is imported when it is first used,
+so `import rtil` imports no torch. To add one, name its module in `HOMES`, and in __init__.pyi for
+type checkers.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
 
 __version__ = "0.1.0"
+
+HOMES = {
+    "Additive": "rtil.latents.additive",
+    "Mixture": "rtil.latents.mixture",
+    "MultiCode": "rtil.latents.multicode",
+    "build_operator": "rtil.operators",
+    "load_generator": "rtil.checkpoint",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in HOMES:
+        names = ", ".join(HOMES)
+        raise AttributeError(f"module 'rtil' has no attribute {name!r}; it has {names}.")
+    return getattr(import_module(HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *HOMES])

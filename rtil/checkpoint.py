@@ -1,8 +1,10 @@
 """Files that hold weights: atomic writing, safe loading, and generators from either kind.
 
-A training checkpoint (checkpoint-*.pt) resumes a run; an exported generator (generator.pt) holds
-G_ema with its configuration. Both are plain dicts, loaded with weights_only=True: a file cannot
-run code, and only classes of rtil are built from its configuration.
+A training checkpoint (checkpoint-*.pt) holds every part of a training and resumes it; an exported
+generator (generator.pt) holds G_ema with its configuration. Both are plain dicts, loaded with
+weights_only=True: a file cannot run code, and only classes of rtil are built from its
+configuration. What the parts are is said in `rtil.training.loop`; files of other projects are read
+in `rtil.importers`.
 """
 
 from __future__ import annotations
@@ -11,14 +13,25 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import nn
+from torch.optim import Optimizer
 
 from rtil.models.generator import Generator
+from rtil.process.files import replacing
 from rtil.process.instantiate import instantiate
 
 CHECKPOINT, EXPORT = "rtil-checkpoint-1", "rtil-generator-1"
+Parts = Mapping[str, nn.Module | Optimizer]
+
+
+class Progress(NamedTuple):
+    """How far a training has come: in images, and in steps."""
+
+    nimg: int
+    step: int
 
 
 def save(content: dict, path: Path) -> None:
@@ -27,20 +40,16 @@ def save(content: dict, path: Path) -> None:
     Raises:
         RuntimeError: the disk is full or not writable.
     """
-    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
     try:
-        with open(temporary, "wb") as file:
+        with replacing(path) as temporary, open(temporary, "wb") as file:
             torch.save(content, file)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
     except (OSError, RuntimeError) as error:
         raise RuntimeError(
             f"could not write {path} ({error}); what was saved before is untouched. "
             "Free some space and run the same command again."
         ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def read(path: str | Path) -> object:
@@ -76,7 +85,7 @@ def load(path: str | Path, formats: tuple[str, ...] = (CHECKPOINT, EXPORT)) -> d
     """
     content = read(path)
     found = content.get("format") if isinstance(content, dict) else type(content).__name__
-    if found not in formats:
+    if not isinstance(content, dict) or found not in formats:
         raise ValueError(
             f"{path} has format {found!r}; expected {' or '.join(formats)}. "
             "Files of other projects go through scripts/import_checkpoint.py first."
@@ -96,10 +105,53 @@ def load_weights(module: nn.Module, state: Mapping, path: str | Path) -> None:
         raise ValueError(f"{path} does not fit the configured network: {error}") from error
 
 
+def save_training(run_dir: Path, parts: Parts, config: Mapping, at: Progress) -> None:
+    """Writes checkpoint-NIMG.pt, then the exported generator of the same weights.
+
+    Args:
+        parts: networks and optimisers by name; "G_ema" is exported.
+        config: resolved configuration of the training.
+
+    Raises:
+        RuntimeError: the disk is full or not writable; older files stay.
+    """
+    states = {name: part.state_dict() for name, part in parts.items()}
+    counters = {"config": config, **at._asdict()}
+    path = run_dir / f"checkpoint-{at.nimg:010d}.pt"
+    save({"format": CHECKPOINT, **counters, **states}, path)
+    save({"format": EXPORT, "G_ema": states["G_ema"], **counters}, run_dir / "generator.pt")
+
+
+def restore_training(run_dir: Path, parts: Parts) -> Progress:
+    """Loads the newest checkpoint of run_dir into the parts; (0, 0) where there is none.
+
+    Raises:
+        ValueError: the newest checkpoint cannot be read or does not fit.
+    """
+    path = latest(run_dir)
+    if path is None:
+        return Progress(0, 0)
+    content = load(path, (CHECKPOINT,))
+    for name, part in parts.items():
+        if isinstance(part, nn.Module):
+            load_weights(part, content[name], path)
+            continue
+        part.load_state_dict(content[name])
+        for group in part.param_groups:  # it may come from another device
+            group["capturable"] = group["params"][0].is_cuda
+    return Progress(content["nimg"], content["step"])
+
+
+def drop_old(run_dir: Path, keep: int) -> None:
+    """Deletes all but the newest `keep` checkpoints of run_dir."""
+    for path in sorted(run_dir.glob("checkpoint-*.pt"))[:-keep]:
+        path.unlink()
+
+
 def latest(run_dir: Path) -> Path | None:
     """The checkpoint of run_dir with the most images, or None."""
-    found = sorted(run_dir.glob("checkpoint-*.pt"))
-    return found[-1] if found else None
+    paths = sorted(run_dir.glob("checkpoint-*.pt"))
+    return paths[-1] if paths else None
 
 
 def load_generator(path: str | Path) -> tuple[Generator, dict]:
@@ -122,7 +174,7 @@ def load_trained(path: str | Path) -> tuple[Generator, dict, int]:
     """`load_generator`, and nimg: the images that it was trained with, 0 where it was imported."""
     content = load(path)
     config, nimg = content["config"], content["nimg"]
-    G = instantiate(config["model"]["generator"])
+    G: Generator = instantiate(config["model"]["generator"])
     load_weights(G, content["G_ema"], path)
     G.progress(nimg)
     return G.eval().requires_grad_(False), config, nimg

@@ -46,7 +46,7 @@ for section in "${@:-build:120 tests:600 ops:600 memcheck:1800 racecheck:1800 be
             memcheck | racecheck)
                 work=(compute-sanitizer --tool "$name" --error-exitcode 3
                     "$python" -m rtil.kernels.verify "$(library)" 0) ;;
-            bench) work=("$python" scripts/bench.py --repeats 3 --limit "$limit" --out "$out/bench.json") ;;
+            bench) work=("$python" -m benchmarks --repeats 3 --limit "$limit" --out "$out/bench.json") ;;
             evidence) work=(evidence "$limit") ;;
             *) echo "check_gpu.sh: no section $name" >&2; exit 2 ;;
         esac

@@ -9,7 +9,8 @@ For example: python scripts/import_checkpoint.py rtil_ilo.pt --out generator.pt
 import argparse
 import sys
 
-from rtil.importers.importing import LAYOUTS, export_file, import_file
+from rtil.importers.conversion import LAYOUTS, export_file, import_file
+from rtil.importers.setup import Choices
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -37,7 +38,8 @@ def main() -> None:
         if a.export:
             lines = export_file(a.file, a.out, a.force)
         else:
-            lines = import_file(a.file, a.out, a.layout, a.rtil, a.scale, a.data, a.force)
+            choices = Choices(a.rtil, a.scale, a.data)
+            lines = import_file(a.file, a.out, a.layout, choices, a.force)
     except (OSError, ValueError, RuntimeError) as error:
         sys.exit(f"import_checkpoint: {error}")
     print("\n".join(lines))

@@ -14,7 +14,8 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from rtil.experiments import plan as experiment
+from rtil.experiments import check, plan
+from rtil.process.command import entry
 
 
 class Register(Callback):
@@ -40,10 +41,6 @@ class ExperimentSweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> None:
-        from rtil.process.command import (
-            entry,  # with torch, which every Hydra program would import here
-        )
-
         entry(lambda: self._sweep(arguments))
 
     def _sweep(self, arguments: Sequence[str]) -> None:
@@ -52,22 +49,21 @@ class ExperimentSweeper(Sweeper):
             sweep = word.is_sweep_override()
             values = word.sweep_string_iterator() if sweep else [word.get_value_element_as_str()]
             given[word.get_key_element()] = list(values)
-        plan = OmegaConf.to_container(self.config.experiment, resolve=True)
+        experiment = OmegaConf.to_container(self.config.experiment, resolve=True)
         part = self.config.hydra.job.config_name
-        jobs = [experiment.overrides(plan, job) for job in experiment.jobs(plan, part, given)]
-        composed = [(self._compose(words), words) for words in jobs]
+        jobs = [plan.overrides(experiment, job) for job in plan.jobs(experiment, part, given)]
+        # A mistake in any job ends the sweep before the first.
+        composed = [self._compose(words) for words in jobs]
+        words = [word for word in arguments if word.partition("=")[0] != "experiment"]
         if part != "train":
-            words = [w for w in arguments if w.partition("=")[0] != "experiment"]
-            experiment.check_trained(plan, composed, words)
+            check.check_trained(experiment, composed, words)
         if part == "invert":
-            from rtil.inversion import tuned_settings  # with torch
-
-            tuned_settings.check_tuned(plan, composed, words)
+            check.check_tuned(experiment, composed, words)
         for result in self.launcher.launch(jobs, initial_job_idx=0):
             _ = result.return_value  # raises what the job raised
 
     def _compose(self, words: list[str]) -> dict:
-        """The configuration of a job; a mistake in any job ends the sweep before the first."""
+        """The resolved configuration of a job."""
         config = self.hydra_context.config_loader.load_sweep_config(self.config, words)
         with open_dict(config):
             del config["hydra"]

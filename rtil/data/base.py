@@ -1,7 +1,7 @@
 """The contract of image data: one split of a data set, uint8 images by number, and their range.
 
-Flips, random crops and devices belong to the training loop. One more source: a subclass of
-`ImageData` in its own file, a branch in `rtil.data.load`, a yaml in `configs/data/`.
+Flips, random crops and devices belong to the training loop. How to add one more is said in
+`rtil.data.source`.
 """
 
 from __future__ import annotations

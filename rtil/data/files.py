@@ -1,6 +1,6 @@
 """Images in files: a folder or zip as a numbered list, decoding to squares, packing into a zip.
 
-Splits, memory and the order of reading are in `rtil/data/load.py`.
+Splits are cut in `rtil.data.cut`, the order of reading is in `rtil.data.stream`.
 
 One more file type that Pillow reads: add its ending to `SUFFIXES`.
 """
@@ -23,6 +23,8 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
+
+from rtil.process.files import replacing
 
 T = TypeVar("T")
 
@@ -306,7 +308,8 @@ def open_picture(
 def covering(sides: tuple[int, int], size: int) -> tuple[int, int]:
     """(width, height) of a picture of these sides once its short side is scaled to `size`."""
     scale = size / min(sides)
-    return tuple(max(size, round(scale * side)) for side in sides)
+    width, height = (max(size, round(scale * side)) for side in sides)
+    return width, height
 
 
 def crop_centre(image: Image.Image, size: int) -> Image.Image:
@@ -358,28 +361,23 @@ def pack(
     if resolution < 1 or (limit is not None and limit < 1):
         raise ValueError(f"pack: resolution={resolution}, limit={limit}; both must be 1 or more")
     files = ImageFiles(source)
-    channels = files.channels() if channels == "auto" else channels
+    drawn = files.channels() if channels == "auto" else int(channels)
 
     def shrink(data: bytes) -> bytes:
-        image = decode(data, resolution, channels).transpose(1, 2, 0)
+        image = decode(data, resolution, drawn).transpose(1, 2, 0)
         png = io.BytesIO()
-        Image.fromarray(image[:, :, 0] if channels == 1 else image).save(png, "png")
+        Image.fromarray(image[:, :, 0] if drawn == 1 else image).save(png, "png")
         return png.getvalue()
 
     out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.with_name(out.name + ".part")
     written: set[str] = set()
-    try:
-        with zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as archive:
-            for index, png in files.each(range(len(files))[:limit], shrink, "packing", workers):
-                name = str(PurePosixPath(files.names[index]).with_suffix(".png"))
-                if name in written:  # a.jpg beside a.png
-                    name = f"{files.names[index]}.png"
-                archive.writestr(name, png)
-                written.add(name)
-        part.replace(out)
-    finally:
-        part.unlink(missing_ok=True)
+    with replacing(out) as part, zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as archive:
+        for index, png in files.each(range(len(files))[:limit], shrink, "packing", workers):
+            name = str(PurePosixPath(files.names[index]).with_suffix(".png"))
+            if name in written:  # a.jpg beside a.png
+                name = f"{files.names[index]}.png"
+            archive.writestr(name, png)
+            written.add(name)
     return len(written)
 
 

@@ -1,4 +1,7 @@
-"""Images of a folder or zip as one split of a data set, and how splits are cut from its files."""
+"""Images of a folder or zip, or of one for each split: what `source: folder` reads.
+
+Reading and decoding a file live in `rtil.data.files`, cutting splits in `rtil.data.cut`.
+"""
 
 from __future__ import annotations
 
@@ -7,35 +10,37 @@ import re
 import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from itertools import combinations
 from pathlib import Path, PurePosixPath
+from typing import Any, final
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from rtil.data.base import ImageData
+from rtil.data.cut import Cut
 from rtil.data.files import MAX_NAMED, UNREADABLE, WORKERS, ImageFiles, decode
-from rtil.data.stream import _permutation
+from rtil.data.source import Source, SplitFiles
 
-SPLITS = ("train", "val", "test", "all")
+WHOLE = Cut()  # all of the files are training images
 ID_BYTES = 180
 
 
+@final
 class ImageFolder(ImageData):
     """Images of a folder or .zip, resized and centre-cropped to squares.
 
-    Splits are cut from a permutation of the sorted file names: `num_test` files for test, the next
-    `num_val` for val, then train. They are disjoint and the same on every machine. An unreadable
-    file leaves its split shorter and moves no other file.
+    Splits are cut from the sorted file names (`Cut`). An unreadable file leaves its split shorter
+    and moves no other file.
 
     Args:
         path: folder, read with its subfolders, or .zip.
         size: side S of the returned images in pixels.
         split: "train", "val", "test", or "all": every file, in sorted order.
         channels: 1, 3, or "auto": 1 if the first images are all grey.
-        num_train: how many training images; None takes all that are left.
-        num_val, num_test: how many images are held out.
-        split_seed: of the permutation.
+        cut: which files the splits are.
         cache_gb: the split is decoded here, once, if its pixels fit in so many GB (10^9 bytes).
             Otherwise images are decoded at each use, and the next readable one stands in for one
             that turns out unreadable; the first five such are named.
@@ -50,23 +55,19 @@ class ImageFolder(ImageData):
         size: int,
         split: str = "all",
         channels: int | str = "auto",
-        num_train: int | None = None,
-        num_val: int = 0,
-        num_test: int = 0,
-        split_seed: int = 0,
+        cut: Cut = WHOLE,
         cache_gb: float = 4.0,
     ):
         if size < 1:
             raise ValueError(f"ImageFolder: size={size} pixels; must be 1 or more")
         if channels not in ("auto", 1, 3):
             raise ValueError(f"ImageFolder: channels={channels!r}; allowed are auto, 1, 3")
-        counts = {"test": num_test, "val": num_val, "train": num_train}
         self.files = ImageFiles(path)
-        self._order = split_indices(len(self.files), split, counts, split_seed)
+        self._order = cut.indices(len(self.files), split)
         self._split = self._order  # also with those that turn out unreadable
         self._ids = _unique_ids(self.files.names)
         self.size = size
-        self.channels = self.files.channels() if channels == "auto" else channels
+        self.channels = self.files.channels() if channels == "auto" else int(channels)
         self._bad: dict[str, Exception] = {}
         self._num_warned = 0
         self._images: Tensor | None = None
@@ -103,7 +104,7 @@ class ImageFolder(ImageData):
 
     def _decode_all(self, label: str) -> None:
         images = torch.empty(len(self), self.channels, self.size, self.size, dtype=torch.uint8)
-        readable = []
+        readable: list[int] = []
         for file, pixels in self.files.each(self._order, self._decode, label):
             images[len(readable)] = torch.tensor(pixels)
             readable.append(file)
@@ -131,40 +132,6 @@ class ImageFolder(ImageData):
         self._num_warned = len(self._bad)
 
 
-def split_indices(n: int, split: str, counts: Mapping[str, int | None], seed: int) -> list[int]:
-    """Which of n files are in a split.
-
-    Args:
-        n: number of files.
-        split: one of `SPLITS`.
-        counts: images of each split in the order in which they are cut; None takes the rest.
-        seed: of the permutation.
-
-    Raises:
-        ValueError: unknown or empty split, a negative count, more images asked for than n.
-    """
-    if split not in SPLITS:
-        raise ValueError(f"ImageFolder: split={split!r}; allowed are {', '.join(SPLITS)}")
-    if split == "all":
-        return list(range(n))
-    asked = ", ".join(f"num_{key}={count}" for key, count in counts.items())
-    if min(count or 0 for count in counts.values()) < 0:
-        raise ValueError(f"ImageFolder: {asked}; each must be 0 or more")
-    rest = n - sum(count or 0 for count in counts.values())
-    if rest < 0:
-        raise ValueError(f"ImageFolder: {asked} ask for more than the {n} images there are")
-    order, start = _permutation(n, seed, 0), 0
-    for key, count in counts.items():
-        stop = start + (rest if count is None else count)
-        if key == split and stop > start:
-            return order[start:stop].tolist()
-        start = stop
-    raise ValueError(
-        f"ImageFolder: the {split} split is empty, {asked} of {n} images; "
-        "change data.num_train, data.num_val, data.num_test"
-    )
-
-
 def _unique_ids(names: Sequence[str]) -> list[str]:
     """A name for each file that is safe as a file name and unique without regard to case.
 
@@ -190,3 +157,69 @@ def _bounded(stem: str) -> str:
         return stem
     digest = hashlib.sha256(data).hexdigest()[:12]
     return f"{digest}_{data[len(digest) + 1 - ID_BYTES :].decode(errors='ignore')}"
+
+
+def files_of(data: Mapping[str, Any], split: str) -> tuple[Path, Cut]:
+    """Where the files of a split are, and how it is cut from them.
+
+    Raises:
+        FileNotFoundError: nothing at data["path"]; says how to make it if the yaml has an origin.
+        ValueError: no path, or one that two of the splits are taken from.
+    """
+    where = f"data={data['name']}"
+    if data["path"] in (None, "", "???"):  # the last is OmegaConf's mandatory value
+        raise ValueError(f"{where}: path is not set; give data.path=DIR or data.path=FILE.zip")
+    path = Path(data["path"]).expanduser()
+    if data.get("origin") and not path.exists():
+        raise FileNotFoundError(
+            f"{where}: no {path.name} in {path.parent.absolute()}. Get {data['origin']}, then "
+            f"run\n    python scripts/prepare_data.py FOLDER {path} --resolution 256\n"
+            "or name the folder that holds it in the environment variable RTIL_DATA, "
+            "or the file in data.path"
+        )
+    check_apart(data)
+    cut = Cut(data["num_train"], data["num_val"], data["num_test"], data["split_seed"])
+    apart = [key for key in ("val", "test") if data.get(f"{key}_path")]
+    if split in apart:
+        nothing = dict.fromkeys(("train", "val", "test"), 0)
+        own = replace(cut, **{**nothing, split: data[f"num_{split}"]})
+        return Path(data[f"{split}_path"]).expanduser(), own
+    # `path` keeps nothing back for splits that have their own.
+    return path, replace(cut, **dict.fromkeys(apart, 0))
+
+
+def check_apart(data: Mapping[str, Any]) -> None:
+    """Raises ValueError where splits with files of their own share them with another split."""
+    keys = [key for key in ("path", "val_path", "test_path") if data.get(key)]
+    named = {key: Path(data[key]).expanduser().resolve() for key in keys}
+    for (key, one), (other, two) in combinations(named.items(), 2):
+        inner, outer = (one, two) if one.is_relative_to(two) else (two, one)
+        # A zip in a folder of images is none of them, a folder in it is read with it.
+        if one == two or (inner.is_relative_to(outer) and inner.is_dir()):
+            raise ValueError(
+                f"data={data['name']}: {key}={data[key]} and {other}={data[other]} hold the same "
+                f"images ({inner}), and training, validation and test images have to be others. "
+                f"Give each files of its own, or leave data.{other} out: validation and test "
+                "images are then cut from data.path and kept from training."
+            )
+
+
+@final
+class FolderSource(Source):
+    """Splits cut from the files of data.path, or with files of their own."""
+
+    from_files = True
+
+    def load(
+        self, data: Mapping[str, Any], resolution: int, split: str, channels: int | str
+    ) -> ImageFolder:
+        path, cut = files_of(data, split)
+        return ImageFolder(path, resolution, split, channels, cut, data["cache_gb"])
+
+    def split_files(self, data: Mapping[str, Any], split: str) -> SplitFiles:
+        path, cut = files_of(data, split)
+        files = ImageFiles(path)
+        return SplitFiles(files, cut.indices(len(files), split))
+
+
+SOURCE = FolderSource()

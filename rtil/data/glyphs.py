@@ -9,14 +9,16 @@ No typeface is in two splits. Computer Modern's sans serif is in test only and i
 val only, so both hold a whole family that training never shows, besides unseen styles of other
 families. matplotlib's symbol, display and mathematical faces are left out: most lack text glyphs.
 
-One more typeface: name its file in `TYPEFACES`. Images in files live in `rtil/data/load.py`.
+One more typeface: name its file in `TYPEFACES`. Images in files live in `rtil.data.folder`.
 """
 
+from __future__ import annotations
+
 import string
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, final
 
 import matplotlib
 import numpy as np
@@ -25,6 +27,7 @@ from PIL import Image, ImageFont
 from torch import Tensor
 
 from rtil.data.base import ImageData
+from rtil.data.source import Source, SplitFiles
 
 CHARACTERS = string.ascii_letters + string.digits
 TYPEFACES = {
@@ -125,6 +128,7 @@ def uniforms(seed: int, split: int, indices: np.ndarray, count: int) -> np.ndarr
     return (mix64(key[:, None] + places) >> np.uint64(11)) * 2.0**-53
 
 
+@final
 class Glyphs(ImageData):
     """Letters and digits, anti-aliased, of random typeface, size, place, rotation and contrast.
 
@@ -166,13 +170,13 @@ class Glyphs(ImageData):
 
         Note: one core draws about 12,000 grey images/s at 32x32 and 4,000 at 64x64.
         """
-        indices = np.asarray(indices, dtype=np.int64)
-        if ((indices < 0) | (indices >= self.length)).any():
+        numbers = np.asarray(indices, dtype=np.int64)
+        if ((numbers < 0) | (numbers >= self.length)).any():
             raise IndexError(f"Glyphs: the {self.split} split has indices 0 to {self.length - 1}")
-        images = np.empty((len(indices), self.channels, self.size, self.size), np.uint8)
+        images = np.empty((len(numbers), self.channels, self.size, self.size), np.uint8)
         step = max(1, CHUNK_PIXELS // self.size**2)
-        for i in range(0, len(indices), step):
-            images[i : i + step] = self._draw(indices[i : i + step])
+        for i in range(0, len(numbers), step):
+            images[i : i + step] = self._draw(numbers[i : i + step])
         return torch.from_numpy(images)
 
     def _draw(self, indices: np.ndarray) -> np.ndarray:
@@ -246,3 +250,23 @@ def _lerp(a: np.ndarray, b: np.ndarray, weight: np.ndarray) -> np.ndarray:
     difference *= weight
     difference += a
     return difference
+
+
+@final
+class GlyphSource(Source):
+    """Typefaces of matplotlib; each split has its own, and as many images as asked for."""
+
+    from_files = False
+
+    def load(
+        self, data: Mapping[str, Any], resolution: int, split: str, channels: int | str
+    ) -> Glyphs:
+        length = data.get(f"num_{split}") or 0
+        grey_or_given = 1 if channels == "auto" else int(channels)
+        return Glyphs(resolution, split, length, data["seed"], grey_or_given)
+
+    def split_files(self, data: Mapping[str, Any], split: str) -> SplitFiles | None:
+        return None
+
+
+SOURCE = GlyphSource()

@@ -2,7 +2,7 @@
 
 The checkpoint holds the `data` group of the training and a digest of the files that it took. Files
 may have moved since: a file of the same name, or with the same files in it, is the same source.
-How splits are cut is in `rtil.data`.
+How splits are cut is in `rtil.data.cut`.
 """
 
 from __future__ import annotations
@@ -12,12 +12,26 @@ import logging
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 from rtil.data.load import split_files
-from rtil.runs import results
+from rtil.data.source import SplitFiles, source_of
 
 log = logging.getLogger("rtil.data.lineage")
 CUT = ("path", "val_path", "test_path", "num_train", "num_val", "num_test", "split_seed")
+
+
+class Training(NamedTuple):
+    """Where a generator's training images are on this machine.
+
+    data: the `data` group that gives them. files: those of the training split, None where
+    settings make the images, or where reading the files says what is missing. same: whether they
+    may be those of the training.
+    """
+
+    data: dict
+    files: SplitFiles | None
+    same: bool
 
 
 def training_data(trained: Mapping, data: Mapping) -> dict:
@@ -33,30 +47,30 @@ def training_data(trained: Mapping, data: Mapping) -> dict:
     Raises:
         FileNotFoundError: its file is not here, or not recorded.
     """
-    return _find(trained, data)[0]
+    return _find(trained, data).data
 
 
-def _find(trained: Mapping, data: Mapping) -> tuple[dict, tuple | None, bool]:
-    """`training_data`, its files with their order, and whether they may be those of the training.
-
-    Raises as `training_data` does.
-    """
+def _find(trained: Mapping, data: Mapping) -> Training:
+    """Looks for the training images; raises as `training_data` does."""
     own = dict(trained["data"])
-    if own.get("source") != "folder":
-        return own, None, True
-    known, here = trained.get(results.FILES), []
-    for path in dict.fromkeys(str(d["path"]) for d in (own, data) if d.get("path")):
-        found = {**own, "path": path}
+    if not source_of(own).from_files:
+        return Training(own, None, True)
+    digest = trained.get("split_files")
+    namesakes = []
+    for path in dict.fromkeys(str(group["path"]) for group in (own, data) if group.get("path")):
+        candidate = {**own, "path": path}
         try:
-            files, order = split_files(found, "train")
+            files = split_files(candidate, "train")
         except (FileNotFoundError, ValueError):
             continue
-        if known and files.digest(order) == known:
-            return found, (files, order), True
+        if files is not None and digest and files.digest() == digest:
+            return Training(candidate, files, True)
         if Path(path).name == Path(str(own["path"])).name:
-            here.append((found, (files, order), not known))
-    if here or own.get("origin"):
-        return here[0] if here else (own, None, True)  # reading it says where to get it
+            namesakes.append(Training(candidate, files, not digest))
+    if namesakes:
+        return namesakes[0]
+    if own.get("origin"):
+        return Training(own, None, True)  # reading it says where to get it
     if not own.get("path"):
         raise FileNotFoundError("what the generator was trained on is not recorded.")
     raise FileNotFoundError(
@@ -79,47 +93,33 @@ def check_held_out(trained: Mapping, data: Mapping, split: str, generator: Path)
     Raises:
         ValueError: images of the split are training images; names the keys to set.
     """
-    texts = [
-        json.dumps(part)
-        for part in ({key: trained.get(key) for key in ("data", results.FILES)}, dict(data))
-    ]
-    _check(*texts, split, str(generator))
+    origin = {key: trained.get(key) for key in ("data", "split_files")}
+    _check(json.dumps(origin), json.dumps(dict(data)), split, str(generator))
 
 
 @lru_cache(maxsize=64)  # a tuning asks at every trial
 def _check(trained_text: str, data_text: str, split: str, generator: str) -> None:
+    """`check_held_out`, of arguments that a cache can compare."""
     trained, data = json.loads(trained_text), json.loads(data_text)
     try:
         held_out = split_files(data, split)
-        source, training, fits = _find(trained, data) if held_out else ({}, None, True)
+        training = _find(trained, data) if held_out else None
     except (FileNotFoundError, ValueError):
         return  # what the command needs of it is read, and refused, where it is used
-    if not held_out or not training:
+    if held_out is None or training is None or training.files is None:
         return
-    (files, order), (theirs, their_order) = held_out, training
-    names = {theirs.names[i]: i for i in their_order}
-    pairs = [(i, names[files.names[i]]) for i in order if files.names[i] in names]
-    same = [
-        files.names[i]
-        for i, j in pairs
-        if files.size(i) == theirs.size(j) and files.crc(i) == theirs.crc(j)
-    ]
+    same = _shared(held_out, training.files)
     if same:
-        old, new = ({f"data.{key}": group.get(key) for key in CUT} for group in (source, data))
-        keys = [f"  {line}" for line in results.differing_keys(old, new, ())]
         raise ValueError(
-            "\n".join(
-                [
-                    f"{len(same)} of the {len(order)} images of split={split} are among those "
-                    f"that {generator} was trained on ({same[0]}, ...).",
-                    *keys,
-                    "Set these keys as they were there, leave data=... out, which takes them from "
-                    "generator=FILE, or give held-out images of their own in data.val_path and "
-                    "data.test_path.",
-                ]
-            )
+            f"{len(same)} of the {len(held_out.order)} images of split={split} are among those "
+            f"that {generator} was trained on ({same[0]}, ...).\n"
+            + "".join(f"  {line}\n" for line in _differing(training.data, data))
+            + "Set these keys as they were there, leave data=... out, which takes them from "
+            "generator=FILE, or give held-out images of their own in data.val_path and "
+            "data.test_path."
         )
-    if not fits and files.path.samefile(theirs.path):
+    files = held_out.files
+    if not training.same and files.path.samefile(training.files.files.path):
         log.warning(
             "%s has other files than when %s was trained, and splits are cut from all files anew: "
             "images of split=%s may be among its training images. Give it the files it had, or "
@@ -128,3 +128,27 @@ def _check(trained_text: str, data_text: str, split: str, generator: str) -> Non
             generator,
             split,
         )
+
+
+def _shared(one: SplitFiles, other: SplitFiles) -> list[str]:
+    """Names of the files that are in both splits: of one name, size and checksum."""
+    numbers = {other.files.names[i]: i for i in other.order}
+    shared = []
+    for i in one.order:
+        name = one.files.names[i]
+        if name not in numbers:
+            continue
+        j = numbers[name]
+        # Sizes first: a checksum may have to read the file.
+        if one.files.size(i) == other.files.size(j) and one.files.crc(i) == other.files.crc(j):
+            shared.append(name)
+    return shared
+
+
+def _differing(old: Mapping, new: Mapping) -> list[str]:
+    """A line for each key of CUT in which two `data` groups differ."""
+    lines = []
+    for key in sorted(CUT):
+        if old.get(key) != new.get(key):
+            lines.append(f"data.{key}: {old.get(key)!r} there, {new.get(key)!r} here")
+    return lines

@@ -27,16 +27,17 @@ def epoch_indices(n: int, seed: int, start: int, count: int) -> Tensor:
     parts, i = [torch.empty(0, dtype=torch.long)], start
     while i < start + count:
         epoch, place = divmod(i, n)
-        parts.append(torch.tensor(_permutation(n, seed, epoch)[place : place + start + count - i]))
+        parts.append(torch.tensor(permutation(n, seed, epoch)[place : place + start + count - i]))
         i += len(parts[-1])
     return torch.cat(parts)
 
 
 @lru_cache(maxsize=4)
-def _permutation(n: int, seed: int, epoch: int) -> np.ndarray:
+def permutation(n: int, seed: int, epoch: int) -> np.ndarray:
+    """The order of n images in an epoch, (n,) int64; also how splits are cut, as epoch 0."""
     # NumPy promises never to change RandomState's stream; the newer generators may change.
-    words = [seed % 2**32, (seed >> 32) % 2**32, epoch]
-    return np.random.RandomState(words).permutation(n).astype(np.int64)
+    key = [seed % 2**32, (seed >> 32) % 2**32, epoch]
+    return np.random.RandomState(key).permutation(n).astype(np.int64)
 
 
 class Prefetch(Generic[T]):
@@ -50,20 +51,26 @@ class Prefetch(Generic[T]):
         self._fetch = fetch
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="prefetch")
         self._key: int | None = None
-        self._result: Future[T] | None = None
+        self._scheduled: Future[T] | None = None
 
     def schedule(self, key: int) -> None:
         """Begin fetch(key); drops what was scheduled before under another key."""
-        if self._result is None or self._key != key:
-            if self._result is not None:
-                self._result.cancel()
-            self._key, self._result = key, self._pool.submit(self._fetch, key)
+        self._begin(key)
 
     def get(self, key: int) -> T:
         """fetch(key), begun by `schedule` or else now. Raises what fetch raises."""
-        self.schedule(key)
-        result, self._result = self._result, None
+        result = self._begin(key)
+        self._scheduled = None
         return result.result()
+
+    def _begin(self, key: int) -> Future[T]:
+        """What computes fetch(key), begun before or now."""
+        if self._scheduled is not None and self._key == key:
+            return self._scheduled
+        if self._scheduled is not None:
+            self._scheduled.cancel()
+        self._key, self._scheduled = key, self._pool.submit(self._fetch, key)
+        return self._scheduled
 
     def close(self) -> None:
         """Stop the thread, after the fetch it is in."""

@@ -1,10 +1,12 @@
-"""Experiments: the jobs of `rtil.train`, `rtil.tune` and `rtil.invert` behind a figure.
+"""Experiments: the runs behind a figure, as products of choices (configs/experiment).
 
-An experiment holds `generators`, what training makes, and `cells`, what is inverted with each of
-them under the settings of `common`; all are products {key: value or list of alternatives}. A job
-is one choice of each, {key: text}, and runs as if its choices had been typed. A cell with
-`switches` is inverted as it is and with the settings of each of them on top. To add an experiment,
-add a yaml to configs/experiment: `python -m rtil.invert experiment=NAME` runs it.
+The `experiment` node of a configuration names `generators`, `common` settings of the inversions,
+and `cells`, each with settings of its own over those of `common`; all are products
+{key: value or list of alternatives}. A job is one choice of each, {key: text}, and runs as if its
+choices had been typed. A cell with `switches` is inverted as it is and with the settings of each
+of them on top. A run records which job of which experiment it was (`rtil.runs.record`), and
+`rtil.experiments.members` reads that. To add an experiment, add a yaml to configs/experiment:
+`python -m rtil.invert experiment=NAME` runs it.
 """
 
 from __future__ import annotations
@@ -12,22 +14,19 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
 from itertools import product
-from pathlib import Path
 
-import yaml
-from omegaconf import OmegaConf
+from rtil.runs import keys
+from rtil.runs.keys import AT, is_under
+from rtil.runs.overrides import as_text, key_of, parsed, typed
 
-from rtil.operators import KNOBS
-from rtil.runs import results
-
-AT = "protocol.at"
-NOT_TUNED = ("num_images", "split", "protocol")  # choices of an inversion that tune does not take
-NOT_TOLD = ("experiment", "num_images")  # a command that fills a gap goes by the plan for these
+Job = Mapping[str, str]
+Product = dict[str, list[str]]
+Given = Mapping[str, Sequence[str]]  # {key: texts of its values} of a command line
+BY_PLAN = ("experiment", "num_images")  # a command that fills a gap goes by the plan for these
 
 
-def products(experiment: Mapping, part: str) -> list[dict[str, list[str]]]:
+def products(experiment: Mapping, part: str) -> list[Product]:
     """Products of the jobs of a part, their alternatives as texts.
 
     Args:
@@ -36,42 +35,35 @@ def products(experiment: Mapping, part: str) -> list[dict[str, list[str]]]:
             names its model, with that one; or "tune", whose jobs are those but for their images,
             of protocol=fair alone where it is planned, at what its protocol.at says.
     """
-    generators, cells = (
-        experiment["generators"],
-        [
-            {**experiment.get("common", {}), **cell, **switch}
-            for cell in experiment["cells"]
-            for switch in [{}, *cell.get("switches", ())]
-        ],
-    )
-    found = (
-        generators
-        if part == "train"
-        else [
-            {**cell, **{key: g[key] for key in g if key not in cell}}
-            for cell in cells
-            for g in ([{}] if "model" in cell else generators)
-        ]
-    )
-    found = [
-        {
-            key: [as_text(v) for v in (value if isinstance(value, list) else [value])]
-            for key, value in entry.items()
-            if key != "switches"
-        }
-        for entry in found
-    ]
-    return tunings(to_tune(found)) if part == "tune" else found
+    if part == "train":
+        return [_texts(generator) for generator in experiment["generators"]]
+    entries = []
+    for cell in experiment["cells"]:
+        common = {**experiment.get("common", {}), **cell}
+        for switch in ({}, *cell.get("switches", ())):
+            own = {**common, **switch}
+            for generator in [{}] if "model" in own else experiment["generators"]:
+                # What a cell says of its generator goes before what the generator says.
+                entries.append(_texts(own | {k: generator[k] for k in generator if k not in own}))
+    return tunings(_tuned(entries)) if part == "tune" else entries
 
 
-def to_tune(entries: list[dict[str, list[str]]]) -> list[dict[str, list[str]]]:
+def _texts(entry: Mapping) -> Product:
+    rest = {key: each for key, each in entry.items() if key != "switches"}
+    return {
+        key: [as_text(one) for one in (each if isinstance(each, list) else [each])]
+        for key, each in rest.items()
+    }
+
+
+def _tuned(entries: list[Product]) -> list[Product]:
     """Products of inversions that take a tuning."""
     return [entry for entry in entries if "fair" in entry.get("protocol", ())] or entries
 
 
 def tunings(
-    entries: Iterable[Mapping[str, list[str]]], given: Mapping[str, Sequence[str]] | None = None
-) -> list[dict[str, list[str]]]:
+    entries: Iterable[Mapping[str, list[str]]], given: Given | None = None
+) -> list[Product]:
     """What `rtil.tune` runs for products of inversions: at their protocol.at, else as they are.
 
     A measurement that is typed (`given`) is where a tuning is asked for: protocol.at gives way to
@@ -79,45 +71,33 @@ def tunings(
     """
     given, found = given or {}, []
     for entry in entries:
-        at = {
-            name: entry[key]
-            for key in entry
-            for name in [key.removeprefix(f"{AT}.")]
-            if name != key and (name not in KNOBS or name not in given or key in given)
-        }
-        own = {
-            key: values
-            for key, values in entry.items()
-            if key not in NOT_TUNED and not key.startswith(AT)
-        }
-        found.append(own | at)
+        own = {key: texts for key, texts in entry.items() if keys.for_tuning(key)}
+        for key in entry:
+            name = key.removeprefix(f"{AT}.")
+            if name != key and (name == "seed" or name not in given or key in given):
+                own[name] = entry[key]
+        found.append(own)
     return found
 
 
-def where_tuned(
-    given: Mapping[str, Sequence[str]], planned: Iterable[str]
-) -> dict[str, Sequence[str]]:
+def where_tuned(given: Given, planned: Iterable[str]) -> dict[str, Sequence[str]]:
     """A command line of `rtil.tune`: a protocol.at that the plan lacks is the tuning's own key."""
     at = {key for key in given if key.startswith(f"{AT}.")} - {*planned}
-    return {key: given[key] for key in given if key not in at} | {
-        key.removeprefix(f"{AT}."): given[key] for key in at
-    }
+    rest = {key: given[key] for key in given if key not in at}
+    return rest | {key.removeprefix(f"{AT}."): given[key] for key in at}
 
 
-def switch_of(experiment: Mapping, job: Mapping[str, str]) -> dict[str, str]:
+def switch_of(experiment: Mapping, job: Job) -> dict[str, str]:
     """What a job sets on top of its cell: {} where nothing; "rtil" only chooses the arm."""
-    known = [
-        {key: as_text(value) for key, value in switch.items()}
-        for cell in experiment["cells"]
-        for switch in cell.get("switches", ())
-    ]
-    found = max((s for s in known if s.items() <= job.items()), key=len, default={})
-    return {key: text for key, text in found.items() if key != "rtil"}
+    fitting: list[dict[str, str]] = [{}]
+    for cell in experiment["cells"]:
+        for switch in cell.get("switches", ()):
+            texts = {key: as_text(each) for key, each in switch.items()}
+            fitting += [texts] if texts.items() <= job.items() else []
+    return {key: each for key, each in max(fitting, key=len).items() if key != "rtil"}
 
 
-def jobs(
-    experiment: Mapping, part: str, given: Mapping[str, Sequence[str]] | None = None
-) -> list[dict[str, str]]:
+def jobs(experiment: Mapping, part: str, given: Given | None = None) -> list[dict[str, str]]:
     """The jobs of a part, without repeats, under what the command line says besides.
 
     Each value typed for a planned key keeps the products that plan it (task=cs); one that none
@@ -134,82 +114,86 @@ def jobs(
     name, given = experiment["name"], given or {}
     if len(given.get("scale", ())) > 1:
         raise ValueError(f"experiment={name} runs at one scale at a time, not {given['scale']}.")
-    found = products(experiment, "invert" if part == "tune" else part)
-    found = to_tune(found) if part == "tune" else found
-    planned = {key for entry in found for key in entry}
+    entries = products(experiment, "invert" if part == "tune" else part)
+    entries = _tuned(entries) if part == "tune" else entries
+    planned = {key for entry in entries for key in entry}
     if part == "tune":
-        planned -= {*NOT_TUNED}
+        planned = {key for key in planned if keys.for_tuning(key) or key.startswith(AT)}
         given = where_tuned(given, planned)
     for key in sorted(planned & given.keys(), key=precedence):
-        found = narrowed(found, key, given[key])
+        entries = narrowed(entries, key, given[key])
     rest = {
         key: texts
         for key, texts in given.items()
-        if key not in planned and key.partition(".")[0] != "experiment"
+        if key not in planned and not is_under(key, ("experiment",))
     }
-    found = tunings(found, given) if part == "tune" else found
+    entries = tunings(entries, given) if part == "tune" else entries
     rows = [
         dict(zip({**entry, **rest}, values))
-        for entry in found
+        for entry in entries
         for values in product(*entry.values(), *rest.values())
     ]
     if not rows:
         what = {"invert": "inversions", "tune": "tunings"}.get(part, "training runs")
         chosen = ", ".join(f"{key}={','.join(texts)}" for key, texts in given.items())
-        raise ValueError(
-            f"experiment={name} has no {what}"
-            + (
-                f" with {chosen}."
-                if products(experiment, part)
-                else f": train its generators, then python -m rtil.report experiment={name}."
-            )
-        )
+        why = f": train its generators, then python -m rtil.report experiment={name}."
+        if products(experiment, part):
+            why = f" with {chosen}."
+        raise ValueError(f"experiment={name} has no {what}{why}")
     return list({json.dumps(row): row for row in rows}.values())
 
 
 def precedence(key: str) -> tuple:
     """Where a key is in the order of narrowing, which that of typing does not change: groups of
     configs, what is inverted before how, then single settings, then where they are tuned."""
-    groups = results.GROUPS
+    groups = keys.GROUPS
     return groups.index(key) if key in groups else len(groups), key.startswith(AT), key
 
 
 def narrowed(
     entries: Iterable[Mapping[str, list[str]]], key: str, texts: Sequence[str]
-) -> list[dict[str, list[str]]]:
+) -> list[Product]:
     """Products that a typed key leaves, with what they then vary; see `jobs`."""
     having = [entry for entry in entries if key in entry]
-    planned = [parsed(text) for entry in having for text in entry[key]]
-    wanted, new = [parsed(text) for text in texts], [t for t in texts if parsed(t) not in planned]
-    found = [
-        {**entry, key: [t for t in entry[key] if parsed(t) in wanted] + new} for entry in having
-    ]
-    return [entry for entry in found if entry[key]]
+    planned = [parsed(each) for entry in having for each in entry[key]]
+    wanted = [parsed(each) for each in texts]
+    new = [each for each in texts if parsed(each) not in planned]
+    found = []
+    for entry in having:
+        kept = [each for each in entry[key] if parsed(each) in wanted] + new
+        found += [{**entry, key: kept}] if kept else []
+    return found
 
 
-def overrides(experiment: Mapping, job: Mapping[str, str]) -> list[str]:
-    """A job as the words that would be typed, and the experiment that it was run for."""
+def overrides(experiment: Mapping, job: Job) -> list[str]:
+    """A job as overrides, with the record of it that the run keeps."""
+    record = json.dumps(dict(job), separators=(",", ":")).replace("\\", "\\\\").replace("'", "\\'")
     return [
-        *(f"{key}={value}" for key, value in job.items()),
+        *(f"{key}={each}" for key, each in job.items()),
         f"+experiment.name={experiment['name']}",
+        f"+experiment.job='{record}'",
     ]
 
 
-def narrowing(experiment: Mapping, part: str, job: Mapping[str, str]) -> list[str]:
+# Commands
+
+
+def singled_out(experiment: Mapping, part: str, job: Job) -> list[str]:
     """The words that single out a planned job: those of keys that the plan varies."""
-    entries, texts = products(experiment, part), {}
+    entries = products(experiment, part)
+    texts: dict[str, set[str]] = {}
     for entry in entries:
-        for key, values in entry.items():
-            texts.setdefault(key, set()).update(values)
-    keys = {key for key in job if len(texts.get(key, ())) > 1}
-    if len(jobs(experiment, part, {key: [job[key]] for key in keys})) > 1:
-        keys |= {key for key in job if 0 < sum(key in entry for entry in entries) < len(entries)}
-    keys |= {key.partition(".")[0] for key in keys} & job.keys()  # whose settings Hydra checks
-    return [shlex.quote(f"{key}={job[key]}") for key in job if key in keys]
+        for key, each in entry.items():
+            texts.setdefault(key, set()).update(each)
+    varied = {key for key in job if len(texts.get(key, ())) > 1}
+    if len(jobs(experiment, part, {key: [job[key]] for key in varied})) > 1:
+        varied |= {key for key in job if 0 < sum(key in e for e in entries) < len(entries)}
+    varied |= {key.partition(".")[0] for key in varied} & job.keys()  # Hydra checks its settings
+    return [shlex.quote(f"{key}={job[key]}") for key in job if key in varied]
 
 
 def command(
-    experiment: Mapping, part: str, given: Iterable[str] = (), job: Mapping[str, str] | None = None
+    experiment: Mapping, part: str, given: Iterable[str] = (), job: Job | None = None
 ) -> str:
     """The command that runs a part, or one job of it.
 
@@ -217,67 +201,57 @@ def command(
         given: overrides of an earlier command for the same experiment, repeated where the job
             does not decide them.
     """
-    chosen = narrowing(experiment, part, job) if job else []
-    decided = {*(shlex.split(word)[0].partition("=")[0] for word in chosen), *NOT_TOLD}
+    chosen = singled_out(experiment, part, job) if job else []
+    decided = {*(key_of(shlex.split(word)[0]) for word in chosen), *BY_PLAN}
     kept = [shlex.quote(word) for word in given if word.partition("=")[0] not in decided]
     return " ".join([f"python -m rtil.{part}", f"experiment={experiment['name']}", *kept, *chosen])
 
 
-def for_training(words: Iterable[str]) -> list[str]:
-    """Those of an inversion's overrides that training takes."""
+def commands(experiment: Mapping, given: Sequence[str], job: Job | None = None) -> list[str]:
+    """The commands that train, tune where it takes a tuning, and invert a job, or all jobs."""
+    training = command(experiment, "train", for_training(given), job)
     return [
-        word
-        for word in words
-        if word.lstrip("+~").partition("=")[0].partition(".")[0] in results.FOR_TRAINING
+        training,
+        *tuning_commands(experiment, given, job),
+        command(experiment, "invert", given, job),
     ]
 
 
-def check_trained(
-    experiment: Mapping, composed: Iterable[tuple[Mapping, list[str]]], given: Iterable[str]
-) -> None:
-    """Checks that the generators of all jobs are there before the first one runs.
+def tuning_commands(
+    experiment: Mapping, given: Sequence[str], job: Job | None = None
+) -> list[str]:
+    """The tuning that a planned inversion takes, or without a job all that the plan takes."""
+    takes = [job] if job else jobs(experiment, "invert")
+    if not any(each.get("protocol") == "fair" for each in takes):
+        return []
+    chosen: Job | None = None
+    if job:
+        (own,) = tunings([{key: [each] for key, each in job.items()}])
+        chosen = {key: texts[0] for key, texts in own.items()}
+    return [command(experiment, "tune", for_tuning((), given), chosen)]
+
+
+def for_training(given: Iterable[str]) -> list[str]:
+    """Those of an inversion's overrides that training takes."""
+    return [word for word in given if keys.for_training(key_of(word))]
+
+
+def for_tuning(places: Iterable[Mapping], given: Iterable[str]) -> list[str]:
+    """Words of an experiment's inversions as those of the tunings that they lack.
+
+    A ratio typed to `rtil.tune` is where it tunes; of these inversions that is protocol.at.
 
     Args:
-        composed: (resolved configuration, overrides) of each inversion.
-        given: overrides of the command line.
-
-    Raises:
-        FileNotFoundError: some are not trained; holds the commands that train them.
+        places: protocol.at of each tuning that is not there.
     """
-    wanted: dict[Path, str] = {}
-    for config, words in composed:
-        if not config.get("generator"):
-            path = results.trained_generator(config, words)
-            wanted.setdefault(path, results.training_command(config, words))
-    missing = {path: line for path, line in wanted.items() if not trained(path.parent)}
-    if missing:
-        raise FileNotFoundError(
-            f"experiment={experiment['name']}: {len(missing)} of {len(wanted)} generators are not "
-            "trained to their end:"
-            + "".join(f"\n    {path}" for path in missing)
-            + "\nThese commands train them:"
-            + "".join(f"\n    {x}" for x in missing.values())
-            + f"\nand so does\n    {command(experiment, 'train', for_training(given))}\n"
-            "Rows on disk stay; rtil=... chooses the arms that are trained already."
-        )
-
-
-def trained(run_dir: Path) -> bool:
-    """Whether a training run is at its end: one that was stopped leaves a generator too."""
-    if not (run_dir / "generator.pt").exists() or not (run_dir / "config.yaml").exists():
-        return False
-    total = yaml.safe_load((run_dir / "config.yaml").read_text())["total_nimg"]
-    rows = results.read_rows(run_dir / "log.jsonl")
-    return bool(rows) and rows[-1]["nimg"] >= total
-
-
-@lru_cache(maxsize=1024)  # a report of many missing jobs compares each text with each
-def parsed(text: str) -> object:
-    """What a setting's text on a command line stands for: 1e-05 is a number too, which YAML's
-    own rule takes for a string."""
-    return OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]))["value"]
-
-
-def as_text(value: object) -> str:
-    """A setting as Hydra reads it on a command line."""
-    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+    taken = []
+    for word in given:
+        key = key_of(word)
+        if keys.for_tuning(key) or is_under(key, (AT,)):
+            taken.append(word)
+    given_texts, places = typed(taken), list(places)
+    for name in given_texts.keys() - {"seed"}:
+        values = {as_text(at[name]): None for at in places if name in at}
+        if values and f"{AT}.{name}" not in given_texts:
+            taken.append(f"{AT}.{name}={','.join(values)}")
+    return taken

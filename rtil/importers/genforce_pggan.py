@@ -206,7 +206,8 @@ def draw(
             weight = weight.movedim((2, 3), (0, 1))
         weight = weight * math.sqrt(2 / weight[:, 0].numel())
         around = F.pad(weight, (1, 1, 1, 1))
-        kernel = sum(around[:, :, i : i + 4, j : j + 4] for i in (0, 1) for j in (0, 1))
+        a, b, c, d = (around[:, :, i : i + 4, j : j + 4] for i in (0, 1) for j in (0, 1))
+        kernel = a + b + c + d
         bias = s[f"{name}.{spelling.bias}"]
         return F.conv_transpose2d(plain.pixel_norm(x), kernel, bias, stride=2, padding=1)
 

@@ -3,14 +3,14 @@
 A layout is one module with a function `find(content) -> Foreign | None`. Its table maps names and
 orientations to ours in both directions; its `images` draws from the foreign tensors without the
 table, so that the two can be checked against each other. To add one, write such a module and
-list it in rtil.importers.importing.
+list it in rtil.importers.conversion.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -67,7 +67,7 @@ class Spec:
     z_dim: int
     num_mapping: int = 0
     mapping_lr: float = 0.01
-    form: Mapping[str, str | float] = field(default_factory=dict)
+    form: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def resolution(self) -> int:
@@ -146,14 +146,19 @@ def expected(spec: Spec, entries: Iterable[Entry]) -> dict[str, tuple[int, ...]]
 def refuse(layout: str, differences: list[str]) -> None:
     """Raises ValueError naming what differs, if anything does."""
     if differences:
-        shown = differences[:MAX_NAMED]
-        if len(differences) > len(shown):
-            shown.append(f"and {len(differences) - len(shown)} more")
-        raise ValueError(
-            f"a generator in the layout of {layout} that rtil cannot hold:\n  "
-            + "\n  ".join(shown)
-            + "\nNothing was written: it would draw other images here than there."
-        )
+        raise misfit(layout, differences)
+
+
+def misfit(layout: str, differences: list[str]) -> ValueError:
+    """The error that names what differs."""
+    shown = differences[:MAX_NAMED]
+    if len(differences) > len(shown):
+        shown.append(f"and {len(differences) - len(shown)} more")
+    return ValueError(
+        f"a generator in the layout of {layout} that rtil cannot hold:\n  "
+        + "\n  ".join(shown)
+        + "\nNothing was written: it would draw other images here than there."
+    )
 
 
 def tensors(content: object) -> dict[str, Tensor] | None:
@@ -192,9 +197,9 @@ def width(layout: str, state: Mapping[str, Tensor], name: str, axis: int) -> int
     """
     value = state.get(name)
     if value is None:
-        refuse(layout, [f"{name} is missing"])
+        raise misfit(layout, [f"{name} is missing"])
     if value.ndim <= axis:
-        refuse(layout, [f"{name} has shape {tuple(value.shape)}; too few axes"])
+        raise misfit(layout, [f"{name} has shape {tuple(value.shape)}; too few axes"])
     return value.shape[axis]
 
 

@@ -89,7 +89,8 @@ def stylegan2(
             block doubles the size.
         clamp: largest magnitude after an activation or toRGB; None: no limit.
     """
-    x, image = const, None
+    x = const
+    image: Tensor | None = None
     limit = math.inf if clamp is None else clamp
     for size, (convolutions, to_rgb) in enumerate(blocks):
         for i, layer in enumerate(convolutions):
@@ -99,4 +100,5 @@ def stylegan2(
         rgb = modulated(x, w, to_rgb, up=False, demodulate=False) + to_rgb.bias[:, None, None]
         rgb = rgb.clamp(-limit, limit)
         image = rgb if image is None else rgb + smooth(zero_fill(image), 2, 1)
+    assert image is not None, "a generator has a block"
     return image

@@ -137,11 +137,10 @@ ALLOWED: dict[tuple[str, str], Callable] = {
     ("torch.storage", "_load_from_bytes"): _storage,
     ("numpy", "dtype"): Dtype,
     ("numpy", "ndarray"): Array,
-} | {
-    (f"numpy.{core}.multiarray", name): build
-    for core in ("core", "_core")
-    for name, build in (("scalar", _number), ("_reconstruct", Array))
 }
+for _core in ("core", "_core"):  # before and since NumPy 2
+    ALLOWED[f"numpy.{_core}.multiarray", "scalar"] = _number
+    ALLOWED[f"numpy.{_core}.multiarray", "_reconstruct"] = Array
 
 
 class Unpickler(pickle.Unpickler):

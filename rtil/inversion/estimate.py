@@ -6,35 +6,20 @@ Everything here is off by default and needs no true image; the rules themselves 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from rtil.inversion.selection import (
-    Chooser,
-    Discrepancy,
-    Oracle,
-    Withheld,
-    facts,
-    select,
-    withhold,
-)
+from rtil.inversion.batch import Measured, Part, Split
+from rtil.inversion.selection import Rule, Watched, Watcher, rules, shown_to, withhold
 from rtil.inverters.adjoint import Adjoint
 from rtil.inverters.data_term import MeasurementLoss
-from rtil.inverters.inverter import Inverter, Watch
-from rtil.inverters.linear import LinearEstimate
+from rtil.inverters.inverter import Inverter
 from rtil.models.generator import Generator
 from rtil.operators import ForwardOperator, LinearOperator
-
-
-class Split(NamedTuple):
-    """withheld: bool, broadcastable to y. loss: the data term on the other measurements."""
-
-    withheld: Tensor
-    loss: MeasurementLoss
 
 
 class Recovered(NamedTuple):
@@ -44,9 +29,10 @@ class Recovered(NamedTuple):
     loss, last_loss: (B,) of the two, over all measurements.
     others: images of the same run by the prefix of their columns. best_: with the lowest loss on
         what the inverter saw. generated_: `image` before back-projection.
-    singles: (R, B, C, H, W), what `image` is the average of; None without average. facts: columns
-    of B entries, see `rtil.inversion.selection.facts`; with average each entry is a list of
-        the R starts. chosen_start: the start whose reconstruction was taken, from 0.
+    singles: (R, B, C, H, W), what `image` is the average of; None without average.
+    facts: columns of B entries, see `Rule.facts`; with average each entry is a list of the R
+        starts. chosen_start: the start whose reconstruction was taken, from 0.
+    misfit: (B,) what the starts of an image are compared by; None for several of them.
     """
 
     image: Tensor
@@ -56,6 +42,7 @@ class Recovered(NamedTuple):
     others: dict[str, Tensor]
     singles: Tensor | None
     facts: dict[str, list]
+    misfit: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -63,11 +50,11 @@ class Recovery:
     """What is made of an inversion.
 
     Args:
-        selection: of CHOICES in `rtil.inversion.selection`.
+        selection: name of a rule in `rtil.inversion.selection`.
         share: of the measurements that `heldout` withholds.
         tau, level: of `discrepancy`; level is in units of the [0, 1] image.
-        restarts: R inversions from different starts. `image` is then that with the lowest
-            withheld error (heldout) or measurement loss (any other selection).
+        restarts: R inversions from different starts. `image` is then that which the rule finds
+            to fit best: the lowest withheld error (heldout) or measurement loss (any other).
         average: their average instead. If each is a draw from the posterior, it approaches the
             posterior mean, which has the lowest expected squared error and is smooth.
         back_projection: adds A^+ (y - A x_hat): the measurements then explain y, and what A does
@@ -99,10 +86,8 @@ class Recovery:
         for key, value in numbers.items():
             if not isinstance(value, int | float) or isinstance(value, bool):
                 raise ValueError(f"invert: {key}={value} must be a number.")
-        for key, value in {
-            "average": self.average,
-            "back_projection": self.back_projection,
-        }.items():
+        switches = {"average": self.average, "back_projection": self.back_projection}
+        for key, value in switches.items():
             if not isinstance(value, bool):
                 raise ValueError(f"invert: {key}={value} must be true or false.")
         if not 0 < self.share < 1:
@@ -112,32 +97,33 @@ class Recovery:
                 f"invert: discrepancy.tau={self.tau} and discrepancy.noise_std="
                 f"{self.level} must be above 0."
             )
-        if self.selection == "discrepancy" and not (self.level or self.noise_std):
+        if self.rule.needs_noise and not (self.level or self.noise_std):
             raise ValueError(
-                "invert: selection=discrepancy stops at the noise, and noise_std=0. "
+                f"invert: selection={self.selection} stops at the noise, and noise_std=0. "
                 "Set noise_std, or the level to stop at with discrepancy.noise_std."
             )
         if not isinstance(self.restarts, int) or self.restarts < 1:
             raise ValueError(f"invert: restarts={self.restarts} must be a whole number from 1 up.")
-        if self.restarts > 1 and self.selection == "oracle":
+        if self.restarts > 1 and self.rule.by_truth:
             raise ValueError(
-                "invert: selection=oracle and restarts above 1 would choose by the "
+                f"invert: selection={self.selection} and restarts above 1 would choose by the "
                 "true image twice; add selection=best or restarts=1."
             )
 
-    def check(self, inverter: Inverter | None, A: ForwardOperator) -> None:
-        """Raises ValueError where the inverter or the operator has nothing to choose from.
+    @property
+    def rule(self) -> type[Rule]:
+        """The rule that `selection` names."""
+        return rules()[self.selection]
 
-        Args:
-            inverter: None for LMMSE.
-        """
-        chooses = self.selection in ("heldout", "discrepancy")
-        if (chooses or self.restarts > 1) and isinstance(inverter, LinearEstimate | None):
+    def check(self, inverter: Inverter, A: ForwardOperator) -> None:
+        """Raises ValueError where the inverter or the operator has nothing to choose from."""
+        chooses = self.rule.watches
+        if (chooses or self.restarts > 1) and not inverter.needs_generator:
             what = f"selection={self.selection}" if chooses else f"restarts={self.restarts}"
             raise ValueError(
                 f"invert: {what} chooses among iterates or starts, and an inverter "
-                "without a generator has one estimate. Leave it out, or use "
-                "inverter=ilo, csgm or mgan."
+                "without a generator has one estimate. Leave it out, or use an inverter that "
+                "optimises the latents of one."
             )
         if self.back_projection and not isinstance(A, LinearOperator):
             raise ValueError(
@@ -145,117 +131,135 @@ class Recovery:
                 f"{type(A).__name__} is not linear. Leave it out."
             )
 
-    def split(self, A: ForwardOperator, loss: MeasurementLoss, settings: Mapping) -> Split | None:
-        """What is withheld and the data term of the rest; None where all of y is shown.
+    def split(self, part: Part, settings: Mapping) -> Part:
+        """The part with what is withheld and the data term of the rest, where the rule asks.
 
         Args:
-            settings: that `loss` was built from; its LPIPS network is shared.
+            settings: that `part.loss` was built from; its LPIPS network is shared.
         """
-        if self.selection != "heldout":
-            return None
-        withheld = withhold(A, self.share, self.seed)
-        kept = MeasurementLoss(A, **settings, lpips_module=loss.lpips, kept=~withheld)
-        return Split(withheld, kept)
+        if not self.rule.withholds:
+            return part
+        withheld = withhold(part.A, self.share, self.seed)
+        rest = MeasurementLoss(part.A, **settings, lpips_module=part.loss.lpips, kept=~withheld)
+        return replace(part, split=Split(withheld, rest))
 
     def __call__(
         self,
         inverter: Inverter,
         G: Generator,
-        A: ForwardOperator,
-        y: Tensor,
-        loss: MeasurementLoss,
-        split: Split | None,
+        part: Part,
+        measured: Measured,
         starts: Sequence[Sequence[torch.Generator]],
-        oracle: Oracle | None = None,
     ) -> Recovered:
         """Inverts a batch from every start and reports one reconstruction of each image.
 
         Args:
-            y, loss: all measurements and their data term. split: from `split`, for these.
+            part: operator and data terms of the batch.
+            measured: its oracle is shown every iterate of every start.
             starts: for each of the R starts a CPU generator per image.
-            oracle: shown every iterate of every start.
         """
-        runs = [self._run(inverter, G, A, y, loss, split, rngs, oracle) for rngs in starts]
-        found = runs[0] if len(runs) == 1 and not self.average else self._join(runs, A, y, loss)
+        # Starts one after another: a batch of them would need R times the memory.
+        runs = [self._run(inverter, G, part, measured, rngs) for rngs in starts]
+        if self.average:
+            found = averaged(runs, part, measured.y)
+        elif len(runs) > 1:
+            found = closest(runs)
+        else:
+            found = runs[0]
         if not self.back_projection:
             return found
-        with torch.no_grad():
-            rest = Adjoint(self.noise_std).estimate(A, y - A(found.image))
-            image = found.image + rest
-            return found._replace(
-                image=image,
-                loss=loss(A(image), y),
-                others={**found.others, "generated_": found.image},
-            )
+        return self._back_projected(found, part, measured.y)
 
-    def _run(self, inverter, G, A, y, loss, split, rngs, oracle) -> Recovered:
-        """One start: the inverter sees y without what is withheld, the chooser all of it."""
-        chooser = self._chooser(A, y, split)
-        term, shown = (split.loss, y * split.loss.kept) if split else (loss, y)
-        found = inverter.invert(G, A, shown, term, rngs, watch=both(oracle, chooser))
-        chosen = select(self.selection, found, chooser or oracle, A, y, loss)
+    def _run(
+        self,
+        inverter: Inverter,
+        G: Generator,
+        part: Part,
+        measured: Measured,
+        rngs: Sequence[torch.Generator],
+    ) -> Recovered:
+        """One start: the inverter sees y without what is withheld, the rule all of it."""
+        y, loss, withheld = measured.y, part.loss, None
+        if part.split is not None:
+            # Zeroed as well as left out of the loss: the inverter could look at y.
+            loss, withheld = part.split.loss, part.split.withheld
+            y = y * ~withheld
+        bound = self._noise_square(part.A) if self.rule.needs_noise else 0.0
+        rule = self.rule(Watched(part.A, measured.y, part.loss, withheld, bound, measured.oracle))
+        watcher = rule if isinstance(rule, Watcher) else None
+        # The oracle watches whatever the rule: every row says what it would have picked.
+        watch = shown_to(measured.oracle, watcher)
+        found = inverter.invert(G, part.A, y, loss, rngs, watch=watch)
+        selected = rule.select(found)
         return Recovered(
-            chosen.image,
-            chosen.last,
-            chosen.loss,
-            chosen.last_loss,
-            {"best_": found.image} if chooser else {},
+            selected.image,
+            selected.last,
+            selected.loss,
+            selected.last_loss,
+            {} if watcher is None else {"best_": found.image},
             None,
-            facts(found, chooser) if chooser else {},
+            rule.facts(found),
+            rule.misfit(selected),
         )
 
-    def _chooser(self, A: ForwardOperator, y: Tensor, split: Split | None) -> Chooser | None:
-        if self.selection == "heldout":
-            return Withheld(A, y, split.withheld)
-        if self.selection == "discrepancy":
-            return Discrepancy(A, y, self.level or self.noise_std, self.tau)
-        return None
+    def _noise_square(self, A: ForwardOperator) -> float:
+        """tau^2 m s^2, what the noise explains of ||A x - y||^2."""
+        level = self.level or self.noise_std
+        return (2 * self.tau * level) ** 2 * A.num_measurements
 
     @torch.no_grad()
-    def _join(
-        self, runs: list[Recovered], A: ForwardOperator, y: Tensor, loss: MeasurementLoss
-    ) -> Recovered:
-        """One reconstruction of R: their average, or for each image the start that fits best."""
-        images = torch.stack([run.image for run in runs])
-        if not self.average:
-            score = torch.stack([run.loss for run in runs])
-            if self.selection == "heldout":
-                score = torch.tensor([run.facts["withheld_rms"] for run in runs])
-            start, rows = score.argmin(0).to(y.device), torch.arange(len(y), device=y.device)
-            chosen = start.tolist()
-            columns = {
-                key: [runs[s].facts[key][b] for b, s in enumerate(chosen)] for key in runs[0].facts
-            }
-            parts = (
-                torch.stack([getattr(run, key) for run in runs])[start, rows]
-                for key in ("image", "last", "loss", "last_loss")
-            )
-            others = {
-                key: torch.stack([run.others[key] for run in runs])[start, rows]
-                for key in runs[0].others
-            }
-            return Recovered(*parts, others, None, {**columns, "chosen_start": chosen})
-        columns = {
-            key: [list(values) for values in zip(*(run.facts[key] for run in runs))]
-            for key in runs[0].facts
-        }
-        if len(runs) == 1:
-            return runs[0]._replace(singles=images, facts=columns)
-        image, last = images.mean(0), torch.stack([run.last for run in runs]).mean(0)
-        others = {
-            key: torch.stack([run.others[key] for run in runs]).mean(0) for key in runs[0].others
-        }
-        return Recovered(image, last, loss(A(image), y), loss(A(last), y), others, images, columns)
+    def _back_projected(self, found: Recovered, part: Part, y: Tensor) -> Recovered:
+        """x_hat + A^+ (y - A x_hat), with x_hat kept beside it."""
+        assert isinstance(part.A, LinearOperator), "Recovery.check asks for it"
+        rest = Adjoint(self.noise_std).estimate(part.A, y - part.A(found.image))
+        image = found.image + rest
+        others = {**found.others, "generated_": found.image}
+        return found._replace(image=image, loss=part.loss(part.A(image), y), others=others)
 
 
-def both(oracle: Oracle | None, chooser: Chooser | None) -> Watch | None:
-    """A watch that shows every iterate to those of the two that there are."""
-    watchers: list[Callable[[Tensor], None]] = [w for w in (oracle, chooser) if w is not None]
-    if not watchers:
-        return None
+@torch.no_grad()
+def averaged(runs: Sequence[Recovered], part: Part, y: Tensor) -> Recovered:
+    """The mean of R reconstructions of each image, with its own losses."""
+    images = torch.stack([run.image for run in runs])
+    facts = {}
+    for key in runs[0].facts:
+        facts[key] = [list(values) for values in zip(*(run.facts[key] for run in runs))]
+    if len(runs) == 1:  # bit for bit the run itself
+        return runs[0]._replace(singles=images, facts=facts)
+    others = {}
+    for key in runs[0].others:
+        others[key] = torch.stack([run.others[key] for run in runs]).mean(0)
+    # An average is no iterate: its loss is computed, not one of the runs'.
+    image = images.mean(0)
+    last = torch.stack([run.last for run in runs]).mean(0)
+    loss, last_loss = part.loss(part.A(image), y), part.loss(part.A(last), y)
+    return Recovered(image, last, loss, last_loss, others, images, facts)
 
-    def watch(image: Tensor) -> None:
-        for watcher in watchers:
-            watcher(image)
 
-    return watch
+@torch.no_grad()
+def closest(runs: Sequence[Recovered]) -> Recovered:
+    """For each image that of the R reconstructions which fits best by the rule."""
+    misfit = torch.stack([run.misfit for run in runs if run.misfit is not None])
+    start = misfit.argmin(0)
+    rows = torch.arange(len(start), device=start.device)
+    chosen = start.tolist()
+
+    def taken(values: Sequence[Tensor]) -> Tensor:
+        return torch.stack([*values])[start, rows]
+
+    facts: dict[str, list] = {}
+    for key in runs[0].facts:
+        facts[key] = [runs[s].facts[key][b] for b, s in enumerate(chosen)]
+    facts["chosen_start"] = chosen
+    others = {}
+    for key in runs[0].others:
+        others[key] = taken([run.others[key] for run in runs])
+    return Recovered(
+        taken([run.image for run in runs]),
+        taken([run.last for run in runs]),
+        taken([run.loss for run in runs]),
+        taken([run.last_loss for run in runs]),
+        others,
+        None,
+        facts,
+    )

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from rtil.data.files import UNREADABLE, covering, crop_centre, open_picture, pixels
+from rtil.process.files import replacing
 
 BRIGHT = 128  # grey value from which on a mask's pixel says "observed"
 KEPT_SHARE = 0.7  # of a scaled pixel's weight that observed pixels must have
@@ -44,21 +44,17 @@ def save(
         path: ends in .npz.
         y: (*A.out_shape), without a batch.
         settings: what must hold where y is inverted, under the keys of configs/invert.yaml:
-            task (its mapping), seed, the task's knob, noise_std. Besides `image_shape`, and `id`,
-            which seeds the inversion's random draws; without it the file's name does.
+            task (its name and options), seed, the task's knob, noise_std. Besides `image_shape`,
+            and `id`, which seeds the inversion's random draws; without it the file's name does.
         mask: (H, W) bool, of inpainting with a mask that no seed draws.
     """
     path = Path(path)
-    arrays = {"y": y.detach().cpu().float().numpy(), "settings": json.dumps(dict(settings or {}))}
-    if mask is not None:
-        arrays["mask"] = mask.cpu().numpy()
-    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
-    try:
-        with open(temporary, "wb") as file:
-            np.savez(file, **arrays)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    values, text = y.detach().cpu().float().numpy(), json.dumps(dict(settings or {}))
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        if mask is None:
+            np.savez(file, y=values, settings=text)
+        else:
+            np.savez(file, y=values, settings=text, mask=mask.cpu().numpy())
 
 
 def load(path: Path) -> Saved:
@@ -191,9 +187,5 @@ def write_picture(path: Path, image: Tensor) -> None:
     """Writes (C, H, W) uint8 as PNG, so that a reader sees all of it or what was there before."""
     array, stream = image.cpu().permute(1, 2, 0).numpy(), io.BytesIO()
     Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array).save(stream, "png")
-    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
-    try:
+    with replacing(path) as temporary:
         temporary.write_bytes(stream.getvalue())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -3,26 +3,285 @@
 No inverter knows of it: what watches cannot steer, and the iterate that it kept replaces the
 inverter's choice after the inversion has ended. `heldout` and `discrepancy` look at measurements
 alone. An oracle looks at the true image: wherever a number or picture of its choice goes, "oracle"
-goes with it. To add a rule, write a `Chooser` and name it in CHOICES, `Recovery` and `select`.
+goes with it. To add a rule, write a final subclass of `Rule` here: `selection=NAME` finds it.
 """
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor
 
-from rtil.inverters.inverter import Loss, Reconstruction
+from rtil.inverters.data_term import MeasurementLoss
+from rtil.inverters.inverter import Reconstruction
 from rtil.metrics.image import psnr, to_unit
 from rtil.operators import ForwardOperator
 from rtil.process.rng import seeded
 
-CHOICES = {
-    "selection": ("best", "last", "oracle", "heldout", "discrepancy"),
-    "target_range": ("signed", "unit"),
-}
+TARGET_RANGES = ("signed", "unit")
+
+
+class Oracle:
+    """PSNR of the best iterate, judged by the true image: no user has it, so never a result.
+
+    Args:
+        x: true images (B, C, H, W) in [0, 1].
+        keep: keeps those iterates too, in `image` (B, C, H, W), about [-1, 1].
+    """
+
+    def __init__(self, x: Tensor, keep: bool = False) -> None:
+        self.x, self.keep = x, keep
+        self.image: Tensor | None = None
+        self.best = torch.full((len(x),), -torch.inf, device=x.device)
+
+    def __call__(self, image: Tensor) -> None:
+        score = psnr(to_unit(image), self.x)
+        if self.keep:
+            # Strictly better: the first of equal iterates stays.
+            before = image if self.image is None else self.image
+            self.image = torch.where((score > self.best).view(-1, 1, 1, 1), image, before)
+        self.best = torch.maximum(self.best, score)
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What a rule may look at while a batch is inverted from one start.
+
+    A, y, loss: operator, all measurements (B, *A.out_shape) and their data term, where the
+        inverter sees a part of them too.
+    withheld: bool, broadcastable to y, what it does not see; None where it sees all.
+    bound: the largest ||A x - y||^2 that the noise explains; 0 where no rule asks.
+    oracle: is shown every iterate as well; None where there is no true image.
+    """
+
+    A: ForwardOperator
+    y: Tensor
+    loss: MeasurementLoss
+    withheld: Tensor | None = None
+    bound: float = 0.0
+    oracle: Oracle | None = None
+
+    @torch.no_grad()
+    def measured(self, image: Tensor) -> Tensor:
+        """Loss of images (B, C, H, W) over all measurements, (B,)."""
+        return self.loss(self.A(image), self.y)
+
+
+class Rule(ABC):
+    """Selects one iterate of each image, after the inversion of a batch from one start.
+
+    Attributes:
+        name: its value of `selection`.
+        by_truth: looks at the true image, so what it selects is no result.
+        withholds: needs measurements that the inverter does not see.
+        needs_noise: needs noise in the measurements.
+        watches: is shown every iterate; such a rule is a subclass of `Watcher`.
+    """
+
+    name: ClassVar[str]
+    by_truth: ClassVar[bool] = False
+    withholds: ClassVar[bool] = False
+    needs_noise: ClassVar[bool] = False
+    watches: ClassVar[bool] = False
+
+    def __init__(self, batch: Watched) -> None:
+        self.batch = batch
+
+    @abstractmethod
+    def select(self, found: Reconstruction) -> Reconstruction:
+        """What the inverter found, with the selected iterate and its loss as its image.
+
+        Both losses are over all measurements.
+        """
+
+    @abstractmethod
+    def misfit(self, selected: Reconstruction) -> Tensor:
+        """What several starts of an image are compared by, lowest first, (B,)."""
+
+    @abstractmethod
+    def facts(self, found: Reconstruction) -> dict[str, list]:
+        """Which iterate was selected, and why: columns of B entries; {} where rows say it.
+
+        chosen_step: its row in `found.history`, from 0. chosen_stage: its stage or start, from 0.
+        """
+
+
+@final
+class Best(Rule):
+    """The iterate with the lowest measurement loss, which the inverter itself returns."""
+
+    name = "best"
+
+    def select(self, found: Reconstruction) -> Reconstruction:
+        return found
+
+    def misfit(self, selected: Reconstruction) -> Tensor:
+        return selected.loss
+
+    def facts(self, found: Reconstruction) -> dict[str, list]:
+        return {}
+
+
+@final
+class Last(Rule):
+    """The last iterate."""
+
+    name = "last"
+
+    def select(self, found: Reconstruction) -> Reconstruction:
+        return found._replace(image=found.last, loss=found.last_loss)
+
+    def misfit(self, selected: Reconstruction) -> Tensor:
+        return selected.loss
+
+    def facts(self, found: Reconstruction) -> dict[str, list]:
+        return {}
+
+
+@final
+class ByOracle(Rule):
+    """The iterate closest to the true image, as the published code has it: never a result."""
+
+    name = "oracle"
+    by_truth = True
+
+    def select(self, found: Reconstruction) -> Reconstruction:
+        oracle = self.batch.oracle
+        assert oracle is not None and oracle.image is not None
+        return found._replace(image=oracle.image, loss=self.batch.measured(oracle.image))
+
+    def misfit(self, selected: Reconstruction) -> Tensor:
+        return selected.loss
+
+    def facts(self, found: Reconstruction) -> dict[str, list]:
+        return {}
+
+
+class Watcher(Rule):
+    """Watches an inversion and keeps one iterate of each image, chosen by its measurements.
+
+    Attributes:
+        image: (B, C, H, W) the kept iterates, None before the first is shown.
+        step: (B,) their numbers among the iterates shown, from 0; -1 where none was accepted.
+        shown: number of iterates shown.
+
+    Note: applies A once more to every iterate; no sync with the device.
+    """
+
+    watches = True
+
+    def __init__(self, batch: Watched) -> None:
+        super().__init__(batch)
+        y = batch.y
+        self.image: Tensor | None = None
+        self.shown = 0
+        self.step = torch.full((len(y),), -1, device=y.device)
+
+    @abstractmethod
+    def accepts(self, image: Tensor) -> Tensor:
+        """Whether the iterate of each image takes the place of the one kept, (B,) bool."""
+
+    def __call__(self, image: Tensor) -> None:
+        accepted = self.accepts(image)
+        # torch.where and no branch: asking a GPU which images accepted would wait for it.
+        before = image if self.image is None else self.image
+        self.image = torch.where(accepted.view(-1, 1, 1, 1), image, before)
+        self.step = torch.where(accepted, self.shown, self.step)
+        self.shown += 1
+
+    def place(self, found: Reconstruction, step: Tensor) -> dict[str, list]:
+        """chosen_step and chosen_stage of the iterates with these numbers among those shown."""
+        step = step + len(found.history) - self.shown  # stages that are not shown come first
+        stage = torch.bucketize(step, torch.tensor(found.starts), right=True) - 1
+        return {"chosen_step": step.tolist(), "chosen_stage": stage.tolist()}
+
+
+@final
+class Heldout(Watcher):
+    """The iterate with the lowest mean squared error on the withheld measurements.
+
+    withheld_rms: the root of that error, in units of the [0, 1] image.
+    """
+
+    name = "heldout"
+    withholds = True
+
+    def __init__(self, batch: Watched) -> None:
+        super().__init__(batch)
+        assert batch.withheld is not None
+        y = batch.y
+        self.withheld = batch.withheld
+        self.error = torch.full((len(y),), torch.inf, device=y.device, dtype=y.dtype)
+        self.count = int(self.withheld.expand(batch.A.out_shape).sum())
+
+    def accepts(self, image: Tensor) -> Tensor:
+        rest = (self.batch.A(image) - self.batch.y) * self.withheld
+        error = rest.square().flatten(1).sum(1) / self.count
+        accepted = error < self.error
+        self.error = torch.where(accepted, error, self.error)
+        return accepted
+
+    def select(self, found: Reconstruction) -> Reconstruction:
+        assert self.image is not None
+        # The inverter knows its last iterate's loss on what it saw, not on all measurements.
+        last_loss = self.batch.measured(found.last)
+        loss = self.batch.measured(self.image)
+        return found._replace(image=self.image, loss=loss, last_loss=last_loss)
+
+    def misfit(self, selected: Reconstruction) -> Tensor:
+        return self.error.sqrt() / 2
+
+    def facts(self, found: Reconstruction) -> dict[str, list]:
+        rms = (self.error.sqrt() / 2).tolist()
+        return {**self.place(found, self.step.cpu()), "withheld_rms": rms}
+
+
+@final
+class Discrepancy(Watcher):
+    """The first iterate whose residual is that of the noise (Morozov 1966).
+
+    ||A x - y||^2 <= tau^2 m s^2,    s = 2 noise_std,
+
+    and where none reaches it the one with the lowest loss. discrepancy_reached: whether one did.
+    """
+
+    name = "discrepancy"
+    needs_noise = True
+
+    @property
+    def reached(self) -> Tensor:
+        return self.step >= 0
+
+    def accepts(self, image: Tensor) -> Tensor:
+        residual = (self.batch.A(image) - self.batch.y).square().flatten(1).sum(1)
+        # The first that fits the noise: later iterates begin to fit the noise itself.
+        return (residual <= self.batch.bound) & ~self.reached
+
+    def select(self, found: Reconstruction) -> Reconstruction:
+        assert self.image is not None
+        image = torch.where(self.reached.view(-1, 1, 1, 1), self.image, found.image)
+        return found._replace(image=image, loss=self.batch.measured(image))
+
+    def misfit(self, selected: Reconstruction) -> Tensor:
+        return selected.loss
+
+    def facts(self, found: Reconstruction) -> dict[str, list]:
+        reached = self.reached.cpu()
+        lowest = found.history[len(found.history) - self.shown :].argmin(0)
+        step = torch.where(reached, self.step.cpu(), lowest)
+        return {**self.place(found, step), "discrepancy_reached": reached.tolist()}
+
+
+def rules() -> dict[str, type[Rule]]:
+    """Every rule by its name."""
+    # Found by their class, so that a new rule is named in no list.
+    classes = (*Rule.__subclasses__(), *Watcher.__subclasses__())
+    return {rule.name: rule for rule in classes if not inspect.isabstract(rule)}
 
 
 def check_choices(selection: str, target_range: str, inverter: str, protocol: Mapping) -> None:
@@ -35,112 +294,19 @@ def check_choices(selection: str, target_range: str, inverter: str, protocol: Ma
     Raises:
         ValueError: an unknown choice, or an inverter that the protocol does not have.
     """
-    for key, value in {"selection": selection, "target_range": target_range}.items():
-        if value not in CHOICES[key]:
-            raise ValueError(f"invert: {key}={value} must be one of {', '.join(CHOICES[key])}.")
-    known = protocol.get("inverters", [inverter])
-    if inverter not in known:
+    allowed = {
+        "selection": (selection, tuple(rules())),
+        "target_range": (target_range, TARGET_RANGES),
+    }
+    for key, (value, known) in allowed.items():
+        if value not in known:
+            raise ValueError(f"invert: {key}={value} must be one of {', '.join(known)}.")
+    inverters = protocol.get("inverters", [inverter])
+    if inverter not in inverters:
         raise ValueError(
             f"invert: protocol={protocol['name']} has no inverter={inverter}, only "
-            f"{' and '.join(known)}. Leave the protocol out, or choose one of them."
+            f"{' and '.join(inverters)}. Leave the protocol out, or choose one of them."
         )
-
-
-class Oracle:
-    """PSNR of the best iterate, judged by the true image: no user has it, so never a result.
-
-    Args:
-        x: true images (B, C, H, W) in [0, 1].
-        keep: keeps those iterates too, in `image` (B, C, H, W), about [-1, 1].
-    """
-
-    def __init__(self, x: Tensor, keep: bool = False) -> None:
-        self.x, self.keep, self.image = x, keep, None
-        self.best = torch.full((len(x),), -torch.inf, device=x.device)
-
-    def __call__(self, image: Tensor) -> None:
-        found = psnr(to_unit(image), self.x)
-        if self.keep:
-            kept = image if self.image is None else self.image
-            self.image = torch.where((found > self.best).view(-1, 1, 1, 1), image, kept)
-        self.best = torch.maximum(self.best, found)
-
-
-class Chooser(ABC):
-    """Watches an inversion and keeps one iterate of each image, chosen by its measurements.
-
-    Attributes:
-        image: (B, C, H, W) the kept iterates, None before the first is shown.
-        step: (B,) their numbers among the iterates shown, from 0; -1 where none was accepted.
-        shown: number of iterates shown.
-
-    Note: applies A once more to every iterate; no sync with the device.
-    """
-
-    def __init__(self, A: ForwardOperator, y: Tensor) -> None:
-        self.A, self.y, self.image, self.shown = A, y, None, 0
-        self.step = torch.full((len(y),), -1, device=y.device)
-
-    @abstractmethod
-    def accepts(self, image: Tensor) -> Tensor:
-        """Whether the iterate of each image takes the place of the one kept, (B,) bool."""
-
-    def __call__(self, image: Tensor) -> None:
-        accepted = self.accepts(image)
-        kept = image if self.image is None else self.image
-        self.image = torch.where(accepted.view(-1, 1, 1, 1), image, kept)
-        self.step = torch.where(accepted, self.shown, self.step)
-        self.shown += 1
-
-
-class Withheld(Chooser):
-    """Keeps the iterate with the lowest mean squared error on the withheld measurements.
-
-    Attributes:
-        error: (B,) of the kept iterates, on [-1, 1].
-
-    Args:
-        withheld: from `withhold`.
-    """
-
-    def __init__(self, A: ForwardOperator, y: Tensor, withheld: Tensor) -> None:
-        super().__init__(A, y)
-        self.withheld = withheld
-        self.count = int(withheld.expand(A.out_shape).sum())
-        self.error = torch.full((len(y),), torch.inf, device=y.device, dtype=y.dtype)
-
-    def accepts(self, image: Tensor) -> Tensor:
-        rest = (self.A(image) - self.y) * self.withheld
-        error = rest.square().flatten(1).sum(1) / self.count
-        accepted = error < self.error
-        self.error = torch.where(accepted, error, self.error)
-        return accepted
-
-
-class Discrepancy(Chooser):
-    """Keeps the first iterate whose residual is that of the noise (Morozov 1966).
-
-    ||A x - y||^2 <= tau^2 m s^2,    s = 2 noise_std.
-
-    Attributes:
-        reached: (B,) whether one did.
-
-    Args:
-        noise_std: of the measurements, in units of the [0, 1] image.
-        tau: 1 is the expected residual of the true image.
-    """
-
-    def __init__(self, A: ForwardOperator, y: Tensor, noise_std: float, tau: float) -> None:
-        super().__init__(A, y)
-        self.bound = (2 * tau * noise_std) ** 2 * A.num_measurements
-
-    @property
-    def reached(self) -> Tensor:
-        return self.step >= 0
-
-    def accepts(self, image: Tensor) -> Tensor:
-        residual = (self.A(image) - self.y).square().flatten(1).sum(1)
-        return (residual <= self.bound) & ~self.reached
 
 
 def withhold(A: ForwardOperator, share: float, seed: int) -> Tensor:
@@ -162,62 +328,28 @@ def withhold(A: ForwardOperator, share: float, seed: int) -> Tensor:
     observed = torch.ones(A.out_shape, dtype=torch.bool)
     if A.observed is not None:
         observed = A.observed.cpu().expand(A.out_shape)
-    places = (observed.any(0) if A.measures_images else observed).flatten().nonzero()[:, 0]
-    if len(places) < 2:
+    entries = (observed.any(0) if A.measures_images else observed).flatten().nonzero()[:, 0]
+    if len(entries) < 2:
         raise ValueError(
-            f"selection=heldout: {type(A).__name__} has {len(places)} measurement, and one must "
+            f"selection=heldout: {type(A).__name__} has {len(entries)} measurement, and one must "
             "be kept and one withheld. Use selection=best, or measure more."
         )
-    count = min(max(1, round(share * len(places))), len(places) - 1)
-    order = torch.randperm(len(places), generator=seeded("cpu", seed, "withheld measurements"))
+    count = min(max(1, round(share * len(entries))), len(entries) - 1)
+    # The first `count` of one order, so that a larger share holds the smaller ones.
+    order = torch.randperm(len(entries), generator=seeded("cpu", seed, "withheld measurements"))
     withheld = torch.zeros(shape, dtype=torch.bool).flatten()
-    withheld[places[order[:count]]] = True
+    withheld[entries[order[:count]]] = True
     return withheld.view(shape)
 
 
-@torch.no_grad()
-def select(
-    selection: str,
-    found: Reconstruction,
-    watcher: Oracle | Chooser | None,
-    A: ForwardOperator,
-    y: Tensor,
-    loss: Loss,
-) -> Reconstruction:
-    """What the inverter found, with the selected iterate and its measurement loss as its image.
+def shown_to(*watchers: Callable[[Tensor], None] | None) -> Callable[[Tensor], None] | None:
+    """A watch that shows every iterate to those of the watchers that there are."""
+    present = [watcher for watcher in watchers if watcher is not None]
+    if not present:
+        return None
 
-    Args:
-        selection: best (lowest measurement loss), last, or one that `watcher` has kept iterates
-            for: oracle (published code), heldout, discrepancy (lowest loss where none reaches it).
-        watcher: has seen the iterates.
-        y, loss: all measurements, where the inverter has seen a part of them too.
-    """
-    if selection == "last":
-        return found._replace(image=found.last, loss=found.last_loss)
-    if selection == "best":
-        return found
-    image = watcher.image
-    if selection == "discrepancy":
-        image = torch.where(watcher.reached.view(-1, 1, 1, 1), image, found.image)
-    if selection == "heldout":
-        found = found._replace(last_loss=loss(A(found.last), y))
-    return found._replace(image=image, loss=loss(A(image), y))
+    def watch(image: Tensor) -> None:
+        for watcher in present:
+            watcher(image)
 
-
-def facts(found: Reconstruction, chooser: Chooser) -> dict[str, list]:
-    """Which iterate a chooser selected, and why: columns of B entries.
-
-    chosen_step: its row in `found.history`, from 0. chosen_stage: its stage or start, from 0.
-    withheld_rms: its error on withheld measurements, in units of the [0, 1] image.
-    discrepancy_reached: false where no iterate did and the lowest loss was taken.
-    """
-    before = len(found.history) - chooser.shown  # of stages that are not shown
-    step, columns = chooser.step.cpu(), {}
-    if isinstance(chooser, Withheld):
-        columns["withheld_rms"] = (chooser.error.sqrt() / 2).tolist()
-    if isinstance(chooser, Discrepancy):
-        columns["discrepancy_reached"] = chooser.reached.tolist()
-        step = torch.where(chooser.reached.cpu(), step, found.history[before:].argmin(0))
-    step = step + before
-    stage = torch.bucketize(step, torch.tensor(found.starts), right=True) - 1
-    return {"chosen_step": step.tolist(), "chosen_stage": stage.tolist(), **columns}
+    return watch

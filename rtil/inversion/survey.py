@@ -1,37 +1,64 @@
 """What a user gives to `python -m rtil.invert`: measurements and masks in files.
 
-`survey` reads every file once, before a generator is loaded; `rtil.inversion.user_files` inverts
-them. File formats are in `rtil.inversion.measurement_file`.
+`survey` reads every file once, before a generator is loaded, and changes nothing;
+`rtil.inversion.user_files` inverts them. File formats are in `rtil.inversion.measurement_file`.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from omegaconf import DictConfig, OmegaConf
-
 from rtil.data.files import SUFFIXES
-from rtil.experiments.plan import as_text
 from rtil.inversion import measurement_file as measurement
-from rtil.operators import VECTORS
-from rtil.runs import results
+from rtil.inversion.selection import rules
+from rtil.operators.task import takes
+from rtil.runs.keys import KEYS, flatten, is_under
+from rtil.runs.overrides import as_text
 
 ENDINGS = (*SUFFIXES, ".npz")
 MAX_NAMED = 5  # files named in a message
-NEEDS_INPUT = ("fit", "keep_observed", "output")
-NOT_WITH_INPUT = (
-    "num_images",
-    "split",
-    "pictures",
-    "save_measurements",
-    "yardstick.use",
-    "metrics",
-    "run_dir",
-)
+NEEDS_INPUT = tuple(row.name for row in KEYS if row.needs == "input")
+NOT_WITH_INPUT = tuple(row.name for row in KEYS if row.needs == "held-out images")
 RESULT, DRAWN = "-reconstruction", "-generated"  # follow the file's name in those of its results
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a command says of files: keys of configs/invert.yaml of the same names.
+
+    task: of configs/task. selection: name of a rule.
+    settings: all of them, resolved and flat, which a saved measurement is compared with.
+    typed: keys that the user gave.
+    """
+
+    input: str | None
+    mask: str | None
+    output: str | None
+    fit: str | None
+    keep_observed: bool | None
+    task: Mapping
+    selection: str
+    settings: Mapping[str, object]
+    typed: frozenset[str]
+
+    @property
+    def knob(self) -> str:
+        """The setting that the task is swept over: of a mask that is drawn, its share."""
+        return str(self.task["knob"])
+
+    @property
+    def drawn(self) -> str:
+        """The knob and its value, where they draw a mask."""
+        return f"{self.knob}={self.settings[self.knob]}"
+
+    @property
+    def takes_mask(self) -> bool:
+        """Whether a mask can say what the task observes, instead of its knob and seed."""
+        return takes(self.task, "mask")
 
 
 class Item(NamedTuple):
@@ -61,15 +88,8 @@ class Item(NamedTuple):
         return self.path.suffix.lower() == ".npz"
 
 
-def survey(cfg: DictConfig, overrides: Iterable[str]) -> list[Item]:
+def survey(asked: Asked) -> list[Item]:
     """Reads what `input` and `mask` name, so that no mistake in it waits for a generator.
-
-    A mask without `input` is one for held-out images: its share of observed pixels becomes
-    `ratio`.
-
-    Args:
-        cfg: composed from invert.yaml.
-        overrides: "key=value" texts given by the user.
 
     Returns:
         The measurements; none without `input`.
@@ -77,35 +97,39 @@ def survey(cfg: DictConfig, overrides: Iterable[str]) -> list[Item]:
     Raises:
         FileNotFoundError: nothing at a path. ValueError: files or settings that cannot be used.
     """
-    given = [text.lstrip("+~").partition("=")[0] for text in overrides]
-    for key in ("input", "mask", "output"):
-        cfg[key] = None if cfg[key] is None else str(cfg[key])  # a folder may be named 2024
-    if cfg.mask and cfg.task.name != "inpainting":
+    if asked.mask and not asked.takes_mask:
         raise ValueError(
-            f"invert: mask={cfg.mask} belongs to task=inpainting, not task={cfg.task.name}."
+            f"invert: mask={asked.mask} belongs to task=inpainting, not task={asked.task['name']}."
         )
-    if cfg.input is None:
-        for key in NEEDS_INPUT:
-            if cfg[key] is not None:
-                raise ValueError(
-                    f"invert: {key}={cfg[key]} says what becomes of a file of yours; "
-                    "it needs input=FILE."
-                )
-        if cfg.mask:
-            observed = measurement.read_mask(existing("mask", cfg.mask))
-            share = int(observed.sum()) / observed.numel()
-            if "ratio" in given and cfg.ratio != share:
-                raise ValueError(
-                    f"invert: ratio={cfg.ratio} asks for a mask that is drawn, and "
-                    f"mask={cfg.mask} observes {share}. Leave one of them out."
-                )
-            cfg.ratio = share
+    if asked.input is None:
+        check_without_input(asked)
         return []
-    check_settings(cfg, given)
-    path = existing("input", cfg.input)
-    paths = pictures(path, cfg.mask) if path.is_dir() else [path]
-    masks = find_masks(cfg.mask, path, paths)
-    return [examine(cfg, p, mask) for p, mask in zip(paths, masks)]
+    check_with_input(asked)
+    # Every file is read whole now: a folder is not found damaged after an hour.
+    path = existing("input", asked.input)
+    paths = pictures(path, asked.mask) if path.is_dir() else [path]
+    masks = find_masks(asked.mask, path, paths)
+    return [examine(asked, p, mask) for p, mask in zip(paths, masks)]
+
+
+def observed_share(asked: Asked) -> float | None:
+    """The share of pixels that a mask for held-out images observes, in place of the knob.
+
+    None without such a mask.
+
+    Raises:
+        FileNotFoundError: nothing at its path. ValueError: unreadable, or another share typed.
+    """
+    if asked.input is not None or not asked.mask:
+        return None
+    observed = measurement.read_mask(existing("mask", asked.mask))
+    share = int(observed.sum()) / observed.numel()
+    if asked.knob in asked.typed and asked.settings[asked.knob] != share:
+        raise ValueError(
+            f"invert: {asked.drawn} asks for a mask that is drawn, and "
+            f"mask={asked.mask} observes {share}. Leave one of them out."
+        )
+    return share
 
 
 def pictures(folder: Path, mask: str | None) -> list[Path]:
@@ -114,67 +138,85 @@ def pictures(folder: Path, mask: str | None) -> list[Path]:
     Raises:
         ValueError: there are none, or two of one name.
     """
-    there = sorted(p for p in folder.iterdir() if not p.name.startswith("."))
-    stems, found = {p.stem for p in there}, {}
-    for path in there:
+    files = sorted(p for p in folder.iterdir() if not p.name.startswith("."))
+    stems = {p.stem for p in files}
+    inputs: dict[str, Path] = {}
+    mask_file = Path(mask).expanduser().resolve() if mask else None
+    for path in files:
         is_result = any(
             path.stem.removesuffix(end) in stems
             for end in (RESULT, DRAWN)
             if path.stem.endswith(end)
         )
-        is_mask = mask and path.resolve() == Path(mask).expanduser().resolve()
+        is_mask = path.resolve() == mask_file
         if path.suffix.lower() not in ENDINGS or is_result or is_mask:
             continue
-        other = found.setdefault(path.stem.casefold(), path)
+        # Results have the ending .png whatever the input's, on some systems in any case.
+        other = inputs.setdefault(path.stem.casefold(), path)
         if other is not path:
             raise ValueError(
                 f"invert: {other.name} and {path.name} of input={folder} would share "
                 "one result; give them different names."
             )
-    if not found:
+    if not inputs:
         raise ValueError(
             f"invert: input={folder} holds no file that ends in {' '.join(ENDINGS)}; "
             "subfolders are not read."
         )
-    return [*found.values()]
+    return [*inputs.values()]
 
 
-def check_settings(cfg: DictConfig, given: Sequence[str]) -> None:
+def check_without_input(asked: Asked) -> None:
+    """Raises ValueError for settings that say what becomes of a file."""
+    for key in NEEDS_INPUT:
+        value = asked.settings.get(key)
+        if value is not None:
+            raise ValueError(
+                f"invert: {key}={value} says what becomes of a file of yours; it needs input=FILE."
+            )
+
+
+def check_with_input(asked: Asked) -> None:
     """Raises ValueError for settings that do not go with `input`."""
     for key in NOT_WITH_INPUT:
-        if any(name == key or name.startswith(f"{key}.") for name in given):
+        if any(is_under(name, (key,)) for name in asked.typed):
             raise ValueError(
-                f"invert: {key} is for held-out images and has no effect on input={cfg.input}; "
+                f"invert: {key} is for held-out images and has no effect on input={asked.input}; "
                 "remove it. output=DIR says where results go."
             )
-    if cfg.selection == "oracle":
+    if rules()[asked.selection].by_truth:
         raise ValueError(
-            f"invert: selection=oracle picks iterates by the true image, and input={cfg.input} "
-            "has none; add selection=best."
+            f"invert: selection={asked.selection} picks iterates by the true image, and "
+            f"input={asked.input} has none; add selection=best."
         )
-    if cfg.fit not in (None, *measurement.FITS):
+    if asked.fit not in (None, *measurement.FITS):
         allowed = ", ".join(measurement.FITS)
-        raise ValueError(f"invert: fit={cfg.fit} must be one of {allowed}.")
-    if cfg.task.name != "inpainting":
-        if cfg.fit not in (None, "error"):
-            raise ValueError(
-                f"invert: fit={cfg.fit} would scale what task={cfg.task.name} measured, and with "
-                "it change the measurement; only task=inpainting takes pictures of other sizes."
-            )
-        if cfg.keep_observed is not None:
-            raise ValueError(
-                "invert: keep_observed belongs to task=inpainting: no other task "
-                "observes pixels of the image."
-            )
-    if cfg.keep_observed not in (None, True, False):
-        raise ValueError(f"invert: keep_observed={cfg.keep_observed} must be true or false.")
-    if cfg.mask and "ratio" in given:
+        raise ValueError(f"invert: fit={asked.fit} must be one of {allowed}.")
+    if not asked.takes_mask:
+        check_whole(asked)
+    if asked.keep_observed not in (None, True, False):
+        raise ValueError(f"invert: keep_observed={asked.keep_observed} must be true or false.")
+    if asked.mask and asked.knob in asked.typed:
         raise ValueError(
-            f"invert: ratio={cfg.ratio} asks for a mask that is drawn, and "
-            f"mask={cfg.mask} is given. Leave one of them out."
+            f"invert: {asked.drawn} asks for a mask that is drawn, and "
+            f"mask={asked.mask} is given. Leave one of them out."
         )
-    if cfg.output and Path(cfg.output).exists() and not Path(cfg.output).is_dir():
-        raise ValueError(f"invert: output={cfg.output} is a file; it must be a directory.")
+    if asked.output and Path(asked.output).exists() and not Path(asked.output).is_dir():
+        raise ValueError(f"invert: output={asked.output} is a file; it must be a directory.")
+
+
+def check_whole(asked: Asked) -> None:
+    """Raises ValueError for settings of a task with masks, where the task has none."""
+    if asked.fit not in (None, "error"):
+        raise ValueError(
+            f"invert: fit={asked.fit} would scale what task={asked.task['name']} measured, and "
+            "with it change the measurement; only task=inpainting takes pictures of other sizes."
+        )
+    if asked.keep_observed is not None:
+        raise ValueError(
+            "invert: keep_observed belongs to task=inpainting: no other task "
+            "observes pixels of the image."
+        )
 
 
 def existing(key: str, value: str) -> Path:
@@ -200,59 +242,76 @@ def find_masks(mask: str | None, path: Path, paths: Sequence[Path]) -> list[Path
         raise ValueError(
             f"invert: mask={mask} is a folder and input={path} a file: name its mask."
         )
-    there = {p.stem: p for p in sorted(root.iterdir()) if p.suffix.lower() in SUFFIXES}
-    missing = [p.name for p in paths if p.stem not in there]
+    masks = {p.stem: p for p in sorted(root.iterdir()) if p.suffix.lower() in SUFFIXES}
+    missing = [p.name for p in paths if p.stem not in masks]
     if missing:
         more = ", ..." if len(missing) > MAX_NAMED else ""
         raise FileNotFoundError(
             f"invert: mask={mask} has no mask for {len(missing)} of {len(paths)} pictures: "
             f"{', '.join(missing[:MAX_NAMED])}{more}. A mask is named as its picture is."
         )
-    return [there[p.stem] for p in paths]
+    return [masks[p.stem] for p in paths]
 
 
-def examine(cfg: DictConfig, path: Path, mask: Path | None) -> Item:
+def examine(asked: Asked, path: Path, mask: Path | None) -> Item:
     """Reads one measurement and its mask whole.
 
     Raises:
         ValueError: unreadable, of a kind that the task does not take, or measured otherwise.
     """
-    where, task = f"invert: {path}", cfg.task.name
     if path.suffix.lower() not in ENDINGS:
         raise ValueError(
-            f"{where} ends in none of {' '.join(ENDINGS)}. A vector of measurements "
+            f"invert: {path} ends in none of {' '.join(ENDINGS)}. A vector of measurements "
             "is saved by numpy.savez(FILE, y=y)."
         )
-    digests = {
-        f"{key}_sha256": hashlib.sha256(p.read_bytes()).hexdigest() if p else None
-        for key, p in (("input", path), ("mask", mask))
-    }
     if path.suffix.lower() == ".npz":
-        saved = measurement.load(path)
-        if mask and saved.mask is not None:
-            raise ValueError(f"{where} holds its own mask; leave out mask={mask}.")
-        check_measured(cfg, path, saved.settings)
-        stream, shape = saved.settings.get("id", path.stem), saved.settings.get("image_shape")
-        masked = mask is not None or saved.mask is not None
-        return Item(
-            path.stem,
-            str(stream),
-            path,
-            mask,
-            tuple(saved.y.shape),
-            masked,
-            False,
-            tuple(shape) if isinstance(shape, list) else None,
-            digests,
-        )
-    if task in VECTORS:
+        return examine_saved(asked, path, mask)
+    return examine_picture(asked, path, mask)
+
+
+def digests(path: Path, mask: Path | None) -> dict[str, str | None]:
+    """SHA-256 of a measurement and its mask, under their keys in records."""
+    files = {"input_sha256": path, "mask_sha256": mask}
+    return {
+        key: hashlib.sha256(file.read_bytes()).hexdigest() if file else None
+        for key, file in files.items()
+    }
+
+
+def examine_saved(asked: Asked, path: Path, mask: Path | None) -> Item:
+    """A saved measurement. Raises ValueError as `examine` does."""
+    sha256 = digests(path, mask)
+    saved = measurement.load(path)
+    if mask and saved.mask is not None:
+        raise ValueError(f"invert: {path} holds its own mask; leave out mask={mask}.")
+    check_measured(asked, path, saved.settings)
+    stream = str(saved.settings.get("id", path.stem))
+    image_shape = saved.settings.get("image_shape")
+    return Item(
+        path.stem,
+        stream,
+        path,
+        mask,
+        tuple(saved.y.shape),
+        mask is not None or saved.mask is not None,
+        False,
+        tuple(image_shape) if isinstance(image_shape, list) else None,
+        sha256,
+    )
+
+
+def examine_picture(asked: Asked, path: Path, mask: Path | None) -> Item:
+    """A picture. Raises ValueError as `examine` does."""
+    where, name = f"invert: {path}", asked.task["name"]
+    sha256 = digests(path, mask)
+    if asked.task["measures"] == "vector":
         raise ValueError(
-            f"{where} is a picture, and task={task} measures vectors: give a .npz, "
+            f"{where} is a picture, and task={name} measures vectors: give a .npz, "
             "as save_measurements=true or numpy.savez(FILE, y=y) make it."
         )
-    if task == "inpainting" and not mask:
+    if asked.takes_mask and not mask:
         raise ValueError(
-            f"{where}: task=inpainting needs to know which pixels are damaged: "
+            f"{where}: task={name} needs to know which pixels are damaged: "
             "mask=FILE, a picture of the same size, dark where they are."
         )
     image = measurement.read_picture(path)
@@ -273,24 +332,26 @@ def examine(cfg: DictConfig, path: Path, mask: Path | None) -> Item:
         mask is not None,
         measurement.is_colour(image),
         None,
-        digests,
+        sha256,
     )
 
 
-def check_measured(cfg: DictConfig, path: Path, settings: Mapping) -> None:
+def check_measured(asked: Asked, path: Path, settings: Mapping) -> None:
     """Raises ValueError where a saved measurement was not made under the settings given."""
-    there = results.flatten({k: v for k, v in settings.items() if k not in ("id", "image_shape")})
-    here = results.flatten(OmegaConf.to_container(cfg, resolve=True))
-    differs = {key: value for key, value in there.items() if here.get(key) != value}
-    if differs:
-        lines = [
-            f"{key}: {value!r} there, {here.get(key)!r} here" for key, value in differs.items()
-        ]
-        words = [f"{key.removesuffix('.name')}={as_text(value)}" for key, value in differs.items()]
-        if "seed" in differs and not cfg.generator:
-            words.append("and generator=FILE (seed also chooses the generator)")
-        raise ValueError(
-            f"invert: {path} was measured under other settings:\n  "
-            + "\n  ".join(lines)
-            + f"\nAdd {' '.join(words)}."
-        )
+    measured = flatten(
+        {key: value for key, value in settings.items() if key not in ("id", "image_shape")}
+    )
+    here = asked.settings
+    # What the file does not say is not compared: a vector alone has no settings.
+    differs = {key: value for key, value in measured.items() if here.get(key) != value}
+    if not differs:
+        return
+    lines = [f"{key}: {value!r} there, {here.get(key)!r} here" for key, value in differs.items()]
+    words = [f"{key.removesuffix('.name')}={as_text(value)}" for key, value in differs.items()]
+    if "seed" in differs and not here.get("generator"):
+        words.append("and generator=FILE (seed also chooses the generator)")
+    raise ValueError(
+        f"invert: {path} was measured under other settings:\n  "
+        + "\n  ".join(lines)
+        + f"\nAdd {' '.join(words)}."
+    )

@@ -10,6 +10,7 @@ import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,35 +20,42 @@ from torch import Tensor
 from rtil.data.base import to_float, to_uint8
 from rtil.data.files import pixels
 from rtil.inversion import measurement_file as measurement
-from rtil.inversion.estimate import Recovered
-from rtil.inversion.problem import Measured, Part, Problem
+from rtil.inversion.batch import Measured, Part
+from rtil.inversion.problem import Batch, Measuring, Problem
 from rtil.inversion.survey import DRAWN, RESULT, Item
-from rtil.inverters.data_term import MeasurementLoss
-from rtil.inverters.inverter import Reconstruction
-from rtil.operators import KNOBS, ForwardOperator, build_operator
+from rtil.operators import ForwardOperator
+from rtil.operators.task import NOISE, takes
 from rtil.process.device import Runtime
-from rtil.runs import results
+from rtil.process.files import write_text
+from rtil.runs import keys
 
 log = logging.getLogger("rtil.inversion.user_files")
-# Keys in which a reconstruction on disk may differ from the one asked for.
-FREE = (
-    *results.FREE_INVERT,
-    "input",
-    "mask",
-    "output",
-    "data",
-    "split",
-    "metrics",
-    "yardstick.use",
-)
 
 
-class Own(Problem):
+@dataclass(frozen=True)
+class UserRun:
+    """What is asked of the user's files, and where it goes.
+
+    input: the file or folder. output: directory of the results; None: beside the input.
+    fit: how pictures of another size are scaled, one of `measurement_file.FITS`.
+    keep_observed: whether observed pixels stay as given.
+    config: resolved, with the two above as they are here, for the records.
+    """
+
+    input: Path
+    output: Path | None
+    fit: str
+    keep_observed: bool
+    config: Mapping
+
+
+class UserFiles(Problem):
     """Measurements in files; a picture and a record of each reconstruction beside its file.
 
     Args:
-        config: resolved configuration.
         items: from `survey`.
+        measuring: how they were measured.
+        run: what is asked of them.
         shape: (C, H, W) of the generator's images.
 
     Raises:
@@ -55,32 +63,49 @@ class Own(Problem):
     """
 
     def __init__(
-        self, config: dict, items: Sequence[Item], shape: tuple[int, int, int], rt: Runtime
+        self,
+        items: Sequence[Item],
+        measuring: Measuring,
+        run: UserRun,
+        shape: tuple[int, int, int],
+        rt: Runtime,
     ) -> None:
-        self.items, self.shape, self.rt = list(items), shape, rt
-        self.config = config | {"fit": config["fit"] or "error"}
-        if config["task"]["name"] == "inpainting" and config["keep_observed"] is None:
-            self.config["keep_observed"] = config["noise_std"] == 0
+        self.items, self.measuring, self.run = list(items), measuring, run
+        self.shape, self.rt = shape, rt
         self.place = self._place()
-        groups: dict[bytes, Part] = {}
-        left = []
-        for number, item in enumerate(self.items):
+        parts, members = self._grouped()
+        left = [n for n, item in enumerate(self.items) if not self._is_done(item)]
+        self.left = bool(left)
+        self.done = {*range(len(self.items))} - {*left}
+        own = left[rt.rank :: rt.world]
+        self.parts = [
+            replace(part, items=[n for n in own if members[n] == key])
+            for key, part in parts.items()
+        ]
+        self._warn_of_lost_colour()
+
+    def _grouped(self) -> tuple[dict[bytes, Part], list[bytes]]:
+        """A part for each mask, by its bytes, and the mask of each item, whose fit is checked."""
+        parts: dict[bytes, Part] = {}
+        members = []
+        for item in self.items:
             if item.masked:
-                self._check(item, shape)
+                self._check(item, self.shape)
             mask = self._mask(item) if item.masked else None
             key = b"" if mask is None else mask.numpy().tobytes()
-            if key not in groups:
-                groups[key] = self._part(mask, next(iter(groups.values()), None))
-            self._check(item, groups[key].A.out_shape)
-            self._check_drawn(item, groups[key].A)
-            if not self._is_done(item):
-                left.append((number, groups[key]))
-        self.parts, self.left = [*groups.values()], bool(left)
-        self.done = {*range(len(self.items))} - {number for number, _ in left}
-        for number, part in left[rt.rank :: rt.world]:
-            part.items.append(number)
-        lost = [item.path.name for item in self.items if item.colour and shape[0] == 1]
-        if lost and rt.rank == 0:
+            if key not in parts:
+                # LPIPS is loaded once, for the first part, where the loss has it at all.
+                first = next(iter(parts.values()), None)
+                lpips = None if first is None else first.loss.lpips
+                parts[key] = self.measuring.part(self.shape, mask, lpips)
+            members.append(key)
+            self._check(item, parts[key].A.out_shape)
+            self._check_drawn(item, parts[key].A)
+        return parts, members
+
+    def _warn_of_lost_colour(self) -> None:
+        lost = [item.path.name for item in self.items if item.colour and self.shape[0] == 1]
+        if lost and self.rt.rank == 0:
             more = f" and {len(lost) - 1} more" if lost[1:] else ""
             log.warning(
                 "The generator draws grey images; no colour is left of %s%s.", lost[0], more
@@ -92,51 +117,47 @@ class Own(Problem):
         Raises:
             ValueError: it is not writable.
         """
-        source = Path(self.config["input"]).expanduser()
+        source = self.run.input
         if source.name in ("", ".."):
             source = source.resolve()
         place = source.with_name(f"{source.name}{RESULT}") if source.is_dir() else source.parent
-        if self.config["output"]:
-            place = Path(self.config["output"]).expanduser()
-        there = next(p for p in (place.absolute(), *place.absolute().parents) if p.exists())
-        if not there.is_dir() or not os.access(there, os.W_OK):
+        if self.run.output:
+            place = self.run.output
+        parent = next(p for p in (place.absolute(), *place.absolute().parents) if p.exists())
+        if not parent.is_dir() or not os.access(parent, os.W_OK):
             raise ValueError(f"invert: results cannot be written to {place}; choose output=DIR.")
         return place
-
-    def _part(self, mask: Tensor | None, other: Part | None) -> Part:
-        """Operator and loss of a mask; `other` is a part that has LPIPS loaded, if it is used."""
-        config = self.config
-        knobs = {key: config.get(key) for key in (*KNOBS, "noise_std")}
-        A = build_operator(config["task"], self.shape, config["seed"], **knobs, mask=mask)
-        module = other.loss.lpips if other else None
-        return Part(A, MeasurementLoss(A, **config["loss"], lpips_module=module), [])
 
     def _mask(self, item: Item) -> Tensor:
         """Which pixels a file says are observed, (H, W) bool of the generator's size."""
         size = f"{self.shape[2]}x{self.shape[1]}"
         if self._scales(item):
-            found = self._picture(item)[1]
+            observed = self._picture(item)[1]
         elif item.mask:
-            found = measurement.read_mask(item.mask)
+            observed = measurement.read_mask(item.mask)
         else:
-            found = measurement.load(item.path).mask
-        if tuple(found.shape) != self.shape[1:]:
-            height, width = found.shape
+            observed = measurement.load(item.path).mask
+        assert observed is not None  # of items with a mask alone
+        if tuple(observed.shape) != self.shape[1:]:
+            height, width = observed.shape
             raise ValueError(
                 f"invert: {item.path} has a mask of {width}x{height} pixels and the "
                 f"generator draws {size}; both must have the same size."
             )
-        if not found.any():
+        if not observed.any():
             raise ValueError(
                 f"invert: {item.path} has no observed pixel left at {size} pixels "
-                f"with fit={self.config['fit']}."
+                f"with fit={self.run.fit}."
             )
-        return found
+        return observed
 
     def _check(self, item: Item, out_shape: tuple[int, ...]) -> None:
         """Raises ValueError where a measurement is not of the shape that A measures."""
-        knob = next((f" {k}={v}" for k, v in self._settings(item).items() if k in KNOBS and v), "")
-        measures = f"task={self.config['task']['name']}{knob} of {self.shape} images measures"
+        name = self.measuring.task["name"]
+        knob = self.measuring.knob
+        # A mask takes the place of the knob, and noise does not change a shape.
+        shown = "" if item.masked or knob == NOISE else f" {knob}={self.measuring.knobs[knob]}"
+        measures = f"task={name}{shown} of {self.shape} images measures"
         if item.image_shape not in (None, self.shape):
             raise ValueError(
                 f"invert: {item.path} measures images {item.image_shape} and the "
@@ -149,7 +170,7 @@ class Own(Problem):
         if not item.saved and not self._scales(item) and item.shape != out_shape[1:]:
             height, width = item.shape
             hint = ""
-            if self.config["task"]["name"] == "inpainting":
+            if takes(self.measuring.task, "mask"):
                 hint = (
                     " Scale it and its mask with fit=crop, which takes the middle square, or "
                     "fit=resize, which stretches."
@@ -163,17 +184,18 @@ class Own(Problem):
         """Raises ValueError where y cannot come from the mask that `ratio` and `seed` draw."""
         if not item.saved or item.masked or A.observed is None:
             return
-        elsewhere = int(measurement.load(item.path).y[..., ~A.observed].count_nonzero())
-        if elsewhere:
+        unobserved = int(measurement.load(item.path).y[..., ~A.observed].count_nonzero())
+        if unobserved:
+            knob = self.measuring.knob
             raise ValueError(
-                f"invert: {item.path}: {elsewhere} numbers of y are not 0 where the mask of "
-                f"ratio={self.config['ratio']} seed={self.config['seed']} observes nothing. Give "
-                "the ratio and seed of the measurement, or mask=FILE."
+                f"invert: {item.path}: {unobserved} numbers of y are not 0 where the mask of "
+                f"{knob}={self.measuring.knobs[knob]} seed={self.measuring.seed} observes "
+                f"nothing. Give the {knob} and seed of the measurement, or mask=FILE."
             )
 
     def _scales(self, item: Item) -> bool:
         """Whether a picture has to be brought to the generator's size, and may be."""
-        return not item.saved and self.config["fit"] != "error" and item.shape != self.shape[1:]
+        return not item.saved and self.run.fit != "error" and item.shape != self.shape[1:]
 
     def _picture(self, item: Item) -> tuple[Tensor, Tensor | None]:
         """A picture (c, h, w), uint8, in the generator's channels, and its mask."""
@@ -181,18 +203,15 @@ class Own(Problem):
         observed = measurement.read_mask(item.mask) if item.mask else None
         array = np.array(pixels(image))
         if self._scales(item):
-            array, observed = measurement.fitted(
-                image, observed, self.shape[1], self.config["fit"]
-            )
+            array, observed = measurement.fitted(image, observed, self.shape[1], self.run.fit)
         return torch.from_numpy(array), observed
 
     def _files(self, item: Item) -> tuple[Path, Path, Path]:
         """Record, the generator's own image, reconstruction: in the order of writing."""
-        at = self.place / f"{item.name}{RESULT}"
         return (
-            at.with_name(f"{at.name}.json"),
+            self.place / f"{item.name}{RESULT}.json",
             self.place / f"{item.name}{DRAWN}.png",
-            at.with_name(f"{at.name}.png"),
+            self.place / f"{item.name}{RESULT}.png",
         )
 
     def _is_done(self, item: Item) -> bool:
@@ -214,18 +233,19 @@ class Own(Problem):
             raise ValueError(
                 f"invert: {record} is no record of a reconstruction. {advice}"
             ) from error
-        differs = results.differing_keys(old, self._settings(item), FREE)
+        differs = keys.differing_keys(old, self._settings(item), keys.matters_to_files)
         if differs:
             raise ValueError(
                 f"invert: {picture} was made under other settings:\n  "
                 + "\n  ".join(differs)
                 + f"\n{advice}"
             )
-        return picture.exists() and (drawn.exists() or not self.config["keep_observed"])
+        return picture.exists() and (drawn.exists() or not self.run.keep_observed)
 
     def _settings(self, item: Item) -> dict:
-        given = {"ratio": None} if item.masked else {}
-        return {**self.config, **given, **item.sha256}
+        """What its reconstruction depends on; no knob draws a mask where a file holds one."""
+        drawn = {self.measuring.knob: None} if item.masked else {}
+        return {**self.run.config, **drawn, **item.sha256}
 
     def claim(self, provenance: Mapping) -> None:
         self.place.mkdir(parents=True, exist_ok=True)
@@ -238,27 +258,24 @@ class Own(Problem):
         """y as given; 0 where a mask observes nothing, as in A x."""
         values = []
         for item in (self.items[i] for i in items):
-            values.append(
-                measurement.load(item.path).y if item.saved else to_float(self._picture(item)[0])
-            )
+            if item.saved:
+                values.append(measurement.load(item.path).y)
+            else:
+                values.append(to_float(self._picture(item)[0]))
         y = torch.stack(values).to(self.rt.device)
         return Measured(y if A.observed is None else y * A.observed)
 
     @torch.no_grad()
-    def keep(
-        self,
-        A: ForwardOperator,
-        items: Sequence[int],
-        measured: Measured,
-        found: Recovered,
-        linear: Reconstruction | None,
-        seconds: float,
-    ) -> None:
-        image, y, m = found.image, measured.y, A.num_measurements
+    def keep(self, A: ForwardOperator, batch: Batch) -> None:
+        found, y, m = batch.found, batch.measured.y, A.num_measurements
+        image = found.image
         generated = found.others.get("generated_", image)
+        # Root mean square over the measurements, halved: in units of the [0, 1] image.
         residual = ((A(image) - y).square().flatten(1).sum(1) / m).sqrt() / 2
-        whole = torch.where(A.observed, y, image) if self.config["keep_observed"] else image
-        for b, item in enumerate(self.items[i] for i in items):
+        whole = image
+        if self.run.keep_observed and A.observed is not None:
+            whole = torch.where(A.observed, y, image)
+        for b, item in enumerate(self.items[i] for i in batch.items):
             record, drawn, picture = self._files(item)
             row = {
                 "id": item.name,
@@ -268,25 +285,26 @@ class Own(Problem):
                 "loss": float(found.loss[b]),
                 "last_loss": float(found.last_loss[b]),
                 "residual_rms": float(residual[b]),
-                "seconds": seconds,
+                "seconds": batch.seconds,
                 **{key: values[b] for key, values in found.facts.items()},
                 "settings": self._settings(item),
                 "provenance": self.provenance,
             }
-            results.write_text(record, json.dumps(row, indent=1))
-            if self.config["keep_observed"]:
+            # The picture comes last: an item with all three files is done.
+            write_text(record, json.dumps(row, indent=1))
+            if self.run.keep_observed:
                 measurement.write_picture(drawn, to_uint8(generated[b]))
             measurement.write_picture(picture, to_uint8(whole[b]))
 
     def summarise(self) -> None:
         """Prints where each reconstruction is and how well it explains its measurement."""
-        config = self.config
-        told = f" (noise_std={config['noise_std']})" if config["noise_std"] else ""
+        noise_std = self.measuring.noise_std
+        noise = f" (noise_std={noise_std})" if noise_std else ""
         for number, item in enumerate(self.items):
             record, _, picture = self._files(item)
             row = json.loads(record.read_text(encoding="utf-8"))
             before = "; made before with the same settings" if number in self.done else ""
             print(
-                f"{picture}: residual {row['residual_rms']:.4f} rms on [0, 1]{told}, "
+                f"{picture}: residual {row['residual_rms']:.4f} rms on [0, 1]{noise}, "
                 f"measurement loss {row['loss']:.3g}, {row['seconds']:.1f} s{before}"
             )

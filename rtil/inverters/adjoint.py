@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from typing import final
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from rtil.inverters.linear import LinearEstimate
 from rtil.operators.operator import LinearOperator
 
 
+@final
 @dataclass(frozen=True)
 class Adjoint(LinearEstimate):
     """x_hat = A^+ y, the smallest image that explains y: a sum of back-projections A^T r.
@@ -47,11 +49,13 @@ class Adjoint(LinearEstimate):
 
     def estimate(self, A: LinearOperator, y: Tensor) -> Tensor:
         A, rest = copy.deepcopy(A).double(), y.double()
+        # An image stops at the size of the noise, or where float64 has no more to give.
         noise = 2 * self.noise_std * A.num_measurements**0.5
         target = (self.tolerance * _norm(rest)).clamp_min(noise)
         slope = A.adjoint(rest)
         x, p, old = torch.zeros_like(slope), slope, _norm(slope)
         for _ in range(self.max_steps):
+            # An image that is solved stays as it is, so that it goes the way it would go alone.
             active = (_norm(rest) > target) & (old > 0)
             if not bool(active.any()):
                 break
@@ -60,6 +64,7 @@ class Adjoint(LinearEstimate):
             step = torch.where(active, (old / length) ** 2, 0.0)
             x = x + _like(step, x) * p
             rest = rest - _like(step, rest) * q
+            # The gradient from the residual, not by recurrence: rounding does not add up in it.
             slope = A.adjoint(rest)
             new = _norm(slope)
             p = torch.where(

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import final
 
 import torch
 from torch import Tensor
 
-from rtil.inverters.inverter import Inverter, Loss, Reconstruction, Watch
-from rtil.inverters.minimise import Schedule, Variable, minimise, randn
+from rtil.inverters.inverter import GeneratorInverter, Loss, Reconstruction, Watch
+from rtil.inverters.minimise import (
+    Descent,
+    Observation,
+    Schedule,
+    Variable,
+    minimise,
+    randn,
+    reconstruction,
+)
 from rtil.inverters.prior import check_map, half_square, prior_weight
 from rtil.latents.additive import Additive
 from rtil.latents.space import Latents
@@ -18,8 +27,9 @@ from rtil.models.layers import frozen
 from rtil.operators.operator import ForwardOperator
 
 
+@final
 @dataclass(frozen=True)
-class CSGM(Inverter):
+class CSGM(GeneratorInverter):
     """min over z0 of the measurement loss + l2 |z0|^2 (paper, eq. 1; Bora et al. 2017, eq. 3).
 
     Args:
@@ -72,57 +82,57 @@ class CSGM(Inverter):
         rngs: Sequence[torch.Generator],
         watch: Watch | None = None,
     ) -> Reconstruction:
-        best, weight = None, prior_weight(self.map, loss, self.noise_std)
-        for _ in range(self.restarts):
-            z0 = randn((G.z_dim,), rngs, y)
-            noise = tuple(randn(shape, rngs, y) for shape in G.noise_shapes)
-            member = (0,) * len(y)
-
-            def render(z0=z0, noise=noise, member=member) -> tuple[Tensor, Tensor | None]:
-                latents = Latents(G.map(z0), noise, {}, member=member)
-                penalty = self.l2 * z0.square().sum(1) if self.l2 else None
-                if weight:
-                    penalty = weight * half_square(z0)
-                return Additive(0).synthesize(G, latents), penalty
-
-            found = minimise(
-                render,
-                [Variable(z0, self.lr)],
-                A,
-                y,
-                loss,
-                self.steps,
-                Schedule(self.rampup, self.rampdown),
-                watch=watch,
-            )
-            latents = Latents(G.map(z0), noise, {}, member=member)
-            new = Reconstruction(
-                found.best, found.last, found.best_loss, found.last_loss, found.history, latents
-            )
-            best = new if best is None else _better(best, new)
+        observation = Observation(A, y, loss, watch)
+        best = self._start(G, observation, rngs)
+        for _ in range(self.restarts - 1):
+            best = _better(best, self._start(G, observation, rngs))
         return best
+
+    def _start(
+        self, G: Generator, observation: Observation, rngs: Sequence[torch.Generator]
+    ) -> Reconstruction:
+        """One start, from the next draws of each image's generator."""
+        y, member = observation.y, (0,) * len(observation.y)
+        z0 = randn((G.z_dim,), rngs, y)
+        noise = tuple(randn(shape, rngs, y) for shape in G.noise_shapes)
+        weight = prior_weight(self.map, observation.loss, self.noise_std)
+
+        def render() -> tuple[Tensor, Tensor | None]:
+            latents = Latents(G.map(z0), noise, {}, member=member)
+            penalty = self.l2 * z0.square().sum(1) if self.l2 else None
+            if weight:  # the same |z0|^2 under its other name; only one of the two is set
+                penalty = weight * half_square(z0)
+            return Additive(0).synthesize(G, latents), penalty
+
+        # z0 alone moves; the noise maps stay as they were drawn.
+        descent = Descent(self.steps, Schedule(self.rampup, self.rampdown))
+        minimum = minimise(render, [Variable(z0, self.lr)], observation, descent)
+        return reconstruction(minimum, Latents(G.map(z0), noise, {}, member=member))
 
 
 def _better(a: Reconstruction, b: Reconstruction) -> Reconstruction:
     """For each image the start that ended with the lower loss; histories are joined."""
-
-    def pick(mine: Tensor, other: Tensor, take: Tensor) -> Tensor:
-        return torch.where(take.view(-1, *[1] * (mine.ndim - 1)), other, mine)
-
-    last = b.last_loss < a.last_loss
+    assert a.latents is not None and b.latents is not None
+    # The best iterates and the last ones are compared with their like: one start can have the
+    # better best and the other the better last.
+    best, last = b.loss < a.loss, b.last_loss < a.last_loss
     latents = Latents(
-        pick(a.latents.w, b.latents.w, last),
-        tuple(pick(x, z, last) for x, z in zip(a.latents.noise, b.latents.noise)),
+        _pick(a.latents.w, b.latents.w, last),
+        tuple(_pick(x, z, last) for x, z in zip(a.latents.noise, b.latents.noise)),
         {},
         member=a.latents.member,
     )
-    best = b.loss < a.loss
     return Reconstruction(
-        pick(a.image, b.image, best),
-        pick(a.last, b.last, last),
-        pick(a.loss, b.loss, best),
-        pick(a.last_loss, b.last_loss, last),
+        _pick(a.image, b.image, best),
+        _pick(a.last, b.last, last),
+        _pick(a.loss, b.loss, best),
+        _pick(a.last_loss, b.last_loss, last),
         torch.cat([a.history, b.history]),
         latents,
         (*a.starts, len(a.history)),
     )
+
+
+def _pick(mine: Tensor, other: Tensor, take: Tensor) -> Tensor:
+    """(B, ..): the other's entry where take (B,) is true."""
+    return torch.where(take.view(-1, *[1] * (mine.ndim - 1)), other, mine)

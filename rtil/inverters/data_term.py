@@ -5,6 +5,7 @@ inverter, training losses in `rtil.objectives`.
 """
 
 from math import prod
+from typing import final
 
 from torch import Tensor, nn
 
@@ -12,6 +13,7 @@ from rtil.metrics.perceptual import LPIPS, LPIPS_MIN_SIZES
 from rtil.operators import ForwardOperator
 
 
+@final
 class MeasurementLoss(nn.Module):
     """mse ||y_hat - y||^2 / m + lpips LPIPS(y_hat, y), at measurement size (paper, A.3 and A.4).
 
@@ -36,6 +38,8 @@ class MeasurementLoss(nn.Module):
             on images too small for it.
         FileNotFoundError: LPIPS is used and its backbone is not on disk.
     """
+
+    kept: Tensor | None
 
     def __init__(
         self,
@@ -62,10 +66,13 @@ class MeasurementLoss(nn.Module):
                 f"MeasurementLoss: LPIPS compares images; {name} measures a vector of "
                 f"m={operator.num_measurements} numbers; set loss.lpips=0."
             )
+        # m counts what carries information: for a mask the observed pixels, so that the squared
+        # error is as large beside LPIPS at every ratio.
         self.num_measurements = operator.num_measurements
         self.mse_weight = mse
         self.lpips_weight = lpips
         self.lpips = None
+        # Of the measured picture: a down-sampled image is observed whole.
         observed_share = self.num_measurements / prod(operator.out_shape)
         if lpips > 0 and observed_share >= lpips_min_ratio:
             net = lpips_net if lpips_module is None else lpips_module.net
@@ -87,6 +94,7 @@ class MeasurementLoss(nn.Module):
             )
         self.register_buffer("kept", kept, persistent=False)
         if kept is not None:
+            # LPIPS above was decided from all of y: withholding entries does not switch it off.
             seen = kept if operator.observed is None else kept & operator.observed
             self.num_measurements = int(seen.expand(operator.out_shape).sum())
             if not self.num_measurements:
@@ -103,6 +111,7 @@ class MeasurementLoss(nn.Module):
             (B,).
         """
         if self.kept is not None:
+            # Both are 0 where nothing is seen, which adds nothing to the squared error.
             y_hat, y = y_hat * self.kept, y * self.kept
         loss = self.mse_weight * (y_hat - y).square().flatten(1).sum(dim=1) / self.num_measurements
         if self.lpips is not None:

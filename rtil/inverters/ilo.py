@@ -3,26 +3,59 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, replace
 from itertools import accumulate
+from typing import final
 
 import torch
 from torch import Tensor
 
-from rtil.inverters.inverter import Inverter, Loss, Reconstruction, Watch
-from rtil.inverters.minimise import Minimum, Schedule, Variable, minimise, norm, randn
+from rtil.inverters.inverter import (
+    FamilyInverter,
+    GeneratorInverter,
+    Loss,
+    Reconstruction,
+    Watch,
+)
+from rtil.inverters.minimise import (
+    Descent,
+    Minimum,
+    Observation,
+    Schedule,
+    Variable,
+    minimise,
+)
 from rtil.inverters.prior import check_map, half_square, prior_weight
+from rtil.inverters.styles import Styles, draw_styles, geodesic_cross
 from rtil.latents.additive import Additive
-from rtil.latents.space import Latents
-from rtil.models.generator import EMPTY, Generator, State, StylePrior
+from rtil.latents.family import Family
+from rtil.latents.space import Latents, MapScale
+from rtil.models.generator import EMPTY, Generator, State
 from rtil.models.layers import frozen
 from rtil.operators.operator import ForwardOperator
-from rtil.process.rng import seeded
 
 
 @dataclass(frozen=True)
-class ILO(Inverter):
+class Stage:
+    """The cut that stage k optimises at.
+
+    state: after block k, where the stage before left it; EMPTY in stage 0.
+    z: (B, C_k, H_k, W_k), a leaf that `scale` times joins its map; None in stage 0.
+    """
+
+    k: int = 0
+    state: State = EMPTY
+    z: Tensor | None = None
+    scale: Tensor | float = 1.0
+
+    def add(self) -> dict[int, Tensor]:
+        """{k: z_k}, as Latents take it."""
+        return {} if self.z is None else {self.k: self.z * self.scale}
+
+
+@final
+@dataclass(frozen=True)
+class ILO(GeneratorInverter, FamilyInverter):
     """Optimises styles and noise, then block by block the feature map that crosses the cut.
 
     Stage 0 optimises styles w = lrelu(std v + mean) and noise maps. Stage k >= 1 freezes the
@@ -117,12 +150,6 @@ class ILO(Inverter):
             raise ValueError(f"ILO: fit_samples={self.fit_samples} must be 2 or more.")
         check_map("ILO", self.map, self.noise_std)
         later = len(stages) - 1
-        if self.map is not None and later and self.map_sigma is None:
-            raise ValueError(
-                f"ILO: map={self.map} needs the standard deviation of the maps z_k. Training with "
-                "rtil=ilo or ilo_mixture gives them one (rtil.family.sigma) and other training "
-                "none: give inverter.map_sigma=NUMBER, or leave map out."
-            )
         if self.map_sigma is not None:
             sigmas = _per_stage(self.map_sigma, later)
             if len(sigmas) != later or min(sigmas, default=1) <= 0:
@@ -144,6 +171,29 @@ class ILO(Inverter):
                 f"ILO: {len(self.stages)} stages reach block {len(self.stages) - 1}, the "
                 f"generator has {G.num_blocks}; shorten inverter.steps."
             )
+        if self.map is not None:
+            self._sigmas()
+
+    def trained_with(self, family: Family) -> ILO:
+        """With `map`, the standard deviation that training gave to z_k, unless another is given.
+
+        Raises:
+            ValueError: training drew some of the z_k of the stages and not all, or not alike.
+        """
+        stages = range(1, len(self.stages))
+        scales = {k: family.map_scale(k) for k in stages}
+        drawn = {k: scale for k, scale in scales.items() if scale is not None}
+        if self.map is None or self.map_sigma is not None or not drawn:
+            return self
+        if len(drawn) < len(scales):
+            raise ValueError(
+                f"ILO: inverter.map needs the standard deviation of z_1 .. z_{stages[-1]}, and "
+                f"training drew z_1 .. z_{max(drawn)} (rtil.family). Shorten inverter.steps, or "
+                "give inverter.map_sigma."
+            )
+        sigma, relative = _common_scale(list(drawn.values()))
+        given = self.map_relative  # may differ from training where the user says so
+        return replace(self, map_sigma=sigma, map_relative=relative if given is None else given)
 
     @frozen()
     def invert(
@@ -155,144 +205,158 @@ class ILO(Inverter):
         rngs: Sequence[torch.Generator],
         watch: Watch | None = None,
     ) -> Reconstruction:
-        weights = next(G.parameters())
-        key = (weights.dtype, weights.device, sum(p._version for p in G.parameters()))
-        prior = fit_styles(G, self.fit_samples, key)
-        v = randn(G.w_shape, rngs, y)
-        noise = tuple(randn(shape, rngs, y) for shape in G.noise_shapes)
-        radii = None, [None] * len(noise)
-        if self.sphere:
-            radii = norm(v, 1), [norm(n, 3) for n in noise]
-        z, state, minima = None, EMPTY, []
-        for k, steps in enumerate(self.stages):
-            scale = 1.0
+        styles = draw_styles(G, y, rngs, self.fit_samples, self.sphere)
+        stage, minima, last = Stage(), [], len(self.stages) - 1
+        for k in range(last + 1):
             if k:
-                state = self._advance(G, k, prior(v), noise, state, z)
-                z = torch.zeros_like(state.x)
-                if self.feature_relative:
-                    scale = state.x.std((1, 2, 3), keepdim=True)
-            shown = watch if k == len(self.stages) - 1 or not self.best_per_stage else None
-            found = self._stage(
-                G, A, y, loss, shown, k, steps, prior, v, noise, radii, state, z, scale
-            )
-            z = None if z is None else z * scale
-            minima.append(found)
-        k = len(self.stages) - 1
-        latents = Latents(prior(v), noise, {k: z} if k else {}, member=(0,) * len(y))
+                stage = self._next_stage(G, styles, stage)
+            # Where each stage forgets the iterates before it, only the last one's can be returned.
+            shown = watch if k == last or not self.best_per_stage else None
+            minima.append(self._minimise(G, Observation(A, y, loss, shown), styles, stage))
+        latents = Latents(styles.w(), styles.noise, stage.add(), member=(0,) * len(y))
         return _join(minima, latents, self.best_per_stage)
 
-    def _stage(
-        self, G, A, y, loss, watch, k, steps, prior, v, noise, radii, state, z, scale
+    @torch.no_grad()
+    def _next_stage(self, G: Generator, styles: Styles, before: Stage) -> Stage:
+        """The stage after one that has ended: one block further, with z_k = 0.
+
+        Its map has the latents' type, whatever the generator keeps its maps in.
+        """
+        k, state, w = before.k + 1, before.state, styles.w()
+        if before.k:
+            x = state.x + before.add()[before.k]
+            state = state._replace(x=x, keep_rgb=self.keep_rgb)
+        state = G.step(k, state, w, styles.noise or None)
+        state = state._replace(x=state.x.to(w.dtype))
+        scale = state.x.std((1, 2, 3), keepdim=True) if self.feature_relative else 1.0
+        # From z_k = 0 the stage starts exactly where the one before ended: same image, same loss.
+        return Stage(k, state, torch.zeros_like(state.x), scale)
+
+    def _minimise(
+        self, G: Generator, observation: Observation, styles: Styles, stage: Stage
     ) -> Minimum:
         """Stage k: free variables, penalty, and one call of the optimisation loop."""
-        rate = {
-            key: _per_stage(getattr(self, f"lr_{key}"), len(self.stages))[k]
-            for key in ("style", "noise", "feature")
-        }
-        variables = [Variable(v, rate["style"], radii[0], 1)]
-        used = self.noise_maps + k * self.noise_maps_per_stage
-        for value, radius in list(zip(noise, radii[1]))[:used]:
-            variables.append(Variable(value, rate["noise"], radius, 3))
-        if k:
-            l1 = None
-            if self.l1_radius is not None:
-                l1 = self.l1_radius[k - 1] * (state.x / scale).abs().sum((1, 2, 3))
-            variables.append(Variable(z, rate["feature"], l1=l1))
-        angles = self.geodesic and k < self.geodesic_stages and v.ndim == 3
-        prior_term = self._prior(G, loss, k, v, noise[:used], state)
-        start = state if self.keep_rgb or k == G.num_blocks else state._replace(keep_rgb=False)
+        k, v = stage.k, styles.v
+        # The published restart drops the image accumulated before the cut, which the next block
+        # reads; after the last one there is nothing to drop.
+        dropped = not self.keep_rgb and k < G.num_blocks
+        start = stage.state._replace(keep_rgb=False) if dropped else stage.state
+        # Styles of one layer have no angles between them.
+        bends = self.geodesic and k < self.geodesic_stages and v.ndim == 3
+        prior = self._prior(G, observation.loss, styles, stage)
 
         def render() -> tuple[Tensor, Tensor | None]:
-            add = {k: z * scale} if k else {}
-            latents = Latents(prior(v), noise, add, member=(0,) * len(v))
-            penalty = self.geodesic * geodesic_cross(v) if angles else None
-            if prior_term is not None:
-                term = prior_term(add.get(k))
+            add = stage.add()
+            latents = Latents(styles.w(), styles.noise, add, member=(0,) * len(v))
+            penalty = self.geodesic * geodesic_cross(v) if bends else None
+            if prior is not None:
+                term = prior(add.get(k))
                 penalty = term if penalty is None else penalty + term
             return Additive(k).synthesize(G, latents, k, start), penalty
 
         schedule = Schedule(self.rampup, self.rampdown)
-        return minimise(render, variables, A, y, loss, steps, schedule, watch=watch)
+        descent = Descent(self.stages[k], schedule)
+        return minimise(render, self._variables(styles, stage), observation, descent)
+
+    def _variables(self, styles: Styles, stage: Stage) -> list[Variable]:
+        """What stage k moves: styles, its first noise maps, and from stage 1 on z_k."""
+        k = stage.k
+        style, noise, feature = (
+            _per_stage(rates, len(self.stages))[k]
+            for rates in (self.lr_style, self.lr_noise, self.lr_feature)
+        )
+        variables = [Variable(styles.v, style, styles.v_radius, 1)]
+        used = self._used_noise(k)
+        for value, radius in zip(styles.noise[:used], styles.noise_radii[:used]):
+            variables.append(Variable(value, noise, radius, 3))
+        if stage.z is not None:
+            ball = None
+            if self.l1_radius is not None:
+                # A share of |x_k|_1; z is in units of `scale`, so the ball is too.
+                ball = self.l1_radius[k - 1] * (stage.state.x / stage.scale).abs().sum((1, 2, 3))
+            variables.append(Variable(stage.z, feature, l1=ball))
+        return variables
+
+    def _used_noise(self, k: int) -> int:
+        """Noise maps that stage k optimises, counted from the first block."""
+        return self.noise_maps + k * self.noise_maps_per_stage
 
     def _prior(
-        self, G: Generator, loss: Loss, k: int, v: Tensor, noise: tuple[Tensor, ...], state: State
+        self, G: Generator, loss: Loss, styles: Styles, stage: Stage
     ) -> Callable[[Tensor | None], Tensor] | None:
-        """Stage k's f (-log p) as a function of z_k; None without `map`.
-
-        Args:
-            v, noise: free variables of the stage.
-        """
-        weight = prior_weight(self.map, loss, self.noise_std)
-        free = [] if self.sphere else [*noise]
-        if not self.sphere and (k == 0 or G.per_block_styles):
-            free.append(v)
+        """Stage k's f (-log p) as a function of z_k; None without `map`."""
+        weight, k = prior_weight(self.map, loss, self.noise_std), stage.k
+        # On spheres the densities of v and of the noise maps are constant. After the first block
+        # v acts only where blocks read styles.
+        free: list[Tensor] = []
+        if not self.sphere:
+            free = [*styles.noise[: self._used_noise(k)]]
+            if k == 0 or G.per_block_styles:
+                free.append(styles.v)
         if not weight or not (k or free):
             return None
-        sigma = 1.0
-        if k:
-            sigma = _per_stage(self.map_sigma, len(self.stages) - 1)[k - 1]
-            if self.map_relative:
-                sigma = sigma * state.x.square().mean((1, 2, 3), keepdim=True).sqrt()
+        sigma = self._sigma(stage)
 
         def term(z: Tensor | None) -> Tensor:
-            parts = [half_square(x) for x in free] + ([half_square(z / sigma)] if k else [])
-            return weight * sum(parts)
+            parts = [half_square(x) for x in free]
+            if z is not None:
+                parts.append(half_square(z / sigma))
+            return weight * sum(parts[1:], start=parts[0])
 
         return term
 
-    @torch.no_grad()
-    def _advance(
-        self,
-        G: Generator,
-        k: int,
-        w: Tensor,
-        noise: tuple[Tensor, ...],
-        state: State,
-        z: Tensor | None,
-    ) -> State:
-        """State after block k, from the state after block k - 1 and its z.
+    def _sigma(self, stage: Stage) -> Tensor | float:
+        """Standard deviation of z_k, in feature units."""
+        if stage.k == 0:
+            return 1.0
+        sigma = self._sigmas()[stage.k - 1]
+        if not self.map_relative:
+            return sigma
+        return sigma * stage.state.x.square().mean((1, 2, 3), keepdim=True).sqrt()
 
-        Its map has the latents' type, whatever the generator keeps its maps in.
+    def _sigmas(self) -> list[float]:
+        """map_sigma of each stage from 1 on.
+
+        Raises:
+            ValueError: it was neither given nor that of training.
         """
-        if z is not None:
-            state = state._replace(x=state.x + z, keep_rgb=self.keep_rgb)
-        state = G.step(k, state, w, noise or None)
-        return state._replace(x=state.x.to(w.dtype))
-
-
-@lru_cache(maxsize=1)
-def fit_styles(G: Generator, num_samples: int, key: tuple) -> StylePrior:
-    """G.style_prior on its own fixed draws, fitted once for all batches of a run.
-
-    Args:
-        key: type, device and version of the weights; a change fits anew.
-    """
-    return G.style_prior(num_samples, seeded("cpu", "style prior"))
-
-
-def geodesic_cross(v: Tensor) -> Tensor:
-    """Mean over pairs of layers of the squared angle between styles (published code).
-
-    Args:
-        v: (B, layers, w_dim).
-
-    Returns:
-        (B,): w_dim / 8 times the mean of angle^2.
-    """
-    a, b = v[:, :, None], v[:, None]
-    minus = ((a - b).square().sum(-1) + 1e-9).sqrt()
-    plus = ((a + b).square().sum(-1) + 1e-9).sqrt()
-    angle = 2 * torch.atan2(minus, plus)
-    return angle.square().mean((1, 2)) * v.shape[-1] / 8
+        later = len(self.stages) - 1
+        if later and self.map_sigma is None:
+            raise ValueError(
+                f"ILO: map={self.map} needs the standard deviation of the maps z_k. Training with "
+                "a family that injects maps, such as rtil=ilo, gives them one "
+                "(rtil.family.sigma) and other training none: give inverter.map_sigma=NUMBER, or "
+                "leave map out."
+            )
+        return [] if self.map_sigma is None else _per_stage(self.map_sigma, later)
 
 
 def _per_stage(value: float | Sequence[float], stages: int) -> list[float]:
-    one = isinstance(value, (int, float))
-    return [float(value)] * stages if one else [float(x) for x in value]
+    """A setting that is one number for all stages, or one for each."""
+    if isinstance(value, int | float):
+        return [float(value)] * stages
+    return [float(x) for x in value]
+
+
+def _common_scale(scales: list[MapScale]) -> tuple[float | list[float], bool]:
+    """The sigma of each z_k, one number where they are equal, and whether they are relative.
+
+    Raises:
+        ValueError: some are relative and some are not.
+    """
+    sigmas = [scale.sigma for scale in scales]
+    if len({scale.relative for scale in scales}) > 1:
+        raise ValueError(
+            f"ILO: training drew z_k with {scales}, some relative to the features and some not; "
+            "give inverter.map_sigma and inverter.map_relative."
+        )
+    return sigmas[0] if len(set(sigmas)) == 1 else sigmas, scales[0].relative
 
 
 def _join(minima: list[Minimum], latents: Latents, per_stage: bool) -> Reconstruction:
     """Best iterate of all stages (of the last) for each image, and the last of the last stage."""
+    # Within a stage `minimise` has kept the best; a later stage replaces an image only where its
+    # data term is lower.
     first, *later = minima[-1:] if per_stage else minima
     best, best_loss = first.best, first.best_loss
     for found in later:

@@ -1,23 +1,36 @@
-"""The contract of an inverter.
+"""The contract of an inverter, and how one is built from its yaml (configs/inverter).
 
-To add one, write a file with a frozen dataclass and a yaml under configs/inverter.
+An inverter says itself what it needs: a generator (`GeneratorInverter`), what that generator was
+trained with (`FamilyInverter`), training images (`FittedInverter`), or an operator with an adjoint
+(`rtil.inverters.linear.LinearEstimate`). To add one, write a file with a final frozen dataclass of
+one of these kinds and a yaml under configs/inverter:
+
+    name: NAME
+    family: ilo            that it was proposed with (configs/rtil); null: needs no generator
+    _target_: rtil.inverters.FILE.CLASS
+    ...                    its settings
+
+Which iterate is reported, and what the true image says of it, is decided in `rtil.inversion`.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import ClassVar, NamedTuple, final
 
 import torch
 from torch import Tensor
 
+from rtil.latents.family import Family
 from rtil.latents.space import Latents
 from rtil.models.generator import Generator
 from rtil.operators.operator import ForwardOperator
+from rtil.process.instantiate import instantiate
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 Watch = Callable[[Tensor], None]
+DESCRIPTION = ("name", "family")  # of a yaml; all its other keys are settings
 
 
 class Reconstruction(NamedTuple):
@@ -41,11 +54,22 @@ class Reconstruction(NamedTuple):
 
 
 class Inverter(ABC):
-    """Estimates images from measurements."""
+    """Estimates images from measurements.
+
+    Attributes:
+        needs_generator: whether `invert` uses G. One that does not has one estimate for every
+            generator, without iterates to choose from or random draws.
+    """
+
+    needs_generator: ClassVar[bool]
 
     @abstractmethod
     def check(self, G: Generator) -> None:
         """Raises ValueError where the settings do not fit the generator."""
+
+    @abstractmethod
+    def check_operator(self, A: ForwardOperator) -> None:
+        """Raises ValueError where A cannot be inverted this way."""
 
     @abstractmethod
     def invert(
@@ -71,3 +95,57 @@ class Inverter(ABC):
         Raises:
             RuntimeError: a loss that is not finite.
         """
+
+
+class GeneratorInverter(Inverter):
+    """Searches the range of a generator, along gradients of A."""
+
+    needs_generator = True
+
+    @final
+    def check_operator(self, A: ForwardOperator) -> None:
+        """Any A will do: it is differentiable."""
+
+
+class FamilyInverter(Inverter):
+    """Takes settings that were not given from what its generator was trained with."""
+
+    @abstractmethod
+    def trained_with(self, family: Family) -> Inverter:
+        """The inverter for generators that were trained with a family.
+
+        Raises:
+            ValueError: the family does not hold what the settings ask of it.
+        """
+
+
+class FittedInverter(Inverter):
+    """Is fitted to training images before it inverts."""
+
+    @abstractmethod
+    def fit(self, images: Tensor) -> Inverter:
+        """The inverter fitted to images (N, C, H, W) in [-1, 1].
+
+        Raises:
+            ValueError: too few images.
+        """
+
+
+def build_inverter(config: Mapping, family: Family) -> Inverter:
+    """The inverter that a yaml describes (configs/inverter), for generators of a family.
+
+    Args:
+        config: the resolved `inverter` of a configuration.
+        family: that the generator was trained with; read by a `FamilyInverter` alone.
+
+    Returns:
+        The inverter; a `FittedInverter` has still to be fitted.
+
+    Raises:
+        ValueError: no inverter of rtil, settings out of range, or as `trained_with`.
+    """
+    settings = {key: value for key, value in config.items() if key not in DESCRIPTION}
+    inverter = instantiate(settings)
+    if isinstance(inverter, FamilyInverter):
+        return inverter.trained_with(family)
+    return inverter

@@ -1,13 +1,14 @@
 """Estimates from a linear operator without a generator: yardsticks for the inverters with one.
 
-To add one, write a file with a subclass of `LinearEstimate` and a yaml under configs/inverter, and
-name it in `rtil.report.WITHOUT_GENERATOR`.
+To add one, write a file with a final subclass of `LinearEstimate` and a yaml under
+configs/inverter with `family: null`.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from typing import final
 
 import torch
 from torch import Tensor
@@ -20,22 +21,22 @@ from rtil.operators.operator import ForwardOperator, LinearOperator
 class LinearEstimate(Inverter):
     """An image from measurements and A, A^T alone; one iterate, no random draws."""
 
-    def check(self, G: Generator | None) -> None:
-        """Uses no generator."""
-
-    @classmethod
-    def check_operator(cls, A: ForwardOperator) -> None:
-        """Raises ValueError where A has no adjoint."""
-        if not isinstance(A, LinearOperator):
-            raise ValueError(
-                f"{cls.__name__}: {type(A).__name__} is not linear, so it has no adjoint and no "
-                "linear estimate. Use inverter=ilo, csgm or mgan."
-            )
+    needs_generator = False
 
     @abstractmethod
     def estimate(self, A: LinearOperator, y: Tensor) -> Tensor:
         """The images (B, *A.in_shape) for measurements y (B, *A.out_shape), each by itself."""
 
+    @final
+    def check(self, G: Generator | None) -> None:
+        """Uses no generator."""
+
+    @final
+    def check_operator(self, A: ForwardOperator) -> None:
+        """Raises ValueError where A has no adjoint."""
+        self._linear(A)
+
+    @final
     @torch.no_grad()
     def invert(
         self,
@@ -51,9 +52,17 @@ class LinearEstimate(Inverter):
         Raises:
             ValueError: A is not linear.
         """
-        self.check_operator(A)
-        image = self.estimate(A, y)
+        image = self.estimate(self._linear(A), y)
         if watch is not None:
             watch(image)
         value = loss(A(image), y)
         return Reconstruction(image, image, value, value, torch.empty(0, len(y)))
+
+    def _linear(self, A: ForwardOperator) -> LinearOperator:
+        """A, which has an adjoint; ValueError where it has none."""
+        if not isinstance(A, LinearOperator):
+            raise ValueError(
+                f"{type(self).__name__}: {type(A).__name__} is not linear, so it has no adjoint "
+                "and no linear estimate. Use an inverter with a generator, such as inverter=ilo."
+            )
+        return A

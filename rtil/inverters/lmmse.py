@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import final
 
 import torch
 from torch import Tensor
 
+from rtil.inverters.inverter import FittedInverter
 from rtil.inverters.linear import LinearEstimate
 from rtil.operators.operator import LinearOperator
 
 
+@final
 class GaussianPrior:
     """Mean and shrunk covariance of training images (Ledoit and Wolf 2004).
 
@@ -34,70 +39,96 @@ class GaussianPrior:
         self.mean = x.mean(0)
         x -= self.mean
         count, size = x.shape
-        self.factor, self.dense = x / count**0.5, None
-        if size <= count:
-            self.dense = self.factor.T @ self.factor
-            trace, square = self.dense.trace(), self.dense.square().sum()
-        else:
-            gram = self.factor @ self.factor.T
-            trace, square = gram.trace(), gram.square().sum()
+        # S = factor^T factor. tr S and |S|^2 are those of the smaller of S and the Gram matrix.
+        factor = x / count**0.5
+        self.is_dense = size <= count
+        small = factor.T @ factor if self.is_dense else factor @ factor.T
+        self.matrix = small if self.is_dense else factor
+        trace, square = small.trace(), small.square().sum()
         spread = square - trace**2 / size  # |S - (tr S / n) I|^2
         error = (x.square().sum(1).square().sum() / count - square) / count
+        # At least a little of the identity: A C A^T is inverted.
         self.rho = float((error / spread.clamp_min(1e-300)).clamp(1e-6, 1.0))
         self.floor = self.rho * float(trace) / size
-        if self.dense is not None:
-            self.factor = None
 
     def covariance(self, x: Tensor) -> Tensor:
         """C x for rows x (B, n), float64."""
-        if self.dense is not None:
-            return (1 - self.rho) * (x @ self.dense) + self.floor * x
-        return (1 - self.rho) * ((x @ self.factor.T) @ self.factor) + self.floor * x
+        product = x @ self.matrix if self.is_dense else (x @ self.matrix.T) @ self.matrix
+        return (1 - self.rho) * product + self.floor * x
 
 
-class LMMSE(LinearEstimate):
+@final
+@dataclass(frozen=True)
+class LMMSE(LinearEstimate, FittedInverter):
     """x_hat = mean + C A^T (A C A^T + s^2 I)^-1 (y - A mean), the Wiener estimate.
 
     Exact for a linear A up to the tolerance of the conjugate-gradient solver (float64).
 
     Args:
-        prior: of the training images.
         noise_std: of the measurements, in units of the [0, 1] image (s = 2 noise_std).
         tolerance: relative residual at which an image is solved.
         max_steps: cap on the solver's steps.
+        prior: mean and covariance C of the training images; None until `fit`.
+
+    Raises:
+        ValueError: settings out of range.
     """
 
-    def __init__(
-        self,
-        prior: GaussianPrior,
-        noise_std: float = 0.0,
-        tolerance: float = 1e-6,
-        max_steps: int = 3000,
-    ) -> None:
-        self.prior, self.variance = prior, (2.0 * noise_std) ** 2
-        self.tolerance, self.max_steps = tolerance, max_steps
+    noise_std: float = 0.0
+    tolerance: float = 1e-6
+    max_steps: int = 3000
+    prior: GaussianPrior | None = None
+
+    def __post_init__(self) -> None:
+        if not (self.noise_std >= 0 and self.tolerance > 0 and self.max_steps >= 1):
+            raise ValueError(
+                f"LMMSE: noise_std={self.noise_std} must be 0 or more, "
+                f"tolerance={self.tolerance} above 0, max_steps={self.max_steps} 1 or more."
+            )
+
+    def fit(self, images: Tensor) -> LMMSE:
+        """With the mean and the covariance of images (N, C, H, W) in [-1, 1].
+
+        Raises:
+            ValueError: fewer than two images.
+        """
+        return replace(self, prior=GaussianPrior(images))
 
     def estimate(self, A: LinearOperator, y: Tensor) -> Tensor:
+        """As LinearEstimate.estimate.
+
+        Raises:
+            ValueError: it was not fitted.
+        """
+        prior = self.prior
+        if prior is None:
+            raise ValueError(
+                "LMMSE: it knows no training images yet; use what fit(images) returns."
+            )
+        variance = (2.0 * self.noise_std) ** 2
+        # In float64 on the CPU: the covariance is there, and the solver's tolerance needs it.
         operator = copy.deepcopy(A).cpu().double()
         measured = y.detach().cpu().double()
-        shape = self.prior.shape
 
         def forward(x: Tensor) -> Tensor:
-            return operator(x.view(-1, *shape)).flatten(1)
+            return operator(x.view(-1, *prior.shape)).flatten(1)
 
         def adjoint(v: Tensor) -> Tensor:
             return operator.adjoint(v.view(-1, *measured.shape[1:])).flatten(1)
 
         def normal(v: Tensor) -> Tensor:
-            return forward(self.prior.covariance(adjoint(v))) + self.variance * v
+            return forward(prior.covariance(adjoint(v))) + variance * v
 
-        rest = measured.flatten(1) - forward(self.prior.mean[None])
+        # One solve of m unknowns instead of n: what is inverted is A C A^T + s^2 I.
+        rest = measured.flatten(1) - forward(prior.mean[None])
         dual = conjugate_gradient(normal, rest, self.tolerance, self.max_steps)
-        x = self.prior.mean + self.prior.covariance(adjoint(dual))
-        return x.view(len(y), *shape).to(y)
+        x = prior.mean + prior.covariance(adjoint(dual))
+        return x.view(len(y), *prior.shape).to(y)
 
 
-def conjugate_gradient(normal, b: Tensor, tolerance: float, max_steps: int) -> Tensor:
+def conjugate_gradient(
+    normal: Callable[[Tensor], Tensor], b: Tensor, tolerance: float, max_steps: int
+) -> Tensor:
     """Solves M x = b for rows b (B, m), M symmetric and positive semidefinite on their span.
 
     Each row stops by itself at |r| <= tolerance |b|; entries that M ignores (unobserved pixels)
@@ -107,7 +138,7 @@ def conjugate_gradient(normal, b: Tensor, tolerance: float, max_steps: int) -> T
     p, rr = r.clone(), r.square().sum(1)
     target = (tolerance**2 * rr).clamp_min(1e-300)
     for _ in range(max_steps):
-        active = rr > target
+        active = rr > target  # a row that is solved stays as it is
         if not bool(active.any()):
             break
         q = normal(p)

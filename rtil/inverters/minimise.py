@@ -10,7 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from rtil.inverters.inverter import Loss, Watch
+from rtil.inverters.inverter import Loss, Reconstruction, Watch
+from rtil.latents.space import Latents
 from rtil.operators.operator import ForwardOperator
 from rtil.process import replay
 
@@ -30,6 +31,11 @@ class Variable:
     radius: Tensor | None = None
     ball_dims: int = 1
     l1: Tensor | None = None
+
+    def release(self) -> None:
+        """Ends its being optimised; the value stays."""
+        self.value.requires_grad_(False)
+        self.value.grad = None
 
     def project(self) -> None:
         """Puts the value back onto its sphere or into its ball."""
@@ -62,6 +68,39 @@ class Schedule(NamedTuple):
 CONSTANT = Schedule(0.0, 0.0)
 
 
+@dataclass(frozen=True)
+class Observation:
+    """What iterates are compared with: measurements y, and how; see Inverter.invert."""
+
+    A: ForwardOperator
+    y: Tensor
+    loss: Loss
+    watch: Watch | None = None
+
+    @torch.no_grad()
+    def show(self, image: Tensor) -> None:
+        """Shows an iterate (B, C, H, W) to who watches, if anyone does."""
+        if self.watch is not None:
+            self.watch(image)
+
+
+@dataclass(frozen=True)
+class Descent:
+    """How variables move.
+
+    steps: updates; steps + 1 iterates are evaluated.
+    schedule: factor on every step size.
+    optimiser: "adam" or "sgd" (no momentum).
+    """
+
+    steps: int
+    schedule: Schedule
+    optimiser: str = "adam"
+
+    def __post_init__(self) -> None:
+        assert self.optimiser in ("adam", "sgd"), self.optimiser
+
+
 class Minimum(NamedTuple):
     """best, last: images. best_loss, last_loss: (B,). history: (steps + 1, B) on the CPU."""
 
@@ -72,16 +111,91 @@ class Minimum(NamedTuple):
     history: Tensor
 
 
+class Rates:
+    """An optimiser of the variables, and the step size of each of its groups at every step.
+
+    Args:
+        variables: with their step size at the top of the schedule; those of one size are a group.
+        descent: how they move.
+        replayed: whether steps are recorded and replayed, so that all that changes from one step
+            to the next has to lie in tensors on the device.
+    """
+
+    def __init__(
+        self, variables: Sequence[Variable], descent: Descent, device: torch.device, replayed: bool
+    ) -> None:
+        # torch keeps a step size for each group, and a kernel starts once a group.
+        groups: dict[float, list[Tensor]] = {}
+        for variable in variables:
+            groups.setdefault(variable.lr, []).append(variable.value)
+        steps, schedule = descent.steps, descent.schedule
+        sizes = [[lr * schedule(step / steps) for lr in groups] for step in range(steps)]
+        self._coming = iter(sizes)
+        self._table = torch.tensor(sizes, device=device) if replayed else None
+        self._rates = [torch.zeros((), device=device) for _ in groups] if replayed else []
+
+        # torch.optim takes a step size as a number, or as a tensor that it reads in each step.
+        rates: list[Tensor] | list[float] = self._rates or [0.0] * len(groups)
+        params = [{"params": group, "lr": lr} for lr, group in zip(rates, groups.values())]
+        self.optim: torch.optim.Optimizer
+        if descent.optimiser == "sgd":
+            self.optim = torch.optim.SGD(params, rates[0], fused=True)
+        else:
+            self.optim = torch.optim.Adam(params, rates[0], fused=True, capturable=replayed)
+
+    def advance(self, row: Tensor) -> None:
+        """Sets the step sizes of the next step, whose number is row (1,)."""
+        if self._table is None:
+            for group, size in zip(self.optim.param_groups, next(self._coming)):
+                group["lr"] = size
+            return
+        for rate, value in zip(self._rates, self._table.index_select(0, row)[0].unbind()):
+            rate.copy_(value)
+
+
+class Iterates:
+    """Losses of every iterate, and for each image the iterate with the lowest."""
+
+    def __init__(self, observation: Observation, steps: int) -> None:
+        y, batch = observation.y, len(observation.y)
+        self.row = torch.zeros(1, dtype=torch.long, device=y.device)  # number of the next one
+        self.losses = y.new_empty(steps + 1, batch)
+        self.best = y.new_zeros(batch, *observation.A.in_shape)
+        self.best_loss = y.new_full((batch,), torch.inf)
+
+    @torch.no_grad()
+    def note(self, image: Tensor, data: Tensor) -> None:
+        """Adds an iterate (B, C, H, W) with its measurement losses (B,)."""
+        # All in place, at tensors that stay where they are: a replayed step writes there again.
+        self.losses.index_copy_(0, self.row, data[None])
+        better = data < self.best_loss
+        self.best.copy_(torch.where(better.view(-1, 1, 1, 1), image, self.best))
+        self.best_loss.copy_(torch.where(better, data, self.best_loss))
+
+    def history(self) -> Tensor:
+        """The losses of all iterates (steps + 1, B), on the CPU.
+
+        Raises:
+            NotFinite: one of them is not finite; names the step and the images of the batch.
+        """
+        # Looked at once, after the last step: a look in between would wait for the device.
+        losses = self.losses.cpu()
+        bad = torch.nonzero(~losses.isfinite())
+        if len(bad):
+            first = int(bad[0, 0])
+            images = sorted({int(image) for step, image in bad if step == first})
+            raise NotFinite(
+                f"inversion: the measurement loss is not finite from step {first} on, images "
+                f"{images} of the batch. Lower the inverter's step sizes."
+            )
+        return losses
+
+
 def minimise(
     render: Callable[[], tuple[Tensor, Tensor | None]],
     variables: Sequence[Variable],
-    A: ForwardOperator,
-    y: Tensor,
-    loss: Loss,
-    steps: int,
-    schedule: Schedule,
-    optimiser: str = "adam",
-    watch: Watch | None = None,
+    observation: Observation,
+    descent: Descent,
 ) -> Minimum:
     """Minimises loss(A x, y) + penalty over the variables, for each image of a batch by itself.
 
@@ -91,85 +205,64 @@ def minimise(
     Args:
         render: draws images (B, C, H, W) and a penalty (B,) or None from the variables' values.
         variables: what is optimised; values end at the last iterate.
-        A, y, loss, watch: as in Inverter.invert.
-        steps: updates; steps + 1 iterates are evaluated.
-        schedule: factor on every step size.
-        optimiser: "adam" or "sgd" (no momentum).
+        observation: measurements, and what is shown every iterate.
+        descent: steps, their sizes and the optimiser.
 
     Raises:
         NotFinite: a loss that is not finite; names the step and the images of the batch.
     """
-    values = [v.value.requires_grad_(True) for v in variables]
-    groups: dict[float, list[Tensor]] = {}
-    for v in variables:
-        groups.setdefault(v.lr, []).append(v.value)
-    sizes = [[lr * schedule(step / steps) for lr in groups] for step in range(steps)]
-    # To replay a step, all that changes from one to the next has to lie in tensors on the device.
+    A, y, steps = observation.A, observation.y, descent.steps
+    values = [variable.value.requires_grad_(True) for variable in variables]
     replayed = replay.wanted(y.device, steps)
-    more = {"capturable": True} if replayed and optimiser == "adam" else {}
-    rates = [y.new_zeros((), dtype=torch.float32) if replayed else 0.0 for _ in groups]
-    kind = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}[optimiser]
-    optim = kind(
-        [{"params": group, "lr": lr} for lr, group in zip(rates, groups.values())],
-        rates[0],
-        fused=True,
-        **more,
-    )
-    table, coming = torch.tensor(sizes, device=y.device) if replayed else None, iter(sizes)
-    row = torch.zeros(1, dtype=torch.long, device=y.device)
-    record = y.new_empty(steps + 1, len(y))
-    best, best_loss = y.new_zeros(len(y), *A.in_shape), y.new_full((len(y),), torch.inf)
+    rates = Rates(variables, descent, y.device, replayed)
+    iterates = Iterates(observation, steps)
 
     def evaluate() -> tuple[Tensor, Tensor, Tensor]:
         """Image, measurement losses, and what is minimised; notes the first two."""
         image, penalty = render()
-        data = loss(A(image), y)
+        data = observation.loss(A(image), y)
+        # The penalty steers and does not choose: the best iterate is that of the data term.
         total = data.sum() if penalty is None else (data + penalty).sum()
-        with torch.no_grad():
-            image, data = image.detach(), data.detach()
-            record.index_copy_(0, row, data[None])
-            better = data < best_loss
-            best.copy_(torch.where(better.view(-1, 1, 1, 1), image, best))
-            best_loss.copy_(torch.where(better, data, best_loss))
+        image, data = image.detach(), data.detach()
+        iterates.note(image, data)
         return image, data, total
 
     def step() -> Tensor:
         image, _, total = evaluate()
-        for value, grad in zip(values, torch.autograd.grad(total, values, allow_unused=True)):
-            value.grad = grad
-        if replayed:
-            for rate, size in zip(rates, table.index_select(0, row)[0].unbind()):
-                rate.copy_(size)
-        else:
-            for group, size in zip(optim.param_groups, next(coming)):
-                group["lr"] = size
-        optim.step()
+        # A variable that the image does not depend on stays: noise maps of blocks before a cut.
+        gradients = torch.autograd.grad(total, values, allow_unused=True)
+        for value, gradient in zip(values, gradients):
+            value.grad = gradient
+        rates.advance(iterates.row)
+        rates.optim.step()
         with torch.no_grad():
+            # After the update and not in the loss, so that every iterate shown is feasible.
             for variable in variables:
                 variable.project()
-            row.add_(1)
+            iterates.row.add_(1)
         return image
 
     for image in replay.repeated(step, steps, replayed):
-        if watch is not None:
-            with torch.no_grad():
-                watch(image)
+        observation.show(image)
+    # The iterate that the last update led to is evaluated and shown too, but nothing follows it.
     with torch.no_grad():
         image, data, _ = evaluate()
-        if watch is not None:
-            watch(image)
-    for value in values:
-        value.requires_grad_(False)
-        value.grad = None
-    record = record.cpu()
-    bad = torch.nonzero(~record.isfinite())
-    if len(bad):
-        images = sorted({int(b) for s, b in bad if s == bad[0, 0]})
-        raise NotFinite(
-            f"inversion: the measurement loss is not finite from step {int(bad[0, 0])} on, images "
-            f"{images} of the batch. Lower the inverter's step sizes."
-        )
-    return Minimum(best, image, best_loss, data, record)
+    observation.show(image)
+    for variable in variables:
+        variable.release()
+    return Minimum(iterates.best, image, iterates.best_loss, data, iterates.history())
+
+
+def reconstruction(minimum: Minimum, latents: Latents) -> Reconstruction:
+    """What an inverter of one `minimise` returns; latents are those of its last iterate."""
+    return Reconstruction(
+        minimum.best,
+        minimum.last,
+        minimum.best_loss,
+        minimum.last_loss,
+        minimum.history,
+        latents,
+    )
 
 
 def norm(x: Tensor, dims: int) -> Tensor:
@@ -188,6 +281,7 @@ def project_l1(x: Tensor, radius: Tensor) -> Tensor:
     ordered = size.sort(1, descending=True).values
     excess = ordered.cumsum(1) - radius[:, None]
     count = torch.arange(1, flat.shape[1] + 1, device=x.device)
+    # The largest number of entries that stay above the threshold they lead to.
     last = ((ordered * count > excess) * count).amax(1, keepdim=True).clamp_min(1)
     threshold = (excess.gather(1, last - 1) / last).clamp_min(0)
     inside = size.sum(1, keepdim=True) <= radius[:, None]

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import final
 
 import torch
 from torch import Tensor
 
-from rtil.inverters.inverter import Inverter, Loss, Reconstruction, Watch
-from rtil.inverters.minimise import Schedule, Variable, minimise, randn
+from rtil.inverters.inverter import GeneratorInverter, Loss, Reconstruction, Watch
+from rtil.inverters.minimise import (
+    Descent,
+    Observation,
+    Schedule,
+    Variable,
+    minimise,
+    randn,
+    reconstruction,
+)
 from rtil.inverters.prior import check_map, half_square, prior_weight
 from rtil.latents.multicode import MultiCode, flat_dirichlet
 from rtil.latents.space import Latents
@@ -18,8 +27,9 @@ from rtil.models.layers import frozen
 from rtil.operators.operator import ForwardOperator
 
 
+@final
 @dataclass(frozen=True)
-class MGANPrior(Inverter):
+class MGANPrior(GeneratorInverter):
     """min over codes z_n and channel weights alpha^n of the measurement loss (Algorithm 2).
 
     Args:
@@ -81,14 +91,10 @@ class MGANPrior(Inverter):
         watch: Watch | None = None,
     ) -> Reconstruction:
         space, batch = MultiCode(self.num_codes, self.block), len(y)
+        # A generator that has not grown to `block` mixes after its last one, as in training.
         channels = G.shapes[min(self.block, G.num_blocks)][0]
         codes = randn((self.num_codes, G.z_dim), rngs, y)
-        if self.alpha_init == "dirichlet":
-            draws = [flat_dirichlet((self.num_codes,), rng) for rng in rngs]
-            alpha = torch.stack(draws).to(y)
-            alpha = alpha[:, :, None].repeat(1, 1, channels)
-        else:
-            alpha = torch.full_like(codes[:, :, :1], self.alpha_init).repeat(1, 1, channels)
+        alpha = self._first_weights(channels, codes, rngs)
 
         def latents() -> Latents:
             return Latents(
@@ -98,6 +104,7 @@ class MGANPrior(Inverter):
                 member=(0,) * batch,
             )
 
+        # alpha has no term of its own: Dir_N(1) is flat on its simplex.
         weight = prior_weight(self.map, loss, self.noise_std)
 
         def render() -> tuple[Tensor, Tensor | None]:
@@ -106,9 +113,16 @@ class MGANPrior(Inverter):
 
         variables = [Variable(codes, self.lr_code), Variable(alpha, self.lr_alpha)]
         schedule = Schedule(self.rampup, self.rampdown)
-        found = minimise(
-            render, variables, A, y, loss, self.steps, schedule, self.optimiser, watch
-        )
-        return Reconstruction(
-            found.best, found.last, found.best_loss, found.last_loss, found.history, latents()
-        )
+        descent = Descent(self.steps, schedule, self.optimiser)
+        minimum = minimise(render, variables, Observation(A, y, loss, watch), descent)
+        return reconstruction(minimum, latents())
+
+    def _first_weights(
+        self, channels: int, codes: Tensor, rngs: Sequence[torch.Generator]
+    ) -> Tensor:
+        """Weights (B, N, channels) to start from, for codes (B, N, z_dim)."""
+        if isinstance(self.alpha_init, str):
+            draws = [flat_dirichlet((self.num_codes,), rng) for rng in rngs]
+            # Equal over channels as in training; the updates then move each channel by itself.
+            return torch.stack(draws).to(codes)[:, :, None].repeat(1, 1, channels)
+        return torch.full_like(codes[:, :, :1], self.alpha_init).repeat(1, 1, channels)

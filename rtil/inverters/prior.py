@@ -52,7 +52,7 @@ def prior_weight(weight: str | float | None, loss: Loss, noise_std: float) -> fl
     """
     if weight is None:
         return 0.0
-    if weight != POSTERIOR:
+    if weight != POSTERIOR:  # a number stands for itself, whatever the noise
         return float(weight)
     if not isinstance(loss, MeasurementLoss):
         raise TypeError(

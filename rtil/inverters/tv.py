@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import final
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ POWER_STEPS, SLACK = 50, 1.1  # of the estimate of |A|, and how far it may be to
 PROBES = 8  # of the estimate of |A|_F
 
 
+@final
 @dataclass(frozen=True)
 class TV(LinearEstimate):
     """Total-variation regularised least squares (Rudin, Osher and Fatemi 1992).
@@ -61,6 +63,7 @@ class TV(LinearEstimate):
             )
 
     def estimate(self, A: LinearOperator, y: Tensor) -> Tensor:
+        # Everything below is of A / |A|, which makes weights and steps those of any A.
         scale = spectral_norm(A, y)
         noise = 2 * self.noise_std * pixel_norm(A, y) / scale**2
         weight = self.weight + self.noise_weight * noise
@@ -70,10 +73,13 @@ class TV(LinearEstimate):
         residual, field = torch.zeros_like(b), gradient(x)
         active = torch.ones(len(y), 1, 1, 1, dtype=torch.bool, device=y.device)
         for _ in range(self.max_steps):
+            # Dual step of the data term: the proximal map of its conjugate.
             residual = (residual + sigma * (A(ahead) / scale - b)) / (1 + sigma)
+            # Dual step of TV: projection onto |field| <= weight, pixel by pixel.
             field = field + sigma * gradient(ahead)
             length = field.square().sum((1, 2), keepdim=True).sqrt()
             field = field * (weight / length.clamp_min(weight))
+            # Primal step, kept in the box of images.
             slope = A.adjoint(residual) / scale + gradient_adjoint(field)
             new = torch.where(active, (x - tau * slope).clamp(-1, 1), x)
             change = torch.linalg.vector_norm(new - x, dim=(1, 2, 3), keepdim=True)

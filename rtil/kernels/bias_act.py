@@ -206,7 +206,7 @@ def _cpu_gradient(settings: tuple, wanted, dy: Tensor, y: Tensor, x: None, b) ->
     return [dx, db]
 
 
-def _cpu_formula(settings: tuple, wanted, dy: Tensor, y: Tensor, x: None, b) -> list:
+def _cpu_formula(settings: tuple[float, float], wanted, dy: Tensor, y: Tensor, x: None, b) -> list:
     dx = dy * _slope_at(y, *settings, -1.0)
     others = [d for d in range(dx.ndim) if d != 1]
     return [dx, dx.sum(others) if wanted[1] else None]

@@ -27,9 +27,10 @@ from typing import NamedTuple
 import torch
 
 PACKAGE = Path(__file__).resolve().parent.parent
-SOURCES = next(
-    (d for d in (PACKAGE / "cuda_ops", PACKAGE.parent / "cuda_ops") if d.is_dir()), None
-)
+# In the package of a wheel, beside it in the sources.
+SOURCES = PACKAGE / "cuda_ops"
+if not SOURCES.is_dir():
+    SOURCES = PACKAGE.parent / "cuda_ops"
 UNITS = ("bias_act", "upfirdn2d")
 CPU_UNIT = "cpu_ops"
 LIBRARY = "librtil_ops.so"
@@ -128,7 +129,7 @@ def find_tools(archs: tuple[str, ...]) -> Tools:
 
 def digest(suffixes: tuple[str, ...] = (".cu", ".h")) -> str:
     """Sixteen hexadecimal digits of the contents of the sources with these suffixes."""
-    if SOURCES is None:
+    if not SOURCES.is_dir():
         raise BuildError(f"the kernel sources are not beside {PACKAGE}; reinstall rtil.")
     h = hashlib.sha256()
     for path in sorted(SOURCES.iterdir()):

@@ -12,7 +12,7 @@ from __future__ import annotations
 import ctypes
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from ctypes import CFUNCTYPE, c_float, c_int64, c_void_p
 from functools import cache
 
@@ -35,21 +35,24 @@ SIGNATURES = {
     "upfirdn2d": "ppnnnnnnfpnnnnnn",
 }
 TYPES = {"p": c_void_p, "n": c_int64, "f": c_float}
+Kernels = dict[tuple[str, torch.dtype], Callable[..., None]]
 MAPS = (torch.float32, torch.bfloat16)  # in the order of RTIL_EXPORT
 
 
 @cache
-def library() -> dict[tuple[str, torch.dtype], Callable[..., None]] | RuntimeError:
+def library() -> Kernels | RuntimeError:
     """The kernel of each name and type of maps, or why there are none; then with one warning."""
     # Imported late: nothing of the build is needed where only GPUs compute.
     from rtil.kernels.build import BuildError, build_cpu
 
     try:
-        found, functions = ctypes.CDLL(str(build_cpu())), {}
+        binary = ctypes.CDLL(str(build_cpu()))
+        functions: Kernels = {}
         for name, letters in SIGNATURES.items():
             kind = CFUNCTYPE(None, *(TYPES[letter] for letter in letters))
-            addresses = (c_void_p * len(MAPS)).in_dll(found, f"rtil_cpu_{name}")
-            functions |= {(name, dtype): kind(at) for dtype, at in zip(MAPS, addresses)}
+            addresses = (c_void_p * len(MAPS)).in_dll(binary, f"rtil_cpu_{name}")
+            for dtype, address in zip(MAPS, addresses):
+                functions[name, dtype] = kind(address)
         return functions
     except (BuildError, OSError) as error:
         warnings.warn(
@@ -90,13 +93,15 @@ def plain_autograd(device_type: str) -> bool:
     )
 
 
-def call(name: str, *arguments: object) -> None:
+def call(name: str, x: Tensor, *arguments: object) -> None:
     """Calls a kernel for the type of its first argument, a map.
 
     Tensors go by address, None as a null pointer.
     """
+    functions = library()
+    assert not isinstance(functions, RuntimeError), "`serves` says whether there are kernels"
     raw = [a.data_ptr() if isinstance(a, Tensor) else a for a in arguments]
-    library()[name, arguments[0].dtype](*raw)
+    functions[name, x.dtype](x.data_ptr(), *raw)
 
 
 def dense(x: Tensor) -> Tensor:
@@ -144,7 +149,7 @@ def differentiable(
             y = value(settings, *inputs)
             ctx.settings = settings
             if kept is not None:
-                inputs = [t if keep else None for t, keep in zip(inputs, kept)]
+                inputs = tuple(t if keep else None for t, keep in zip(inputs, kept))
             ctx.save_for_backward(y, *inputs)
             return y
 
@@ -169,8 +174,8 @@ def differentiable(
             settings, wanted = ctx.given
             dy, y, *inputs = ctx.saved_tensors
             if second is not None:
-                seconds = [v if v is None else dense(v) for v in seconds]
-                d_dy, *rest = second(settings, dense(dy), y, *inputs, *seconds)
+                cotangents = [v if v is None else dense(v) for v in seconds]
+                d_dy, *rest = second(settings, dense(dy), y, *inputs, *cotangents)
                 return None, None, d_dy, None, *rest
             # dy and the inputs; y is a constant of the formula.
             asked = (ctx.needs_input_grad[2], *ctx.needs_input_grad[4:])
@@ -186,12 +191,12 @@ def differentiable(
                     if dd is not None and g is not None
                 ]
                 pairs = [(g, dd) for g, dd in pairs if g.requires_grad]
-            found = iter(())
+            gradients: Iterator[Tensor | None] = iter(())
             if pairs:
                 grads, ups = zip(*pairs)
-                leaf = [t for t, need in zip(leaves, asked) if need]
-                found = iter(torch.autograd.grad(grads, leaf, ups, allow_unused=True))
-            d_dy, *rest = (next(found, None) if need else None for need in asked)
+                leaf = [t for t, need in zip(leaves, asked) if t is not None and need]
+                gradients = iter(torch.autograd.grad(grads, leaf, ups, allow_unused=True))
+            d_dy, *rest = (next(gradients, None) if need else None for need in asked)
             return None, None, d_dy, None, *rest
 
     def apply(settings: tuple, *inputs: Tensor | None) -> Tensor:

@@ -89,7 +89,7 @@ def kernels_serve(impl: str | None, device_type: str, index: int, op: str) -> bo
 
 
 # What torch.compiler.assume_constant_result sets; the decorator imports the compiler, a second.
-kernels_serve._dynamo_marked_constant = True
+kernels_serve._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _library(index: int) -> ctypes.CDLL | RuntimeError:
@@ -97,8 +97,8 @@ def _library(index: int) -> ctypes.CDLL | RuntimeError:
     with _guard:
         if index not in _libraries:
             # Imported late: nothing of the build is needed where no CUDA tensor is met.
+            from rtil.kernels.acceptance import accepted
             from rtil.kernels.build import BuildError, arch_of, build
-            from rtil.kernels.verify import accepted
 
             try:
                 path = build(arch_of(index))
@@ -117,9 +117,10 @@ def use_library(index: int, path: str | Path) -> None:
 
 
 def _declare(library: ctypes.CDLL) -> ctypes.CDLL:
-    place, pointer = [c_int, c_int, c_void_p], c_void_p
+    pointer = c_void_p
+    dtype_device_stream: list[type] = [c_int, c_int, c_void_p]
     library.rtil_bias_act.argtypes = [
-        *place,
+        *dtype_device_stream,
         pointer,
         pointer,
         pointer,
@@ -132,7 +133,7 @@ def _declare(library: ctypes.CDLL) -> ctypes.CDLL:
         c_double,
     ]
     library.rtil_upfirdn2d.argtypes = [
-        *place,
+        *dtype_device_stream,
         pointer,
         pointer,
         pointer,

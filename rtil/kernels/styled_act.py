@@ -109,10 +109,14 @@ def _styled_formula(settings: tuple, wanted, dy, y, x, d, noise, strength, b) ->
 
 def _noise(total: Tensor | None, noise: Tensor, strength: Tensor, to_noise, to_strength) -> list:
     """Gradients of noise and strength; total (B, 1, H, W) is the gradient of their product."""
-    each = total * strength if to_noise else None
-    if to_noise and len(noise) == 1:
-        each = each.sum(0, keepdim=True)
-    return [each, (total * noise).sum() if to_strength else None]
+    each = whole = None
+    if total is not None and to_noise:
+        each = total * strength
+        # One map of noise for the batch collects the gradients of all images.
+        each = each.sum(0, keepdim=True) if len(noise) == 1 else each
+    if total is not None and to_strength:
+        whole = (total * noise).sum()
+    return [each, whole]
 
 
 def _modulate_value(settings: tuple, x: Tensor, s: Tensor) -> Tensor:

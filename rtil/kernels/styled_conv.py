@@ -217,7 +217,7 @@ class _StyledConv(Function):
             None,
             *cpu_library.sizes(v),
         )
-        if to_noise:
+        if total is not None:
             total = total.mul_(layer.strength)
             total = total if len(noise) == len(v) else total.sum(0, keepdim=True)
         if not (to_x or to_w):
@@ -230,7 +230,7 @@ class _StyledConv(Function):
             dm = by_kernel(dv, layer.fir, 1, 1, before, GAIN, True)
             dm = F.conv2d(dm, layer.weight, stride=2)
         dx = cpu_library.empty(x) if to_x else None
-        ds = torch.empty_like(s) if to_w else None
+        ds = torch.empty_like(s) if to_w else None  # needed for dw alone
         cpu_library.call(
             "styled_grad",
             cpu_library.dense(dm),
@@ -245,7 +245,7 @@ class _StyledConv(Function):
             None,
             *cpu_library.sizes(x),
         )
-        dw = _style_gradient(ds, dd, s, d, layer) if to_w else None
+        dw = None if ds is None else _style_gradient(ds, dd, s, d, layer)
         return dx, dw, total, None, None
 
 

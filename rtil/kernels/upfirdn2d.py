@@ -29,6 +29,12 @@ class Axes(NamedTuple):
     down: tuple[int, int]
     padding: tuple[int, int, int, int]
 
+    @classmethod
+    def of(cls, up: Sequence[int], down: Sequence[int], padding: Sequence[int]) -> Axes:
+        """From lists, as torch.library hands them over."""
+        (up_y, up_x), (down_y, down_x), (top, bottom, left, right) = up, down, padding
+        return cls((up_y, up_x), (down_y, down_x), (top, bottom, left, right))
+
     def out(self, shape: Sequence[int], taps: tuple[int, int]) -> list[int]:
         """Rows and columns that come of an image of `shape`."""
         return [
@@ -203,7 +209,7 @@ def upfirdn2d_op(
     flip: bool,
 ) -> Tensor:
     """upfirdn2d with the settings of both axes spelt out; f is constant."""
-    axes = Axes(tuple(up), tuple(down), tuple(padding))
+    axes = Axes.of(up, down, padding)
     out = _empty(x, f, axes)
     if not x.is_cuda:
         return out.copy_(reference(x, f, axes, gain, flip))
@@ -241,7 +247,7 @@ def launch_sizes(
 
 @upfirdn2d_op.register_fake
 def _(x, f, up, down, padding, gain, flip):
-    return _empty(x, f, Axes(tuple(up), tuple(down), tuple(padding)))
+    return _empty(x, f, Axes.of(up, down, padding))
 
 
 def _setup(ctx, inputs, output):

@@ -1,20 +1,14 @@
 """Compares the CUDA kernels with their definition in float64, on the GPU that will run them.
 
-A build is used only once it has passed here: `accepted` runs `python -m rtil.kernels.verify` in a
-process of its own, which a broken kernel may take down with it, and notes the pass beside the
-library. Value, gradient and gradient of the gradient; random shapes, strides, layouts and dtypes.
-scripts/check_ops.py makes many more of the same comparisons.
+A build is used only once it has passed here (rtil.kernels.acceptance). Value, gradient and
+gradient of the gradient; random shapes, strides, layouts and dtypes. scripts/check_ops.py makes
+many more of the same comparisons.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import os
-import re
-import subprocess
 import sys
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -22,11 +16,9 @@ from torch import Tensor
 from rtil.kernels import bias_act as ba
 from rtil.kernels import dispatch
 from rtil.kernels import upfirdn2d as ufd
-from rtil.kernels.build import PACKAGE, BuildError
 from rtil.kernels.upfirdn2d import Axes
 
 CASES_AT_FIRST_USE = 96
-TIME_LIMIT_SECONDS = 300
 
 # Roundings to the dtype, relative to the largest value: its unit roundoff with room for the sum.
 TOLERANCE = {
@@ -43,7 +35,9 @@ class Checks:
     """Counts comparisons and keeps those that failed."""
 
     def __init__(self) -> None:
-        self.done, self.failed, self.worst = 0, [], {}
+        self.done = 0
+        self.failed: list[str] = []
+        self.worst: dict[str, float] = {}
 
     def close(self, what: str, got: Tensor, want: Tensor, dtype: torch.dtype) -> None:
         """got equals the float64 want to the precision of dtype."""
@@ -116,14 +110,15 @@ def random_axes(i: int, rng: torch.Generator) -> tuple[Axes, tuple[int, ...], li
         shape = [integer(1, h, rng) for h in high]
         if i % 4 == 0:
             shape = [shape[0], *(8 * (n // 8 + 1) for n in shape[1:])]
-        padding = tuple(integer(-3, 8, rng) for _ in range(4))
+        padding = [integer(-3, 8, rng) for _ in range(4)]
+        taps: tuple[int, ...] = (4,)
         if i % 3:
             up, down, _ = list(CASES.values())[integer(0, 3, rng)]
-            axes, taps = Axes((up, up), (down, down), padding), (4,)
+            axes = Axes.of((up, up), (down, down), padding)
         else:
-            up, down = (tuple(integer(1, 5, rng) for _ in range(2)) for _ in range(2))
+            ups, downs = ([integer(1, 5, rng) for _ in range(2)] for _ in range(2))
             taps = tuple(integer(1, 9, rng) for _ in range(integer(1, 3, rng)))
-            axes = Axes(up, down, padding)
+            axes = Axes.of(ups, downs, padding)
         if min(axes.out(shape[2:], (taps[0], taps[-1]))) >= 1:
             return axes, taps, shape
 
@@ -161,50 +156,8 @@ def check_upfirdn2d(
 def poison_outputs(on: bool) -> None:
     """Fills fresh tensors with NaN, so that what a kernel leaves unwritten shows."""
     torch.use_deterministic_algorithms(on, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = True
-
-
-def accepted(library: Path, index: int) -> None:
-    """Returns once the kernels of a library have passed on a GPU, now or in an earlier process.
-
-    Args:
-        library: what rtil.kernels.build.build returned.
-        index: of the CUDA device.
-
-    Raises:
-        BuildError: they did not pass; the message says what failed.
-    """
-    gpu = torch.cuda.get_device_name(index)
-    name = re.sub(r"[^A-Za-z0-9.]+", "-", f"{gpu}-torch{torch.__version__}")
-    passed = library.parent / f"passed-{name}"
-    if passed.exists():
-        return
-    paths = [str(PACKAGE.parent), os.environ.get("PYTHONPATH", "")]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
-    try:
-        done = subprocess.run(
-            command(library, index),
-            capture_output=True,
-            text=True,
-            env=environment,
-            timeout=TIME_LIMIT_SECONDS,
-        )
-        words, code = (done.stdout + done.stderr).strip(), done.returncode
-    except subprocess.TimeoutExpired:
-        words, code = f"no answer in {TIME_LIMIT_SECONDS} s", 1
-    if code:
-        raise BuildError(
-            f"the kernels were built but did not pass their check on {gpu} (exit {code}), so they "
-            f"are not used; please report this:\n{words[-2000:]}"
-        )
-    # A cache that others own may refuse it; then the next process checks again.
-    with contextlib.suppress(OSError):
-        passed.write_text(words)
-
-
-def command(library: Path, index: int) -> list[str]:
-    """The checking process."""
-    return [sys.executable, "-m", "rtil.kernels.verify", str(library), str(index)]
+    # A property of that module's own class, which its stubs do not know.
+    torch.utils.deterministic.fill_uninitialized_memory = True  # type: ignore[attr-defined]
 
 
 def main(argv: list[str] | None = None) -> int:

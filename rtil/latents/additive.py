@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import final
 
 import torch
 from torch import Tensor
 
-from rtil.latents.space import Latents, LatentSpace
+from rtil.latents.space import Latents, MapScale, Member
 from rtil.models.generator import EMPTY, Generator, State
 
 
+@final
 @dataclass(frozen=True)
-class Additive(LatentSpace):
+class Additive(Member):
     """G^depth: z_k ~ N(0, sigma^2 I) joins the output of blocks k = 1 .. depth, before toRGB.
 
     x_k <- x_k + z_k (paper, section 3.1). Depth 0 is the plain generator.
@@ -40,8 +42,29 @@ class Additive(LatentSpace):
     num_codes = 1
 
     @property
-    def names(self) -> tuple[str, ...]:
-        return (f"G^{self.depth}",)
+    def name(self) -> str:
+        return f"G^{self.depth}"
+
+    @property
+    def is_plain(self) -> bool:
+        return self.depth == 0
+
+    @property
+    def nested(self) -> tuple[Member, ...]:
+        """G^0 .. G^depth with the same sigma."""
+        later = range(1, self.depth + 1)
+        return Additive(0), *(Additive(k, self.sigma, self.relative) for k in later)
+
+    @property
+    def order(self) -> tuple[float, ...]:
+        return float(self.relative), self.sigma * (self.depth > 0), float(self.depth)
+
+    def map_scale(self, k: int) -> MapScale | None:
+        return MapScale(self.sigma, self.relative) if 1 <= k <= self.depth else None
+
+    def shares_pass(self, other: Member) -> bool:
+        """Where both are additive with one sigma rule: a z_k that one lacks is zero."""
+        return isinstance(other, Additive) and other.relative == self.relative
 
     def check(self, G: Generator) -> None:
         if self.depth > G.max_blocks:
@@ -49,16 +72,6 @@ class Additive(LatentSpace):
                 f"Additive: depth={self.depth} asks for injection after block {self.depth}, the "
                 f"generator has {G.max_blocks} blocks; lower rtil's depths or raise resolution."
             )
-
-    def sample(
-        self,
-        G: Generator,
-        batch: int,
-        rng: torch.Generator,
-        style_mixing: float = 0.0,
-        turn: int = 0,
-    ) -> Latents:
-        return self.extend(G, G.sample_w(batch, rng, style_mixing), rng)
 
     def extend(self, G: Generator, w: Tensor, rng: torch.Generator) -> Latents:
         """Draws what joins styles w (B, *w_shape): noise maps and injected maps."""

@@ -5,19 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from math import isclose
+from typing import final
 
 import torch
 from torch import Tensor
 
-from rtil.latents.additive import Additive
-from rtil.latents.multicode import MultiCode
-from rtil.latents.space import Latents, LatentSpace, merge
+from rtil.latents.space import Latents, LatentSpace, Member, merge
 from rtil.models.generator import EMPTY, Generator, State
 from rtil.models.layers import group_size
 
 CYCLE = 1000  # longest rotation that weights are rounded to
 
 
+@final
 @dataclass(frozen=True)
 class Mixture(LatentSpace):
     """Each group of samples draws its member, so one pass trains every member.
@@ -28,31 +28,30 @@ class Mixture(LatentSpace):
     Differs from the paper: one draw per sample instead of one pass per member (rtil=ilo, mgan).
 
     Args:
-        members: all Additive (with one sigma rule) or all MultiCode (with one block).
+        members: that can share a pass, see `Member.shares_pass`; at least one.
         weights: share of each member; None for equal shares.
-        group: samples per group; its largest divisor that fits the batch is used.
+        group: samples per group; its largest divisor that fits the batch is used. None: the batch.
 
     Raises:
         ValueError: members that cannot share a pass, or weights that do not fit.
     """
 
-    members: tuple[LatentSpace, ...]
+    members: tuple[Member, ...] = ()  # no default in effect: it is refused, and makes it concrete
     weights: tuple[float, ...] | None = None
-    group: int = 4
+    group: int | None = 4
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "members", tuple(self.members))
         weights = self.weights or (1.0,) * len(self.members)
         object.__setattr__(self, "weights", tuple(float(w) for w in weights))
-        additive = [m for m in self.members if isinstance(m, Additive)]
-        codes = [m for m in self.members if isinstance(m, MultiCode)]
-        same = len({(m.relative,) for m in additive} | {(m.block,) for m in codes}) == 1
-        if not same or len(self.members) not in (len(additive), len(codes)):
+        alike = [self.members[0].shares_pass(member) for member in self.members]
+        if not alike or not all(alike):
             raise ValueError(
-                f"Mixture: members {self.members} cannot share a pass; they must be all Additive "
-                "with equal `relative` or all MultiCode with equal `block`."
+                f"Mixture: members {self.members} cannot share a pass; they must be one or more "
+                "of one kind and differ only in what is drawn for each sample (`shares_pass` of "
+                "their class says in what)."
             )
-        if len(self.weights) != len(self.members) or min(self.weights) < 0 or not any(weights):
+        if len(weights) != len(self.members) or min(weights) < 0 or not any(weights):
             raise ValueError(
                 f"Mixture: weights={self.weights} must be {len(self.members)} numbers, none "
                 "negative and not all zero."
@@ -60,7 +59,7 @@ class Mixture(LatentSpace):
 
     @property
     def names(self) -> tuple[str, ...]:
-        return tuple(name for m in self.members for name in m.names)
+        return tuple(member.name for member in self.members)
 
     def check(self, G: Generator) -> None:
         for member in self.members:
@@ -69,8 +68,10 @@ class Mixture(LatentSpace):
     @cached_property
     def rotation(self) -> tuple[int, ...]:
         """Shortest sequence of members whose counts are in proportion to the weights."""
-        share = [w / sum(self.weights) for w in self.weights]
-        counts, sequence = [0] * len(share), []
+        weights = self.weights or ()
+        share = [w / sum(weights) for w in weights]
+        counts = [0] * len(share)
+        sequence: list[int] = []
         while len(sequence) < CYCLE:
             n = len(sequence) + 1
             member = max(range(len(share)), key=lambda m: share[m] * n - counts[m])

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import groupby
+from typing import final
 
 import torch
 from torch import Tensor
 
-from rtil.latents.space import Latents, LatentSpace
+from rtil.latents.space import Latents, MapScale, Member
 from rtil.models.generator import EMPTY, Generator, State
 
 
+@final
 @dataclass(frozen=True)
-class MultiCode(LatentSpace):
+class MultiCode(Member):
     """g_1(sum_n g_0(z_n) * alpha^n), alpha' ~ Dir_N(1), equal over channels (section 3.2).
 
     Args:
@@ -36,8 +38,27 @@ class MultiCode(LatentSpace):
             )
 
     @property
-    def names(self) -> tuple[str, ...]:
-        return (f"N={self.num_codes}",)
+    def name(self) -> str:
+        return f"N={self.num_codes}"
+
+    @property
+    def is_plain(self) -> bool:
+        return self.num_codes == 1
+
+    @property
+    def nested(self) -> tuple[Member, ...]:
+        return (self,)
+
+    @property
+    def order(self) -> tuple[float, ...]:
+        return float(self.block), float(self.num_codes)
+
+    def map_scale(self, k: int) -> MapScale | None:
+        return None
+
+    def shares_pass(self, other: Member) -> bool:
+        """Where both mix their codes after the same block."""
+        return isinstance(other, MultiCode) and other.block == self.block
 
     def check(self, G: Generator) -> None:
         if G.per_block_styles:
@@ -51,16 +72,6 @@ class MultiCode(LatentSpace):
                 "rtil.block or raise resolution."
             )
 
-    def sample(
-        self,
-        G: Generator,
-        batch: int,
-        rng: torch.Generator,
-        style_mixing: float = 0.0,
-        turn: int = 0,
-    ) -> Latents:
-        return self.extend(G, G.sample_w(batch * self.num_codes, rng, style_mixing), rng)
-
     def extend(self, G: Generator, w: Tensor, rng: torch.Generator) -> Latents:
         """Draws the weights of codes w (B N, *w_shape), N consecutive ones a sample."""
         n = self.num_codes
@@ -73,6 +84,8 @@ class MultiCode(LatentSpace):
     ) -> Tensor:
         """As LatentSpace.synthesize; a restart lies at or after the mix, so start is its block."""
         if start == 0:
+            # Latents without weights are of another family; the caller mixed them up.
+            assert latents.alpha is not None and latents.counts is not None
             block = min(self.block, G.num_blocks)
             state = G.run(latents.w, stop=block)
             x = state.x * latents.alpha[:, :, None, None]

@@ -1,14 +1,15 @@
 """The contract of a latent family member: drawn in training, optimised in inversion (Fig. 4).
 
 Both use the same `synthesize`, so an inverter meets exactly the network that was trained. To add
-a family, write one file with a frozen dataclass and name it in a yaml under configs/rtil.
+a family, write one file with a frozen dataclass that extends `Member` and a function that returns
+a `rtil.latents.family.Family` of such members, and name the function in a yaml under configs/rtil.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, final
 
 import torch
 from torch import Tensor
@@ -34,21 +35,37 @@ class Latents(NamedTuple):
     member: tuple[int, ...] = ()
 
 
+class MapScale(NamedTuple):
+    """What a map z_k is drawn with in training, z_k ~ N(0, sigma^2 I).
+
+    sigma: standard deviation. relative: in units of the rms of the map that it joins, image by
+    image, instead of feature units.
+    """
+
+    sigma: float
+    relative: bool = False
+
+
 class LatentSpace(ABC):
-    """One member of the family, or a mixture of members."""
+    """What one pass of training draws: a `Member`, or a mixture of members."""
 
     @property
     @abstractmethod
     def names(self) -> tuple[str, ...]:
         """Name of each member that `sample` draws from, e.g. ("G^2",)."""
 
+    @property
+    @abstractmethod
+    def members(self) -> tuple[Member, ...]:
+        """The members that `sample` draws from: itself, or those of a mixture."""
+
     @abstractmethod
     def check(self, G: Generator) -> None:
         """Raises ValueError where G cannot be driven by this space."""
 
+    @abstractmethod
     def drawn(self, batch: int, turn: int) -> tuple[int, ...]:
         """Member of each sample of draw number `turn`; () where every draw is alike."""
-        return ()
 
     @abstractmethod
     def sample(
@@ -79,27 +96,104 @@ class LatentSpace(ABC):
         """
 
 
+class Member(LatentSpace):
+    """One member of a family: every draw is alike.
+
+    Attributes:
+        num_codes: styles that a sample takes.
+    """
+
+    num_codes: int
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """Its name, which may be set as mathematics, e.g. "G^2"."""
+
+    @property
+    @abstractmethod
+    def is_plain(self) -> bool:
+        """Whether it draws what the generator draws without any family."""
+
+    @property
+    @abstractmethod
+    def nested(self) -> tuple[Member, ...]:
+        """The members that it contains, from the plain generator to itself, for figures."""
+
+    @property
+    @abstractmethod
+    def order(self) -> tuple[float, ...]:
+        """Where a figure shows it among members of its kind."""
+
+    @abstractmethod
+    def map_scale(self, k: int) -> MapScale | None:
+        """What it draws z_k with; None where nothing joins the output of block k."""
+
+    @abstractmethod
+    def shares_pass(self, other: Member) -> bool:
+        """Whether one `synthesize` can draw a batch with samples of both."""
+
+    @abstractmethod
+    def extend(self, G: Generator, w: Tensor, rng: torch.Generator) -> Latents:
+        """Draws what joins styles w (B num_codes, *w_shape), num_codes consecutive ones a sample.
+
+        `member` of the result is (0,) * B.
+        """
+
+    @final
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (self.name,)
+
+    @final
+    @property
+    def members(self) -> tuple[Member, ...]:
+        return (self,)
+
+    @final
+    def drawn(self, batch: int, turn: int) -> tuple[int, ...]:
+        return ()
+
+    @final
+    def sample(
+        self,
+        G: Generator,
+        batch: int,
+        rng: torch.Generator,
+        style_mixing: float = 0.0,
+        turn: int = 0,
+    ) -> Latents:
+        return self.extend(G, G.sample_w(batch * self.num_codes, rng, style_mixing), rng)
+
+
 def merge(parts: Sequence[Latents]) -> Latents:
     """Concatenates latents along the batch; a z_k that some parts lack is zero there."""
+    first = parts[0]
     if len(parts) == 1:
-        return parts[0]
-    noise = tuple(torch.cat(maps) for maps in zip(*(p.noise for p in parts)))
-    sizes = [len(p.member) for p in parts]
-    add = {}
-    for k in sorted({k for p in parts for k in p.add or {}}):
-        like = next(p.add[k] for p in parts if k in (p.add or {}))
-        add[k] = torch.cat(
-            [
-                p.add[k] if k in (p.add or {}) else like.new_zeros(n, *like.shape[1:])
-                for p, n in zip(parts, sizes)
-            ]
-        )
-    codes = parts[0].alpha is not None
+        return first
+    add = None
+    if first.add is not None:
+        blocks = sorted({k for part in parts for k in part.add or {}})
+        add = {k: _merged_map(parts, k) for k in blocks}
+    alpha = counts = None
+    if first.alpha is not None:
+        alpha = torch.cat([part.alpha for part in parts if part.alpha is not None])
+        counts = tuple(count for part in parts for count in part.counts or ())
     return Latents(
-        w=torch.cat([p.w for p in parts]),
-        noise=noise,
-        add=add if parts[0].add is not None else None,
-        alpha=torch.cat([p.alpha for p in parts]) if codes else None,
-        counts=sum((p.counts for p in parts), ()) if codes else None,
-        member=sum((p.member for p in parts), ()),
+        w=torch.cat([part.w for part in parts]),
+        noise=tuple(torch.cat(maps) for maps in zip(*(part.noise for part in parts))),
+        add=add,
+        alpha=alpha,
+        counts=counts,
+        member=tuple(member for part in parts for member in part.member),
     )
+
+
+def _merged_map(parts: Sequence[Latents], k: int) -> Tensor:
+    """z_k of all parts; at least one of them has it."""
+    like = next(part.add[k] for part in parts if part.add and k in part.add)
+    maps = []
+    for part in parts:
+        z = (part.add or {}).get(k)
+        maps.append(like.new_zeros(len(part.member), *like.shape[1:]) if z is None else z)
+    return torch.cat(maps)

@@ -52,9 +52,11 @@ def ssim(x_hat: Tensor, x: Tensor) -> Tensor:
     from torchmetrics.functional.image import structural_similarity_index_measure
 
     # torchmetrics derives the padding from sigma as int(3.5 sigma + 0.5); 0.3 pad gives pad.
-    return structural_similarity_index_measure(
+    similarity = structural_similarity_index_measure(
         x_hat, x, sigma=0.3 * pad, data_range=1.0, reduction="none"
     )
+    assert isinstance(similarity, Tensor), "torchmetrics returns a pair only where asked for more"
+    return similarity
 
 
 def gradient_energy(x_hat: Tensor, x: Tensor) -> Tensor:
@@ -69,11 +71,13 @@ def gradient_energy(x_hat: Tensor, x: Tensor) -> Tensor:
         (B,); not finite where x is constant.
     """
     check_pair("gradient_energy", x_hat, x)
-    energy = [
-        sum(image.diff(dim=side).square().sum((1, 2, 3)) for side in (2, 3))
-        for image in (x_hat, x)
-    ]
-    return energy[0] / energy[1]
+    return _energy(x_hat) / _energy(x)
+
+
+def _energy(image: Tensor) -> Tensor:
+    """|D x|^2 of each image, (B,)."""
+    down, right = (image.diff(dim=side).square().sum((1, 2, 3)) for side in (2, 3))
+    return down + right
 
 
 def check_pair(where: str, x_hat: Tensor, x: Tensor) -> None:

@@ -12,7 +12,7 @@ generators of the same data at the same n, and nothing else.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -78,7 +78,8 @@ class RandomFeatures(nn.Module):
         return (torch.cat(parts) - self.mean) @ self.projection
 
 
-class Estimate(NamedTuple):
+@dataclass(frozen=True)
+class Estimate:
     """A number and its 95 % interval, over n samples."""
 
     value: float

@@ -18,17 +18,18 @@ from torch import Tensor, nn
 class State(NamedTuple):
     """What crosses the cut after block k's convolutions and before its toRGB.
 
-    x: (B, C_k, H_k, W_k) feature map; block k + 1 takes it in any type.
+    x: (B, C_k, H_k, W_k) feature map; block k + 1 takes it in any type. Without entries before
+        block 1, which reads none.
     rgb: image accumulated by blocks before k, or None.
     keep_rgb: False leaves the image of blocks up to k out of what follows (published restart).
     """
 
-    x: Tensor | None
+    x: Tensor
     rgb: Tensor | None = None
     keep_rgb: bool = True
 
 
-EMPTY = State(None, None)
+EMPTY = State(torch.empty(0))
 
 
 class StylePrior(NamedTuple):
@@ -79,9 +80,9 @@ class Generator(nn.Module, ABC):
         """(C, H, W) of the image it draws now."""
 
     @property
+    @abstractmethod
     def stage(self) -> tuple[float, ...]:
         """What `progress` has set and decides which kernels a step starts."""
-        return (self.num_blocks,)
 
     @abstractmethod
     def map(self, z0: Tensor) -> Tensor:

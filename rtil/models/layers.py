@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +17,9 @@ from torch import Tensor, nn
 
 from rtil.kernels.conv2d import conv2d
 
-_kept: dict[tuple[int, str], tuple[Tensor, Tensor]] | None = None
+T = TypeVar("T")
+
+_kept: dict[tuple[int, str], tuple[Tensor, Any]] | None = None
 
 
 @contextmanager
@@ -34,7 +37,7 @@ def frozen() -> Iterator[None]:
         _kept = before
 
 
-def derived(weight: Tensor, what: str, compute: Callable[[], Tensor]) -> Tensor:
+def derived(weight: Tensor, what: str, compute: Callable[[], T]) -> T:
     """compute(), which depends on `weight` alone; kept within `frozen` for a constant weight.
 
     Args:

@@ -6,12 +6,15 @@ family of depth 1 draws z1 and ILO inverts it with the very code that inverts a 
 
 from __future__ import annotations
 
+from typing import final
+
 import torch
 from torch import Tensor, nn
 
 from rtil.models.generator import Generator, State, StylePrior
 
 
+@final
 class LinearGenerator(Generator):
     """x = W1 (W0 z0 + z1) as a generator of one block (paper, section 5).
 
@@ -50,6 +53,10 @@ class LinearGenerator(Generator):
     @property
     def image_shape(self) -> tuple[int, int, int]:
         return self._image_shape
+
+    @property
+    def stage(self) -> tuple[float, ...]:
+        return (self.num_blocks,)
 
     def map(self, z0: Tensor) -> Tensor:
         """The identity on z0 (B, n0)."""

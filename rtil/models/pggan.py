@@ -9,9 +9,10 @@ newest has faded in.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from itertools import pairwise
-from typing import NamedTuple
+from typing import NamedTuple, cast, final
 
 import torch
 import torch.nn.functional as F
@@ -70,12 +71,14 @@ def check_phases(who: str, phase_nimg: list[int] | None, blocks: int) -> list[in
     return phases
 
 
-class Growing(nn.Module):
+class Growing(nn.Module, ABC):
     """What generator and discriminator share while they grow.
 
     Attributes:
         alpha: weight of the newest size, which fades in from 0 to 1.
     """
+
+    fade: Tensor
 
     def __init__(self) -> None:
         super().__init__()
@@ -91,6 +94,10 @@ class Growing(nn.Module):
     def alpha(self, value: float) -> None:
         self._alpha = value
         self.fade.fill_(value)
+
+    @abstractmethod
+    def progress(self, nimg: int) -> None:
+        """Sets the stage of growing that training has reached after nimg images."""
 
     def faded(self, old: Tensor, new: Tensor) -> Tensor:
         """old + alpha (new - old)."""
@@ -177,6 +184,7 @@ class ConvBlock(nn.Module):
         return x
 
 
+@final
 class PGGANGenerator(Growing, Generator):
     """The generator of Karras et al. 2018 (paper, Table 2).
 
@@ -297,6 +305,7 @@ class PGGANGenerator(Growing, Generator):
         self.num_blocks, self.alpha = growth(nimg, self.phase_nimg, self.max_blocks)
 
 
+@final
 class PGGANDiscriminator(Growing):
     """The discriminator of Karras et al. 2018, growing with the generator.
 
@@ -344,7 +353,7 @@ class PGGANDiscriminator(Growing):
         for i in range(top, -1, -1):
             if i == 0:
                 h = minibatch_stddev(h.to(self.score.weight.dtype), self.stddev_group)
-            for conv in self.blocks[i]:
+            for conv in cast(nn.ModuleList, self.blocks[i]):
                 h = norm_act(conv(h), SLOPE)
             if i == 0:
                 break

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from typing import cast, final
 
 import torch
 import torch.nn.functional as F
@@ -41,6 +42,8 @@ class ModulatedConv2d(nn.Module):
     activations instead of the weights is the same linear map with one set of weights for the
     whole batch. With up = 2 a transposed convolution and a blur double the size.
     """
+
+    fir: Tensor
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel: int, w_dim: int, up: bool, demod: bool
@@ -162,11 +165,12 @@ class Block(nn.Module):
         self, in_channels: int | None, out_channels: int, image_channels: int, w_dim: int
     ) -> None:
         super().__init__()
-        self.up = in_channels and StyledConv(in_channels, out_channels, w_dim, up=True)
+        self.up = StyledConv(in_channels, out_channels, w_dim, up=True) if in_channels else None
         self.conv = StyledConv(out_channels, out_channels, w_dim, up=False)
         self.to_rgb = ToRGB(out_channels, image_channels, w_dim)
 
 
+@final
 class StyleGAN2Generator(Generator):
     """The generator of Karras et al. 2020 with skip connections (their Fig. 7b).
 
@@ -186,6 +190,7 @@ class StyleGAN2Generator(Generator):
     """
 
     per_block_styles = True
+    fir: Tensor
 
     def __init__(
         self,
@@ -227,6 +232,10 @@ class StyleGAN2Generator(Generator):
     def image_shape(self) -> tuple[int, int, int]:
         return (self.image_channels, *self.shapes[self.num_blocks][1:])
 
+    @property
+    def stage(self) -> tuple[float, ...]:
+        return (self.num_blocks,)
+
     def map(self, z0: Tensor) -> Tensor:
         """Maps z0 (B, z_dim) to styles (B, 2 * num_blocks, z_dim), equal for all layers."""
         w = pixel_norm(z0)
@@ -238,8 +247,8 @@ class StyleGAN2Generator(Generator):
         self, k: int, state: State, w: Tensor, noise: tuple[Tensor, ...] | None = None
     ) -> State:
         if noise is None:
-            noise = [getattr(self, f"noise_{i}") for i in range(len(self.noise_shapes))]
-        block = self.blocks[k - 1]
+            noise = tuple(getattr(self, f"noise_{i}") for i in range(len(self.noise_shapes)))
+        block = self._block(k)
         if k == 1:
             x = entering(self.const, self.map_dtype).expand(w.shape[0], -1, -1, -1)
             return State(self._output(block.conv(x, w[:, 0], noise[0])), None)
@@ -247,17 +256,21 @@ class StyleGAN2Generator(Generator):
         before, last = w[:, 2 * k - 3 : 2 * k - 1].unbind(1)
         rgb = None
         if state.keep_rgb:
-            rgb = self.blocks[k - 2].to_rgb(state.x, before, state.rgb)
+            rgb = self._block(k - 1).to_rgb(state.x, before, state.rgb)
             rgb = upfirdn2d(rgb, self.fir, up=2, padding=(2, 1), gain=4.0)
         x = entering(state.x, self.map_dtype)
+        assert block.up is not None  # all blocks but the first
         x = block.up(x, before, noise[2 * k - 3])
         return State(self._output(block.conv(x, last, noise[2 * k - 2])), rgb)
+
+    def _block(self, k: int) -> Block:
+        return cast(Block, self.blocks[k - 1])
 
     def _output(self, x: Tensor) -> Tensor:
         return map_norm(x) if self.normalise else x
 
     def image(self, state: State, w: Tensor) -> Tensor:
-        return self.blocks[self.num_blocks - 1].to_rgb(state.x, w[:, -1], state.rgb)
+        return self._block(self.num_blocks).to_rgb(state.x, w[:, -1], state.rgb)
 
     @torch.no_grad()
     def style_prior(self, num_samples: int, rng: torch.Generator) -> StylePrior:
@@ -267,12 +280,14 @@ class StyleGAN2Generator(Generator):
             num_samples: styles drawn; the published code uses 1e6.
             rng: of the draws.
         """
-        total, square, done = 0.0, 0.0, 0
+        total = square = torch.zeros((), dtype=torch.float64)
+        done = 0
         while done < num_samples:
             count = min(10_000, num_samples - done)
             w = self.map(self.randn((count, self.z_dim), rng))[:, 0].double()
             v = F.leaky_relu(w, 1.0 / SLOPE)
-            total, square, done = total + v.sum(0), square + v.square().sum(0), done + count
+            total, square = total + v.sum(0), square + v.square().sum(0)
+            done += count
         mean = total / done
         std = (square / done - mean.square()).clamp_min(0).sqrt()
         weight = next(self.parameters())
@@ -293,6 +308,8 @@ class StyleGAN2Generator(Generator):
 
 class ConvLayer(nn.Module):
     """Convolution with bias and leaky ReLU; down = True blurs first and takes stride 2."""
+
+    fir: Tensor
 
     def __init__(
         self,
@@ -335,6 +352,7 @@ class ResBlock(nn.Module):
         return (self.conv2(self.conv1(x)) + self.skip(x)) / SQRT2
 
 
+@final
 class StyleGAN2Discriminator(nn.Module):
     """The residual discriminator of Karras et al. 2020.
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import final
+
 import torch
 from torch import Tensor
 
 from rtil.models.generator import Generator, State, StylePrior
 
 
+@final
 class UnitRange(Generator):
     """x = 2 G - 1 in [-1, 1], the image whose values in [0, 1] are what G draws.
 
@@ -33,6 +36,10 @@ class UnitRange(Generator):
     @property
     def image_shape(self) -> tuple[int, int, int]:
         return self.G.image_shape
+
+    @property
+    def stage(self) -> tuple[float, ...]:
+        return self.G.stage
 
     def map(self, z0: Tensor) -> Tensor:
         return self.G.map(z0)

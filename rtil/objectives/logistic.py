@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
+from typing import final
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rtil.latents.space import LatentSpace
+from rtil.latents.space import Latents, LatentSpace
 from rtil.models.generator import Generator
-from rtil.objectives.objective import Objective
+from rtil.objectives.objective import GeneratorPenalty, Objective, RealPenalty
 from rtil.process.distributed import all_sum
 
 
+@final
 class Logistic(Objective):
     """D: softplus(-D(x)) + softplus(D(G)); G: softplus(-D(G)) (Goodfellow et al. 2014).
 
@@ -47,10 +49,13 @@ class Logistic(Objective):
                 f"Logistic: r1_weight={r1_weight}, path_weight={path_weight} must be 0 or more, "
                 f"r1_every={r1_every}, path_every={path_every}, path_batch={path_batch} 1 or more."
             )
-        self.r1_weight, self.path_weight = r1_weight, path_weight
-        self.d_every = r1_every if r1_weight else 0
-        self.g_every = path_every if path_weight else 0
-        self.path_batch, self.path_decay = path_batch, path_decay
+        self.r1_weight, self.r1_every = r1_weight, r1_every
+        self.path_weight, self.path_every = path_weight, path_every
+        self.path_decay = path_decay
+        if r1_weight:
+            self.d_lazy = RealPenalty("r1", r1_every, self.r1)
+        if path_weight:
+            self.g_lazy = GeneratorPenalty("path", path_every, path_batch, self.path_length)
         for i, count in enumerate(members):
             self.register_buffer(f"path_mean_{i}", torch.zeros(count))
 
@@ -63,38 +68,25 @@ class Logistic(Objective):
     def generator(self, scores: Tensor) -> Tensor:
         return F.softplus(-scores)
 
-    def pair_penalty(
-        self, D: nn.Module, real: Tensor, fake: Tensor, rng: torch.Generator
-    ) -> Tensor | None:
-        """None: R1 is lazy and reads real images only."""
-        return None
-
-    def d_penalty(self, D: nn.Module, real: Tensor) -> Tensor:
+    def r1(self, D: nn.Module, real: Tensor) -> Tensor:
         """r1_every (gamma / 2) |grad_x D(x)|^2 for each image (B,)."""
-        return self.d_every * self.r1_weight / 2 * gradient_norm2(D, real)
+        return self.r1_every * self.r1_weight / 2 * gradient_norm2(D, real)
 
-    def penalty_draw(self, world: int, turn: int) -> tuple[int, int]:
-        # Penalties are counted, not steps: where g_every divides a mixture's rotation, every
-        # penalty would meet the same member.
-        batch = max(1, self.path_batch // world)
-        return batch, turn // world // self.g_every * world + turn % world
-
-    def g_penalty(
+    def path_length(
         self,
         G: Generator,
         space: LatentSpace,
         index: int,
-        world: int,
+        latents: Latents,
         rng: torch.Generator,
-        style_mixing: float,
-        turn: int,
-    ) -> tuple[Tensor, tuple[int, ...]]:
-        """path_every weight (|J_w^T y| - a)^2 for each sample; updates the running means a."""
-        batch, turn = self.penalty_draw(world, turn)
-        latents = space.sample(G, batch, rng, style_mixing, turn)
+    ) -> Tensor:
+        """path_every weight (|J_w^T y| - a)^2 for each sample (B',); updates the means a."""
+        batch = len(latents.member)
         y = torch.randn((batch, *G.image_shape), generator=rng, device=rng.device)
         lengths = path_lengths(G, space, latents, y.to(latents.w))
 
+        # The running mean moves before the error is taken, as in the published code, with the
+        # lengths that all processes have drawn.
         mean = getattr(self, f"path_mean_{index}")
         member = _members(latents.member, mean.device)
         seen = mean.new_zeros(2, len(mean))
@@ -104,7 +96,7 @@ class Logistic(Objective):
         average = total / count.clamp_min(1)
         mean += torch.where(count > 0, self.path_decay * (average - mean), 0.0)
         error = lengths - mean[member].to(lengths)
-        return self.g_every * self.path_weight * error.square(), latents.member
+        return self.path_every * self.path_weight * error.square()
 
 
 @lru_cache(maxsize=256)
@@ -120,7 +112,7 @@ def gradient_norm2(D: nn.Module, x: Tensor) -> Tensor:
     return grad.square().sum((1, 2, 3))
 
 
-def path_lengths(G: Generator, space: LatentSpace, latents, y: Tensor) -> Tensor:
+def path_lengths(G: Generator, space: LatentSpace, latents: Latents, y: Tensor) -> Tensor:
     """|J_w^T y| / sqrt(H W), the mean over layers inside the root (Karras et al. 2020, eq. 4).
 
     Args:

@@ -1,29 +1,90 @@
 """The contract of a GAN objective: losses per image; the training loop averages once.
 
-To add one, write a file with a final subclass and point a model yaml's `objective` at it.
+Every objective has the three losses. A penalty is an attribute that is None where an objective
+has none, so a loop asks `if objective.d_lazy is not None`:
+
+    pair_penalty(D, real, fake, rng)    (B,), in every discriminator step, for each space's images
+    d_lazy: RealPenalty                 an extra update of D every `d_lazy.every` steps
+    g_lazy: GeneratorPenalty            an extra update of G every `g_lazy.every` steps
+
+A step with the last draws latents itself, as all others do, of the batch and the turn that
+`g_lazy.draw(world, turn)` says, and hands them to `g_lazy.penalty(G, space, index, latents, rng)`.
+
+To add an objective, write a file with a final subclass that sets the penalties it has in its
+constructor, and point a model yaml's `objective` at it. Optimisers, steps and logs live in
+`rtil.training`.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from rtil.latents.space import LatentSpace
+from rtil.latents.space import Latents, LatentSpace
 from rtil.models.generator import Generator
+
+PairPenalty = Callable[[nn.Module, Tensor, Tensor, torch.Generator], Tensor]
+
+
+@dataclass(frozen=True)
+class RealPenalty:
+    """A lazy penalty on the discriminator at real images (Karras et al. 2020, App. B).
+
+    name: of its term in logs.
+    every: steps between penalties, 1 or more.
+    penalty: (D, real images) to (B,), scaled to stand for all `every` steps.
+    """
+
+    name: str
+    every: int
+    penalty: Callable[[nn.Module, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class GeneratorPenalty:
+    """A lazy penalty on the generator (Karras et al. 2020, App. B).
+
+    name: of its term in logs.
+    every: steps between penalties, 1 or more.
+    batch: samples of a penalty over all processes.
+    penalty: (G, space, position of the space in the family, latents drawn by it with gradients,
+        rng) to a value for each sample (B',), scaled to stand for all `every` steps.
+    """
+
+    name: str
+    every: int
+    batch: int
+    penalty: Callable[[Generator, LatentSpace, int, Latents, torch.Generator], Tensor]
+
+    def draw(self, world: int, turn: int) -> tuple[int, int]:
+        """Samples that a process draws for a step's penalty, and the number of their draw.
+
+        Args:
+            world: processes that share the penalty's batch.
+            turn: number of the step's draw: step * world + rank.
+        """
+        # Penalties are counted, not steps: where `every` divides a mixture's rotation, every
+        # penalty would meet the same member.
+        number = turn // world // self.every * world + turn % world
+        return max(1, self.batch // world), number
 
 
 class Objective(nn.Module, ABC):
     """Losses that the loop minimises; buffers are saved in checkpoints.
 
     Attributes:
-        d_every: steps between lazy penalties on real images (0: never).
-        g_every: steps between lazy penalties on the generator (0: never).
+        pair_penalty: (D, real, fake, rng) to (B,), of every discriminator step; None for none.
+        d_lazy: penalty on real images; None for none.
+        g_lazy: penalty on the generator; None for none.
     """
 
-    d_every: int = 0
-    g_every: int = 0
+    pair_penalty: PairPenalty | None = None
+    d_lazy: RealPenalty | None = None
+    g_lazy: GeneratorPenalty | None = None
 
     @abstractmethod
     def real(self, scores: Tensor) -> Tensor:
@@ -36,38 +97,3 @@ class Objective(nn.Module, ABC):
     @abstractmethod
     def generator(self, scores: Tensor) -> Tensor:
         """Generator loss (B,) on scores (B,) of its images."""
-
-    @abstractmethod
-    def pair_penalty(
-        self, D: nn.Module, real: Tensor, fake: Tensor, rng: torch.Generator
-    ) -> Tensor | None:
-        """Penalty (B,) of every discriminator step and member; None where there is none."""
-
-    @abstractmethod
-    def d_penalty(self, D: nn.Module, real: Tensor) -> Tensor:
-        """Penalty (B,) taken every d_every steps, scaled to stand for all of them."""
-
-    def penalty_draw(self, world: int, turn: int) -> tuple[int, int]:
-        """Samples of a penalty on the generator in a step's turn, and the number of their draw."""
-        return 0, turn
-
-    @abstractmethod
-    def g_penalty(
-        self,
-        G: Generator,
-        space: LatentSpace,
-        index: int,
-        world: int,
-        rng: torch.Generator,
-        style_mixing: float,
-        turn: int,
-    ) -> tuple[Tensor, tuple[int, ...]]:
-        """Penalty (B',) taken every g_every steps, scaled to stand for all of them.
-
-        Args:
-            index: position of `space` in the family.
-            world: number of processes that share the penalty's batch.
-
-        Returns:
-            The penalty of each sample and the member each was drawn from.
-        """

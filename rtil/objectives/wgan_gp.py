@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from typing import final
+
 import torch
 from torch import Tensor, nn
 
-from rtil.latents.space import LatentSpace
-from rtil.models.generator import Generator
 from rtil.objectives.objective import Objective
 
 
+@final
 class WGANGP(Objective):
     """D: D(G) - D(x) + drift D(x)^2 + gp (|grad D(x')| - 1)^2; G: -D(G).
 
@@ -27,6 +28,7 @@ class WGANGP(Objective):
         if min(gp_weight, drift) < 0:
             raise ValueError(f"WGANGP: gp_weight={gp_weight}, drift={drift} must be 0 or more.")
         self.gp_weight, self.drift = gp_weight, drift
+        self.pair_penalty = self.gradient_penalty
 
     def real(self, scores: Tensor) -> Tensor:
         return -scores + self.drift * scores.square()
@@ -37,26 +39,11 @@ class WGANGP(Objective):
     def generator(self, scores: Tensor) -> Tensor:
         return -scores
 
-    def pair_penalty(
+    def gradient_penalty(
         self, D: nn.Module, real: Tensor, fake: Tensor, rng: torch.Generator
-    ) -> Tensor | None:
+    ) -> Tensor:
         """gp (|grad D(x')| - 1)^2 at x' = e real + (1 - e) fake, e ~ U(0, 1) per image (B,)."""
         e = torch.rand((len(real), 1, 1, 1), generator=rng, device=rng.device).to(real)
         between = torch.lerp(fake, real, e).detach().requires_grad_(True)
         (grad,) = torch.autograd.grad(D(between).sum(), between, create_graph=True)
         return self.gp_weight * (grad.flatten(1).norm(dim=1) - 1).square()
-
-    def d_penalty(self, D: nn.Module, real: Tensor) -> Tensor:
-        raise RuntimeError("WGANGP has no lazy penalty on real images (d_every is 0).")
-
-    def g_penalty(
-        self,
-        G: Generator,
-        space: LatentSpace,
-        index: int,
-        world: int,
-        rng: torch.Generator,
-        style_mixing: float,
-        turn: int,
-    ) -> tuple[Tensor, tuple[int, ...]]:
-        raise RuntimeError("WGANGP has no penalty on the generator (g_every is 0).")

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from math import ceil, inf
+from typing import final
 
 import torch
 from torch import Tensor
@@ -34,37 +35,43 @@ def blurring_matrix(length: int, std: float, size: int) -> Tensor:
     return torch.zeros(length, length, dtype=torch.float64).scatter_add(1, mirrored, weights)
 
 
+@final
 class Blur(LinearOperator):
     """y = M_h x M_w^T with the matrices of `blurring_matrix`, an image as large as x.
 
     Args:
         in_shape: (C, H, W) of the image.
-        std: standard deviation of the kernel in pixels, positive.
-        size: side of the kernel in pixels, odd, from 3 to the shorter side of the image; None
-            takes the smallest that reaches 3 std to either side.
+        blur_std: standard deviation of the kernel in pixels, positive.
+        kernel_size: side of the kernel in pixels, odd, from 3 to the shorter side of the image;
+            None takes the smallest that reaches 3 blur_std to either side.
 
     Raises:
-        ValueError: a std or a size out of range.
+        ValueError: a blur_std or a kernel_size out of range.
     """
 
-    def __init__(self, in_shape: Sequence[int], std: float, size: int | None = None) -> None:
+    rows: Tensor
+    columns: Tensor
+
+    def __init__(
+        self, in_shape: Sequence[int], blur_std: float, kernel_size: int | None = None
+    ) -> None:
         super().__init__(in_shape, in_shape, measures_images=True)
-        if not 0 < std < inf:
+        if not 0 < blur_std < inf:
             raise ValueError(
-                f"Blur: blur_std={std}; it is the kernel's standard deviation in pixels and must "
-                "be above 0."
+                f"Blur: blur_std={blur_std}; it is the kernel's standard deviation in pixels and "
+                "must be above 0."
             )
         _, height, width = self.in_shape
-        reach = 2 * ceil(3 * std) + 1 if size is None else size
+        reach = 2 * ceil(3 * blur_std) + 1 if kernel_size is None else kernel_size
         if reach not in range(3, min(height, width) + 1, 2):
-            origin = f" (3 blur_std={std} to either side)" if size is None else ""
+            origin = f" (3 blur_std={blur_std} to either side)" if kernel_size is None else ""
             raise ValueError(
                 f"Blur: the kernel has kernel_size={reach} pixels a side{origin} and the image "
                 f"{height}x{width}; it must be odd, from 3 to {min(height, width)}. Set "
                 "task.kernel_size, or a smaller blur_std."
             )
-        self.register_buffer("rows", blurring_matrix(height, std, reach).float())
-        self.register_buffer("columns", blurring_matrix(width, std, reach).float())
+        self.register_buffer("rows", blurring_matrix(height, blur_std, reach).float())
+        self.register_buffer("columns", blurring_matrix(width, blur_std, reach).float())
 
     def forward(self, x: Tensor) -> Tensor:
         """y = M_h x M_w^T, shape (B, C, H, W)."""

@@ -1,7 +1,11 @@
-"""Compressed sensing by a partial circulant matrix with random signs (paper, section 4)."""
+"""Compressed sensing by a partial circulant matrix with random signs (paper, section 4).
+
+`Circulant` is the operator of given arrays, `partial_circulant` (task=cs) the one of drawn arrays.
+"""
 
 from collections.abc import Sequence
 from math import prod
+from typing import final
 
 import numpy as np
 import torch
@@ -11,6 +15,7 @@ from torch.fft import irfft, rfft
 from rtil.operators.operator import LinearOperator
 
 
+@final
 class Circulant(LinearOperator):
     """y = R (h * (s . x)): signs s, circular convolution with h, restriction R to some entries.
 
@@ -21,24 +26,30 @@ class Circulant(LinearOperator):
         filter: (n,) the filter h.
         signs: (n,) the signs s, of the filter's dtype.
         indices: (m,) int64, distinct positions in [0, n) that are kept, in the order of y.
+
+    Raises:
+        ValueError: arrays that do not fit the image or each other.
     """
+
+    filter: Tensor
+    signs: Tensor
+    indices: Tensor
 
     def __init__(
         self, in_shape: Sequence[int], filter: Tensor, signs: Tensor, indices: Tensor
     ) -> None:
         super().__init__(in_shape, (len(indices),), measures_images=False)
         n = prod(in_shape)
-        name = type(self).__name__
         if filter.shape != (n,) or signs.shape != (n,):
             raise ValueError(
-                f"{name}: got filter of shape {tuple(filter.shape)} and signs of shape "
+                f"Circulant: got filter of shape {tuple(filter.shape)} and signs of shape "
                 f"{tuple(signs.shape)}; images of shape {self.in_shape} need ({n},) for both."
             )
         kept = indices.unique()
         distinct = indices.ndim == 1 and len(kept) == len(indices) > 0
         if not distinct or kept[0] < 0 or kept[-1] >= n:
             raise ValueError(
-                f"{name}: indices of shape {tuple(indices.shape)} hold {len(kept)} distinct "
+                f"Circulant: indices of shape {tuple(indices.shape)} hold {len(kept)} distinct "
                 f"values; they must be one or more distinct positions in [0, {n})."
             )
         self.register_buffer("filter", filter)
@@ -48,9 +59,12 @@ class Circulant(LinearOperator):
 
     def spectrum(self) -> Tensor:
         """rfft of the filter, kept until the filter is moved, converted or loaded anew."""
-        kept, h = self._spectrum, self.filter
+        h, kept = self.filter, self._spectrum
+        # A buffer that is moved or converted is another tensor; one that is loaded into has
+        # another version.
         if kept is None or kept[0] is not h or kept[1] != h._version:
-            self._spectrum = kept = (h, h._version, rfft(h))
+            kept = (h, h._version, rfft(h))
+            self._spectrum = kept
         return kept[2]
 
     def forward(self, x: Tensor) -> Tensor:
@@ -68,12 +82,17 @@ class Circulant(LinearOperator):
         return (correlated * self.signs).unflatten(1, self.in_shape)
 
 
-class PartialCirculant(Circulant):
+def partial_circulant(
+    in_shape: Sequence[int],
+    ratio: float,
+    seed: int | Sequence[int] = 0,
+    scale: str = "unit",
+) -> Circulant:
     """`Circulant` with h, s and R drawn from a seed (paper, section 4).
 
     h_i ~ N(0, 1/n), s_i = +-1, m = round(ratio n) positions without replacement, so that for every
     x, E||A x||^2 = ||x||^2 m/n. One seed gives nested operators: the positions of a smaller ratio
-    are among those of a larger one. Only the constructor differs from `Circulant`.
+    are among those of a larger one.
 
     Differs from the published code, whose filter has h_i ~ N(0, 1): measurements would grow with
     the image size, and with them the loss and every step size. `task.scale=published` restores it.
@@ -87,31 +106,21 @@ class PartialCirculant(Circulant):
     Raises:
         ValueError: ratio outside (0, 1], or an unknown scale.
     """
-
-    def __init__(
-        self,
-        in_shape: Sequence[int],
-        ratio: float,
-        seed: int | Sequence[int] = 0,
-        scale: str = "unit",
-    ) -> None:
-        n = prod(in_shape)
-        if not 0 < ratio <= 1:
-            raise ValueError(
-                f"PartialCirculant: ratio={ratio} asks for m={ratio * n:.0f} of n={n} "
-                "measurements; ratio must be in (0, 1]."
-            )
-        if scale not in ("unit", "published"):
-            raise ValueError(
-                f"PartialCirculant: scale={scale!r}; it must be 'unit' or 'published'."
-            )
-        rng = np.random.default_rng(seed)
-        filter = rng.standard_normal(n) / (n**0.5 if scale == "unit" else 1.0)
-        signs = rng.choice([-1.0, 1.0], n)
-        indices = np.sort(rng.permutation(n)[: max(1, round(ratio * n))])
-        super().__init__(
-            in_shape,
-            torch.from_numpy(filter).float(),
-            torch.from_numpy(signs).float(),
-            torch.from_numpy(indices),
+    n = prod(in_shape)
+    if not 0 < ratio <= 1:
+        raise ValueError(
+            f"partial_circulant: ratio={ratio} asks for m={ratio * n:.0f} of n={n} "
+            "measurements; ratio must be in (0, 1]."
         )
+    if scale not in ("unit", "published"):
+        raise ValueError(f"partial_circulant: scale={scale!r}; it must be 'unit' or 'published'.")
+    rng = np.random.default_rng(seed)
+    filter = rng.standard_normal(n) / (n**0.5 if scale == "unit" else 1.0)
+    signs = rng.choice([-1.0, 1.0], n)
+    indices = np.sort(rng.permutation(n)[: max(1, round(ratio * n))])
+    return Circulant(
+        in_shape,
+        torch.from_numpy(filter).float(),
+        torch.from_numpy(signs).float(),
+        torch.from_numpy(indices),
+    )

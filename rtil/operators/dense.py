@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from math import prod
+from typing import final
 
 from torch import Tensor
 
 from rtil.operators.operator import LinearOperator
 
 
+@final
 class Dense(LinearOperator):
     """y = M x on the flattened image (paper, section 5.2).
 
@@ -18,6 +20,8 @@ class Dense(LinearOperator):
     Raises:
         ValueError: a matrix that does not measure images of that shape.
     """
+
+    matrix: Tensor
 
     def __init__(self, in_shape: Sequence[int], matrix: Tensor) -> None:
         if matrix.ndim != 2 or len(matrix) < 1 or matrix.shape[1] != prod(in_shape):

@@ -1,6 +1,7 @@
 """Super-resolution: bicubic down-sampling of each side by a factor (paper, section 4)."""
 
 from collections.abc import Sequence
+from typing import final
 
 import torch
 from torch import Tensor
@@ -46,6 +47,7 @@ def downsampling_matrix(size: int, factor: int) -> Tensor:
     return torch.zeros(size // factor, size, dtype=torch.float64).scatter_add(1, mirrored, weights)
 
 
+@final
 class Downsample(LinearOperator):
     """y = M_h x M_w^T with the matrices of `downsampling_matrix` (paper, section 4).
 
@@ -59,6 +61,9 @@ class Downsample(LinearOperator):
     Raises:
         ValueError: a factor that is out of range or does not divide both sides.
     """
+
+    rows: Tensor
+    columns: Tensor
 
     def __init__(self, in_shape: Sequence[int], factor: int) -> None:
         channels, height, width = in_shape

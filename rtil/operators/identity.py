@@ -1,12 +1,14 @@
 """Denoising: the image itself is measured, with noise."""
 
 from collections.abc import Sequence
+from typing import final
 
 from torch import Tensor
 
 from rtil.operators.operator import LinearOperator
 
 
+@final
 class Identity(LinearOperator):
     """y = x; all that there is to undo is the noise of `noisy`.
 

@@ -1,10 +1,9 @@
 """The contract of a forward operator: y = A(x), its adjoint if linear, and measurement noise.
 
 Operators live beside this file, one per module. Losses, metrics and inverters do not. To add one:
-subclass `LinearOperator` in `operators/<noun>.py` (`ForwardOperator` where A is not linear), add
-its knob to `TASKS` and a branch to `build_operator`, write `configs/task/<name>.yaml` and append a
-factory to `FACTORIES` in `tests/operators/test_operators.py`; it then inherits the dot test and
-the other laws.
+a final subclass of `LinearOperator` in `operators/<noun>.py` (of `ForwardOperator` where A is not
+linear), and a `configs/task/<name>.yaml` whose `_target_` names it; see `rtil.operators.task`. The
+laws of tests/operators, the dot test first, are those of every task.
 
 Random operators are drawn at construction by `numpy.random.default_rng(seed)`, whose streams do
 not depend on the machine or the device, and keep what they drew in real-valued buffers:
@@ -29,7 +28,14 @@ class ForwardOperator(nn.Module, ABC):
             and galleries apply.
         observed: bool, broadcastable to `out_shape`: entries of y that carry information; None
             means all of them.
+
+    Raises:
+        ValueError: in_shape is no shape of an image.
     """
+
+    in_shape: tuple[int, int, int]
+    out_shape: tuple[int, ...]
+    observed: Tensor | None
 
     def __init__(
         self,
@@ -45,7 +51,8 @@ class ForwardOperator(nn.Module, ABC):
                 f"{type(self).__name__}: in_shape={tuple(in_shape)}; "
                 "it must be (channels, height, width), each at least 1."
             )
-        self.in_shape = tuple(in_shape)
+        channels, height, width = in_shape
+        self.in_shape = (channels, height, width)
         self.out_shape = tuple(out_shape)
         self.measures_images = measures_images
         self.register_buffer("observed", observed)
@@ -59,20 +66,6 @@ class ForwardOperator(nn.Module, ABC):
 
         Returns:
             (B, *out_shape).
-        """
-
-    @abstractmethod
-    def adjoint(self, y: Tensor) -> Tensor:
-        """A^T y, so that <A x, y> = <x, A^T y>.
-
-        Args:
-            y: (B, *out_shape).
-
-        Returns:
-            (B, *in_shape).
-
-        Raises:
-            TypeError: A is not linear, so there is none.
         """
 
     @abstractmethod
@@ -118,7 +111,7 @@ class ForwardOperator(nn.Module, ABC):
 
         The factor 2 turns a standard deviation in units of the [0, 1] image into one of the
         [-1, 1] image. It is not adapted to operators that scale their measurements
-        (`PartialCirculant(scale="published")`).
+        (task.scale=published).
 
         Args:
             y: (B, *out_shape).
@@ -152,6 +145,17 @@ class ForwardOperator(nn.Module, ABC):
 
 class LinearOperator(ForwardOperator):
     """y = A x, which has an adjoint. Linear estimates (`rtil.inverters.linear`) take no other."""
+
+    @abstractmethod
+    def adjoint(self, y: Tensor) -> Tensor:
+        """A^T y, so that <A x, y> = <x, A^T y>.
+
+        Args:
+            y: (B, *out_shape).
+
+        Returns:
+            (B, *in_shape).
+        """
 
     def measurement_image(self, y: Tensor) -> Tensor:
         """y if it is an image, else A^T y with peak 1."""

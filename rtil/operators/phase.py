@@ -2,20 +2,22 @@
 
 from collections.abc import Sequence
 from math import ceil, prod
+from typing import cast, final
 
 import torch
 from torch import Tensor, nn
 
-from rtil.operators.circulant import PartialCirculant
+from rtil.operators.circulant import Circulant, partial_circulant
 from rtil.operators.operator import ForwardOperator, with_peak_one
 
 MAX_RATIO = 8
 
 
+@final
 class PhaseRetrieval(ForwardOperator):
     """y = |A x|, real amplitudes with the A of compressed sensing (Hand et al. 2018).
 
-    A stacks L = ceil(m/n) independent `PartialCirculant` operators, of which all but the last keep
+    A stacks L = ceil(m/n) independent draws of `partial_circulant`, of which all but the last keep
     their n measurements, so E|A x|^2 = |x|^2 m/n. For m <= n, A is that of task=cs with the same
     ratio and seed. One seed gives nested operators. Without a prior, a real x is determined up to
     its sign from m >= 2 n - 1 generic measurements (Balan et al. 2006); a generator with few
@@ -46,28 +48,19 @@ class PhaseRetrieval(ForwardOperator):
         m = max(1, round(ratio * n))
         super().__init__(in_shape, (m,), measures_images=False)
         self.sizes = [min(n, m - l * n) for l in range(ceil(m / n))]
-        self.circulants = nn.ModuleList(
-            PartialCirculant(in_shape, size / n, (seed, l) if l else seed)
-            for l, size in enumerate(self.sizes)
-        )
+        self.circulants = nn.ModuleList()
+        for l, size in enumerate(self.sizes):
+            draw = (seed, l) if l else seed
+            self.circulants.append(partial_circulant(in_shape, size / n, draw))
 
     def forward(self, x: Tensor) -> Tensor:
         """y = |A x|, shape (B, m)."""
         return torch.cat([A(x) for A in self.circulants], 1).abs()
 
-    def adjoint(self, y: Tensor) -> Tensor:
-        """There is none.
-
-        Raises:
-            TypeError: always.
-        """
-        raise TypeError(
-            "PhaseRetrieval: |A x| is not linear in x and has no adjoint. Use an inverter that "
-            "follows gradients of forward (ilo, csgm, mgan)."
-        )
-
     def measurement_image(self, y: Tensor) -> Tensor:
         """A^T y with peak 1: what a linear method would make of amplitudes without signs."""
         self.check_measurement(y)
-        parts = zip(self.circulants, y.split(self.sizes, 1))
-        return with_peak_one(sum(A.adjoint(part) for A, part in parts))
+        images = []
+        for A, part in zip(self.circulants, y.split(self.sizes, 1)):
+            images.append(cast(Circulant, A).adjoint(part))
+        return with_peak_one(sum(images[1:], start=images[0]))

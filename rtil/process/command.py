@@ -1,4 +1,8 @@
-"""How a command begins and ends: its configurations, its errors, its exit code. No torch."""
+"""How a command begins and ends: where its configurations are, its errors, its exit code.
+
+No torch and no OmegaConf: `rtil` alone and reports start without them. What an entry point makes
+of its configuration lives in the `setup` module of its room.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +12,18 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from omegaconf.errors import OmegaConfBaseException
-
 PACKAGE = Path(__file__).resolve().parents[1]
-CONFIGS = next(
-    (str(d) for d in (PACKAGE / "configs", PACKAGE.parent / "configs") if d.is_dir()), None
-)
+
+
+def _configs() -> str:
+    """The folder of the yamls: in the package of a wheel, beside it in the sources."""
+    for folder in (PACKAGE / "configs", PACKAGE.parent / "configs"):
+        if folder.is_dir():
+            return str(folder)
+    raise FileNotFoundError(f"configs: neither in {PACKAGE} nor beside it; reinstall rtil.")
+
+
+CONFIGS = _configs()
 
 
 def entry(work: Callable[[], int | None]) -> None:
@@ -26,7 +36,8 @@ def entry(work: Callable[[], int | None]) -> None:
         signum = work()
     except KeyboardInterrupt:
         signum = signal.SIGINT
-    except (ValueError, TypeError, RuntimeError, OSError, OmegaConfBaseException) as error:
+    # OmegaConf's errors of a configuration that does not resolve are ValueErrors.
+    except (ValueError, TypeError, RuntimeError, OSError) as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
         text = f"error: {error}\n(set HYDRA_FULL_ERROR=1 for the traceback)"
@@ -41,17 +52,23 @@ def check_numbers(who: str, settings: Mapping, lowest: Mapping[str, float]) -> N
 
     Args:
         who: entry point, for the message.
-        settings: key to value; keys that it lacks are passed over.
+        settings: key to a number or a list of them; keys that it lacks are passed over.
         lowest: smallest value allowed of each key; a whole number asks for whole numbers.
 
     Raises:
         ValueError: not a number, or too small.
     """
     for key, low in lowest.items():
-        found = settings.get(key, low)
-        many = isinstance(found, Sequence) and not isinstance(found, str)
-        kinds = int if isinstance(low, int) else (int, float)
-        for value in found if many else [found]:
-            if not isinstance(value, kinds) or isinstance(value, bool) or not value >= low:
+        setting = settings.get(key, low)
+        several = isinstance(setting, Sequence) and not isinstance(setting, str)
+        for value in setting if several else [setting]:
+            if not _is_number(value, isinstance(low, int)) or not value >= low:
                 kind = "a whole number" if isinstance(low, int) else "a number"
                 raise ValueError(f"{who}: {key}={value} must be {kind} from {low} up.")
+
+
+def _is_number(value: object, whole: bool) -> bool:
+    """Whether a setting is a number; true and false, which Python counts as 1 and 0, are none."""
+    if isinstance(value, bool):
+        return False
+    return isinstance(value, int if whole else (int, float))

@@ -1,4 +1,8 @@
-"""Device, precision and threads of this process, and how it joins the others."""
+"""Device, precision and threads of this process, and how it joins the others.
+
+Lives here: what configs/hardware says (`Hardware`) and what comes of it on this machine
+(`Runtime`). Sums over processes live in rtil.process.distributed.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +11,10 @@ import os
 import platform
 import sys
 import warnings
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -20,6 +25,38 @@ from rtil.process import replay
 
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16}  # type of feature maps; None: the weights'
 CPUINFO = Path("/proc/cpuinfo")
+Network = TypeVar("Network", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """The settings of configs/hardware.
+
+    device: auto, cpu or cuda.
+    threads: CPU threads per process; None divides the cores among the processes.
+    tf32: lets GPUs that have it multiply float32 matrices in TF32.
+    channels_last: networks keep feature maps with channels innermost.
+    ops: implementation of bias_act and upfirdn2d: auto, cuda or reference.
+    precision: of feature maps and of what convolutions multiply: fp32 or bf16.
+    cuda_graphs: replays the steps of an inversion on a GPU instead of starting every kernel.
+    """
+
+    device: str = "auto"
+    threads: int | None = None
+    tf32: bool = True
+    channels_last: bool = True
+    ops: str = "auto"
+    precision: str = "fp32"
+    cuda_graphs: bool = True
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise ValueError(
+                f"hardware.precision={self.precision!r} must be {' or '.join(PRECISIONS)}; fp16 "
+                "is not offered, its range is too small for the gradients."
+            )
+        if self.device not in ("auto", "cpu", "cuda"):
+            raise ValueError(f"hardware.device={self.device!r} must be auto, cpu or cuda.")
 
 
 class Runtime(NamedTuple):
@@ -34,77 +71,64 @@ class Runtime(NamedTuple):
     layout: torch.memory_format
     map_dtype: torch.dtype | None = None
 
-    def place(self, network: nn.Module) -> nn.Module:
+    def place(self, network: Network) -> Network:
         """Moves a generator or discriminator to the device, and sets how it keeps its maps."""
-        network.map_dtype = self.map_dtype
-        return network.to(self.device, memory_format=self.layout)
+        # A plain attribute of these networks, where nn.Module declares tensors and modules alone.
+        network.map_dtype = self.map_dtype  # type: ignore[assignment]
+        return network.to(self.device).to(memory_format=self.layout)
 
 
-def start(
-    device: str = "auto",
-    threads: int | None = None,
-    tf32: bool = True,
-    channels_last: bool = True,
-    ops: str = "auto",
-    precision: str = "fp32",
-    cuda_graphs: bool = True,
-) -> Runtime:
+def start(hardware: Hardware) -> Runtime:
     """Chooses the device, sets the thread count and joins the ranks that torchrun started.
 
-    Args:
-        device: auto, cpu or cuda.
-        threads: CPU threads per process; None divides the cores among the processes.
-        tf32: lets GPUs that have it multiply float32 matrices in TF32.
-        channels_last: networks keep feature maps with channels innermost.
-        ops: implementation of bias_act and upfirdn2d: auto, cuda or reference.
-        precision: of feature maps and of what convolutions multiply: fp32 or bf16.
-        cuda_graphs: replays the steps of an inversion on a GPU instead of starting every kernel.
-
     Raises:
-        ValueError: an unknown device, implementation or precision.
         RuntimeError: cuda asked for where there is none, kernels where they cannot be built, or
             bf16 of a GPU without it.
     """
-    if precision not in PRECISIONS:
-        raise ValueError(
-            f"hardware.precision={precision!r} must be {' or '.join(PRECISIONS)}; fp16 is not "
-            "offered, its range is too small for the gradients."
-        )
-    if device not in ("auto", "cpu", "cuda"):
-        raise ValueError(f"hardware.device={device!r} must be auto, cpu or cuda.")
-    if device == "cuda" and not torch.cuda.is_available():
+    if hardware.device == "cuda" and not torch.cuda.is_available():
         raise RuntimeError(
             "hardware.device=cuda, but torch sees no CUDA device "
             f"(torch {torch.__version__}, CUDA build {torch.version.cuda}). "
             "Install a driver, or use hardware=cpu."
         )
-    cuda = device != "cpu" and torch.cuda.is_available()
+    cuda = hardware.device != "cpu" and torch.cuda.is_available()
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     local = int(os.environ.get("LOCAL_RANK", 0))
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    if precision == "bf16":
-        _check_bf16(local if cuda else None)
-    torch.set_num_threads(threads or max(1, cores // world))
+    device = torch.device("cuda", local) if cuda else torch.device("cpu")
+    if hardware.precision == "bf16":
+        check_bf16(local if cuda else None)
+    torch.set_num_threads(hardware.threads or max(1, _cores() // world))
     _keep_large_blocks()
     if cuda:
         torch.cuda.set_device(local)
-        torch.backends.cuda.matmul.allow_tf32 = tf32
-        torch.backends.cudnn.allow_tf32 = tf32
-    kernels.set_impl(ops)
-    replay.set_graphs(cuda_graphs)
-    if ops == "cuda":
-        found = kernels.used(torch.device("cuda", local) if cuda else torch.device("cpu"))
-        if found != "cuda":
-            where = "on a GPU" if cuda else "on the CPU"
-            raise RuntimeError(f"hardware.ops=cuda, but {where} rtil has: {found}; use auto.")
+        torch.backends.cuda.matmul.allow_tf32 = hardware.tf32
+        torch.backends.cudnn.allow_tf32 = hardware.tf32
+    kernels.set_impl(hardware.ops)
+    replay.set_graphs(hardware.cuda_graphs)
+    if hardware.ops == "cuda":
+        _check_kernels(device)
     if world > 1 and not dist.is_initialized():
         dist.init_process_group("nccl" if cuda else "gloo", timeout=timedelta(minutes=30))
-    place = torch.device("cuda", local) if cuda else torch.device("cpu")
-    layout = torch.channels_last if channels_last else torch.contiguous_format
-    return Runtime(place, rank, world, layout, PRECISIONS[precision])
+    layout = torch.channels_last if hardware.channels_last else torch.contiguous_format
+    return Runtime(device, rank, world, layout, PRECISIONS[hardware.precision])
 
 
-def _check_bf16(gpu: int | None) -> None:
+def _cores() -> int:
+    """CPU cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _check_kernels(device: torch.device) -> None:
+    """Raises RuntimeError unless the CUDA kernels compute on the device."""
+    impl = kernels.used(device)
+    if impl != "cuda":
+        where = "on a GPU" if device.type == "cuda" else "on the CPU"
+        raise RuntimeError(f"hardware.ops=cuda, but {where} rtil has: {impl}; use auto.")
+
+
+def check_bf16(gpu: int | None) -> None:
     """Refuses bf16 on a GPU that has none; warns where a CPU does it in software.
 
     Args:
@@ -122,8 +146,8 @@ def _check_bf16(gpu: int | None) -> None:
                 "use hardware.precision=fp32."
             )
         return
-    known = CPUINFO.read_text() if CPUINFO.exists() else ""
-    if known and not any("bf16" in word for word in known.split()):
+    features = CPUINFO.read_text().split() if CPUINFO.exists() else []
+    if features and not any("bf16" in feature for feature in features):
         warnings.warn(
             "hardware.precision=bf16: this CPU has no bfloat16 instructions (avx512_bf16, "
             "amx_bf16 or Arm's bf16), so convolutions convert to float32 and are slower than "

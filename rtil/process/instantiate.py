@@ -2,39 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from typing import Any
 
 from hydra.utils import get_object
 
-TRUSTED = ("rtil.models.", "rtil.latents.", "rtil.objectives.", "rtil.inverters.")
+TRUSTED = (
+    "rtil.models.",
+    "rtil.latents.",
+    "rtil.objectives.",
+    "rtil.inverters.",
+    "rtil.operators.",
+)
 
 
-def instantiate(node: Mapping, **extra: object) -> object:
-    """Builds the rtil class that node["_target_"] names from the node's other keys.
+def target_of(node: Mapping) -> Callable[..., Any]:
+    """The class or function of rtil that node["_target_"] names.
 
-    Nested mappings with a `_target_` are built first. Only what lives in the packages of TRUSTED
-    is built, so a configuration read from a file cannot call anything else.
+    Only what lives in the packages of TRUSTED is found, so a configuration read from a file cannot
+    call anything else.
 
     Raises:
         ValueError: no `_target_`, or one outside rtil.
     """
     target = str(node.get("_target_"))
-    found = None
+    named: Any = None
     if target.startswith(TRUSTED):
         with suppress(ImportError, ValueError):
-            found = get_object(target)
-    # A module also reaches what it imports, so the object must be at home where it was found.
-    home = f"{getattr(found, '__module__', '')}.{getattr(found, '__qualname__', '')}"
+            named = get_object(target)
+    # A module also reaches what it imports, so the object must be at home where it was named.
+    home = f"{getattr(named, '__module__', '')}.{getattr(named, '__qualname__', '')}"
     if home != target:
         raise ValueError(
             f"configuration: _target_={target!r} is not a class or function of "
             f"{', '.join(TRUSTED)}; files may only name those."
         )
+    return named
 
-    def value(v: object) -> object:
-        if isinstance(v, Mapping) and "_target_" in v:
-            return instantiate(v)
-        return [value(x) for x in v] if isinstance(v, (list, tuple)) else v
 
-    return found(**{k: value(v) for k, v in node.items() if k != "_target_"}, **extra)
+def instantiate(node: Mapping, **extra: object) -> Any:
+    """Builds the rtil class that node["_target_"] names from the node's other keys.
+
+    Nested mappings with a `_target_` are built first.
+
+    Args:
+        extra: arguments that no configuration holds.
+
+    Raises:
+        ValueError: as `target_of`.
+    """
+    build = target_of(node)  # before anything within is built
+    settings = {key: _built(value) for key, value in node.items() if key != "_target_"}
+    return build(**settings, **extra)
+
+
+def _built(value: object) -> object:
+    """A value of a configuration, with objects for nested mappings that name a class."""
+    if isinstance(value, Mapping) and "_target_" in value:
+        return instantiate(value)
+    if isinstance(value, list | tuple):
+        return [_built(item) for item in value]
+    return value

@@ -10,10 +10,13 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch.cuda import _POOL_HANDLE
 
 log = logging.getLogger("rtil.process.replay")
 
@@ -48,11 +51,11 @@ def aside(work: Callable[[], T], side: torch.cuda.Stream) -> T:
 
 
 def recorded(
-    work: Callable[[], object],
+    work: Callable[[], T],
     side: torch.cuda.Stream,
-    pool: object = None,
+    pool: _POOL_HANDLE | None = None,
     rng: torch.Generator | None = None,
-) -> tuple[torch.cuda.CUDAGraph, object]:
+) -> tuple[torch.cuda.CUDAGraph, T]:
     """The graph of what `work` starts, and its result; nothing of it has been computed then.
 
     Args:
@@ -82,18 +85,22 @@ def repeated(step: Callable[[], Tensor], times: int, replay: bool) -> Iterator[T
         step: works on tensors that stay in place, so that running it again goes on from them;
             depends on nothing else that changes. Its result may be overwritten by the next run.
     """
-    warm = min(WARM, times) if replay else times
-    side = torch.cuda.Stream() if replay else None
-    for _ in range(warm):
-        yield aside(step, side) if replay else step()
-    if times == warm:
+    if not replay:
+        for _ in range(times):
+            yield step()
         return
-    found, reason = None, ""
+    side = torch.cuda.Stream()
+    for _ in range(min(WARM, times)):
+        yield aside(step, side)
+    if times <= WARM:
+        return
+    recording, reason = None, ""
     try:
-        found = recorded(step, side)
+        recording = recorded(step, side)
     except RuntimeError as error:
         reason = first_line(error)
-    if reason:  # past the except, where the error would hold memory
+    # Past the except, where the error would hold memory.
+    if reason:
         set_graphs(False)
         torch.cuda.synchronize()
         torch.cuda.empty_cache()
@@ -102,11 +109,11 @@ def repeated(step: Callable[[], Tensor], times: int, replay: bool) -> Iterator[T
             "slower: %s (hardware.cuda_graphs=false silences this)",
             reason,
         )
-    for _ in range(times - warm):
-        if found is None:
+    for _ in range(times - WARM):
+        if recording is None:
             yield step()
         else:
-            graph, result = found
+            graph, result = recording
             graph.replay()
             yield result
 
@@ -173,8 +180,10 @@ class Recorder:
 
     def record(self, part: Callable[[], Noted]) -> tuple[torch.cuda.CUDAGraph, Noted]:
         """The graph of a part and where it notes."""
+        assert self.side is not None, "only a Recorder that is enabled records"
         return recorded(part, self.side, self.pool, self.rng)
 
     def run(self, part: Callable[[], Noted]) -> Noted:
         """Runs a part as it is, beside the stream of the others."""
+        assert self.side is not None, "only a Recorder that is enabled has a stream"
         return aside(part, self.side)

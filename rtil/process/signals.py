@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
+from types import FrameType
 
 import torch
 import torch.distributed as dist
+
+Handler = Callable[[int, FrameType | None], object] | int | signal.Handlers | None
 
 
 class StopRequest:
@@ -19,15 +23,16 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.signum: int | None = None
-        self._old: dict[int, object] = {}
-        self._group = None
+        self._old: dict[int, Handler] = {}
+        self._group: dist.ProcessGroup | None = None
 
     def __enter__(self) -> StopRequest:
         for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(signum) is not signal.SIG_IGN:  # nohup asked for that
                 self._old[signum] = signal.signal(signum, self._note)
         if dist.is_initialized():
-            self._group = dist.new_group(backend="gloo")
+            # Of all ranks, so this process is in it, and new_group returns no marker of absence.
+            self._group = dist.new_group(backend="gloo")  # type: ignore[assignment]
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -1,242 +1,192 @@
-"""The HTML page of the report: self-contained, no network; sorting is the only script in it."""
+"""The page of a study: its sections under their headings, and the figures that go into it."""
 
 from __future__ import annotations
 
-import base64
-import io
-import math
+import re
 import shlex
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from html import escape
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
-from rtil.reporting.figures import Shown, decibel, error_map, picture
-from rtil.reporting.table import READING, remarks, table
+from rtil.reporting import compare, pictures
+from rtil.reporting.arrange import Row
+from rtil.reporting.figures.curves import draw_panels, panels_of
+from rtil.reporting.figures.forest import draw_forest
+from rtil.reporting.figures.mosaic import ImageRow, draw_mosaic
+from rtil.reporting.figures.style import looks_of
+from rtil.reporting.sections import Figure, Section, Table, Text, texts
+from rtil.reporting.study import Study
+from rtil.reporting.tables import overview, remarks
+from rtil.reporting.texts import paragraph, paragraphs
 from rtil.runs.run import Run
 
-SMALL = 128  # pixels; the page enlarges smaller images without smoothing
-CAPTIONS = {
-    "Figures": "PSNR of the reported iterate, mean over n images with its 95 % interval; dash-"
-    "dotted: the linear estimate, which uses no generator. Points of one measurement stand side "
-    "by side. Gains: mean difference to the baseline; thick bars over images, thin ones over "
-    "trainings.",
-    "Tables": READING + " Rows in blue gain, rows in orange lose: the interval of Δ PSNR "
-    "over images excludes 0.",
-    "Commands": "What makes this page, and the commands that its runs were made with.",
-    "Samples": "One row for each generator (of the first seed) and member, the same seeds in all "
-    "(paper, Fig. 9). G^k: Gaussian maps of the RTIL family's σ after blocks 1 to k; N: codes.",
-    "Reconstructions": "The first images, not chosen, of the first seed, with their PSNR.",
-    "Gallery": "The first images, of the first seed, with PSNR (gain over the baseline); a click "
-    "on a measurement unfolds it, the buttons sort it. Error: |reconstruction - original|, mean "
-    "over channels, black at 0, light from 0.5 of white on.",
-    "Settings": "Every run: its folder, images and configuration.",
+HEADINGS = (
+    "Figures",
+    "Tables",
+    "Commands",
+    "Samples",
+    "Reconstructions",
+    "Gallery",
+    "Settings",
+)
+# What the page of an experiment begins with.
+FIRST = {
+    "curves": "Figures",
+    "pictures": "Reconstructions",
+    "samples": "Samples",
+    "differences": "Tables",
 }
+Sections = dict[str, list[Section]]
 
 
-def gallery(title: str, shown: Sequence[Shown], names: Sequence[str], unfold: bool) -> str:
-    """A table of images, sortable by the PSNR gain of each entry over its baseline.
+@dataclass(frozen=True)
+class Look:
+    """How a page is made: its folder, the baseline, images across figures and in galleries."""
 
-    A folded one costs the browser nothing until it is unfolded.
-    """
-    texts = [
-        "as listed",
-        *(f"gain of {s.label}, {end} first" for s in shown if s.base for end in ("best", "worst")),
-    ]
-    buttons = "".join(
-        f'<button data-key="{(i + 1) // 2}" data-sign="{1 - i % 2 * 2}" '
-        f'class="{"" if i else "on"}">{escape(text)}</button>'
-        for i, text in enumerate(texts)
-    )
-    body = ""
-    for number, name in enumerate(names):
-        original, keys = picture(shown, name, "-original"), [float(number)]
-        cells = [
-            cell(original),
-            cell(picture(shown, name, "-measurement")),
-            cell(picture(shown, name, "-lmmse"), decibel(shown, name, "lmmse_psnr_db")),
-        ]
-        for s in shown:
-            text, image = decibel([s], name, "psnr_db"), picture([s], name, s.suffix)
-            if s.base:
-                both = name in s.rows and name in s.base
-                gain = s.rows[name]["psnr_db"] - s.base[name]["psnr_db"] if both else math.nan
-                text += f" ({gain:+.2f})" if both else ""
-                keys.append(gain)
-            cells += [cell(image, text), cell(error_map(image, original))]
-        body += f'<tr data-keys="{" ".join(f"{key:.6g}" for key in keys)}">'
-        body += f"<th>{escape(name)}</th>{''.join(cells)}</tr>"
-    labels = [text for s in shown for text in (s.label, f"|error| of {s.label}")]
-    html = grid_html(["image", "original", "measurement", "LMMSE", *labels], body)
-    summary = f"<summary>{escape(title)}; {len(names)} images</summary>"
-    state = " open" if unfold else ""
-    return f'<details class="gallery"{state}>{summary}<p>{buttons}</p>{html}</details>'
+    out: Path
+    baseline: str
+    columns: int
+    gallery: int
+
+    def file(self, *parts: str) -> Path:
+        """A PNG file named after these; what a run calls itself stays inside the folder."""
+        name = re.sub(r"[^\w.,=+@-]", "_", "-".join(parts).replace(" ", ""))
+        return self.out / f"{name}.png"
 
 
-def cell(image: np.ndarray | None, caption: str = "") -> str:
-    """A cell of the gallery: an image in [0, 1] and the text under it."""
-    if image is None:
-        return f"<td>none<br>{caption}</td>"
-    buffer, small = io.BytesIO(), image.shape[1] < SMALL
-    kind = "PNG" if small else "JPEG"  # a fifth of the size; the run's folder has every bit
-    file = Image.fromarray((image * 255).round().astype(np.uint8))
-    file.save(buffer, kind, quality=90)
-    address = uri(buffer.getvalue(), kind.lower())
-    return f'<td><img class="{"small" if small else ""}" src="{address}" alt=""><br>{caption}</td>'
+@dataclass(frozen=True)
+class Samples:
+    """Rows of samples of the generators of a group, and of what could not be drawn, why."""
+
+    groups: Mapping[tuple[str, str, str], Sequence[ImageRow]]
+    notes: Sequence[str] = ()
 
 
-def uri(content: bytes, kind: str = "png") -> str:
-    """A picture's file as the address of itself."""
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+def sections_of(study: Study, look: Look, samples: Samples) -> Sections:
+    """Every heading with its sections; those without any are left out of an experiment's page."""
+    sections: Sections = {heading: [] for heading in HEADINGS}
+    # One figure and one table for each task, inverter, data set, scale and model.
+    series: dict[str, list[Row]] = defaultdict(list)
+    for row in study.rows:
+        series[row.measurement.heading].append(row)
+    sections["Figures"] = [*figures(study, series, look), *forests(series, look)]
+    sections["Tables"] = tables(study, series, look.baseline)
+    sections["Commands"] = commands(study)
+    sections["Samples"] = drawn(samples, look)
+    if study.source.packed:
+        for heading in ("Samples", "Reconstructions", "Gallery"):
+            sections[heading] = [Text(paragraph("packed"))]
+    else:
+        sections |= images(study, look)
+    sections["Settings"] = [*texts(study.notes), *map(settings, study.runs)]
+    if not study.plan:
+        return sections
+    # The figure comes first; what an experiment is not made of is no gap.
+    first = FIRST[study.kind]
+    return {key: sections[key] for key in dict.fromkeys((first, *HEADINGS)) if sections[key]}
 
 
-def grid_html(head: Iterable[str], body: str) -> str:
-    """A table with these headings that scrolls sideways where it is too wide."""
-    cells = "".join(f"<th>{escape(text)}</th>" for text in head)
-    table = f"<table><thead><tr>{cells}</tr></thead><tbody>{body}</tbody></table>"
-    return f'<div class="wide">{table}</div>'
+def figures(study: Study, series: Mapping[str, Sequence[Row]], look: Look) -> list[Section]:
+    """PSNR over the knob of each series, or the curves of an experiment."""
+    made: list[Section] = []
+    if not study.plan:
+        for heading, rows in series.items():
+            path = look.file("psnr", *rows[0].measurement.series.values())
+            # A colour for each line: there may be many of one arm.
+            looks = looks_of((row.place.line, row.place.line) for row in rows if not row.missing)
+            draw_panels(panels_of(rows), looks, path)
+            made.append(Figure(heading, path))
+    if study.kind == "curves":
+        figure, published = study.experiment["figure"], study.experiment.get("published", {})
+        groups: dict[tuple[str, str], list[Row]] = defaultdict(list)
+        for row in study.rows:
+            groups[row.measurement.data, row.measurement.model].append(row)
+        for (data, model), rows in groups.items():
+            path = look.file("figure", study.experiment["name"], data, model)
+            looks = looks_of((row.arm.name, row.place.line) for row in rows)
+            panels = panels_of(rows, figure["x"], published)
+            draw_panels(panels, looks, path, what=str(published.get("what")))
+            made.append(Figure(f"data={data}, model={model}", path))
+        made += texts(paragraphs("figure", plan=study.experiment))
+    return made
 
 
-def table_html(name: str, rows: Sequence[Mapping], baseline: str) -> str:
-    """`table` and its `remarks`; a row's colour says on which side of 0 its interval lies."""
-    lines, body = table(rows, baseline), ""
-    for row, line in zip(rows, lines):
-        gain, look = row.get("gain_psnr_db"), "" if "n" in row else "missing"
-        if gain and abs(gain["mean"]) > gain["ci95"]:
-            look = "better" if gain["mean"] > 0 else "worse"
-        cells = "".join(f"<td>{escape(text)}</td>" for text in line.values())
-        body += f'<tr class="{look}">{cells}</tr>'
-    html = f"<h3>{escape(name)}</h3>" + grid_html(lines[0], body)
-    for text, commands in remarks(rows):
-        html += paragraphs([text]) + (code(commands.splitlines()) if commands else "")
-    return html
+def forests(series: Mapping[str, Sequence[Row]], look: Look) -> list[Section]:
+    """The gains of each series that has several protocols."""
+    made: list[Section] = []
+    for heading, rows in series.items():
+        # One protocol alone has its gains in the table.
+        shown = compare.drawable(rows)
+        if shown and compare.by_protocol(heading, rows, look.baseline):
+            names = [*rows[0].measurement.series.values()]
+            path = look.file("gains", *names)
+            draw_forest(", ".join(names), shown, look.baseline, path)
+            made.append(Figure(f"Gains by protocol, {heading}", path))
+    return made
 
 
-def plain_table(name: str, lines: Sequence[Mapping[str, str]]) -> str:
-    """Rows of {heading: text} under a heading."""
-    body = "".join(
-        f"<tr>{''.join(f'<td>{escape(t)}</td>' for t in line.values())}</tr>" for line in lines
-    )
-    return f"<h3>{escape(name)}</h3>" + grid_html(lines[0], body)
+def tables(study: Study, series: Mapping[str, Sequence[Row]], baseline: str) -> list[Section]:
+    """Every table, with its remarks and how it is read."""
+    made: list[Section] = []
+    if study.plan and study.kind == "differences":
+        made += compare.by_switch(study.cells, study.scores, study.plan)
+        made.append(Text(paragraph("switches")))
+    gains: list[Table] = []
+    for heading, rows in series.items():
+        made += [overview(heading, rows, baseline), *remarks(rows)]
+        gains += compare.by_protocol(heading, rows, baseline)
+    searches = compare.by_setting(study.cells, baseline)
+    for name, compared in (("protocols", gains), ("searches", searches)):
+        if compared:
+            made += [*compared, Text(paragraph(name))]
+    return made
 
 
-def figure(path: Path, heading: str) -> str:
-    """A PNG file inside the page, under its heading."""
-    image = f'<img src="{uri(path.read_bytes())}" alt="{escape(path.stem)}">'
-    return f"<h3>{escape(heading)}</h3><figure>{image}</figure>"
-
-
-def paragraphs(lines: Iterable[str]) -> str:
-    """Remarks."""
-    return "".join(f"<p>{escape(line)}</p>" for line in lines)
-
-
-def settings(runs: Iterable[Run]) -> str:
-    """The folder, size and configuration of every run."""
-    text = ""
-    for run in runs:
-        lines = [f"{key}: {value}" for key, value in run.config.items() if key != "data.origin"]
-        text += (
-            f"<details><summary>{escape(str(run.path))}, {len(run.rows)} images</summary>"
-            f"<pre>{escape(chr(10).join(lines))}</pre></details>"
-        )
-    return text
-
-
-def commands(lines: Iterable[str], recorded: Iterable[Sequence[str]]) -> str:
+def commands(study: Study) -> list[Section]:
     """The commands behind the page, then those recorded by runs, each once."""
     counts = Counter(
-        f"python -m rtil.{Path(name).stem} {' '.join(map(shlex.quote, words))}".strip()
-        for name, *words in recorded
+        f"python -m rtil.{Path(name).stem} {' '.join(map(shlex.quote, arguments))}".strip()
+        for name, *arguments in study.recorded
     )
-    html = code(lines)
-    if counts:
-        html += "<p>As recorded by the runs:</p>"
-        html += code(
-            f"{line}    # {count} {'runs' if count > 1 else 'run'}"
-            for line, count in counts.items()
-        )
-    return html
+    lines = [f"{line}    # {n} {'runs' if n > 1 else 'run'}" for line, n in counts.items()]
+    recorded = [Text("As recorded by the runs:", lines)] if lines else []
+    return [Text(commands=study.commands), *recorded]
 
 
-def code(lines: Iterable[str]) -> str:
-    """Commands to be copied, each a block of its own where it is longer than the page is wide."""
-    return f"<pre>{''.join(f'<code>{escape(line)}</code>' for line in lines)}</pre>"
+def drawn(samples: Samples, look: Look) -> list[Section]:
+    """A figure of samples for each group of generators."""
+    made: list[Section] = []
+    for group, rows in samples.groups.items():
+        path = look.file("samples", *group)
+        draw_mosaic(rows, path)
+        keys = ("data", "scale", "model")
+        made.append(Figure(", ".join(map("=".join, zip(keys, group))), path))
+    return [*made, *texts(samples.notes)]
 
 
-def caption(plan: Mapping) -> list[str]:
-    """How to read an experiment's figure."""
-    lines = [
-        "Vertical bars: 95 % interval of the mean over the images, n of them in the title of each "
-        "panel. Dotted: the best iterate as judged by the true image, no result. Crosses at the "
-        "foot: missing; the tables name the commands."
-    ]
-    if plan.get("published"):
-        lines.append(
-            f"Dashed: the paper's figure, read off ({plan['published']['what']}). It is "
-            "comparable with the dotted line, and only for the same data at the same size."
-        )
-    if plan.get("sets"):
-        lines.append(
-            f"The paper averages over {plan['sets']} sets of 12 test images and does not say "
-            "whether its intervals are over images or over sets. The images are what was drawn "
-            "at random, so the bars are over images; the tables have the interval over sets too."
-        )
-    return lines
+def images(study: Study, look: Look) -> Sections:
+    """Reconstructions of each cell, and its gallery."""
+    sections: Sections = {"Reconstructions": [], "Gallery": []}
+    for cell in study.cells:
+        at = cell.measurement
+        title = f"{at.heading}, {at.text}"
+        shown = pictures.pictured(cell, look.baseline)
+        names = pictures.image_ids(shown)
+        rows = pictures.image_rows(shown, names[: look.columns])
+        if rows:  # inversions may be asked to write no pictures
+            path = look.file("grid", *at.series.values(), at.text.replace(", ", "-"))
+            draw_mosaic(rows, path)
+            sections["Reconstructions"].append(Figure(title, path))
+            # The first one is open; a browser draws the others when they are unfolded.
+            unfold = not sections["Gallery"]
+            gallery = pictures.gallery(title, shown, names[: look.gallery], unfold)
+            sections["Gallery"].append(gallery)
+    return sections
 
 
-def page(title: str, lead: str, sections: Mapping[str, str]) -> str:
-    """The whole page: what is there, its contents and a section of HTML for each heading."""
-    links = " · ".join(f'<a href="#{name}">{name}</a>' for name in sections)
-    body = "".join(
-        f'<section id="{name}"><h2>{name}</h2><p>{CAPTIONS[name]}</p>{html or "None."}</section>'
-        for name, html in sections.items()
-    )
-    return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" '
-        f'content="width=device-width"><title>{escape(title)}</title>'
-        f"<style>{CSS}</style></head><body><h1>{escape(title)}</h1>"
-        f"<p>{escape(lead)}</p><nav>{links}</nav>{body}<script>{JS}</script></body></html>\n"
-    )
-
-
-CSS = """
-body { font: 16px/1.5 sans-serif; color: #1c1e21; background: #f4f5f7; margin: 2rem 4%; }
-section { background: #fff; border-radius: 8px; margin: 1.2rem 0; padding: 1.2rem 1.4rem; }
-h1, h2, h3 { margin: .2rem 0 .8rem; } h3 { font-size: 1rem; margin-top: 1.6rem; }
-figure { margin: 0; } figure img { max-width: min(100%, 76rem); }
-figcaption, p { color: #4b5159; max-width: 64rem; font-size: .92rem; }
-table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .3rem .5rem; text-align: left; border-bottom: 1px solid #e6e8eb; }
-thead th { background: #f0f2f5; vertical-align: bottom; } td { white-space: nowrap; }
-.better td { background: #e6f1fa; } .worse td { background: #fdeee2; } .missing { color: #8a9099; }
-.wide { overflow-x: auto; }
-pre { white-space: pre-wrap; background: #f6f8fa; padding: .8rem; font-size: .83rem; }
-code { display: block; padding-left: 2rem; text-indent: -2rem; overflow-wrap: anywhere; }
-.gallery th { text-align: center; } .gallery summary { font-weight: bold; margin-top: .8rem; }
-.gallery td { text-align: center; vertical-align: top; padding: .3rem; font-size: .8rem; }
-.gallery img { width: 128px; } .gallery .small { width: 96px; image-rendering: pixelated; }
-button { margin: 0 .4rem .3rem 0; padding: .2rem .6rem; font: inherit; cursor: pointer; }
-.on { background: #d6e8f7; } a, summary { color: #0b5cad; }
-summary { overflow-wrap: anywhere; cursor: pointer; }
-@media (max-width: 50rem) {
-  body { margin: 1rem .6rem; } section { padding: .8rem; } h1 { font-size: 1.4rem; }
-  figure { overflow-x: auto; } figure img { max-width: 52rem; }
-}
-"""
-
-JS = """
-document.querySelectorAll(".gallery").forEach(gallery => {
-  const body = gallery.querySelector("tbody"), buttons = gallery.querySelectorAll("button");
-  buttons.forEach(button => button.addEventListener("click", () => {
-    const value = row => Number(row.dataset.keys.split(" ")[button.dataset.key]);
-    const order = (a, b) =>  // images without gain come last
-      isNaN(value(a)) - isNaN(value(b)) || button.dataset.sign * (value(a) - value(b));
-    [...body.rows].sort(order).forEach(row => body.append(row));
-    buttons.forEach(other => other.classList.toggle("on", other === button));
-  }));
-});
-"""
+def settings(run: Run) -> Text:
+    """The folder, size and configuration of a run."""
+    # The page has no address in it, not even of where the data came from.
+    lines = [f"{key}: {value}" for key, value in run.config.items() if key != "data.origin"]
+    return Text("\n".join(lines), fold=f"{run.path}, {len(run.rows)} images")

@@ -3,10 +3,9 @@
 `python -m rtil.report root=runs pack=results/NAME.jsonl` writes them, `results=results/NAME.jsonl`
 reads them. A line holds the flattened configuration, what provenance.json says of the inversion
 and of its generator's training, per image the columns that are numbers, and of protocol=fair the
-scores of the search (`rtil.reporting.robustness`). Runs of one file are much alike, so only its first
-configuration is whole: a line after it has `changes` to that, and `lacks`, the keys that it does
-without. Pictures stay with the runs. A file lives in another place than its runs, so no path of
-this machine goes into it.
+scores of the search. Runs of one file are much alike, so only its first configuration is whole: a
+line after it has `changes` to that, and `lacks`, the keys that it does without. Pictures stay with
+the runs. A file lives in another place than its runs, so no path of this machine goes into it.
 """
 
 from __future__ import annotations
@@ -14,24 +13,25 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path, PurePosixPath
 
-from rtil.reporting import robustness
-from rtil.runs import results
+from rtil.process.files import write_text
+from rtil.runs import keys, overrides, record
 from rtil.runs.run import Run, check, generator_file, is_number
+from rtil.runs.search import search_of
 
-FORMAT = 2
-WHOLE = 1  # the format in which every line had its whole configuration
-PATHS = {"data.path", "data.val_path", "data.test_path", "generator", "protocol.tuned.file",
-         "mask", "input", "output"}
-PLACES = {"root", "run_dir"}
+WHOLE, SHORT = 1, 2  # formats of version 0.1: every line with its whole configuration, or not
+FORMAT = 3  # as SHORT, with the experiments that a run was run for
 # An absolute path as a word of a text.
 ABSOLUTE = re.compile(r"""(?:(?<=[\s"'=\[({,])|^)~?(?:/[^\s"'\])},=/]+)+/?""")
 DECIMALS = {"psnr_db": 3, "ssim": 4, "lpips": 4, "seconds": 3}  # by the last words of a column
 DIGITS = 4  # significant ones, of every other column
-WITHOUT_PICTURES = ("Made from packed rows, which hold no picture and no generator: "
-                    "reconstructions and samples are in the report made from the runs.")
-Line = dict[str, object]
+WITHOUT_PICTURES = (
+    "Made from packed rows, which hold no picture and no generator: "
+    "reconstructions and samples are in the report made from the runs."
+)
+Line = dict
 
 
 def write(runs: Sequence[Run], root: Path, file: Path) -> str:
@@ -53,13 +53,17 @@ def write(runs: Sequence[Run], root: Path, file: Path) -> str:
     kept = old.keys() - new.keys()
     lines = shortened([line for _, line in sorted((old | new).items())])
     file.parent.mkdir(parents=True, exist_ok=True)
-    results.write_text(file, "".join(
-        json.dumps(line, separators=(",", ":")) + "\n" for line in lines))
+    texts = [json.dumps(line, separators=(",", ":")) + "\n" for line in lines]
+    write_text(file, "".join(texts))
     text = f"Packed {len(new)} inversions into {file}; {len(kept)} lines of other runs stay."
     folders = {folder for folder, _ in new}
     stale = sum(folder in folders for folder, _ in kept)
-    return text + (f" {stale} of them are of the same folder with another generator: delete those "
-                   "lines if that one was replaced." if stale else "")
+    if stale:
+        text += (
+            f" {stale} of them are of the same folder with another generator: delete those "
+            "lines if that one was replaced."
+        )
+    return text
 
 
 def read(place: Path | Sequence[Path]) -> tuple[list[Run], list[str]]:
@@ -74,51 +78,60 @@ def read(place: Path | Sequence[Path]) -> tuple[list[Run], list[str]]:
         FileNotFoundError: there is nothing. ValueError: a file holds something else.
     """
     places = [place] if isinstance(place, Path) else [*place]
-    files = [file for each in places
-             for file in (sorted(each.glob("*.jsonl")) if each.is_dir() else [each])]
-    if len(places) > 1 and (gone := [file for file in files if not file.exists()]):
+    files = []
+    for each in places:
+        files += sorted(each.glob("*.jsonl")) if each.is_dir() else [each]
+    gone = [file for file in files if not file.exists()]
+    if len(places) > 1 and gone:
         raise FileNotFoundError(f"report: nothing at {gone[0]}, one of results={told(place)}.")
-    found: dict[tuple[str, str], Line] = {}
+    lines: dict[tuple[str, str], Line] = {}
     studies: dict[tuple[str, str], str] = {}
     generators: dict[str, set[str]] = {}
-    notes = [f"Made from packed rows ({told(place)}), without pictures and samples; each PSNR is "
-             "rounded to 0.001 dB, each SSIM to 0.0001, and of paths the file name is left."]
+    notes = [
+        f"Made from packed rows ({told(place)}), without pictures and samples; each PSNR is "
+        "rounded to 0.001 dB, each SSIM to 0.0001, and of paths the file name is left."
+    ]
     for file in (file for file in files if file.exists()):
-        lines = lines_of(file)
-        own = generators_of(line for _, line in lines)
+        numbered = lines_of(file)
+        own = generators_of(line for _, line in numbered)
         study = ""
         if any(own[key] - generators[key] for key in own.keys() & generators.keys()):
             study = file.stem
-            notes.append(f"{file} holds other trainings of seeds that an earlier file has: here "
-                         f"they are seeds of their own, {study}:SEED.")
+            notes.append(
+                f"{file} holds other trainings of seeds that an earlier file has: here "
+                f"they are seeds of their own, {study}:SEED."
+            )
         for key, digests in own.items():
             generators.setdefault(key, set()).update(digests)
-        for number, line in lines:
+        for number, line in numbered:
             studies.setdefault(identity(line), study)
-            other = found.setdefault(identity(line), line)
+            other = lines.setdefault(identity(line), line)
             if other != line:
-                notes.append(f"{file}, line {number}: {line['run']} is there twice and differs; "
-                             "the one with more images counts. Pack it again into both files.")
-                found[identity(line)] = max(other, line, key=lambda x: len(x["ids"]))
-    if not found:
+                notes.append(
+                    f"{file}, line {number}: {line['run']} is there twice and differs; "
+                    "the one with more images counts. Pack it again into both files."
+                )
+                lines[identity(line)] = max(other, line, key=lambda x: len(x["ids"]))
+    if not lines:
         raise FileNotFoundError(
             f"report: no packed inversion in results={told(place)}. This makes one from runs:\n"
-            f"    python -m rtil.report root=runs pack={named(places[0])}")
-    folders = [folder for folder, _ in found]
+            f"    python -m rtil.report root=runs pack={packable(places[0])}"
+        )
+    folders = [folder for folder, _ in lines]
     runs = []
-    for (folder, digest), line in sorted(found.items()):
+    for (folder, digest), line in sorted(lines.items()):
         path = Path(folder) if folders.count(folder) == 1 else Path(digest[:8] or "none") / folder
-        runs.append(unpacked(line, path)._replace(study=studies[folder, digest]))
+        runs.append(replace(unpacked(line, path), study=studies[folder, digest]))
     return runs, notes
 
 
 def generators_of(lines: Iterable[Line]) -> dict[str, set[str]]:
     """{folder of a training: digests of the generators that its inversions were made with}."""
-    found: dict[str, set[str]] = {}
+    digests: dict[str, set[str]] = {}
     for folder, digest in map(identity, lines):
         if digest:
-            found.setdefault(Path(folder).parent.as_posix(), set()).add(digest)
-    return found
+            digests.setdefault(Path(folder).parent.as_posix(), set()).add(digest)
+    return digests
 
 
 def told(place: Path | Sequence[Path]) -> str:
@@ -126,7 +139,7 @@ def told(place: Path | Sequence[Path]) -> str:
     return str(place) if isinstance(place, Path) else f"[{','.join(map(str, place))}]"
 
 
-def named(place: Path) -> Path:
+def packable(place: Path) -> Path:
     """A file that pack= can write: the place itself, or one in it."""
     return place if place.suffix == ".jsonl" else place / "rows.jsonl"
 
@@ -138,16 +151,18 @@ def identity(line: Line) -> tuple[str, str]:
 
 def lines_of(file: Path) -> list[tuple[int, Line]]:
     """(number from 1, line) of a packed file. Raises ValueError where one is no packed run."""
-    found, first = [], None
+    lines: list[tuple[int, Line]] = []
+    first = None
     for number, text in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
         try:
             line = json.loads(text)
-            if line["packed"] not in (WHOLE, FORMAT):
+            if line["packed"] not in (WHOLE, SHORT, FORMAT):
                 raise ValueError(f"format {line['packed']}, this version reads {FORMAT}")
             if "config" in line:
-                first, line["packed"] = line["config"], FORMAT
+                first = line["config"]
             else:
                 line = whole(line, first)
+            line["packed"] = max(line["packed"], SHORT)
             for key, column in line["columns"].items():
                 if len(column) != len(line["ids"]):
                     raise ValueError(f"{len(column)} values of {key}, {len(line['ids'])} ids")
@@ -158,8 +173,8 @@ def lines_of(file: Path) -> list[tuple[int, Line]]:
                 f"report: {file}, line {number}: no packed inversion ({type(error).__name__}: "
                 f"{error}). Such files are made by python -m rtil.report root=... pack={file}"
             ) from error
-        found.append((number, line))
-    return found
+        lines.append((number, line))
+    return lines
 
 
 def shortened(lines: Sequence[Line]) -> list[Line]:
@@ -170,11 +185,13 @@ def shortened(lines: Sequence[Line]) -> list[Line]:
     short = [lines[0]]
     for line in lines[1:]:
         config = line["config"]
+        changes = {}
+        for key in dict.fromkeys([*first, *config]):
+            if key in config and not (key in first and same(first[key], config[key])):
+                changes[key] = config[key]
         rest = {key: value for key, value in line.items() if key != "config"}
-        short.append(rest | {
-            "changes": {key: config[key] for key in dict.fromkeys([*first, *config])
-                        if key in config and not (key in first and same(first[key], config[key]))},
-            "lacks": [key for key in first if key not in config]})
+        lacks = [key for key in first if key not in config]
+        short.append(rest | {"changes": changes, "lacks": lacks})
     return short
 
 
@@ -194,10 +211,25 @@ def whole(line: Line, first: Mapping | None) -> Line:
 
 def unpacked(line: Line, path: Path) -> Run:
     """A line as a run at this path."""
-    rows = {name: {"id": name, **{key: column[i] for key, column in line["columns"].items()}}
-            for i, name in enumerate(line["ids"])}
-    commands = [[record["command"] for record in line[key]] for key in ("provenance", "training")]
-    return Run(path, line["config"], rows, *commands, line.get("tuning"))
+    rows = {}
+    for i, name in enumerate(line["ids"]):
+        rows[name] = {"id": name, **{key: column[i] for key, column in line["columns"].items()}}
+    recorded, trained = (
+        [entry["command"] for entry in line[key]] for key in ("provenance", "training")
+    )
+    old = "experiments" not in line
+    folder = PurePosixPath(line["run"])
+    named = f"{folder.parent.name}/{folder.name}"
+    return Run(
+        path,
+        keys.complete(line["config"]),
+        rows,
+        recorded,
+        trained,
+        experiments=None if old else line["experiments"],
+        named=line.get("named", named) if old else "",
+        tuning=line.get("tuning"),
+    )
 
 
 def packed(run: Run, root: Path) -> Line:
@@ -207,18 +239,24 @@ def packed(run: Run, root: Path) -> Line:
     if "run_dir" in config:
         config["run_dir"] = f"{config.get('root', root.name)}/{folder}"
     ids = sorted(run.rows)
-    text = json.dumps({
-        "packed": FORMAT, "run": folder, "config": config,
+    line: Line = {
+        "packed": FORMAT,
+        "run": folder,
+        "config": config,
         "provenance": history(run.path, root),
         "training": history(generator_file(run, root).parent, root),
-        "ids": ids, "columns": columns([run.rows[name] for name in ids]),
-    } | ({"tuning": tuning} if (tuning := robustness.of_run(run)) else {}))
-    for word in (word for command in (*run.recorded, *run.trained) for word in command[1:]):
-        if "/" in word:  # folders are named after what was typed (`rtil.runs.results.run_label`)
-            old, new = (typed.lstrip("+~").replace("/", "_").replace(" ", "")
-                        for typed in (word, portable_word(word, root)))
-            text = text.replace(json.dumps(old)[1:-1], json.dumps(new)[1:-1])
-    return json.loads(text)
+        "ids": ids,
+        "columns": columns([run.rows[name] for name in ids]),
+    }
+    if run.experiments is not None:
+        line["experiments"] = [
+            {"name": each["name"], "job": portable_job(each["job"], root)}
+            for each in run.experiments
+        ]
+    elif run.named != f"{run.path.parent.name}/{run.path.name}":
+        line["named"] = run.named
+    search = search_of(run)
+    return line | ({"tuning": asdict(search)} if search else {})
 
 
 def columns(rows: Sequence[Mapping]) -> dict[str, list]:
@@ -226,9 +264,15 @@ def columns(rows: Sequence[Mapping]) -> dict[str, list]:
     found = {}
     for key in sorted({key for row in rows for key in row} - {"id"}):
         values = [row.get(key) for row in rows]
-        if all(v is None or (isinstance(v, (int, float)) and not isinstance(v, bool))
-               for v in values) and any(map(is_number, values)):
-            found[key] = [rounded(key, v) if is_number(v) else None for v in values]
+        numbers = [
+            value is None or (isinstance(value, (int, float)) and not isinstance(value, bool))
+            for value in values
+        ]
+        if all(numbers) and any(map(is_number, values)):
+            found[key] = [
+                rounded(key, value) if value is not None and is_number(value) else None
+                for value in values
+            ]
     return found
 
 
@@ -244,41 +288,48 @@ def rounded(key: str, value: float) -> float:
 
 def history(run_dir: Path, root: Path) -> list[Line]:
     """What provenance.json says, a record for each command that worked on a run, last first."""
-    path = run_dir / "provenance.json"
-    if not path.exists():
-        return []
-    last = json.loads(path.read_text())
-    records = [last, *reversed(last.pop("before", ()))]
-    return [{
-        key: [file_name(value[0]), *(portable_word(word, root) for word in value[1:])]
-        if key == "command" else portable(value, root) for key, value in record.items()
-    } for record in records]
+    entries = []
+    for entry in record.history(run_dir):
+        program, *words = entry["command"]
+        command = [file_name(program), *(portable_word(word, root) for word in words)]
+        rest = {key: portable(value, root) for key, value in entry.items()}
+        entries.append(rest | {"command": command})
+    return entries
 
 
 def portable_word(word: str, root: Path) -> str:
     """A word of a command line without directories of this machine."""
-    prefixed, equals, value = word.partition("=")
+    prefixed, equals, text = word.partition("=")
     if not equals:
         return str(portable(word, root))
-    key = prefixed.lstrip("+~")
-    if key in PATHS:  # commas divide what a sweep goes through
-        return f"{prefixed}={','.join(map(file_name, value.split(',')))}"
-    return f"{prefixed}={portable(value, root, key)}"
+    return f"{prefixed}={portable_text(overrides.key_of(word), text, root)}"
+
+
+def portable_job(job: Mapping[str, str], root: Path) -> dict[str, str]:
+    """An experiment's job likewise."""
+    return {key: portable_text(key, text, root) for key, text in job.items()}
+
+
+def portable_text(key: str, text: str, root: Path) -> str:
+    """The text of an override; commas divide what a sweep goes through."""
+    if keys.row(key).path == "file":
+        return ",".join(map(file_name, text.split(",")))
+    return str(portable(text, root, key))
 
 
 def portable(value: object, root: Path, key: str = "") -> object:
     """A setting without directories of this machine.
 
-    Of the files in PATHS, and of absolute paths, the name is left; the root itself, and what is
-    below it, stays relative as it was given.
+    Of files, and of absolute paths, the name is left; the root itself, and what is below it, stays
+    relative as it was given.
     """
     if isinstance(value, list):
         return [portable(entry, root, key) for entry in value]
     if not isinstance(value, str):
         return value
-    if key in PATHS:
+    if keys.row(key).path == "file":
         return file_name(value)
-    if key in PLACES:
+    if keys.row(key).path == "directory":
         path, base = Path(value), root.resolve()
         if not path.is_absolute() and ".." not in path.parts:
             return value
@@ -286,8 +337,9 @@ def portable(value: object, root: Path, key: str = "") -> object:
             start = root.name if root.is_absolute() or ".." in root.parts else root
             return (PurePosixPath(start) / path.resolve().relative_to(base)).as_posix()
         return file_name(value)
-    return file_name(value) if value[:1] in ("/", "~") else ABSOLUTE.sub(
-        lambda match: file_name(match[0]), value)
+    if value[:1] in ("/", "~"):
+        return file_name(value)
+    return ABSOLUTE.sub(lambda match: file_name(match[0]), value)
 
 
 def file_name(path: str) -> str:

@@ -1,38 +1,53 @@
 """A run on disk, as reports and experiments read it: its configuration, rows and commands.
 
-Training and inverting write runs (`rtil.runs.results`); packed rows are read as runs too
-(`rtil.runs.archive`). Which runs are compared is decided in `rtil.reporting`.
+Training and inverting write runs (`rtil.runs.record`, `rtil.runs.rows`); packed rows are read as
+runs too (`rtil.runs.archive`). Which runs are compared is decided in `rtil.reporting`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
 
 import yaml
 
-from rtil.runs import results
+from rtil.runs import keys, record
+from rtil.runs.identity import EXPORTED, read_config
+from rtil.runs.rows import result_rows
 
 NEEDED = (*(f"{g}.name" for g in ("model", "rtil", "data", "scale", "task", "inverter")), "seed")
+TUNED = "protocol.tuned"
 
 
-class Run(NamedTuple):
-    """An inversion's directory: config flattened to {"a.b": value}, rows by image id.
+@dataclass(frozen=True)
+class Run:
+    """An inversion's or training's directory.
 
-    recorded are the commands that worked on it, trained those on its generator, the last first;
-    tuning is the search behind its settings where it was packed
-    (`rtil.reporting.robustness.of_run`). study names the file that it was read from where an
-    earlier one has other trainings of its seeds.
+    Args:
+        config: flattened to {"a.b": value}, complete (`rtil.runs.keys.complete`).
+        rows: by image id.
+        recorded: the commands that worked on it, trained those on its generator, last first.
+        experiments: [{"name", "job": {key: text}}] that it was run for; None where version 0.1,
+            which did not record them, ran it.
+        named: its folder as version 0.1 named it, "" for others.
+        tuning: the search behind its settings where it was packed (`rtil.runs.search`).
+        job: the planned job that it is read as (`rtil.experiments.members`).
+        study: the file that it was read from where an earlier one has other trainings of its
+            seeds.
     """
 
     path: Path
-    config: dict[str, object]
-    rows: dict[str, dict]
+    config: Mapping[str, object]
+    rows: Mapping[str, Mapping] = field(default_factory=dict)
     recorded: Sequence[list[str]] = ()
     trained: Sequence[list[str]] = ()
-    tuning: Mapping[str, object] | None = None
+    experiments: Sequence[Mapping] | None = None
+    named: str = ""
+    tuning: Mapping | None = None
+    job: Mapping[str, str] | None = None
     study: str = ""
 
     @property
@@ -40,9 +55,9 @@ class Run(NamedTuple):
         """What tells it from runs of other trainings, and pairs it with those of other arms."""
         return self.of_study(self.config["seed"])
 
-    def of_study(self, seed: int) -> int | str:
+    def of_study(self, seed: object) -> int | str:
         """A seed of the same study, with its name where it has one."""
-        return f"{self.study}:{seed}" if self.study else seed
+        return f"{self.study}:{seed}" if self.study or not isinstance(seed, int) else seed
 
     @property
     def protocol(self) -> str:
@@ -52,9 +67,10 @@ class Run(NamedTuple):
     @property
     def asked(self) -> dict[str, object]:
         """The settings that were asked for: without those that a tuning chose for them."""
-        chosen = self.config.get("protocol.tuned.keys", ())
+        chosen = self.config.get(f"{TUNED}.keys") or ()
+        assert isinstance(chosen, Sequence)
         kept = {key: value for key, value in self.config.items() if key not in chosen}
-        start = "protocol.tuned.asked."
+        start = f"{TUNED}.asked."
         return kept | {
             key.removeprefix(start): value
             for key, value in self.config.items()
@@ -71,15 +87,25 @@ def inversions(root: Path) -> tuple[list[Run], list[str]]:
     paths = sorted((root / "invert").rglob("config.yaml"))
     runs = [read_run(p.parent) for p in paths if any(p.parent.glob("results*.jsonl"))]
     notes = [f"{run.path} has no rows yet." for run in runs if not run.rows]
-    folders = {run.path: generator_file(run, root).parent for run in runs}
-    trained = {folder: results.recorded_commands(folder) for folder in {*folders.values()}}
-    return [run._replace(trained=trained[folders[run.path]]) for run in runs if run.rows], notes
+    commands = lru_cache(maxsize=None)(record.commands)  # many runs share a generator
+    trained = [
+        replace(run, trained=commands(generator_file(run, root).parent))
+        for run in runs
+        if run.rows
+    ]
+    return trained, notes
+
+
+def trainings(root: Path) -> list[Run]:
+    """The trainings below root that have a generator, as runs without rows."""
+    files = sorted((root / "train").glob(f"*/{EXPORTED}"))
+    return [_read(file.parent, {}) for file in files if (file.parent / "config.yaml").exists()]
 
 
 def generator_file(run: Run, root: Path) -> Path:
     """The generator that an inversion was run with."""
     own = run.config.get("generator")
-    return Path(own) if own else root / "train" / run.path.parent.name / "generator.pt"
+    return Path(str(own)) if own else root / "train" / run.path.parent.name / EXPORTED
 
 
 def collect(root: Path) -> tuple[list[Run], list[str]]:
@@ -102,18 +128,24 @@ def collect(root: Path) -> tuple[list[Run], list[str]]:
 
 
 def read_run(directory: Path) -> Run:
-    """Reads one run; raises ValueError as `collect` says."""
+    """Reads one inversion; raises ValueError as `collect` says."""
     try:
-        config = results.flatten(yaml.safe_load((directory / "config.yaml").read_text()) or {})
-        rows = {str(row["id"]): row for row in results.result_rows(directory)}
-        recorded = results.recorded_commands(directory)
-        check(config, rows)
+        run = _read(directory, {str(row["id"]): row for row in result_rows(directory)})
+        check(run.config, run.rows)
     except (AttributeError, KeyError, TypeError, ValueError, OSError, yaml.YAMLError) as error:
         raise ValueError(
             f"report: {directory} cannot be read as an inversion ({type(error).__name__}: "
             f"{error}). Delete it and run its command again, or move it out of the way."
         ) from error
-    return Run(directory, config, rows, recorded)
+    return run
+
+
+def _read(directory: Path, rows: Mapping[str, Mapping]) -> Run:
+    config = keys.complete(keys.flatten(read_config(directory)))
+    experiments = record.experiments(directory)
+    named = "" if experiments is not None else record.named(directory)
+    commands = record.commands(directory)
+    return Run(directory, config, rows, commands, experiments=experiments, named=named)
 
 
 def check(config: Mapping[str, object], rows: Mapping[str, Mapping]) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import resource
 import sys
+import time
 from pathlib import Path
 
 import torch
@@ -12,12 +14,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from rtil.latents.family import Family
-from rtil.latents.mixture import Mixture
 from rtil.metrics.image import to_unit
 from rtil.models.generator import Generator
 from rtil.process.replay import Noted
 from rtil.process.rng import seeded
-from rtil.runs import results
+from rtil.runs import rows
+
+log = logging.getLogger("rtil.train")
 
 GRID_COLUMNS = 8
 
@@ -43,7 +46,7 @@ class Terms:
         Raises:
             RuntimeError: a value is not finite; names the step, the term and the member.
         """
-        sums: dict[str, list[float]] = {}
+        means: dict[str, list[float]] = {}
         for step, name, members, values in self.seen:
             values = values.cpu()
             for b in torch.nonzero(~values.isfinite()).flatten().tolist():
@@ -52,9 +55,9 @@ class Terms:
                     f"train: the loss term {name}{member} is {values[b]:.3g} at step {step}. The "
                     "last checkpoint is from before it; lower model.lr or rtil.family.sigma."
                 )
-            sums.setdefault(name, []).append(float(values.mean()))
+            means.setdefault(name, []).append(float(values.mean()))
         self.seen = []
-        return {name: sum(v) / len(v) for name, v in sums.items()}
+        return {name: sum(values) / len(values) for name, values in means.items()}
 
 
 class Board:
@@ -64,13 +67,17 @@ class Board:
         run_dir: where log.jsonl and tensorboard/ go; rows past nimg are dropped.
         nimg: images seen so far.
         total: images at the end.
+        device: whose memory the rows tell.
     """
 
-    def __init__(self, run_dir: Path, nimg: int, total: int) -> None:
+    def __init__(self, run_dir: Path, nimg: int, total: int, device: torch.device) -> None:
+        self.begin = self.since = time.perf_counter()
+        self.first = self.since_nimg = nimg
         from torch.utils.tensorboard import SummaryWriter  # slow to import
 
+        self.run_dir, self.device = run_dir, device
         self.path = run_dir / "log.jsonl"
-        results.mend(self.path, keep=lambda row: row["nimg"] <= nimg)
+        rows.mend(self.path, keep=lambda row: row["nimg"] <= nimg)
         self.writer = SummaryWriter(str(run_dir / "tensorboard"), purge_step=nimg)
         terminal = sys.stderr.isatty()
         self.bar = tqdm(
@@ -80,40 +87,51 @@ class Board:
             dynamic_ncols=terminal,
             mininterval=0.5 if terminal else 30,
         )
-
-    def write(self, nimg: int, step: int, row: dict[str, float]) -> None:
-        """Adds one row of means to every record."""
-        results.append_rows(self.path, [{"nimg": nimg, "step": step, **row}])
-        for name, value in row.items():
-            self.writer.add_scalar(name, value, nimg)
-        self.writer.flush()
-        self.bar.set_postfix({"D/real": f"{row['D/real']:.2f}"}, refresh=False)
+        log.info("Training %s from image %d to %d.", run_dir, nimg, total)
 
     def advance(self, nimg: int) -> None:
         """Moves the bar to nimg."""
         self.bar.update(min(nimg, self.bar.total) - self.bar.n)
 
-    def close(self) -> None:
-        """Flushes and closes."""
+    def write(self, nimg: int, step: int, means: dict[str, float]) -> None:
+        """Adds one row to every record: means of terms, speed since the last row, memory."""
+        now = time.perf_counter()
+        row = {
+            **means,
+            "images_per_second": (nimg - self.since_nimg) / (now - self.since),
+            "peak_memory_mb": peak_memory_mb(self.device),
+            "seconds": now - self.begin,
+        }
+        self.since_nimg, self.since = nimg, now
+        rows.append(self.path, [{"nimg": nimg, "step": step, **row}])
+        for name, value in row.items():
+            self.writer.add_scalar(name, value, nimg)
+        self.writer.flush()
+        self.bar.set_postfix({"D/real": f"{means['D/real']:.2f}"}, refresh=False)
+
+    def close(self, nimg: int) -> None:
+        """Ends the records at nimg, and says how fast training was."""
         self.writer.close()
         self.bar.close()
+        rate = (nimg - self.first) / (time.perf_counter() - self.begin)
+        done = "done" if nimg >= self.bar.total else "stopped; the same command goes on"
+        log.info("%s: %d images at %.1f images/s, %s.", self.run_dir, nimg, rate, done)
 
 
 @torch.no_grad()
-def grid(family: Family, G: Generator, seed: int, nimg: int, path: Path) -> None:
+def save_grid(family: Family, G: Generator, seed: int, nimg: int, run_dir: Path) -> None:
     """Saves samples, one row per family member, on seeds that stay the same (paper, Fig. 9)."""
     from torchvision.utils import save_image  # slow to import
 
     G.progress(nimg)
-    members = [m for s in family.spaces for m in (s.members if isinstance(s, Mixture) else [s])]
     rows = []
-    for member in members:
+    for member in family.members:
         latents = member.sample(G, GRID_COLUMNS, seeded("cpu", seed, "grid"))
         rows.append(to_unit(member.synthesize(G, latents)).cpu())
     images = torch.cat(rows)
     scale = max(1, 64 // images.shape[2])
     images = F.interpolate(images, scale_factor=scale, mode="nearest")
-    save_image(images, path, nrow=GRID_COLUMNS)
+    save_image(images, run_dir / f"samples-{nimg:010d}.png", nrow=GRID_COLUMNS)
 
 
 def peak_memory_mb(device: torch.device) -> float:

@@ -34,10 +34,8 @@ def trials(space: Mapping, steps: Sequence[int] | None, count: int, seed: int) -
     """
     check(space, steps)
     stages = space.get("stages") if steps else None
-    found = [
-        {**anchor, **({"inverter.steps": list(steps)} if stages else {})}
-        for anchor in space["anchors"]
-    ]
+    given = {"inverter.steps": list(steps)} if steps and stages else {}
+    found = [{**anchor, **given} for anchor in space["anchors"]]
     variants = space["variants"]
     rounds = -(-max(count - len(found), 0) // len(variants))
     drawn = [
@@ -48,10 +46,11 @@ def trials(space: Mapping, steps: Sequence[int] | None, count: int, seed: int) -
         for variant, rows in zip(variants, drawn):
             place = iter(rows[number])
             chosen = {key: value_of(node, place) for key, node in variant.items()}
-            if stages:
+            if steps and stages:
                 low, high = stages["first"]
                 first = low + (high - low) * next(place)
-                ratio = between(*stages["ratio"], next(place))
+                low, high = stages["ratio"]
+                ratio = between(low, high, next(place))
                 chosen["inverter.steps"] = divide(steps, first, ratio)
             found.append(chosen)
     return found[:count]
@@ -61,6 +60,14 @@ def keys(space: Mapping, steps: Sequence[int] | None) -> set[str]:
     """What the trials of a space set."""
     found = {key for node in (*space["anchors"], *space["variants"]) for key in node}
     return found | ({"inverter.steps"} if space.get("stages") and steps else set())
+
+
+def stages(inverter: Mapping) -> list[int] | None:
+    """Steps of each stage of an inverter's configuration; None where it has no stages."""
+    if "depth" not in inverter:
+        return None
+    steps = inverter["steps"]
+    return [steps] * (inverter["depth"] + 1) if isinstance(steps, int) else list(steps)
 
 
 def check(space: Mapping, steps: Sequence[int] | None) -> None:

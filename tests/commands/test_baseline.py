@@ -1,15 +1,15 @@
-"""The baseline that bench.py times computes what rtil computes, on rtil's weights, in float64."""
+"""The baseline that is timed computes what rtil computes, on its weights, in float64."""
 
 from dataclasses import dataclass
 
 import pytest
 import torch
-from baseline import inversion, pggan, stylegan2, training
 from conftest import CHANNELS
 
-from rtil import train
+from benchmarks.baseline import inversion, pggan, stylegan2, training
 from rtil.inverters.data_term import MeasurementLoss
-from rtil.inverters.ilo import ILO, geodesic_cross
+from rtil.inverters.ilo import ILO
+from rtil.inverters.styles import geodesic_cross
 from rtil.latents.additive import Additive
 from rtil.latents.family import Family
 from rtil.latents.multicode import MultiCode
@@ -17,10 +17,10 @@ from rtil.latents.space import Latents, LatentSpace
 from rtil.models.generator import EMPTY
 from rtil.objectives.logistic import Logistic
 from rtil.objectives.wgan_gp import WGANGP
-from rtil.operators.circulant import PartialCirculant
+from rtil.operators.circulant import partial_circulant
+from rtil.process.replay import Recorder
 from rtil.process.rng import seeded
-from rtil.train import State
-from rtil.training.monitor import Terms
+from rtil.training import loop
 
 SETTINGS = {
     "stylegan2": {
@@ -59,8 +59,15 @@ class Fixed(LatentSpace):
     def names(self):
         return self.inner.names
 
+    @property
+    def members(self):
+        return self.inner.members
+
     def check(self, G):
         self.inner.check(G)
+
+    def drawn(self, batch, turn):
+        return ()
 
     def sample(self, G, batch, rng, style_mixing=0.0, turn=0):
         drawn, member = self.draws[batch], (0,) * batch
@@ -158,25 +165,27 @@ def test_two_training_steps_with_every_penalty_leave_the_same_weights(pair):
     drawn = {m: {b: draws(kind, G, m, b, 100 * m + b) for b in (4, 2)} for m in members}
     family = Family(tuple(Fixed(space_of(kind, m), drawn[m]) for m in members), (0.5, 0.5))
 
-    def adam(network, every):
-        share = every / (every + 1) if every else 1.0
+    def adam(network, lazy):
+        share = lazy.every / (lazy.every + 1) if lazy else 1.0
         betas = tuple(beta**share for beta in settings["betas"])
         return torch.optim.Adam(network.parameters(), settings["lr"] * share, betas)
 
     start = {name: p.detach().clone() for name, p in G.named_parameters()}
-    state = State(G, D, None, objective, adam(G, objective.g_every), adam(D, objective.d_every))
+    optims = adam(G, objective.g_lazy), adam(D, objective.d_lazy)
+    nets = loop.Nets(G, D, None, objective, *optims)
     kinds = {"stylegan2": training.StyleGAN2Training, "pggan": training.PGGANTraining}
     theirs = kinds[kind](g, d, settings, members, BLOCK)
     theirs.draw = lambda member, batch, rng: as_baseline(kind, theirs.G, drawn[member][batch])
 
     real = randn(4, 3, 16, 16, seed=5).tanh()
     rngs = [torch.Generator().manual_seed(3) for _ in range(2)]
-    for step in range(2):
-        config = {"model": settings}
-        train.d_step(config, family, state, real, rngs[0], step, step, Terms())
-        train.g_step(config, family, state, 4, rngs[0], step, step, 1, Terms())
-        theirs.d_step(real, rngs[1], step)
-        theirs.g_step(4, rngs[1], step)
+    record = Recorder(rngs[0], False)
+    for number in range(2):
+        step = loop.Step(number, real, number, 1, settings["style_mixing"], rngs[0])
+        loop.d_step(nets, family, step, record)
+        loop.g_step(nets, family, step, record)
+        theirs.d_step(real, rngs[1], number)
+        theirs.g_step(4, rngs[1], number)
     for a, b in ((G, g), (D, d)):
         found = dict(b.named_parameters())
         for name, p in a.named_parameters():
@@ -187,7 +196,7 @@ def test_two_training_steps_with_every_penalty_leave_the_same_weights(pair):
 
 
 def operator_and_copy(ratio=0.3):
-    A = PartialCirculant((3, 16, 16), ratio, seed=1).double()
+    A = partial_circulant((3, 16, 16), ratio, seed=1).double()
     return A, inversion.Circulant(A.filter, A.signs, A.indices)
 
 
@@ -229,7 +238,7 @@ def test_loss_and_gradient_of_an_ilo_stage_are_those_of_rtil(stylegan2, discrimi
 
 
 def test_ilo_of_several_stages_shows_the_images_of_rtil(stylegan2, discriminator):
-    """Schedule, projections, optimiser and restarts, over the steps that bench.py times."""
+    """Schedule, projections, optimiser and restarts, over the steps that the benchmarks time."""
     G = stylegan2(16, 3).requires_grad_(False)
     g, _ = copies((G, discriminator("stylegan2", 16, 3)), "stylegan2")
     A, a = operator_and_copy()

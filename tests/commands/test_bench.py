@@ -1,20 +1,19 @@
-"""The arithmetic of scripts/bench.py; its figures are checked by running it."""
+"""The arithmetic of the benchmarks; its figures are checked by running it."""
 
 import json
 import subprocess
 import sys
 from pathlib import Path
 
-import bench
 import pytest
 import torch
 import torch.nn.functional as F
-from baseline.pggan import PGGANDiscriminator
-from benchmarks import flops, inversion, memory, setting, timing, training
-from benchmarks.record import Record, Row
-from benchmarks.timing import Ratio, alternate, ratio_of
 from conftest import KARRAS
 
+from benchmarks import bench, flops, memory, setting, stopwatch, timing, training
+from benchmarks.baseline.pggan import PGGANDiscriminator
+from benchmarks.record import Record, Row
+from benchmarks.timing import Ratio, alternate, ratio_of
 from rtil.process.device import Runtime
 from rtil.process.instantiate import instantiate
 
@@ -112,8 +111,8 @@ def test_a_mixture_of_one_member_costs_what_its_family_costs():
 def test_stopwatch_tells_the_stages_apart(monkeypatch):
     # Iterates of a stage of 3 steps and one of 2, 1 s a step, then 10 s a step.
     moments = iter([0.0, 5.0, 6.0, 7.0, 100.0, 150.0, 160.0])
-    monkeypatch.setattr(inversion.time, "perf_counter", lambda: next(moments))
-    watch = inversion.Stopwatch([3, 2], torch.device("cpu"))
+    monkeypatch.setattr(stopwatch.time, "perf_counter", lambda: next(moments))
+    watch = stopwatch.Stopwatch([3, 2], torch.device("cpu"))
     for _ in range(7):
         watch(None)
     assert watch.seconds() == [1.0, 10.0]
@@ -133,7 +132,7 @@ def test_penalties_enter_a_mean_step_with_their_share():
         def d_step(self, real, step, turn):
             return 17.0 + turn if step == 0 else 1.0 + turn  # R1 costs 16
 
-        def g_step(self, batch, step, turn):
+        def g_step(self, real, step, turn):
             return 10.0 if step == 0 else 2.0  # the path penalty costs 8
 
         def follow(self):
@@ -242,7 +241,7 @@ def test_a_child_that_still_runs_is_not_another_process():
 @pytest.mark.slow
 def test_rehearsal_measures_every_row(tmp_path):
     out = tmp_path / "bench.json"
-    command = [sys.executable, str(ROOT / "scripts" / "bench.py"), "--quick", "--out", str(out)]
+    command = [sys.executable, "-m", "benchmarks", "--quick", "--out", str(out)]
     # One thread: two that wait for each other on a busy machine take four times as long.
     done = subprocess.run(
         [*command, "--device", "cpu", "--threads", "1"], capture_output=True, text=True, cwd=ROOT

@@ -1,5 +1,6 @@
 """The commands of the README as a user types them, at tiny size, from another directory."""
 
+import json
 import os
 import subprocess
 import sys
@@ -70,3 +71,33 @@ def test_an_error_is_one_message_and_not_a_traceback(tmp_path):
     done = command(tmp_path, "rtil.train", "learning_rate=1", *TINY)
     assert done.returncode == 1 and "learning_rate" in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_rtil_alone_lists_every_command_with_a_line_and_without_torch(tmp_path):
+    done = command(tmp_path, "rtil")
+    lines = [line.split(maxsplit=1) for line in done.stdout.splitlines() if line.startswith("  ")]
+    assert done.returncode == 0
+    names = {name for name, _ in lines}
+    assert {"train", "invert", "tune", "report", "diagnose", "theory"} <= names
+    assert all(text.endswith(".") for _, text in lines)
+    code = "import sys, rtil.__main__ as m; m.main(); print('torch' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert found.stdout.splitlines()[-1] == "False"
+
+
+def test_an_unknown_command_names_the_nearest(tmp_path):
+    done = command(tmp_path, "rtil", "trian")
+    assert done.returncode == 1
+    assert "rtil has no command 'trian'; did you mean `rtil train`?" in done.stderr
+
+
+def test_rtil_train_is_python_m_rtil_train(tmp_path):
+    given = ["scale=tiny", "hardware=cpu", "hardware.threads=1", "total_nimg=8"]
+    records = []
+    for name, words in (("a", ["rtil", "train"]), ("b", ["rtil.train"])):
+        done = command(tmp_path, *words, *given, f"root={name}")
+        assert done.returncode == 0, done.stderr
+        (path,) = tmp_path.glob(f"{name}/train/*/provenance.json")
+        record = json.loads(path.read_text())
+        records.append((path.parent.name, record["command"][:-1]))
+    assert records[0] == records[1] and records[0][1] == ["train.py", *given]

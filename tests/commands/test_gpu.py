@@ -10,13 +10,13 @@ from rtil import checkpoint, invert, train
 from rtil.inverters.data_term import MeasurementLoss
 from rtil.inverters.ilo import ILO
 from rtil.inverters.multicode import MGANPrior
-from rtil.operators.circulant import PartialCirculant
+from rtil.operators.circulant import partial_circulant
 from rtil.operators.downsample import Downsample
-from rtil.operators.mask import RandomInpainting
+from rtil.operators.mask import inpainting
 from rtil.process import replay
 from rtil.process.command import CONFIGS
 from rtil.process.rng import seeded
-from rtil.runs import results
+from rtil.runs import rows as jsonl
 
 pytestmark = [
     pytest.mark.gpu,
@@ -29,7 +29,7 @@ def run(entry, *overrides):
     overrides = ["scale=tiny", "hardware=gpu", *overrides]
     with initialize_config_dir(CONFIGS, version_base="1.3"):
         cfg = compose(entry, overrides)
-    return {"train": train.train, "invert": invert.invert}[entry](cfg, overrides)
+    return train.train(cfg) if entry == "train" else invert.invert(cfg, overrides)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -53,7 +53,7 @@ def test_training_resumes_and_inversion_scores_on_the_gpu(
     (run_dir,) = (tmp_path / "train").iterdir()
     assert checkpoint.load(checkpoint.latest(run_dir))["nimg"] == 64
     done = run("invert", *choice, f"inverter={inverter}", "num_images=2")
-    rows = results.result_rows(done)
+    rows = jsonl.result_rows(done)
     assert len(rows) == 2 and all(row["oracle_psnr_db"] >= row["psnr_db"] - 1e-4 for row in rows)
 
 
@@ -76,9 +76,9 @@ def test_replayed_steps_are_those_started_one_by_one(request, kind, task, precis
     G = G.to("cuda", memory_format=torch.channels_last)
     G.map_dtype = precision
     A = {
-        "cs": PartialCirculant(G.image_shape, 0.2),
+        "cs": partial_circulant(G.image_shape, 0.2),
         "sr": Downsample(G.image_shape, 2),
-        "inpainting": RandomInpainting(G.image_shape, 0.3),
+        "inpainting": inpainting(G.image_shape, 0.3),
     }[task].to("cuda")
     x = torch.rand(3, *G.image_shape, generator=seeded("cpu", "x")).cuda() * 2 - 1
     inverter = (

@@ -10,6 +10,10 @@ from omegaconf import open_dict
 
 from rtil.inverters.data_term import MeasurementLoss
 from rtil.inverters.ilo import ILO
+from rtil.linear_theory.closed_form import average_error, closed_form
+from rtil.linear_theory.setup import settings_of
+from rtil.linear_theory.simulation import invert, learn, two_stages
+from rtil.linear_theory.truth import draw_operator, draw_truth
 from rtil.models.linear import (
     LinearGenerator,
     expected_error,
@@ -20,16 +24,7 @@ from rtil.models.linear import (
 )
 from rtil.process.command import CONFIGS
 from rtil.process.rng import seeded
-from rtil.theory import (
-    average_error,
-    closed_form,
-    draw_operator,
-    draw_truth,
-    invert,
-    learn,
-    levels,
-    theory,
-)
+from rtil.theory import theory
 
 SIZES = [(1, 2, 3), (2, 5, 12), (3, 4, 30), (5, 20, 100)]
 PARAMS = [pytest.param(*sizes, seed) for sizes in SIZES for seed in (0, 1)]
@@ -215,7 +210,8 @@ def test_ilo_by_gradient_descent_is_algorithm_1_in_closed_form(ratio, train, noi
     y = x @ A.matrix.T
     y = y + noise * torch.randn(y.shape, generator=seeded("cpu", 1), dtype=y.dtype)
     exact = invert_exactly(truth.w0, w1, A.matrix, y)
-    found = invert(truth, w1, A, y, steps=600, lr=0.3, seed=0)
+    G = LinearGenerator(truth.w0, w1, A.in_shape).requires_grad_(False)
+    found = invert(G, A, y, two_stages(600, 0.3), seed=0)
     assert ((found - exact).norm(dim=1) < 1e-5 * exact.norm(dim=1)).all()
 
 
@@ -281,8 +277,9 @@ def test_command_writes_what_the_lemmas_say(tmp_path, capsys):
 
 
 def test_noise_std_is_one_number_or_several():
-    assert levels(config("noise_std=0.3")) == [0.3] and levels(config("noise_std=1")) == [1.0]
-    assert levels(config("noise_std=[0,0.5]")) == [0.0, 0.5]
+    assert settings_of(config("noise_std=0.3")).noises == (0.3,)
+    assert settings_of(config("noise_std=1")).noises == (1.0,)
+    assert settings_of(config("noise_std=[0,0.5]")).noises == (0.0, 0.5)
 
 
 @pytest.mark.parametrize(

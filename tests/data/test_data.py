@@ -19,7 +19,10 @@ import torch
 from omegaconf import OmegaConf
 from PIL import Image
 
+import rtil.data
+from rtil.data import lineage
 from rtil.data.base import ImageData, to_float, to_uint8
+from rtil.data.cut import Cut
 from rtil.data.files import ImageFiles, decode, pack
 from rtil.data.folder import ImageFolder
 from rtil.data.load import load_data
@@ -195,8 +198,10 @@ def test_damage_inside_a_zip_counts_as_unreadable(tmp_path, archive):
 # Splits and order
 
 
-def split(path: Path, name: str, **options) -> ImageFolder:
-    return ImageFolder(path, 8, name, **{"num_val": 5, "num_test": 7, **options})
+def split(path: Path, name: str, cache_gb: float = 4.0, **counts) -> ImageFolder:
+    return ImageFolder(
+        path, 8, name, cut=Cut(**{"val": 5, "test": 7, **counts}), cache_gb=cache_gb
+    )
 
 
 def names(data: ImageData) -> list[str]:
@@ -208,9 +213,9 @@ def test_splits_are_disjoint_cover_the_files_and_depend_on_the_seed_only(folder,
     assert [len(part) for part in parts.values()] == [18, 5, 7]
     assert sorted(chain(*parts.values())) == names(split(folder, "all"))
     assert names(split(archive, "test", cache_gb=0)) == parts["test"]
-    assert names(split(folder, "test", num_val=9)) == parts["test"]
-    assert names(split(folder, "train", num_train=4)) == parts["train"][:4]
-    assert names(split(folder, "test", split_seed=1)) != parts["test"]
+    assert names(split(folder, "test", val=9)) == parts["test"]
+    assert names(split(folder, "train", train=4)) == parts["train"][:4]
+    assert names(split(folder, "test", seed=1)) != parts["test"]
 
 
 def test_damaged_file_moves_no_other_file(folder):
@@ -228,11 +233,11 @@ def test_a_digest_is_of_the_splits_files_wherever_they_are(folder, archive, tmp_
     assert found.startswith("7 files, ")
     assert found == split(archive, "test").digest() == split(folder, "test", cache_gb=0).digest()
     moved = folder.rename(tmp_path / "moved")
-    assert found == split(moved, "test").digest() == split(moved, "test", num_val=9).digest()
+    assert found == split(moved, "test").digest() == split(moved, "test", val=9).digest()
     others = {
         split(moved, "val").digest(),
-        split(moved, "test", num_test=8).digest(),
-        split(moved, "test", split_seed=1).digest(),
+        split(moved, "test", test=8).digest(),
+        split(moved, "test", seed=1).digest(),
         split(moved, "all").digest(),
         found,
     }
@@ -348,11 +353,11 @@ def test_truncated_zip_is_named(archive):
     "options,words",
     [
         ({"split": "dev"}, r"split='dev'.*train, val, test, all"),
-        ({"split": "train", "num_val": 20, "num_test": 11}, "num_test=11.*more than the 30"),
-        ({"split": "train", "num_train": 29, "num_test": 2}, "num_train=29.*more than the 30"),
-        ({"split": "train", "num_test": 30}, "train split is empty.*30 images"),
+        ({"split": "train", "cut": Cut(val=20, test=11)}, "num_test=11.*more than the 30"),
+        ({"split": "train", "cut": Cut(train=29, test=2)}, "num_train=29.*more than the 30"),
+        ({"split": "train", "cut": Cut(test=30)}, "train split is empty.*30 images"),
         ({"split": "test"}, "test split is empty.*num_test=0"),
-        ({"split": "test", "num_test": -3}, "num_test=-3.*0 or more"),
+        ({"split": "test", "cut": Cut(test=-3)}, "num_test=-3.*0 or more"),
         ({"channels": 4}, "channels=4.*auto, 1, 3"),
         ({"size": 0}, "size=0"),
     ],
@@ -401,7 +406,7 @@ def test_missing_data_set_names_file_place_and_command(name, tmp_path, monkeypat
 @pytest.mark.parametrize(
     "overrides,error,words",
     [
-        ({"source": "web"}, ValueError, "source='web'; allowed are glyphs, folder"),
+        ({"source": "web"}, ValueError, "source='web'; allowed are folder, glyphs"),
         ({"path": ""}, ValueError, r"path is not set.*data\.path="),
         ({"path": None}, ValueError, r"path is not set.*data\.path="),
         ({"path": "nowhere.zip"}, FileNotFoundError, "nothing at .*nowhere.zip"),
@@ -410,6 +415,36 @@ def test_missing_data_set_names_file_place_and_command(name, tmp_path, monkeypat
 def test_bad_configs_are_named(overrides, error, words):
     with pytest.raises(error, match=words):
         load_data(config("folder", **{"path": "x", **overrides}), 8, "train")
+
+
+STRIPES = """
+from rtil.data.base import ImageData
+from rtil.data.source import Source
+import torch
+
+class Stripes(ImageData):
+    size, channels = 8, 1
+    def __len__(self): return 3
+    def name(self, index): return str(index)
+    def batch(self, indices): return torch.zeros(len(indices), 1, 8, 8, dtype=torch.uint8)
+
+class Stripe(Source):
+    from_files = False
+    def load(self, data, resolution, split, channels): return Stripes()
+    def split_files(self, data, split): return None
+
+SOURCE = Stripe()
+"""
+
+
+def test_a_new_source_is_one_module_and_one_yaml(tmp_path, monkeypatch):
+    (tmp_path / "stripes.py").write_text(STRIPES)
+    monkeypatch.setattr(rtil.data, "__path__", [*rtil.data.__path__, str(tmp_path)])
+    data = {"name": "stripes", "source": "stripes", "channels": 1}
+    assert len(load_data(data, 8, "train")) == 3
+    assert lineage.training_data({"data": data}, {}) == data
+    with pytest.raises(ValueError, match="allowed are folder, glyphs, stripes"):
+        load_data({**data, "source": "stream"}, 8, "train")  # a module, but no source
 
 
 def test_held_out_sets_of_their_own_leave_path_whole(tmp_path):

@@ -1,20 +1,25 @@
 """Whose images: rows of one split, test images that no training saw, the yardstick's own."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
+from helpers.commands import COMMON, composed, export, start
 from PIL import Image
-from test_tune import COMMON, composed, export, start
 
 from rtil import checkpoint, diagnose, invert
 from rtil.data import lineage
-from rtil.inversion import tuned_settings
+from rtil.inverters import lmmse
 from rtil.inverters.lmmse import GaussianPrior
-from rtil.reporting import cells, table
-from rtil.runs import archive, results
+from rtil.reporting.arrange import rows_of
+from rtil.reporting.collect import cells_of
+from rtil.reporting.statistics import Scores
+from rtil.runs import archive
+from rtil.runs import keys as key_table
+from rtil.runs import rows as jsonl
 from rtil.runs import run as run_files
 
 CUT = ("data.num_val=5", "data.num_test=5")
@@ -69,13 +74,16 @@ def test_rows_of_other_images_are_not_mixed_in_and_files_may_move(tmp_path):
     trained(tmp_path, *common)
     common += ("ratio=0.5",)
     place = start("invert", tmp_path, *common, f"data.test_path={sets['here']}")
+    other = start("invert", tmp_path, *common, f"data.test_path={sets['other']}")
+    assert other != place and len(jsonl.result_rows(place)) == 2
+    there = (f"data.test_path={sets['other']}", f'run_dir="{place}"')
     with pytest.raises(ValueError, match="split_files: '6 files") as error:
-        start("invert", tmp_path, *common, f"data.test_path={sets['other']}", "num_images=4")
-    assert "data.test_path" in str(error.value) and len(results.result_rows(place)) == 2
+        start("invert", tmp_path, *common, *there, "num_images=4")
+    assert "data.test_path" in str(error.value) and len(jsonl.result_rows(place)) == 2
     assert saved(place)["data"]["test_path"] == str(sets["here"])
     moved = shutil.make_archive(str(tmp_path / "moved"), "zip", sets["here"])
     start("invert", tmp_path, *common, f"data.test_path={moved}", "num_images=3")
-    assert len(results.result_rows(place)) == 3
+    assert len(jsonl.result_rows(place)) == 3
 
     older = saved(place)  # of a version that did not say whose rows they are
     digest = older.pop("split_files")
@@ -97,21 +105,22 @@ def test_a_tuning_belongs_to_its_validation_images_wherever_they_are(tmp_path):
 
     trained(tmp_path, *words(sets["val"])[1:])
     path = start("tune", tmp_path, *words(sets["val"]), "trials=1")
-    with pytest.raises(ValueError, match=r"trial-000 holds (?s:.*)split_files: '4 files"):
-        start("tune", tmp_path, *words(sets["other"]), "trials=1")
-    with pytest.raises(ValueError, match=r"tuned for other(?s:.*)split_files(?s:.*)val_path"):
+    assert start("tune", tmp_path, *words(sets["other"]), "trials=1") != path
+    shutil.rmtree(start("tune", tmp_path, *words(sets["other"]), "trials=1").parent)
+    with pytest.raises(
+        FileNotFoundError, match=r"tuned for other(?s:.*)split_files(?s:.*)val_path"
+    ):
         start("invert", tmp_path, *words(sets["other"]), "protocol=fair")
     moved = {
         name: shutil.copytree(folder, tmp_path / "moved" / name) for name, folder in sets.items()
     }
     start("invert", tmp_path, *words(moved["val"], moved["faces"], moved["test"]), "protocol=fair")
-    found = tuned_settings.read(
-        path
-    )  # as an earlier version wrote it: its paths are all that is known
+    # As an earlier version wrote it: its paths are all that is known.
+    found = yaml.safe_load(path.read_text())
     del found["settings"]["split_files"]
     path.write_text(yaml.safe_dump(found))
     start("invert", tmp_path, *words(sets["val"]), "protocol=fair")
-    with pytest.raises(ValueError, match=r"data\.val_path"):
+    with pytest.raises(FileNotFoundError, match=r"data\.val_path"):
         start("invert", tmp_path, *words(moved["val"]), "protocol=fair")
 
 
@@ -165,7 +174,7 @@ def test_equal_names_of_another_domain_are_no_training_images(tmp_path):
     path = trained(tmp_path, *of(pictures(tmp_path / "faces", 20, 0), *CUT))
     cars = of(pictures(tmp_path / "cars", 20, 1), "data.num_val=5", "data.num_test=14")
     place = start("invert", tmp_path, f"generator={path}", "ratio=0.5", *cars)
-    assert len(results.result_rows(place)) == 2
+    assert len(jsonl.result_rows(place)) == 2
 
 
 def test_files_added_since_the_training_are_told(tmp_path, caplog):
@@ -173,7 +182,7 @@ def test_files_added_since_the_training_are_told(tmp_path, caplog):
     path = trained(tmp_path, *of(faces, *CUT))
     content, data = checkpoint.load(path), composed("invert", *of(faces, *CUT)).data
     files, order = lineage.split_files(data, "train")
-    content["config"][results.FILES] = files.digest(order)
+    content["config"][key_table.FILES] = files.digest(order)
     lineage.check_held_out(content["config"], dict(data), "test", path)
     assert not caplog.records
     lineage._check.cache_clear()
@@ -190,7 +199,7 @@ def test_the_yardstick_is_of_the_generators_images_and_not_of_the_commands(
 ):
     priors = []
     monkeypatch.setattr(
-        invert, "GaussianPrior", lambda x: priors.append(float(x.mean())) or GaussianPrior(x)
+        lmmse, "GaussianPrior", lambda x: priors.append(float(x.mean())) or GaussianPrior(x)
     )
     dark, bright = (
         pictures(tmp_path / name, 20, seed, light)
@@ -211,7 +220,7 @@ def test_the_yardstick_is_of_the_generators_images_and_not_of_the_commands(
             "yardstick.use=true",
         ]
         place = invert.invert(composed("invert", *words).copy(), words)
-        return results.result_rows(place)[0]["lmmse_psnr_db"]
+        return jsonl.result_rows(place)[0]["lmmse_psnr_db"]
 
     assert run(*of(bright)) is not None and priors[-1] < -0.3
     assert run(*of(shown), "run_dir=" + str(tmp_path / "b")) is not None and priors[-1] < -0.3
@@ -238,13 +247,11 @@ def test_a_report_tells_arms_trained_for_different_lengths(tmp_path, caplog):
     archive.write(runs, tmp_path, file := tmp_path / "rows.jsonl")
 
     def differs(runs):
-        found = [table.records(cell, "vanilla") for cell in cells.arrange(runs, "vanilla")]
-        return [line for rows in found for row in rows for line in row.get("differs", ())]
+        rows = rows_of(cells_of(runs, "vanilla"), Scores(runs), "vanilla")
+        return [line for row in rows for line in row.differs]
 
     for found in (runs, archive.read(file)[0]):
         assert "nimg: 8 there, 64 here" in differs(found)
-    older = [
-        run._replace(config={k: v for k, v in run.config.items() if k != "nimg"})
-        for run in runs[:1]
-    ]
+    config = {key: value for key, value in runs[0].config.items() if key != "nimg"}
+    older = [replace(runs[0], config=config)]
     assert not any(line.startswith("nimg") for line in differs([*older, *runs[1:]]))

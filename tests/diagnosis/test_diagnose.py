@@ -6,20 +6,20 @@ from dataclasses import replace
 
 import pytest
 import torch
+from helpers.commands import COMMON, composed, export
 from scipy.stats import binomtest
-from test_tune import COMMON, composed, export
 from torch import nn
 
 from rtil import diagnose
 from rtil.data.base import to_float
 from rtil.data.load import load_data
-from rtil.diagnosis import reach as probe
+from rtil.diagnosis import reach
 from rtil.inverters.data_term import MeasurementLoss
 from rtil.inverters.ilo import ILO
 from rtil.latents.additive import Additive
 from rtil.metrics.image import psnr, to_unit
 from rtil.metrics.samples import RandomFeatures, frechet, frechet_estimate, precision_recall, share
-from rtil.operators import Identity, PartialCirculant
+from rtil.operators import Identity, partial_circulant
 from rtil.process.rng import seeded
 
 GLYPHS = {
@@ -141,25 +141,25 @@ def test_features_are_fixed_uncorrelated_and_know_a_shift_from_another_image(let
 
 def test_feature_scales_are_those_of_the_plain_generators_blocks(stylegan2):
     G = stylegan2().requires_grad_(False)
-    found = probe.feature_scales(G, 70, seed=3)
+    found = reach.feature_scales(G, 70, seed=3)
     latents = Additive(0).sample(G, 64, seeded("cpu", "samples", "feature scales", 3))
     for k in range(1, G.num_blocks + 1):
         x = G.run(latents.w, latents.noise, stop=k).x
-        assert len(found[k]["std"]) == 70
-        assert found[k]["rms"][5] == pytest.approx(float(x[5].square().mean().sqrt()))
-        assert found[k]["std"][5] == pytest.approx(float(x[5].std()))
+        assert len(found[k].std) == 70
+        assert found[k].rms[5] == pytest.approx(float(x[5].square().mean().sqrt()))
+        assert found[k].std[5] == pytest.approx(float(x[5].std()))
 
 
 @pytest.mark.parametrize("full", [True, False])
 def test_depths_are_the_stages_of_one_run_and_a_dropped_image_is_a_jump(stylegan2, full):
     G = stylegan2().requires_grad_(False)
-    A = Identity(G.image_shape) if full else PartialCirculant(G.image_shape, 0.3, 0).double()
+    A = Identity(G.image_shape) if full else partial_circulant(G.image_shape, 0.3, 0).double()
     latents = Additive(0).sample(G, 3, seeded("cpu", 1))
     x = Additive(0).synthesize(G, latents).clamp(-1, 1)
     loss, found = MeasurementLoss(A), {}
     for keep in (True, False):
         inverter = ILO(steps=[5, 3, 4], keep_rgb=keep, fit_samples=50)
-        found[keep] = probe.depths(
+        found[keep] = reach.stages(
             G, inverter, A, x, loss, lambda: [seeded("cpu", i) for i in range(3)]
         )
         done = inverter.invert(G, A, A(x), loss, [seeded("cpu", i) for i in range(3)])

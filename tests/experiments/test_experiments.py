@@ -1,34 +1,28 @@
 """Experiments: every one composes at every scale, lists its jobs, and its commands lead on."""
 
 import json
-import os
 import shlex
-import subprocess
-import sys
-from functools import lru_cache
 from math import prod
-from pathlib import Path
 
 import pytest
 import torch
 import yaml
-from hydra import compose, initialize_config_dir
+from helpers.experiments import NAMES, QUICK, command, composed, plan_of, resolved
 from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 
 from rtil import report
 from rtil import train as trainer
+from rtil.experiments import check
 from rtil.experiments import plan as experiment
-from rtil.inversion import tuned_settings
-from rtil.invert import build_inverter
+from rtil.inverters import build_inverter
 from rtil.metrics.perceptual import LPIPS_MIN_SIZES
 from rtil.operators import build_operator
-from rtil.process.command import CONFIGS
 from rtil.process.instantiate import instantiate
-from rtil.runs import results
+from rtil.runs import identity
+from rtil.runs import keys as key_table
+from rtil.runs import record as run_record
 
-ROOT = Path(CONFIGS)
-NAMES = sorted(p.stem for p in (ROOT / "experiment").glob("*.yaml"))
 SCALES = ("paper", "faces64", "demo")
 # Inversions (points of the figure times arms) at each of these scales, and training runs.
 COUNTS = {
@@ -55,34 +49,6 @@ COUNTS = {
     "variants_ilo": (40, 40, 40, 2),
     "yardsticks": (84, 84, 56, 2),
 }
-
-
-def composed(entry, *overrides):
-    with initialize_config_dir(CONFIGS, version_base="1.3"):
-        return compose(entry, list(overrides))
-
-
-@lru_cache
-def plan_of(name, scale="paper"):
-    """The experiment node as Hydra composes it, which takes ten times as long."""
-    tree = OmegaConf.load(ROOT / "experiment" / f"{name}.yaml")
-    for default in tree.defaults:
-        for key, choice in default.items() if OmegaConf.is_dict(default) else ():
-            if key.startswith("/published"):
-                tree.experiment.published = OmegaConf.load(ROOT / "published" / f"{choice}.yaml")
-    tree = {
-        "scale": OmegaConf.load(ROOT / "scale" / f"{scale}.yaml"),
-        "experiment": tree.experiment,
-    }
-    return OmegaConf.to_container(OmegaConf.create(tree), resolve=True)["experiment"]
-
-
-def resolved(entry, words):
-    cfg = composed(entry, *words)
-    cfg.image_channels = cfg.image_channels or 3
-    if cfg.model.phase_nimg == "grow":
-        cfg.model.phase_nimg = None
-    return OmegaConf.to_container(cfg, resolve=True)
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -116,27 +82,36 @@ def test_every_experiment_composes_for_every_entry_point(name, scale):
         assert OmegaConf.to_container(cfg.experiment, resolve=True) == plan_of(name, scale)
 
 
+def shared(config):
+    """What a training and its inversions say of the generator, but for the images."""
+    flat = {key: value for key, value in key_table.flatten(config).items() if value is not None}
+    return json.dumps({
+        key: value
+        for key, value in sorted(flat.items())
+        if key_table.role(key, "train") == key_table.role(key, "invert") == "identity"
+        and not key.startswith("data.")
+    })  # fmt: skip
+
+
 def check_jobs(name, scale, chosen):
     """Jobs compose, build and fit their generators, and ask for those that are trained."""
     plan, labels = plan_of(name, scale), set()
     for job in experiment.jobs(plan, "train", {"scale": [scale]}):
         words = experiment.overrides(plan, job)
-        labels.add(results.run_label("train", resolved("train", words), words))
+        labels.add(shared(resolved("train", words)))
     for job in chosen(experiment.jobs(plan, "invert", {"scale": [scale]})):
         words = experiment.overrides(plan, job)
         config = resolved("invert", words)
         side, loss = config["resolution"], config["loss"]
-        A = build_operator(
-            config["task"], (3, side, side), 0, config.get("ratio"), config.get("factor")
-        )
+        knob = config["task"]["knob"]
+        A = build_operator(config["task"], (3, side, side), 0, **{knob: config[knob]})
         if loss["lpips"] and A.num_measurements >= loss["lpips_min_ratio"] * prod(A.out_shape):
             assert min(A.out_shape[1:]) >= LPIPS_MIN_SIZES[loss["lpips_net"]], job
         with torch.device("meta"):
             G = instantiate(config["model"]["generator"])
-        if inverter := build_inverter(config):
-            inverter.check(G)
-        assert results.run_label("train", config, words) in labels
-        assert config["experiment"] == {"name": name}
+        build_inverter(config["inverter"], instantiate(config["rtil"]["family"])).check(G)
+        assert shared(config) in labels
+        assert run_record.experiment_of(config) == {"name": name, "job": job}
 
 
 def test_jobs_compose_and_fit_their_generators():
@@ -287,7 +262,7 @@ def test_the_command_for_lacking_tunings_makes_them_and_no_other(words):
         }
         for job in jobs
     ]
-    line = experiment.command(plan, "tune", tuned_settings.for_tuning(places, words.split()))
+    line = experiment.command(plan, "tune", experiment.for_tuning(places, words.split()))
     found = experiment.jobs(plan, "tune", typed(" ".join(shlex.split(line)[4:])))
     keys = ("rtil", "task", "seed", "ratio", "factor")
     wanted = {
@@ -334,21 +309,23 @@ def test_missing_generators_are_named_with_the_commands_that_train_them(tmp_path
     plan = plan_of("fig2_cs", "paper")
     given = {"scale": ["paper"], "root": [str(tmp_path)]}
     jobs = [experiment.overrides(plan, job) for job in experiment.jobs(plan, "invert", given)]
-    configs = [(resolved("invert", words), words) for words in jobs]
-    run_dir = tmp_path / "train" / "stylegan2-vanilla-ffhq-paper-seed0"
+    configs = [resolved("invert", words) for words in jobs]
+    words = ["scale=paper", "data=ffhq", "rtil=vanilla", f"root={tmp_path}"]
+    trained = resolved("train", words)
+    run_dir = identity.train_dir(trained)
     run_dir.mkdir(parents=True)
     (run_dir / "generator.pt").touch()
-    (run_dir / "config.yaml").write_text("total_nimg: 100\n")
+    (run_dir / "config.yaml").write_text(yaml.safe_dump({**trained, "total_nimg": 100}))
     with pytest.raises(FileNotFoundError, match="2 of 2"):  # stopped before its end
-        experiment.check_trained(plan, configs, ["scale=paper"])
+        check.check_trained(plan, configs, ["scale=paper"])
     (run_dir / "log.jsonl").write_text('{"nimg": 100}\n')
     with pytest.raises(FileNotFoundError, match="1 of 2") as error:
-        experiment.check_trained(plan, configs, ["scale=paper", f"root={tmp_path}", "task=cs"])
+        check.check_trained(plan, configs, ["scale=paper", f"root={tmp_path}", "task=cs"])
     lines = [line.strip() for line in str(error.value).splitlines() if "rtil.train" in line]
     single, every = (shlex.split(line)[3:] for line in lines)
-    assert results.trained_generator(resolved("train", single), single) == (
-        tmp_path / "train" / "stylegan2-ilo-ffhq-paper-seed0" / "generator.pt"
-    )
+    place = identity.train_dir(resolved("train", single))
+    assert place.name.startswith("stylegan2-ilo-ffhq-paper-seed0-")
+    assert place.parent == tmp_path / "train"
     assert every == ["experiment=fig2_cs", "scale=paper", f"root={tmp_path}"]
 
 
@@ -359,24 +336,9 @@ def test_a_typing_error_is_refused_with_the_experiments_that_exist():
         composed("invert", "experiment=fig6_ilo", "inverter.stps=3")
 
 
-def command(cwd, *arguments):
-    done = subprocess.run(
-        [sys.executable, "-m", *arguments],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        timeout=300,
-    )
-    return done.returncode, done.stdout, done.stderr
-
-
-QUICK = ("hardware=cpu", "hardware.threads=1", "data.num_train=64")
-
-
 def test_one_job_of_an_experiment_runs_and_the_report_names_the_rest(tmp_path):
     words = ["scale=tiny", *QUICK, "rtil=vanilla", "total_nimg=8", f"root={tmp_path / 'runs'}"]
-    trainer.train(composed("train", *words), words)
+    trainer.train(composed("train", *words))
     choices = ["experiment=fig2_cs", "scale=tiny", *QUICK, "num_images=1", "rtil=vanilla"]
     code, _, error = command(tmp_path, "rtil.invert", *choices, "yardstick.num_train=50")
     assert code == 0, error

@@ -21,12 +21,12 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
+from helpers.experiments import NAMES, QUICK, command, composed, plan_of
 from PIL import Image
-from test_experiments import NAMES, QUICK, command, composed, plan_of
 
 from rtil import checkpoint
 from rtil.experiments import plan as experiment
-from rtil.runs import results
+from rtil.runs import rows as jsonl
 
 pytestmark = pytest.mark.slow
 STEPS = ("scale.ilo.steps=[2,1,1]", "scale.csgm.steps=2", "scale.mgan.steps=2")
@@ -132,7 +132,7 @@ def test_every_cell_is_filled_and_on_the_page(run, name):
         assert told(record["job"], keys) == told(job, keys)
         assert record["n"] >= record["planned"] == int(job["num_images"]), job
         (run_dir,) = record["runs"]
-        assert len(results.result_rows(folder.parents[2] / run_dir)) >= record["n"]
+        assert len(jsonl.result_rows(folder.parents[2] / run_dir)) >= record["n"]
         assert record["baseline"] or record["arm"] == "vanilla"
         assert not record["more"] and not record["commands"]
     assert len({record["n"] for record in records}) <= 1  # the same images
@@ -362,7 +362,7 @@ def test_a_stopped_sweep_goes_on_and_what_it_lacks_is_on_the_page(run, tmp_path,
         before = after
     for path, rows in before.items():
         there = whole.folder.parents[1] / path.relative_to(root)
-        psnr = {row["id"]: row["psnr_db"] for row in results.result_rows(there)}
+        psnr = {row["id"]: row["psnr_db"] for row in jsonl.result_rows(there)}
         for row in map(json.loads, rows):
             assert row["psnr_db"] == pytest.approx(psnr[row["id"]], abs=0.02)
 
@@ -388,7 +388,7 @@ def test_a_stopped_training_sweep_ends_in_the_same_weights(tmp_path):
         lambda: any(first.glob("checkpoint-*.pt")),
     )
     assert code == 128 + signal.SIGINT and not second.exists(), error
-    reached = results.read_rows(first / "log.jsonl")[-1]["nimg"]
+    reached = jsonl.read(first / "log.jsonl")[-1]["nimg"]
     assert 32 <= reached < 192
 
     code, _, error = command(tmp_path, "rtil.invert", *choices("fig2_cs"), *QUICK)

@@ -13,12 +13,13 @@ from foreign import Karras, Net, genforce, genforce_pggan, nvlabs, pggan, rosina
 from hydra import compose, initialize_config_dir
 
 from rtil import checkpoint, invert
-from rtil.importers import importing, layout
+from rtil.importers import conversion, layout
+from rtil.importers.setup import Choices, configuration
 from rtil.models.pggan import PGGANGenerator
 from rtil.models.stylegan2 import StyleGAN2Generator
 from rtil.process.command import CONFIGS
 from rtil.process.instantiate import instantiate
-from rtil.runs import results
+from rtil.runs import rows as jsonl
 
 STYLEGAN2 = ["authors", "rosinality", "nvlabs", "genforce", "genforce_training", "mganprior"]
 PGGAN = ["authors_pggan", "genforce_pggan", "mganprior_pggan"]
@@ -31,9 +32,9 @@ def write(tmp_path):
     return partial(foreign_files.write, tmp_path)
 
 
-def imported(path, **settings):
+def imported(path, **choices):
     out = path.with_name("generator.pt")
-    lines = importing.import_file(path, out, force=True, **settings)
+    lines = conversion.import_file(path, out, choices=Choices(**choices), force=True)
     return checkpoint.load_generator(out), lines
 
 
@@ -44,16 +45,16 @@ def test_one_network_in_every_layout_becomes_the_same_generator(write, kind):
     assert isinstance(G, StyleGAN2Generator) and config["resolution"] == 16
     first = G.blocks[1].up
     assert torch.equal(first.conv.weight, net.convs[1][0]["weight"])
-    reference = importing.recognise(write("rosinality", net)).weights()
+    reference = conversion.recognise(write("rosinality", net)).weights()
     for name, value in G.state_dict().items():
         torch.testing.assert_close(value, reference[name], rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_imported_weights_draw_the_images_of_the_file(write, kind):
-    foreign = importing.recognise(write(kind))
-    config = importing.configuration(foreign.spec, "vanilla", "tiny", "unknown")
-    worst, _ = importing.difference(foreign, importing.build(foreign.weights(), config))
+    foreign = conversion.recognise(write(kind))
+    config = configuration(foreign.spec, Choices("vanilla", "tiny", "unknown"))
+    worst, _ = conversion.difference(foreign, conversion.build(foreign.weights(), config))
     assert worst < 1e-6
     if "authors" in kind or kind == "rosinality":  # the others round, or add 1e-8 elsewhere
         assert worst < 1e-12
@@ -64,23 +65,23 @@ def test_check_sees_a_wrong_value_in_any_weight(write, kind):
     small = {4: 3, 8: 2}
     net = Karras(small) if kind in PGGAN else Net(small)
     path = write(kind, state=pggan(small)) if kind == "authors_pggan" else write(kind, net)
-    foreign = importing.recognise(path)
-    config = importing.configuration(foreign.spec, "vanilla", "tiny", "unknown")
-    weights = importing.build(foreign.weights(), config).state_dict()
+    foreign = conversion.recognise(path)
+    config = configuration(foreign.spec, Choices("vanilla", "tiny", "unknown"))
+    weights = conversion.build(foreign.weights(), config).state_dict()
     for name, value in weights.items():
         G = instantiate(config["model"]["generator"])
         changed = value.flip(-1) if value.ndim and value.shape[-1] > 1 else value + 0.1
         G.load_state_dict({**weights, name: changed})
         with pytest.raises(ValueError, match="self check failed: images of the imported"):
-            importing.verify(foreign, G.requires_grad_(False))
+            conversion.verify(foreign, G.requires_grad_(False))
 
 
 def test_a_wrong_table_writes_nothing(write, monkeypatch, tmp_path):
     path, out = write("genforce"), tmp_path / "generator.pt"
     out.write_bytes(b"old")
-    monkeypatch.setattr(importing.genforce, "FLIP", layout.SAME)
+    monkeypatch.setattr(conversion.genforce, "FLIP", layout.SAME)
     with pytest.raises(ValueError, match=r"self check failed.*Nothing was written"):
-        importing.import_file(path, out, force=True)
+        conversion.import_file(path, out, force=True)
     assert out.read_bytes() == b"old"
 
 
@@ -89,14 +90,14 @@ def test_round_trip_through_rosinalitys_layout_is_bit_equal(write, tmp_path):
     (_, config), _ = imported(write("rosinality", state=state))
     first = tmp_path / "generator.pt"
     back = tmp_path / "back.pt"
-    lines = importing.export_file(first, back)
+    lines = conversion.export_file(first, back)
     assert "another channel table" in lines[-1]
     exported = torch.load(back, weights_only=True)
     assert exported["g_ema"].keys() == state.keys() and exported["latent_avg"].shape == (8,)
     for name, value in state.items():
         assert torch.equal(exported["g_ema"][name], value), name
     again = tmp_path / "again.pt"
-    importing.import_file(back, again)
+    conversion.import_file(back, again)
     a, b = checkpoint.load(first), checkpoint.load(again)
     assert a["config"] == b["config"] == config
     assert all(torch.equal(a["G_ema"][k], b["G_ema"][k]) for k in a["G_ema"])
@@ -110,14 +111,14 @@ def test_table_of_512_channels(write, tmp_path):
     assert sum(p.numel() for p in G.parameters()) > 7e6
     assert (
         "channel_multiplier="
-        in importing.export_file(tmp_path / "generator.pt", tmp_path / "back.pt")[-1]
+        in conversion.export_file(tmp_path / "generator.pt", tmp_path / "back.pt")[-1]
     )
 
 
 def test_report_says_what_was_found_and_writes_nothing(write, tmp_path):
     path = write("authors_pggan")
     before = set(tmp_path.iterdir())
-    text = "\n".join(importing.import_file(path, None))
+    text = "\n".join(conversion.import_file(path, None))
     assert "PGGANGenerator in the layout of authors (g_ema)" in text
     assert "16x16 pixels, 3 colour channels, z0 of 8" in text
     assert "channels: 4:6 8:5 16:4" in text and "colour range: [-1, 1]" in text
@@ -241,7 +242,7 @@ def test_the_mapping_multiplier_is_read_where_it_is_stored(write, tmp_path):
     (G, _), _ = imported(write("nvlabs", lr=0.02))
     assert G.mapping[0].lr == 0.02
     with pytest.raises(ValueError, match=r"mapping multiplier of 0\.02"):
-        importing.export_file(tmp_path / "generator.pt", tmp_path / "back.pt")
+        conversion.export_file(tmp_path / "generator.pt", tmp_path / "back.pt")
 
 
 @pytest.mark.parametrize(
@@ -263,44 +264,44 @@ def test_another_resampling_filter_is_refused(write, kind, name, gain):
 def test_a_file_without_a_generator_says_what_it_holds(tmp_path, content):
     torch.save(content, tmp_path / "a.pt")
     with pytest.raises(ValueError, match="holds no generator in the layout of authors, rosinali"):
-        importing.recognise(tmp_path / "a.pt")
+        conversion.recognise(tmp_path / "a.pt")
 
 
 def test_a_layout_that_was_asked_for_is_the_only_one_tried(write):
     path = write("nvlabs")
-    assert importing.recognise(path, "nvlabs").layout == "nvlabs"
+    assert conversion.recognise(path, "nvlabs").layout == "nvlabs"
     with pytest.raises(ValueError, match="no generator in the layout of genforce"):
-        importing.recognise(path, "genforce")
+        conversion.recognise(path, "genforce")
     with pytest.raises(ValueError, match="layout=tf must be auto, authors"):
-        importing.recognise(path, "tf")
+        conversion.recognise(path, "tf")
 
 
 def test_existing_files_are_kept_without_force(write, tmp_path):
     path, out = write("rosinality"), tmp_path / "generator.pt"
     out.write_bytes(b"old")
     with pytest.raises(ValueError, match="exists; --force replaces it"):
-        importing.import_file(path, out)
+        conversion.import_file(path, out)
     assert out.read_bytes() == b"old"
-    importing.import_file(path, out, force=True)
+    conversion.import_file(path, out, force=True)
     with pytest.raises(ValueError, match="exists; --force replaces it"):
-        importing.export_file(out, path)
+        conversion.export_file(out, path)
 
 
 def test_a_pggan_cannot_be_exported(write, tmp_path):
     (G, _), _ = imported(write("authors_pggan"))
     assert isinstance(G, PGGANGenerator)
     with pytest.raises(ValueError, match="holds a PGGANGenerator"):
-        importing.export_file(tmp_path / "generator.pt", tmp_path / "back.pt")
+        conversion.export_file(tmp_path / "generator.pt", tmp_path / "back.pt")
 
 
 def test_a_generator_with_normalised_maps_cannot_be_exported(write, tmp_path):
     out = tmp_path / "generator.pt"
-    importing.import_file(write("rosinality"), out)
+    conversion.import_file(write("rosinality"), out)
     content = checkpoint.load(out)
     content["config"]["model"]["generator"]["normalise"] = True
     checkpoint.save(content, out)
     with pytest.raises(ValueError, match=r"model\.generator\.normalise=true"):
-        importing.export_file(out, tmp_path / "back.pt")
+        conversion.export_file(out, tmp_path / "back.pt")
 
 
 # Use
@@ -318,7 +319,7 @@ def test_a_generator_with_normalised_maps_cannot_be_exported(write, tmp_path):
 )
 def test_inversion_runs_on_an_imported_generator(write, tmp_path, kind, method):
     out = tmp_path / "generator.pt"
-    importing.import_file(write(kind), out)
+    conversion.import_file(write(kind), out)
     overrides = [
         f"generator={out}",
         "data=glyphs",
@@ -333,14 +334,14 @@ def test_inversion_runs_on_an_imported_generator(write, tmp_path, kind, method):
     ]
     with initialize_config_dir(CONFIGS, version_base="1.3"):
         cfg = compose("invert", overrides)
-    rows = results.read_rows(invert.invert(cfg, overrides) / "results.jsonl")
+    rows = jsonl.read(invert.invert(cfg, overrides) / "results.jsonl")
     assert len(rows) == 2
     assert all(math.isfinite(row["psnr_db"]) and row["loss"] <= row["last_loss"] for row in rows)
 
 
 def test_an_imported_generator_of_unknown_data_asks_for_data(write, tmp_path):
     out = tmp_path / "generator.pt"
-    importing.import_file(write("rosinality"), out)
+    conversion.import_file(write("rosinality"), out)
     overrides = [f"generator={out}", "hardware=cpu", "task=cs", "ratio=0.1"]
     with initialize_config_dir(CONFIGS, version_base="1.3"):
         cfg = compose("invert", overrides)

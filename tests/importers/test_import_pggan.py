@@ -9,7 +9,7 @@ import torch
 from foreign import CHANNELS, Karras, genforce_pggan, mganprior_pggan
 
 from rtil import checkpoint
-from rtil.importers import importing
+from rtil.importers import conversion
 from rtil.models.pggan import PGGANGenerator
 
 SPELLINGS = {"genforce_pggan": genforce_pggan, "mganprior_pggan": mganprior_pggan}
@@ -25,7 +25,7 @@ def write(tmp_path):
 @pytest.fixture
 def found(write):
     """What the importer finds in such a file."""
-    return lambda *arguments, **settings: importing.recognise(write(*arguments, **settings))
+    return lambda *arguments, **settings: conversion.recognise(write(*arguments, **settings))
 
 
 def ours(net):
@@ -61,11 +61,11 @@ def test_one_network_in_either_spelling_becomes_the_same_generator(
     assert all(torch.equal(weights[name], value) for name, value in expected.items())
     G = PGGANGenerator(max(channels), channels, colours, 7, **foreign.spec.form)
     G.load_state_dict(weights)
-    assert importing.difference(foreign, G)[0] < 1e-6
+    assert conversion.difference(foreign, G)[0] < 1e-6
 
 
 def test_the_imported_file_holds_the_form_and_the_report_names_it(write, tmp_path):
-    lines = importing.import_file(write("genforce_pggan"), tmp_path / "generator.pt")
+    lines = conversion.import_file(write("genforce_pggan"), tmp_path / "generator.pt")
     form = "form: upsample=nearest pixel_norm=input rgb_gain=1.0 input_fan=in first_convs=1"
     assert form in lines
     G, config = checkpoint.load_generator(tmp_path / "generator.pt")
@@ -132,5 +132,5 @@ def test_code_in_such_a_file_is_refused_by_name_and_does_not_run(tmp_path):
     path, sentinel = tmp_path / "evil.pth", tmp_path / "ran"
     torch.save({"generator_smooth": genforce_pggan(Karras()), "hook": Payload(sentinel)}, path)
     with pytest.raises(ValueError, match=r"evil\.pth .*(posix|nt)\.mkdir.* would run code"):
-        importing.import_file(path, tmp_path / "generator.pt")
+        conversion.import_file(path, tmp_path / "generator.pt")
     assert not sentinel.exists() and not (tmp_path / "generator.pt").exists()

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from rtil import checkpoint
-from rtil.importers import importing, unpickle
+from rtil.importers import conversion, unpickle
 
 
 @pytest.fixture
@@ -41,11 +41,11 @@ def bare(content, path):
 @pytest.mark.parametrize("save", [zipped, legacy, bare])
 def test_a_file_with_code_is_refused_by_name_and_nothing_is_lost(write, tmp_path, save):
     path, out, sentinel = tmp_path / "evil.pt", tmp_path / "generator.pt", tmp_path / "ran"
-    importing.import_file(write("rosinality"), out)
+    conversion.import_file(write("rosinality"), out)
     before = out.read_bytes()
     save({"g_ema": foreign.rosinality(foreign.Net()), "G_ema": Payload(sentinel)}, path)
     with pytest.raises(ValueError, match=r"evil\.pt .*(posix|nt)\.mkdir.* would run code"):
-        importing.import_file(path, out, force=True)
+        conversion.import_file(path, out, force=True)
     assert not sentinel.exists() and out.read_bytes() == before
     if save is not bare:
         with pytest.raises(ValueError, match=r"evil\.pt .*(posix|nt)\.mkdir.* would run code"):
@@ -58,9 +58,9 @@ def test_source_code_in_nvlabs_pickles_does_not_run(write, tmp_path, protocol):
     source = f"import os; os.mkdir({str(sentinel)!r})"
     if protocol == 2:  # bytes are then text for a codec, which is not on the list
         with pytest.raises(ValueError, match=r"_codecs\.encode"):
-            importing.recognise(write("nvlabs", source=source, protocol=protocol))
+            conversion.recognise(write("nvlabs", source=source, protocol=protocol))
     else:
-        importing.recognise(write("nvlabs", source=source, protocol=protocol)).weights()
+        conversion.recognise(write("nvlabs", source=source, protocol=protocol)).weights()
     assert not sentinel.exists()
 
 
@@ -126,4 +126,4 @@ def test_truncated_files_are_an_error_that_names_them(write, kind, share):
     whole = path.read_bytes()
     path.write_bytes(whole[: int(share * len(whole))])
     with pytest.raises(ValueError, match=rf"{path.name} cannot be read .* truncated"):
-        importing.recognise(path)
+        conversion.recognise(path)

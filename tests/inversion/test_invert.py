@@ -8,17 +8,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from hydra import compose, initialize_config_dir
 from PIL import Image
 
 from rtil import checkpoint, invert, report, train
 from rtil.data.base import to_float
 from rtil.data.load import load_data
+from rtil.inversion import setup
+from rtil.inverters import lmmse
 from rtil.inverters.ilo import ILO
 from rtil.inverters.lmmse import GaussianPrior
 from rtil.metrics.intervals import mean_ci
 from rtil.process.command import CONFIGS
-from rtil.runs import results
+from rtil.runs import rows as jsonl
 
 COMMON = ("scale=tiny", "hardware=cpu", "hardware.threads=1")
 
@@ -53,7 +56,7 @@ def root(tmp_path_factory):
 
 
 def run(root, *overrides, add=("yardstick.num_train=40",)):
-    overrides = [*COMMON, f"root={root}", *overrides, *add]
+    overrides = [*COMMON, "data.num_train=64", f"root={root}", *overrides, *add]
     with initialize_config_dir(CONFIGS, version_base="1.3"):
         cfg = compose("invert", overrides)
     return invert.invert(cfg, overrides)
@@ -95,7 +98,7 @@ def test_every_method_and_task_writes_a_row_per_image(root, tmp_path, model, rti
         f"run_dir={tmp_path / 'run'}",
         "num_images=2",
     )
-    rows = results.read_rows(run_dir / "results.jsonl")
+    rows = jsonl.read(run_dir / "results.jsonl")
     assert [row["id"] for row in rows] == ["000000", "000001"]
     for row in rows:
         assert row["oracle_psnr_db"] >= max(row["psnr_db"], row["last_psnr_db"]) - 1e-5
@@ -131,7 +134,7 @@ def test_phase_retrieval_is_inverted_without_a_linear_yardstick(
         "num_images=2",
         "inversion_batch=1",
     )
-    for row in results.read_rows(run_dir / "results.jsonl"):
+    for row in jsonl.read(run_dir / "results.jsonl"):
         assert row["lmmse_psnr_db"] is row["lmmse_ssim"] is None
         assert row["loss"] > 0 and math.isfinite(row["psnr_db"])
     said = [r.message for r in caplog.records if "No LMMSE yardstick" in r.message]
@@ -142,7 +145,7 @@ def test_phase_retrieval_is_inverted_without_a_linear_yardstick(
 
 def test_scores_are_those_of_the_saved_pictures(root, tmp_path):
     run_dir = run(root, f"run_dir={tmp_path / 'run'}", "num_images=1", "ratio=0.5")
-    row = results.read_rows(run_dir / "results.jsonl")[0]
+    row = jsonl.read(run_dir / "results.jsonl")[0]
     a, b = (
         np.asarray(Image.open(run_dir / "images" / f"000000{s}.png").convert("L")) / 255
         for s in ("", "-original")
@@ -166,7 +169,7 @@ def test_memory_that_runs_out_halves_the_batch_and_changes_no_row(
     monkeypatch.setattr(ILO, "invert", short)
     scarce = run(root, *settings, f"run_dir={tmp_path / 'scarce'}")
     assert sizes == [4, 2, 2, 1] and "trying 2" in caplog.text
-    for a, b in zip(*(results.read_rows(d / "results.jsonl") for d in (plenty, scarce))):
+    for a, b in zip(*(jsonl.read(d / "results.jsonl") for d in (plenty, scarce))):
         assert a["id"] == b["id"]
         for key in ("psnr_db", "oracle_psnr_db", "ssim", "loss", "last_loss", "lmmse_psnr_db"):
             assert a[key] == pytest.approx(b[key], rel=1e-4)
@@ -182,7 +185,7 @@ def test_stopped_and_resumed_gives_the_rows_of_an_uninterrupted_run(root, tmp_pa
     with open(parts / "results.jsonl", "a") as file:
         file.write('{"id": "000002", "psnr')  # cut off while writing
     run(root, *settings, f"run_dir={tmp_path / 'parts'}")
-    a, b = (results.read_rows(d / "results.jsonl") for d in (whole, parts))
+    a, b = (jsonl.read(d / "results.jsonl") for d in (whole, parts))
     assert [r["id"] for r in a] == [r["id"] for r in b] == [f"{i:06d}" for i in range(5)]
     for x, y in zip(a, b):
         assert x["psnr_db"] == pytest.approx(y["psnr_db"], abs=1e-3)
@@ -190,7 +193,7 @@ def test_stopped_and_resumed_gives_the_rows_of_an_uninterrupted_run(root, tmp_pa
 
 def test_the_batch_size_has_no_effect_on_results(root, tmp_path):
     one, many = (
-        results.read_rows(
+        jsonl.read(
             run(root, f"inversion_batch={n}", f"run_dir={tmp_path / str(n)}", "num_images=3")
             / "results.jsonl"
         )
@@ -203,26 +206,31 @@ def test_the_batch_size_has_no_effect_on_results(root, tmp_path):
 
 def test_the_true_image_reaches_no_inverter(root, tmp_path, monkeypatch):
     """Two images with equal measurements give equal reconstructions."""
-    from rtil.operators import RandomInpainting
+    from rtil.operators import inpainting
 
     seen = []
-    method = invert.build_inverter
+    method = setup.build_inverter
 
     class Spy:
         def __init__(self, inner):
             self.inner = inner
 
+        needs_generator = True
+
         def check(self, G):
             self.inner.check(G)
+
+        def check_operator(self, A):
+            self.inner.check_operator(A)
 
         def invert(self, G, A, y, loss, rngs, watch=None):
             found = self.inner.invert(G, A, y, loss, rngs, watch)
             seen.append((y, found.image))
             return found
 
-    monkeypatch.setattr(invert, "build_inverter", lambda config: Spy(method(config)))
+    monkeypatch.setattr(setup, "build_inverter", lambda *args: Spy(method(*args)))
     batch = load_data
-    hidden = RandomInpainting((1, 16, 16), 0.3, 0).observed.logical_not()
+    hidden = inpainting((1, 16, 16), 0.3, 0).observed.logical_not()
 
     class Painted:
         def __init__(self, data, value):
@@ -239,7 +247,7 @@ def test_the_true_image_reaches_no_inverter(root, tmp_path, monkeypatch):
             return torch.where(hidden, torch.tensor(self.value, dtype=torch.uint8), images)
 
     for value in (0, 255):
-        monkeypatch.setattr(invert, "load_data", lambda *a, v=value: Painted(batch(*a), v))
+        monkeypatch.setattr(setup, "load_data", lambda *a, v=value: Painted(batch(*a), v))
         run(
             root,
             "task=inpainting",
@@ -255,13 +263,13 @@ def test_the_true_image_reaches_no_inverter(root, tmp_path, monkeypatch):
 
 def test_the_yardstick_learns_from_training_images_only(root, tmp_path, monkeypatch):
     kept = []
-    monkeypatch.setattr(invert, "GaussianPrior", lambda x: kept.append(x) or GaussianPrior(x))
+    monkeypatch.setattr(lmmse, "GaussianPrior", lambda x: kept.append(x) or GaussianPrior(x))
     run_dir = run(root, f"run_dir={tmp_path / 'run'}", "num_images=1")
     with initialize_config_dir(CONFIGS, version_base="1.3"):
         data = compose("invert", list(COMMON)).data
     train_images = to_float(load_data(data, 16, "train").batch(range(40)))
     assert torch.equal(kept[0], train_images)
-    assert results.read_rows(run_dir / "results.jsonl")[0]["lmmse_psnr_db"] > 5
+    assert jsonl.read(run_dir / "results.jsonl")[0]["lmmse_psnr_db"] > 5
 
 
 def test_an_explicit_generator_brings_its_model_family_scale_and_data_along(root, tmp_path):
@@ -277,7 +285,7 @@ def test_an_explicit_generator_brings_its_model_family_scale_and_data_along(root
     with initialize_config_dir(CONFIGS, version_base="1.3"):
         cfg = compose("invert", overrides)
     run_dir = invert.invert(cfg, overrides)
-    saved = results.yaml.safe_load((run_dir / "config.yaml").read_text())
+    saved = yaml.safe_load((run_dir / "config.yaml").read_text())
     assert saved["model"]["name"] == "pggan" and saved["rtil"]["name"] == "mgan"
     assert saved["scale"]["name"] == "tiny" and saved["inverter"]["steps"] == 4
     newest = checkpoint.latest(path.parent)
@@ -302,7 +310,7 @@ def test_an_explicit_generator_brings_the_tuned_settings_of_its_family(root, tmp
         ]
         with initialize_config_dir(CONFIGS, version_base="1.3"):
             cfg = compose("invert", overrides)
-        saved = results.yaml.safe_load((invert.invert(cfg, overrides) / "config.yaml").read_text())
+        saved = yaml.safe_load((invert.invert(cfg, overrides) / "config.yaml").read_text())
         assert (saved["inverter"]["lr_style"], saved["inverter"]["lr_feature"]) == rates
         assert saved["loss"]["lpips"] == saved["scale"]["lpips"]["ilo_vanilla"]
 
@@ -346,7 +354,7 @@ def test_bad_settings_are_refused_before_a_directory_is_made(root, tmp_path, ove
 
 
 def test_a_generator_that_is_not_trained_yet_prints_the_command(root, tmp_path):
-    words = r"python -m rtil\.train .*rtil=ilo_mixture seed=3"
+    words = r"python -m rtil\.train rtil=ilo_mixture .*seed=3"
     with pytest.raises(FileNotFoundError, match=words):
         run(root, "rtil=ilo_mixture", "seed=3")
 
@@ -413,13 +421,13 @@ def test_lpips_is_reported_and_used_where_its_backbone_is(root, tmp_path, monkey
         f"run_dir={tmp_path / 'run'}",
         "num_images=1",
     )
-    row = results.read_rows(run_dir / "results.jsonl")[0]
+    row = jsonl.read(run_dir / "results.jsonl")[0]
     assert row["lpips"] > 0 and row["lmmse_lpips"] > 0 and row["loss"] > 0
 
 
 def test_summary_is_mean_and_interval_over_images(root, tmp_path, capsys):
     run_dir = run(root, f"run_dir={tmp_path / 'run'}", "num_images=3")
-    values = [row["psnr_db"] for row in results.result_rows(run_dir)]
+    values = [row["psnr_db"] for row in jsonl.result_rows(run_dir)]
     mean, half = mean_ci(values)
     printed = capsys.readouterr().out
     assert f"PSNR: {mean:.3f} +- {half:.3f} dB  (95 % CI, n = 3)" in printed
@@ -437,7 +445,7 @@ def test_what_an_oracle_selected_says_so_in_rows_pictures_summary_and_report(
             f"selection={name}",
             f"run_dir={tmp_path / 'invert' / 'arm' / name}",
         )
-        rows[name], printed[name] = results.result_rows(run_dir), capsys.readouterr().out
+        rows[name], printed[name] = jsonl.result_rows(run_dir), capsys.readouterr().out
         pictures[name] = {p.name for p in (run_dir / "images").iterdir()}
     for a, b in zip(rows["best"], rows["oracle"]):
         assert (a["selection"], b["selection"]) == ("best", "oracle")
@@ -478,7 +486,7 @@ def test_an_explicit_generator_brings_the_protocols_settings_of_its_family(root,
     ]
     with initialize_config_dir(CONFIGS, version_base="1.3"):
         cfg = compose("invert", overrides)
-    saved = results.yaml.safe_load((invert.invert(cfg, overrides) / "config.yaml").read_text())
+    saved = yaml.safe_load((invert.invert(cfg, overrides) / "config.yaml").read_text())
     assert (saved["inverter"]["lr_code"], saved["selection"]) == (0.05, "oracle")
 
 
@@ -491,4 +499,4 @@ def test_processes_share_the_images(root, tmp_path):
     run(root, f"run_dir={tmp_path / 'run'}", "num_images=3")
     main = [json.loads(line)["id"] for line in (run_dir / "results.jsonl").open()]
     assert main == ["000000", "000002"]
-    assert len(results.result_rows(Path(run_dir))) == 3
+    assert len(jsonl.result_rows(Path(run_dir))) == 3

@@ -1,15 +1,12 @@
 """Inverting files of the user's own: what is kept exactly, what is refused, and when."""
 
-import copy
 import json
 import shutil
-from functools import lru_cache
 
 import numpy as np
 import pytest
 import torch
-import yaml
-from hydra import compose, initialize_config_dir
+from helpers.user_files import composed
 from omegaconf import OmegaConf
 from PIL import Image
 
@@ -18,32 +15,14 @@ from rtil.data.base import to_float
 from rtil.data.files import decode
 from rtil.data.load import load_data
 from rtil.inversion import measurement_file as measurement
+from rtil.inversion import setup
 from rtil.inverters.ilo import ILO
-from rtil.operators import RandomInpainting
-from rtil.process.command import CONFIGS
+from rtil.operators import inpainting
 from rtil.process.instantiate import instantiate
-from rtil.runs import results
+from rtil.runs import rows as jsonl
 
 SIDE = 16  # of scale=tiny
-MASK = RandomInpainting((1, SIDE, SIDE), 0.4, seed=5).observed
-
-
-@lru_cache
-def chosen(entry, *choices):
-    with initialize_config_dir(CONFIGS, version_base="1.3"):
-        return compose(entry, list(choices))
-
-
-def composed(entry, *overrides):
-    """Hydra's configuration; a choice of groups is composed once for all tests."""
-    keys = [word.partition("=")[0] for word in overrides]
-    choices = [w for w, key in zip(overrides, keys) if key in results.GROUPS]
-    cfg = copy.deepcopy(chosen(entry, *choices))
-    for word, key in zip(overrides, keys):
-        if word not in choices:
-            value = word.partition("=")[2]
-            OmegaConf.update(cfg, key, yaml.safe_load(value) if value else value)
-    return cfg
+MASK = inpainting((1, SIDE, SIDE), 0.4, seed=5).observed
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +120,7 @@ def test_a_saved_measurement_inverts_as_its_test_image_bit_for_bit(run, seen, tm
     place = run(
         *words, *mask, "seed=3", "num_images=2", "save_measurements=true", "yardstick.use=false"
     )
-    row = results.read_rows(place / "results.jsonl")[1]
+    row = jsonl.read(place / "results.jsonl")[1]
     saved = (place / "measurements" / "000001.npz").rename(tmp_path / "renamed.npz")
     place = run(*words, "seed=3", f"input={saved}")
     assert place == tmp_path and len(seen) == 3
@@ -172,7 +151,7 @@ def test_a_mask_from_a_file_that_equals_the_drawn_one_gives_the_same_rows(run, t
         rows.append(
             [
                 {k: v for k, v in row.items() if k != "seconds"}
-                for row in results.read_rows(place / "results.jsonl")
+                for row in jsonl.read(place / "results.jsonl")
             ]
         )
     assert rows[0] == rows[1] == rows[2] and rows[0][0]["lmmse_psnr_db"] is not None
@@ -446,7 +425,7 @@ CS, FILL, PHOTO = "task=cs ratio=0.2", "task=inpainting", "task=inpainting input
 def test_what_is_wrong_with_files_and_keys_is_said_before_a_generator_is_loaded(
     run, files, monkeypatch, text, words
 ):
-    monkeypatch.setattr(invert, "load", lambda *given: pytest.fail("loaded"))
+    monkeypatch.setattr(setup, "load_generator", lambda *given: pytest.fail("loaded"))
     refused(run, files, text, words)
 
 

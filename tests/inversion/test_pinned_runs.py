@@ -14,7 +14,7 @@ from hydra import compose, initialize_config_dir
 
 from rtil import invert, train
 from rtil.process.command import CONFIGS
-from rtil.runs import results
+from rtil.runs import rows as jsonl
 
 COMMON = ("scale=tiny", "hardware=cpu", "hardware.threads=1", "data.num_train=64")
 PINNED = json.loads((Path(__file__).parents[1] / "golden/tiny_runs.json").read_text())
@@ -67,7 +67,7 @@ def test_a_training_is_the_pinned_one(generators, arm):
         if SAME_MACHINE:
             assert digest(weights[name]) == sha, name
         assert float(weights[name].double().norm()) == pytest.approx(norm, rel=1e-2, abs=1e-3)
-    log = results.read_rows(file.parent / "log.jsonl")
+    log = jsonl.read(file.parent / "log.jsonl")
     for row, before in zip(log, pinned["log"], strict=True):
         assert_pinned({k: v for k, v in row.items() if k not in MEASURED}, before, 0.1)
 
@@ -79,6 +79,6 @@ def test_an_inversion_is_the_pinned_one(generators, tmp_path, number):
     words = [*COMMON, f"model={model}", f"rtil={family}", *pinned["overrides"],
              f"generator={generators[model, family]}", "num_images=3", "yardstick.num_train=40",
              "pictures=false", f"run_dir={tmp_path}"]  # fmt: skip
-    rows = results.result_rows(invert.invert(composed("invert", words), words))
+    rows = jsonl.result_rows(invert.invert(composed("invert", words), words))
     for row, before in zip(rows, pinned["rows"], strict=True):
         assert_pinned({k: v for k, v in row.items() if k not in MEASURED}, before, 0.5)

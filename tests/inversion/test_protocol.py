@@ -7,11 +7,21 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from helpers.inverters import pggan, problem, rngs, stylegan2
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
-from test_inverters import pggan, problem, rngs, stylegan2
 
-from rtil.inversion.selection import Oracle, check_choices, select
+from rtil.inversion.batch import Measured, Part
+from rtil.inversion.estimate import Recovery
+from rtil.inversion.selection import (
+    Best,
+    ByOracle,
+    Last,
+    Oracle,
+    Watched,
+    Watcher,
+    check_choices,
+)
 from rtil.inverters import ilo
 from rtil.inverters.ilo import ILO
 from rtil.inverters.multicode import MGANPrior
@@ -19,7 +29,8 @@ from rtil.metrics.image import psnr, to_unit
 from rtil.models.generator import EMPTY
 from rtil.models.unit_range import UnitRange
 from rtil.process.command import CONFIGS
-from rtil.runs import results
+from rtil.runs import identity
+from rtil.runs import keys as key_table
 
 PAGE = (Path(__file__).parents[2] / "docs" / "differences.md").read_text(encoding="utf-8")
 BY_PROTOCOL, BY_HAND = PAGE.split("\n## ")[1:3]
@@ -53,7 +64,7 @@ def keys_of(section):
 
 def changed(before, after):
     """Keys in which two configurations differ, but for the node that names the protocol."""
-    a, b = results.flatten(before), results.flatten(after)
+    a, b = key_table.flatten(before), key_table.flatten(after)
     return {
         key: b.get(key)
         for key in a.keys() | b.keys()
@@ -95,7 +106,7 @@ def test_the_authors_protocol_sets_exactly_the_keys_that_the_page_lists():
 def test_every_key_of_the_page_exists(key):
     trees = [composed("invert", *words(arm, "cs")) for arm in (ARMS[1], ARMS[4])]
     trees += [composed("train", f"model={m}", f"rtil={r}") for m, _, r in (ARMS[1], ARMS[4])]
-    assert any(key in results.flatten(tree) for tree in trees)
+    assert any(key in key_table.flatten(tree) for tree in trees)
 
 
 @pytest.mark.parametrize("pair", keys_of(BY_PROTOCOL).items())
@@ -116,13 +127,15 @@ def test_only_the_authors_protocol_selects_by_an_oracle():
 def test_a_protocol_is_part_of_what_identifies_a_run():
     given = words(ARMS[4], "cs")
     paper, authors = (composed("invert", *given, f"protocol={n}") for n in ("paper", "authors"))
-    names = {
-        name: results.run_label("invert", cfg, [*given, f"protocol={name}"])
-        for name, cfg in (("paper", paper), ("authors", authors))
-    }
-    assert names["paper"] == results.run_label("invert", paper, given)
-    assert names["authors"] == f"{names['paper']},protocol=authors"
-    differs = results.differing_keys(paper, authors, results.FREE_INVERT)
+    names = {}
+    for name, cfg in (("paper", paper), ("authors", authors), ("unsaid", {**paper})):
+        if name == "unsaid":  # as an earlier version wrote it
+            cfg.pop("protocol")
+        used = {**cfg, "generator": "x.pt", "generator_sha256": "a" * 64}
+        names[name] = identity.invert_dir("invert", used, paper).name
+    assert names["paper"] == names["unsaid"] != names["authors"]
+    assert ",protocol=authors-" in names["authors"]
+    differs = key_table.differing_keys(paper, authors, key_table.matters("invert"))
     assert {line.partition(":")[0] for line in differs} >= {
         "selection",
         "task.scale",
@@ -130,21 +143,17 @@ def test_a_protocol_is_part_of_what_identifies_a_run():
     }
 
 
-def test_a_training_run_is_named_after_the_keys_that_its_protocol_sets():
+def test_a_training_run_is_known_by_the_keys_that_its_protocol_sets():
     typed = ["model=pggan", "model.stddev_group=null"]
     ways = (typed, ["model=pggan", "protocol=authors"], [*typed, "protocol=authors"])
-    labels = [results.run_label("train", composed("train", *given), given) for given in ways]
-    assert len(set(labels)) == 1 and labels[0].endswith(",model.stddev_group=null")
-    same = [
-        results.run_label("train", composed("train", *given), given)
-        for given in ([], ["protocol=authors"])
-    ]
-    assert same[0] == same[1]
-    for kind in ("train", "invert"):  # what an earlier version wrote has no protocol
-        old = {k: v for k, v in composed("invert").items() if k != "protocol"}
-        assert results.run_label(kind, old, []) == results.run_label(kind, composed("invert"), [])
-    line = results.training_command(composed("invert", "protocol=authors"), ["protocol=authors"])
-    assert line == "python -m rtil.train protocol=authors"
+    names = {identity.train_dir(composed("train", *given)).name for given in ways}
+    assert len(names) == 1 and ",model.stddev_group=null-" in names.pop()
+    same = {identity.train_dir(composed("train", *given)) for given in ([], ["protocol=authors"])}
+    assert len(same) == 1
+    with initialize_config_dir(CONFIGS, version_base="1.3"):  # as typed: `composed` sets keys too
+        asked = compose("invert", ["protocol=authors", "model=pggan"])
+    line = identity.training_command(OmegaConf.to_container(asked, resolve=True))
+    assert line == "python -m rtil.train model=pggan model.stddev_group=null"
 
 
 @pytest.mark.parametrize(
@@ -258,13 +267,40 @@ def test_an_oracle_keeps_each_images_closest_iterate_and_selection_takes_it():
     )
     scores = torch.stack([psnr(to_unit(image), to_unit(x)) for image in seen])
     best = scores.argmax(0)
-    chosen = select("oracle", found, oracle, A, y, loss)
+    batch = Watched(A, y, loss, oracle=oracle)
+    chosen = ByOracle(batch).select(found)
     for b in range(3):
         assert torch.equal(chosen.image[b], seen[best[b]][b])
     torch.testing.assert_close(oracle.best, scores.amax(0).float(), check_dtype=False)
     torch.testing.assert_close(chosen.loss, loss(A(chosen.image), y))
     assert torch.equal(chosen.last, found.last)
-    assert select("best", found, oracle, A, y, loss) is found
-    last = select("last", found, oracle, A, y, loss)
+    assert Best(batch).select(found) is found
+    last = Last(batch).select(found)
     assert torch.equal(last.image, found.last) and torch.equal(last.loss, found.last_loss)
     assert Oracle(to_unit(x)).image is None
+
+
+def test_a_rule_is_one_class_and_named_nowhere_else():
+    """The iterate that was last shown, found by its name alone."""
+
+    class Newest(Watcher):
+        name = "newest"
+
+        def accepts(self, image):
+            return torch.ones(len(image), dtype=torch.bool)
+
+        def select(self, found):
+            return found._replace(image=self.image, loss=self.batch.measured(self.image))
+
+        def misfit(self, selected):
+            return selected.loss
+
+        def facts(self, found):
+            return self.place(found, self.step)
+
+    G, (A, y, loss, _) = stylegan2(), problem(2)
+    check_choices("newest", "signed", "ilo", {"name": "paper"})
+    inverter = ILO(steps=[6, 2], fit_samples=200)
+    recovered = Recovery("newest")(inverter, G, Part(A, loss), Measured(y), [rngs("ab")])
+    assert torch.equal(recovered.image, recovered.last)
+    assert recovered.facts["chosen_stage"] == [1, 1]

@@ -6,11 +6,12 @@ from itertools import pairwise
 
 import pytest
 import torch
+from helpers.inverters import METHODS, SHAPE, pggan, problem, rngs, stylegan2
+from helpers.user_files import composed
 from omegaconf import OmegaConf
-from test_inverters import METHODS, SHAPE, pggan, problem, rngs, stylegan2
-from test_own import composed
 
 from rtil import checkpoint, invert
+from rtil.inversion.batch import Measured, Part
 from rtil.inversion.estimate import Recovered, Recovery
 from rtil.inversion.selection import withhold
 from rtil.inverters.adjoint import Adjoint
@@ -21,16 +22,18 @@ from rtil.operators import (
     Blur,
     Downsample,
     Identity,
-    PartialCirculant,
     PhaseRetrieval,
-    RandomInpainting,
+    inpainting,
+    partial_circulant,
 )
 from rtil.process.instantiate import instantiate
-from rtil.runs import results
+from rtil.runs import identity
+from rtil.runs import keys as key_table
+from rtil.runs import rows as jsonl
 
 LINEAR = {
-    "circulant": PartialCirculant(SHAPE, 0.4),
-    "inpainting": RandomInpainting((3, 16, 16), 0.4),
+    "circulant": partial_circulant(SHAPE, 0.4),
+    "inpainting": inpainting((3, 16, 16), 0.4),
     "downsample": Downsample((3, 16, 16), 4),
     "blur": Blur(SHAPE, 0.6),
     "identity": Identity(SHAPE),
@@ -44,8 +47,8 @@ def noisy(A, x, noise_std=0.2):
 
 def recover(recovery, inverter, G, A, y, loss, names="abc", watch=None):
     starts = [rngs([f"{n}{r or ''}" for n in names]) for r in range(recovery.restarts)]
-    split = recovery.split(A, loss, {"mse": loss.mse_weight})
-    return recovery(inverter, G, A, y, loss, split, starts, watch)
+    part = recovery.split(Part(A, loss), {"mse": loss.mse_weight})
+    return recovery(inverter, G, part, Measured(y, oracle=watch), starts)
 
 
 @pytest.mark.parametrize("name", ["csgm", "ilo", "mgan"])
@@ -204,7 +207,8 @@ def test_back_projection_explains_the_measurements_up_to_the_noise(monkeypatch, 
     recovery = Recovery(back_projection=True, noise_std=noise_std)
     monkeypatch.setattr(recovery.__class__, "_run", lambda self, *args: found["run"])
     found["run"] = recovered(x_hat, A, y, loss)
-    after = recovery(None, None, A, y, loss, None, [None])
+    part, measured = Part(A, loss), Measured(y)
+    after = recovery(None, None, part, measured, [None])
     residual = [(A(image) - y).flatten(1).norm(dim=1) for image in (x_hat, after.image)]
     noise = 2 * noise_std * A.num_measurements**0.5
     assert (residual[1] <= residual[0]).all()
@@ -218,9 +222,7 @@ def test_back_projection_explains_the_measurements_up_to_the_noise(monkeypatch, 
     found["run"] = recovered(x, A, y, loss)  # already within the noise: nothing changes
     if noise_std:
         settled = (A(x) - y).flatten(1).norm(dim=1) <= noise
-        assert torch.equal(
-            recovery(None, None, A, y, loss, None, [None]).image[settled], x[settled]
-        )
+        assert torch.equal(recovery(None, None, part, measured, [None]).image[settled], x[settled])
 
 
 def recovered(image, A, y, loss):
@@ -268,7 +270,7 @@ def run(generator, tmp_path):
 def rows(place):
     return [
         {k: v for k, v in row.items() if k != "seconds"}
-        for row in results.read_rows(place / "results.jsonl")
+        for row in jsonl.read(place / "results.jsonl")
     ]
 
 
@@ -340,12 +342,14 @@ def test_measurements_of_the_users_own_are_recovered_as_test_images(run, tmp_pat
 )
 def test_every_choice_names_and_identifies_a_run(word):
     with_it, without = (
-        OmegaConf.to_container(composed("invert", "model.phase_nimg=0", *more))
+        OmegaConf.to_container(composed("invert", "model.phase_nimg=0", *more), resolve=True)
         for more in ([word], [])
     )
-    assert results.run_label("invert", with_it, [word]).endswith(f",{word}")
-    assert results.run_label("train", with_it, [word]) == results.run_label("train", without, [])
-    assert results.differing_keys(without, with_it, results.FREE_INVERT)
+    digests = {"generator": "x.pt", "generator_sha256": "a" * 64}
+    trees = (with_it, without)
+    names = [identity.invert_dir("invert", {**tree, **digests}, tree) for tree in trees]
+    assert f",{word}-" in names[0].name and names[0].parent == names[1].parent
+    assert key_table.differing_keys(without, with_it, key_table.matters("invert"))
 
 
 def test_the_prior_of_a_generator_is_that_of_its_training(run, monkeypatch):
@@ -357,12 +361,6 @@ def test_the_prior_of_a_generator_is_that_of_its_training(run, monkeypatch):
     run("inverter.map=0.5", "inverter.map_sigma=0.3")
     assert (built[0].map_sigma, built[0].map_relative, built[0].noise_std) == (1.0, False, 0.1)
     assert (built[-1].map, built[-1].map_sigma) == (0.5, 0.3)
-    ilo = {"map_sigma": None, "map_relative": None, "steps": [3, 2, 2], "depth": 4}
-    sigma = {"depths": [0, 1, 2], "sigma": 0.5, "relative": True}
-    assert invert.trained_sigma(ilo, sigma) == {"map_sigma": 0.5, "map_relative": True}
-    assert invert.trained_sigma(ilo, {"depths": [0]}) == {}
-    with pytest.raises(ValueError, match=r"z_1 .. z_3, and training drew z_1 .. z_2"):
-        invert.trained_sigma(ilo | {"steps": [1, 1, 1, 1]}, sigma)
 
 
 @pytest.mark.parametrize(
@@ -393,4 +391,4 @@ def test_back_projection_of_what_is_not_linear_and_a_single_measurement_are_refu
         Recovery(back_projection=True).check(JUMPS, phase)
     Recovery("heldout", restarts=2).check(JUMPS, phase)
     with pytest.raises(ValueError, match="1 measurement"):
-        withhold(RandomInpainting(SHAPE, 0.001), 0.5, 0)
+        withhold(inpainting(SHAPE, 0.001), 0.5, 0)

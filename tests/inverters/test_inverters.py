@@ -5,70 +5,36 @@ from itertools import pairwise
 
 import pytest
 import torch
+from helpers.inverters import METHODS, pggan, problem, rngs, stylegan2
 
 from rtil.inverters.csgm import CSGM
 from rtil.inverters.data_term import MeasurementLoss
-from rtil.inverters.ilo import ILO, geodesic_cross
+from rtil.inverters.ilo import ILO
 from rtil.inverters.lmmse import LMMSE, GaussianPrior, conjugate_gradient
-from rtil.inverters.minimise import CONSTANT, Schedule, Variable, minimise, norm, project_l1
+from rtil.inverters.minimise import (
+    CONSTANT,
+    Descent,
+    Observation,
+    Schedule,
+    Variable,
+    minimise,
+    norm,
+    project_l1,
+)
 from rtil.inverters.multicode import MGANPrior
+from rtil.inverters.styles import geodesic_cross
 from rtil.latents.additive import Additive
 from rtil.latents.space import Latents
 from rtil.models.generator import EMPTY
-from rtil.models.pggan import PGGANGenerator
-from rtil.models.stylegan2 import StyleGAN2Generator
-from rtil.operators import Downsample, PartialCirculant, PhaseRetrieval, RandomInpainting
+from rtil.operators import Downsample, PhaseRetrieval, inpainting, partial_circulant
 from rtil.process import replay
 from rtil.process.rng import seeded
-
-SHAPE = (1, 16, 16)
-TABLE = {4: 8, 8: 8, 16: 8}
-
-
-def stylegan2():
-    torch.manual_seed(0)
-    G = StyleGAN2Generator(16, TABLE, 1, z_dim=8, num_mapping=2).double()
-    for block in G.blocks:  # a fresh network's noise strengths are zero
-        for conv in (block.up, block.conv):
-            if conv is not None:
-                torch.nn.init.constant_(conv.noise_strength, 0.1)
-    return G.requires_grad_(False)
-
-
-def pggan():
-    torch.manual_seed(0)
-    return PGGANGenerator(16, TABLE, 1, z_dim=8).double().requires_grad_(False)
-
-
-METHODS = {
-    "csgm": (stylegan2, CSGM(steps=12, restarts=2)),
-    "csgm pggan": (pggan, CSGM(steps=12, restarts=1, l2=1e-4)),
-    "ilo": (stylegan2, ILO(steps=[10, 6, 6], fit_samples=200)),
-    "ilo relative": (stylegan2, ILO(steps=6, depth=3, feature_relative=True, fit_samples=200)),
-    "ilo l1, rgb dropped": (
-        stylegan2,
-        ILO(steps=[6, 6], l1_radius=[0.05], keep_rgb=False, fit_samples=200),
-    ),
-    "ilo pggan": (pggan, ILO(steps=[10, 6], lr_feature=[0.1, 0.05])),
-    "mgan": (pggan, MGANPrior(steps=12, num_codes=3, block=2)),
-    "mgan sgd": (pggan, MGANPrior(12, 3, 1, "sgd", 1.0, 1.0, alpha_init=1 / 3)),
-}
 
 
 @pytest.fixture(params=METHODS)
 def method(request):
     make, inverter = METHODS[request.param]
     return make(), inverter
-
-
-def problem(count=3, ratio=0.4):
-    A = PartialCirculant(SHAPE, ratio, seed=1).double()
-    x = torch.rand((count, *SHAPE), generator=torch.Generator().manual_seed(2)).double() * 2 - 1
-    return A, A(x), MeasurementLoss(A), x
-
-
-def rngs(names):
-    return [seeded("cpu", 0, name) for name in names]
 
 
 def test_a_batch_equals_one_image_at_a_time(method):
@@ -216,7 +182,7 @@ def _scaled(state, c):
 
 
 def _unscaled(state, c):
-    return state if state.x is None else state._replace(x=state.x / c)
+    return state._replace(x=state.x / c)
 
 
 def test_geodesic_cross_of_orthogonal_and_equal_styles():
@@ -277,18 +243,14 @@ def test_steps_that_a_gpu_replays_are_those_of_the_loop(method, monkeypatch):
 
 
 def test_sgd_of_minimise_is_gradient_descent():
-    A = RandomInpainting((1, 2, 2), 1.0).double()
+    A = inpainting((1, 2, 2), 1.0).double()
     y = torch.zeros(2, 1, 2, 2).double()
     x = torch.ones(2, 1, 2, 2).double()
     found = minimise(
         lambda: (x, None),
         [Variable(x, 0.1)],
-        A,
-        y,
-        lambda a, b: (a - b).square().sum((1, 2, 3)),
-        3,
-        CONSTANT,
-        "sgd",
+        Observation(A, y, lambda a, b: (a - b).square().sum((1, 2, 3))),
+        Descent(3, CONSTANT, "sgd"),
     )
     torch.testing.assert_close(found.last, torch.full_like(found.last, 0.8**3))
     torch.testing.assert_close(found.history[:, 0], 4 * 0.8 ** (2 * torch.arange(4.0).double()))
@@ -337,8 +299,8 @@ def gaussian_images(count, size=8, channels=1, seed=0):
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: PartialCirculant((1, 8, 8), 0.4),
-        lambda: RandomInpainting((1, 8, 8), 0.4),
+        lambda: partial_circulant((1, 8, 8), 0.4),
+        lambda: inpainting((1, 8, 8), 0.4),
         lambda: Downsample((1, 8, 8), 2),
     ],
 )
@@ -354,7 +316,7 @@ def test_lmmse_equals_the_dense_wiener_estimate(make, noise_std, count):
     inner = matrix @ covariance @ matrix.T + (2 * noise_std) ** 2 * torch.eye(len(matrix))
     rest = y.flatten(1)[:, rows] - prior.mean @ matrix.T
     want = prior.mean + torch.linalg.solve(inner, rest.T).T @ matrix @ covariance
-    found = LMMSE(prior, noise_std, tolerance=1e-10).invert(None, A, y, MeasurementLoss(A))
+    found = LMMSE(noise_std, tolerance=1e-10, prior=prior).invert(None, A, y, MeasurementLoss(A))
     torch.testing.assert_close(found.image.flatten(1), want, rtol=0, atol=1e-6)
 
 
@@ -364,9 +326,9 @@ def test_lmmse_recovers_images_of_its_own_subspace_from_few_measurements():
     basis = torch.randn((10, 64), generator=rng, dtype=torch.float64)
     draw = torch.randn((2000, 10), generator=rng, dtype=torch.float64) @ basis / 10
     prior = GaussianPrior(draw[:1990].view(-1, 1, 8, 8))
-    A = PartialCirculant((1, 8, 8), 30 / 64).double()
+    A = partial_circulant((1, 8, 8), 30 / 64).double()
     x = draw[1990:].view(-1, 1, 8, 8)
-    found = LMMSE(prior, tolerance=1e-10).invert(None, A, A(x), MeasurementLoss(A))
+    found = LMMSE(tolerance=1e-10, prior=prior).invert(None, A, A(x), MeasurementLoss(A))
     assert (found.image - x).square().mean() < 1e-3 * x.square().mean()
 
 
@@ -383,7 +345,7 @@ def test_shrunk_covariance_is_the_ledoit_wolf_estimate():
     want = (1 - prior.rho) * s + prior.rho * mu * torch.eye(16)
     torch.testing.assert_close(prior.covariance(torch.eye(16).double()), want)
     factored = GaussianPrior(gaussian_images(30, size=8))
-    assert factored.dense is None
+    assert not factored.is_dense
     eye = torch.eye(64).double()
     c = factored.covariance(eye)
     assert torch.linalg.eigvalsh(c).min() > 0 and torch.allclose(c, c.T)

@@ -12,14 +12,14 @@ from rtil.operators import (
     Blur,
     Downsample,
     LinearOperator,
-    PartialCirculant,
     PhaseRetrieval,
-    RandomInpainting,
+    inpainting,
+    partial_circulant,
 )
 
 OPERATORS = {
-    "circulant": PartialCirculant((3, 32, 32), 0.1),
-    "inpainting": RandomInpainting((3, 32, 32), 0.4),
+    "circulant": partial_circulant((3, 32, 32), 0.1),
+    "inpainting": inpainting((3, 32, 32), 0.4),
     "downsample": Downsample((3, 64, 64), 2),
     "blur": Blur((3, 32, 32), 1.5),
     "phase": PhaseRetrieval((3, 32, 32), 1.5),
@@ -111,7 +111,7 @@ def test_gradient_is_that_of_the_normal_equations(operator):
 
 @pytest.mark.parametrize("ratio, used", [(0.3, False), (0.5, True), (0.8, True)])
 def test_lpips_joins_when_enough_pixels_are_observed(ratio, used, perceptual):
-    operator = RandomInpainting((1, 32, 32), ratio)
+    operator = inpainting((1, 32, 32), ratio)
     y_hat, y = measured(operator)
     loss = MeasurementLoss(operator, lpips=1.0, lpips_min_ratio=0.5, lpips_module=perceptual)
     mse = MeasurementLoss(operator)(y_hat, y)
@@ -129,7 +129,7 @@ def test_lpips_always_joins_on_downsampled_images(perceptual):
 def test_no_backbone_is_asked_for_when_lpips_is_not_used(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     assert MeasurementLoss(OPERATORS["inpainting"], lpips=0.0).lpips is None
-    operator = RandomInpainting((3, 32, 32), 0.1)
+    operator = inpainting((3, 32, 32), 0.1)
     assert MeasurementLoss(operator, lpips=1.0, lpips_min_ratio=0.5).lpips is None
     with pytest.raises(FileNotFoundError, match=r"alexnet-owt-7be5be79\.pth"):
         MeasurementLoss(OPERATORS["inpainting"], lpips=1.0)
@@ -139,7 +139,7 @@ def test_lpips_on_vectors_is_an_error():
     with pytest.raises(ValueError) as error:
         MeasurementLoss(OPERATORS["circulant"], lpips=1.0)
     assert str(error.value) == (
-        "MeasurementLoss: LPIPS compares images; PartialCirculant measures a vector of m=307 "
+        "MeasurementLoss: LPIPS compares images; Circulant measures a vector of m=307 "
         "numbers; set loss.lpips=0."
     )
 
@@ -172,4 +172,4 @@ def test_nothing_to_minimise_is_an_error():
     with pytest.raises(ValueError, match="nothing is left to minimise"):
         MeasurementLoss(OPERATORS["circulant"], mse=0.0)
     with pytest.raises(ValueError, match=r"0\.398 of the pixels observed.*nothing is left"):
-        MeasurementLoss(RandomInpainting((1, 8, 11), 0.4), mse=0.0, lpips=1.0, lpips_min_ratio=0.5)
+        MeasurementLoss(inpainting((1, 8, 11), 0.4), mse=0.0, lpips=1.0, lpips_min_ratio=0.5)

@@ -2,16 +2,18 @@
 
 import pytest
 import torch
-from test_inverters import pggan, problem, rngs, stylegan2
+from helpers.inverters import pggan, problem, rngs, stylegan2
 
 from rtil.inverters.csgm import CSGM
 from rtil.inverters.data_term import MeasurementLoss
-from rtil.inverters.ilo import ILO
+from rtil.inverters.ilo import ILO, Stage
 from rtil.inverters.multicode import MGANPrior
+from rtil.inverters.styles import Styles
 from rtil.latents.additive import Additive
+from rtil.latents.family import additive, multicode
 from rtil.latents.space import Latents
 from rtil.models.linear import invert_exactly, invert_map, posterior_mean
-from rtil.operators import Dense, RandomInpainting
+from rtil.operators import Dense, inpainting
 
 NOISE = 0.3  # in units of the [0, 1] image
 FREE = {"geodesic": 0.0, "sphere": False}  # section 5 confines nothing to a sphere
@@ -108,7 +110,8 @@ def test_a_relative_sigma_is_that_of_training():
     G.step = lambda k, s, w, n=None, step=G.step: drawn.append(s.x) or step(k, s, w, n)
     space.synthesize(G, latents._replace(add={1: z}), 1, state)
     ilo = ILO([1, 1], map=3.0, map_sigma=0.4, map_relative=True)
-    term = ilo._prior(G, loss, 1, None, (), state)
+    styles = Styles(G.style_prior(50, rng), latents.w, (), None, ())
+    term = ilo._prior(G, loss, styles, Stage(1, state, z))
     found = term(drawn[0] - state.x)
     torch.testing.assert_close(found, 3 * z.square().sum((1, 2, 3)) / (2 * 0.4**2))
 
@@ -128,14 +131,12 @@ def test_map_of_mgan_pulls_the_codes_to_the_mode_of_their_prior():
         (lambda: ILO([5, 5], map="posterior", map_sigma=1.0), "noise_std=0.0"),
         (lambda: ILO([5, 5], map="prior", map_sigma=1.0), "map='prior' must be"),
         (lambda: CSGM(5, map=-1.0), "map=-1.0"),
-        (lambda: ILO([5, 5], map=1.0), "needs the standard deviation"),
+        (lambda: ILO([5, 5], map=1.0).check(stylegan2()), "needs the standard deviation"),
         (lambda: ILO([5, 5], map=1.0, map_sigma=[1.0, 2.0]), "map_sigma"),
         (lambda: CSGM(5, map=1.0, l2=0.1), "l2=0.1 and map=1.0"),
-        (lambda: MeasurementLoss(RandomInpainting((1, 4, 4), 0.5)).nat(0.0), "noise_std=0.0"),
+        (lambda: MeasurementLoss(inpainting((1, 4, 4), 0.5)).nat(0.0), "noise_std=0.0"),
         (
-            lambda: MeasurementLoss(
-                RandomInpainting((1, 2, 2), 0.25), kept=torch.zeros(2, 2).bool()
-            ),
+            lambda: MeasurementLoss(inpainting((1, 2, 2), 0.25), kept=torch.zeros(2, 2).bool()),
             "no observed entry",
         ),
     ],
@@ -151,3 +152,17 @@ def test_a_posterior_needs_a_data_term_that_knows_its_weight():
         CSGM(2, map="posterior", noise_std=0.1).invert(
             stylegan2(), A, y, lambda a, b: loss(a, b), rngs("a")
         )
+
+
+def test_ilo_takes_the_sigma_of_the_maps_from_the_family_of_its_generator():
+    ilo, family = ILO([3, 2, 2], map=0.1), additive([0, 1, 2], sigma=0.5, relative=True)
+    with_it = ilo.trained_with(family)
+    assert (with_it.map_sigma, with_it.map_relative) == (0.5, True)
+    given = ILO([3, 2, 2], map=0.1, map_sigma=2.0)
+    assert given.trained_with(family) is given
+    absolute = ILO([3, 2, 2], map=0.1, map_relative=False).trained_with(family)
+    assert (absolute.map_sigma, absolute.map_relative) == (0.5, False)
+    for nothing in (additive([0]), multicode([1, 3], block=1)):
+        assert ilo.trained_with(nothing) is ilo
+    with pytest.raises(ValueError, match=r"z_1 .. z_3, and training drew z_1 .. z_2"):
+        ILO([1, 1, 1, 1], map=0.1).trained_with(family)

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from rtil import kernels
-from rtil.kernels import bias_act, build, dispatch, verify
+from rtil.kernels import acceptance, bias_act, build, dispatch, verify
 from rtil.kernels.build import LIBRARY, BuildError
 
 # Counts its compilations in a file, waits as long as SLOW says, writes its output in two halves.
@@ -244,7 +244,7 @@ def checked(fake, monkeypatch):
             runs.append(library)
             return [sys.executable, "-c", program]
 
-        monkeypatch.setattr(verify, "command", command)
+        monkeypatch.setattr(acceptance, "command", command)
 
     monkeypatch.setattr(build, "arch_of", lambda index: "sm_90")
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: "GPU/one 1")
@@ -276,7 +276,7 @@ def test_kernels_serve_once_their_check_has_passed_and_it_runs_once(checked, mon
 def test_kernels_that_fail_their_check_are_never_used(checked, monkeypatch, program, says):
     answer, runs = checked
     answer(program)
-    monkeypatch.setattr(verify, "TIME_LIMIT_SECONDS", 0.5 if "time" in program else 60)
+    monkeypatch.setattr(acceptance, "TIME_LIMIT_SECONDS", 0.5 if "time" in program else 60)
     with pytest.warns(UserWarning, match=f"(?s)their check on GPU/one 1.*{says}"):
         assert not dispatch.kernels_serve("auto", "cuda", 0, "bias_act")
     with pytest.raises(RuntimeError, match="impl='cuda', but the kernels were built but did not"):

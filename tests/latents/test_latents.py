@@ -5,10 +5,10 @@ import torch
 from torch import nn
 
 from rtil.latents.additive import Additive
-from rtil.latents.family import additive, multicode
+from rtil.latents.family import additive, multicode, shown_members
 from rtil.latents.mixture import Mixture
 from rtil.latents.multicode import MultiCode
-from rtil.latents.space import Latents, merge
+from rtil.latents.space import Latents, MapScale, merge
 from rtil.process.rng import seeded
 
 ADDITIVE = tuple(Additive(depth) for depth in range(4))
@@ -386,3 +386,26 @@ def test_names_tell_members_apart():
     names = Mixture(ADDITIVE).names + Mixture(CODES).names
     assert names == ("G^0", "G^1", "G^2", "G^3", "N=1", "N=3", "N=5")
     assert Latents(torch.zeros(1, 2)).member == ()
+
+
+def test_a_figure_shows_the_members_of_the_families_and_those_within_them_once():
+    vanilla, ilo = additive([0]), additive([0, 2], sigma=0.5, mixture=True)
+    codes, maps = multicode([1, 3], block=1), [Additive(0), Additive(1, 0.5), Additive(2, 0.5)]
+    assert shown_members([vanilla]) == [Additive(0)]
+    assert shown_members([vanilla, ilo]) == maps
+    assert shown_members([vanilla, codes]) == [MultiCode(1, 1), MultiCode(3, 1)]
+    assert shown_members([ilo, codes]) == [*maps, MultiCode(1, 1), MultiCode(3, 1)]
+
+
+def test_a_family_says_what_training_drew_its_maps_with():
+    family = additive([0, 2], sigma=0.5, relative=True, mixture=True)
+    assert [family.map_scale(k) for k in range(4)] == [None, *[MapScale(0.5, True)] * 2, None]
+    assert additive([0]).map_scale(1) is None
+    assert multicode([1, 3], block=1).map_scale(1) is None
+
+
+@pytest.mark.parametrize("mixture", [False, True])
+def test_members_of_a_family_are_the_same_in_one_pass_and_in_several(mixture):
+    family = multicode([1, 3], block=1, mixture=mixture)
+    assert family.members == (MultiCode(1, 1), MultiCode(3, 1))
+    assert [name for space in family.spaces for name in space.names] == ["N=1", "N=3"]

@@ -1,5 +1,6 @@
 """Losses and penalties against their formulas, finite differences and closed forms, in float64."""
 
+import copy
 import math
 
 import pytest
@@ -70,7 +71,7 @@ def test_logistic_losses_are_the_log_likelihoods_of_a_sigmoid():
     torch.testing.assert_close(objective.real(scores), -probability.log())
     torch.testing.assert_close(objective.fake(scores), -(1 - probability).log())
     torch.testing.assert_close(objective.generator(scores), -probability.log())
-    assert objective.pair_penalty(None, scores, scores, None) is None
+    assert objective.pair_penalty is None
 
 
 @pytest.mark.parametrize("kind", ["stylegan2", "pggan"])
@@ -91,7 +92,7 @@ def test_r1_is_the_squared_norm_of_the_gradient_by_differences(discriminator, ki
 def test_gradient_of_r1_in_the_weights_equals_differences(discriminator, kind):
     D, x = discriminator(kind, 8), normal(3, 1, 8, 8)
     objective = Logistic([1], r1_weight=0.3, r1_every=16)
-    assert_weight_gradient(lambda: objective.d_penalty(D, x).mean(), D)
+    assert_weight_gradient(lambda: objective.d_lazy.penalty(D, x).mean(), D)
 
 
 def test_r1_of_a_linear_discriminator_is_the_norm_of_its_weights():
@@ -99,7 +100,7 @@ def test_r1_of_a_linear_discriminator_is_the_norm_of_its_weights():
     D, x = LinearDiscriminator((3, 4, 4)), normal(5, 3, 4, 4, seed=1)
     norm2 = D.a.detach().square().sum()
     torch.testing.assert_close(gradient_norm2(D, x), norm2.expand(5))
-    penalty = Logistic([1], r1_weight=10.0, r1_every=16).d_penalty(D, x)
+    penalty = Logistic([1], r1_weight=10.0, r1_every=16).d_lazy.penalty(D, x)
     torch.testing.assert_close(penalty, (16 * 10 / 2 * norm2).expand(5))
     (grad,) = torch.autograd.grad(penalty.mean(), D.a)
     torch.testing.assert_close(grad, 16 * 10 * D.a)
@@ -137,8 +138,9 @@ def test_gradient_of_the_path_penalty_in_the_weights_equals_differences(stylegan
     objective.path_mean_0.fill_(0.3)
 
     def value():
-        rng = seeded("cpu", 0)
-        return objective.g_penalty(G, Additive(1), 0, 1, rng, 0.5, 0)[0].mean()
+        rng, space = seeded("cpu", 0), Additive(1)
+        latents = space.sample(G, objective.g_lazy.batch, rng, 0.5)
+        return objective.g_lazy.penalty(G, space, 0, latents, rng).mean()
 
     assert_weight_gradient(value, G)
 
@@ -168,7 +170,9 @@ def test_path_length_of_several_codes_is_the_norm_over_all_of_them(linear, pggan
 
 def penalty(objective, G, space, turn=0, world=1, index=0):
     rng = seeded("cpu", "penalty", turn)
-    return objective.g_penalty(G, space, index, world, rng, 0.0, turn)
+    batch, number = objective.g_lazy.draw(world, turn)
+    latents = space.sample(G, batch, rng, 0.0, number)
+    return objective.g_lazy.penalty(G, space, index, latents, rng), latents.member
 
 
 def test_running_path_mean_is_the_exponential_average_of_the_lengths(stylegan2):
@@ -232,9 +236,19 @@ def test_processes_share_the_batch_of_the_path_penalty(stylegan2):
 
 
 def test_weights_of_zero_switch_the_lazy_penalties_off():
-    assert Logistic([1], r1_weight=0.0).d_every == 0
-    assert Logistic([1], path_weight=0.0).g_every == 0
-    assert (Logistic([1], r1_every=7).d_every, Logistic([1], path_every=3).g_every) == (7, 3)
+    assert Logistic([1], r1_weight=0.0).d_lazy is None
+    assert Logistic([1], path_weight=0.0).g_lazy is None
+    assert Logistic([1], r1_every=7).d_lazy.every == 7
+    assert Logistic([1], path_every=3).g_lazy.every == 3
+
+
+def test_a_copied_objective_has_penalties_of_its_own(stylegan2):
+    """They move the means of the copy, and those stay where a checkpoint looks for them."""
+    first = Logistic([1], path_decay=1.0).double()
+    second = copy.deepcopy(first)
+    penalty(second, stylegan2(8), Additive(0))
+    assert float(first.path_mean_0) == 0.0 and float(second.path_mean_0) > 0.0
+    assert list(first.state_dict()) == ["path_mean_0"]
 
 
 @pytest.mark.parametrize(
@@ -261,7 +275,7 @@ def test_wgan_losses_are_score_differences_with_a_drift_on_real_scores():
     torch.testing.assert_close(objective.real(scores), -scores + 0.01 * scores**2)
     assert torch.equal(objective.fake(scores), scores)
     assert torch.equal(objective.generator(scores), -scores)
-    assert (objective.d_every, objective.g_every) == (0, 0)
+    assert objective.d_lazy is None and objective.g_lazy is None
 
 
 def test_gradient_penalty_of_a_linear_discriminator_has_a_closed_form(rng):
@@ -307,14 +321,6 @@ def test_gradient_penalty_leaves_the_generator_alone(rng):
     fake = normal(3, 1, 4, 4, seed=1).requires_grad_()
     WGANGP([1]).pair_penalty(D, real, fake, rng).sum().backward()
     assert fake.grad is None and D.a.grad is not None
-
-
-def test_wgan_has_no_lazy_penalties(linear):
-    objective = WGANGP([1])
-    with pytest.raises(RuntimeError, match="no lazy penalty"):
-        objective.d_penalty(None, normal(1, 1, 2, 2))
-    with pytest.raises(RuntimeError, match="no penalty on the generator"):
-        penalty(objective, linear(), Additive(0))
 
 
 @pytest.mark.parametrize("settings", [{"gp_weight": -1}, {"drift": -1}])

@@ -1,17 +1,25 @@
 """The table of experiment=differences: what each switch changes, paired with nothing switched."""
 
 import json
+from dataclasses import replace
 
 import pytest
-from test_experiments import composed, plan_of, resolved
-from test_planned import write_run
+from helpers.experiments import composed, plan_of, resolved
+from helpers.plans import study_of, write_run
+from helpers.reports import lines_of
 
 from rtil import report
 from rtil.experiments import plan as experiment
-from rtil.reporting import differences, table
-from rtil.runs import results
+from rtil.reporting import compare
+from rtil.reporting.arrange import record, reference
+from rtil.reporting.texts import paragraph
+from rtil.runs import identity
 
 BASE = {"a": 20.0, "b": 21.0, "c": 25.0}
+
+
+def switches(study):
+    return compare.by_switch(study.cells, study.scores, study.plan)
 
 
 def job_of(plan, rtil="vanilla", task="cs", inverter="ilo", **switch):
@@ -43,9 +51,10 @@ def written(tmp_path):
 
 def test_each_switch_is_paired_with_the_same_images_of_its_own_arm(written):
     root, plan = written
-    content = report.one(plan, "demo", root, "vanilla")
-    ((title, lines),) = differences.tables(content.cells, plan).items()
-    assert title == "PSNR, each switched alone, ilo, glyphs, demo, stylegan2"
+    study = study_of(root, plan)
+    (table,) = switches(study)
+    lines = lines_of(table)
+    assert table.title == "PSNR, each switched alone, ilo, glyphs, demo, stylegan2"
     column = "cs, ratio 0.1, vanilla"
     found = {line["switched"]: line[column] for line in lines}
     mean, half = -2.5 / 3, 4.302653 * 0.288675 / 3**0.5  # Student t with two degrees of freedom
@@ -67,18 +76,19 @@ def test_sharpness_has_a_table_beside_that_of_the_psnr(written):
                 for line in path.read_text().splitlines()
             )
         )
-    content = report.one(plan, "demo", root, "vanilla")
-    psnr, sharpness = differences.tables(content.cells, plan)
-    assert sharpness == psnr.replace("PSNR", "Sharpness")
-    lines = differences.tables(content.cells, plan)[sharpness]
+    study = study_of(root, plan)
+    psnr, sharpness = switches(study)
+    assert sharpness.title == psnr.title.replace("PSNR", "Sharpness")
+    lines = lines_of(sharpness)
     found = {line["switched"]: line["cs, ratio 0.1, vanilla"] for line in lines}
     assert found["inverter.keep_rgb=false"] == "-0.25 ± 0.00 (n=3)"
 
 
 def test_rows_are_labelled_by_what_they_switch_and_oracles_meet_no_other(written):
     root, plan = written
-    content = report.one(plan, "demo", root, "vanilla")
-    rows = {row["label"]: row for rows in content.tables for row in rows if "n" in row}
+    study = study_of(root, plan)
+    records = [record(row) for row in study.rows]
+    rows = {row["label"]: row for row in records if "n" in row}
     assert set(rows) == {
         "vanilla",
         "ilo_mixture",
@@ -87,24 +97,24 @@ def test_rows_are_labelled_by_what_they_switch_and_oracles_meet_no_other(written
         "vanilla, protocol=authors, selection=oracle",
     }
     assert rows["ilo_mixture"]["gain_psnr_db"]["mean"] == pytest.approx(2.0)
-    missing = [row["label"] for rows in content.tables for row in rows if "n" not in row]
+    missing = [row["label"] for row in records if "n" not in row]
     assert "ilo_mixture, inverter.keep_rgb=false" in missing and len(missing) == 60 - 5
-    (cell,) = [cell for cell in content.cells if cell.entries]
-    assert [e.label for e in cell.entries][:2] == ["vanilla", "vanilla, inverter.keep_rgb=false"]
-    (ours,) = [e for e in cell.entries if e.arm == "ilo_mixture"]
-    oracles = cell._replace(entries=[e for e in cell.entries if e.oracle])
-    assert oracles.entries and table.reference(oracles, ours, "vanilla") is None
+    (cell,) = study.cells
+    assert [arm.label for arm in cell.arms][:2] == ["vanilla", "vanilla, inverter.keep_rgb=false"]
+    (ours,) = [arm for arm in cell.arms if arm.name == "ilo_mixture"]
+    oracles = replace(cell, arms=tuple(arm for arm in cell.arms if arm.oracle))
+    assert oracles.arms and reference(oracles, ours, "vanilla") is None
 
 
 def test_an_oracles_selection_is_labelled_where_nothing_else_was_run(tmp_path):
     plan = plan_of("fig2_cs", "demo")
     for job in experiment.jobs(plan, "invert"):
         write_run(tmp_path, plan, job, BASE, ["selection=oracle"])
-    content = report.everything(tmp_path, "vanilla")
-    labels = [row["label"] for rows in content.tables for row in rows]
+    study = study_of(tmp_path)
+    labels = [row.arm.label for row in study.rows]
     assert labels == ["vanilla, selection=oracle", "ilo, selection=oracle"]
-    content = report.one(plan, "demo", tmp_path, "vanilla")
-    rows = [row for rows in content.tables for row in rows]
+    study = study_of(tmp_path, plan)
+    rows = [record(row) for row in study.rows]
     assert [row["line"] for row in rows] == ["vanilla, oracle", "ilo, oracle"]
     assert all("selection=oracle" in row["label"] for row in rows)
 
@@ -114,7 +124,7 @@ def test_the_report_prints_the_table_and_says_how_to_read_it(written):
     words = ["experiment=differences", "scale=demo", f"root={root}"]
     page = report.report(composed("report", *words))
     text = (page.parent / "table.md").read_text()
-    assert "| protocol=authors selection=oracle |" in text and differences.READING in text
+    assert "| protocol=authors selection=oracle |" in text and paragraph("switches") in text
     assert "<td>protocol=authors selection=oracle</td>" in page.read_text()
 
 
@@ -122,5 +132,5 @@ def test_a_protocol_asks_for_the_generator_that_its_own_training_makes():
     plan = plan_of("differences", "demo")
     for switch in ({"protocol": "authors"}, {"model__stddev_group": "null"}):
         words = experiment.overrides(plan, job_of(plan, "mgan_mixture", "cs", "mgan", **switch))
-        label = results.run_label("train", resolved("invert", words), words)
-        assert label == "pggan-mgan_mixture-glyphs-demo-seed0,model.stddev_group=null"
+        line = identity.training_command(resolved("invert", words))
+        assert line == "python -m rtil.train model=pggan rtil=mgan_mixture model.stddev_group=null"

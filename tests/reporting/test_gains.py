@@ -1,11 +1,15 @@
 """The table of protocols side by side: whose numbers stand where, and what is never the best."""
 
+from dataclasses import replace
+
 import pytest
 import yaml
+from helpers.protocols import of_protocol, write
+from helpers.reports import lines_of, make_run, rows_below, run_report, table_of
 from matplotlib.figure import Figure
-from test_report import make_run, run_report, table_of
 
-from rtil.reporting import figures, gains, table
+from rtil.reporting import compare, tables
+from rtil.reporting.figures import forest
 
 ORACLE = "authors (oracle)"
 
@@ -20,29 +24,14 @@ def rows(tmp_path):
     return tmp_path
 
 
-def of_protocol(run_dir, protocol, selection="best"):
-    tuned = {"tuned": {"validation": {"mean": 20.0}}} if protocol == "fair" else {}
-    text = yaml.safe_dump({"protocol": {"name": protocol, **tuned}, "selection": selection})
-    with open(run_dir / "config.yaml", "a") as file:
-        file.write(text)
-
-
-def write(root, protocol, vanilla, gain, seed=0, selection="best", ratio=0.1):
-    for arm, value in (("vanilla", vanilla), ("ilo", vanilla + gain)):
-        run_dir = make_run(
-            root,
-            arm,
-            {"a": value, "b": value + 2},
-            seed,
-            pictures=False,
-            ratio=ratio,
-            name=f"{protocol}-{ratio}",
-        )
-        of_protocol(run_dir, protocol, selection)
+def gains_of(root):
+    """Lines of the table of protocols."""
+    tables = compare.by_protocol("x", rows_below(root), "vanilla")
+    return [line for table in tables for line in lines_of(table)]
 
 
 def test_each_number_is_that_of_its_arm_and_protocol(rows):
-    (line,) = gains.gains(table_of(rows), "vanilla")
+    (line,) = gains_of(rows)
     assert [*line] == [
         "measurement",
         "arm",
@@ -72,7 +61,7 @@ def test_other_settings_make_lines_of_their_own(rows):
             rows, arm, {"a": 5.0, "b": 6.0}, settings={"steps": steps}, pictures=False
         )
         of_protocol(run_dir, "fair")
-    found = {line["arm"]: line for line in gains.gains(table_of(rows), "vanilla")}
+    found = {line["arm"]: line for line in gains_of(rows)}
     assert {*found} == {"ilo, inverter.steps=[4,2]", "ilo, inverter.steps=5"}
     assert found["ilo, inverter.steps=5"]["fair: Δ PSNR [dB]"] == "+0.00 ± 0.00 (n=2)"
     assert found["ilo, inverter.steps=5"]["paper: Δ PSNR [dB]"] == "–"
@@ -83,22 +72,23 @@ def test_the_best_arm_is_that_of_the_images_it_has(rows):
     """An arm whose only image is an easy one has the highest mean and is not the best."""
     run_dir = make_run(rows, "ilo", {"b": 25.5}, pictures=False, ratio=0.1, name="few")
     of_protocol(run_dir, "other")
-    row = next(row for row in table_of(rows) if row["protocol"] == "other")
-    row["lmmse_gain_psnr_db"]["mean"] = -9.0  # its LMMSE has 16.5 dB
-    everyone = [other for other in table_of(rows) if other["protocol"] == "fair"]
-    assert gains.to_best([row, *everyone]).endswith("ilo, fair")
+    row = next(row for row in rows_below(rows) if row.arm.protocol == "other")
+    gain = replace(row.estimates["lmmse_gain_psnr_db"], mean=-9.0)  # its LMMSE has 16.5 dB
+    row = replace(row, estimates={**row.estimates, "lmmse_gain_psnr_db": gain})
+    everyone = [other for other in rows_below(rows) if other.arm.protocol == "fair"]
+    assert compare.to_best([row, *everyone]).endswith("ilo, fair")
 
 
 def test_one_protocol_alone_has_no_such_table(tmp_path):
     write(tmp_path, "fair", 20.0, 1.0)
-    assert gains.gains(table_of(tmp_path), "vanilla") == []
+    assert gains_of(tmp_path) == []
 
 
 def test_an_arm_is_not_paired_with_a_baseline_of_another_protocol(tmp_path):
     write(tmp_path, "paper", 20.0, 1.0)
     run_dir = make_run(tmp_path, "ilo", {"a": 30.0}, pictures=False, name="fair-0.1")
     of_protocol(run_dir, "fair")
-    (line,) = gains.gains(table_of(tmp_path), "vanilla")
+    (line,) = gains_of(tmp_path)
     assert "fair: Δ PSNR [dB]" not in line and line["paper: Δ PSNR [dB]"] != "–"
 
 
@@ -122,9 +112,10 @@ def test_the_figure_draws_each_gain_with_its_intervals_and_no_oracle(rows, monke
         def savefig(self, path):
             kept.append(self)
 
-    monkeypatch.setattr(figures, "Figure", Kept)
+    monkeypatch.setattr(forest, "Figure", Kept)
     write(rows, "paper", 21.0, -0.25, ratio=0.4)
-    figures.forest("cs", gains.shown(table_of(rows)), "vanilla", tmp_path / "x.png")
+    shown = compare.drawable(rows_below(rows))
+    forest.draw_forest("cs", shown, "vanilla", tmp_path / "x.png")
     (ax,) = kept[0].axes
     assert [text.get_text() for text in ax.get_yticklabels()] == ["ratio 0.1", "ratio 0.4"]
     labels = [text.get_text() for text in kept[0].legends[0].get_texts()]
@@ -178,7 +169,8 @@ def test_arms_that_were_tuned_at_different_measurements_are_told(tmp_path):
                 file.write(
                     yaml.safe_dump({"protocol": {"name": "fair", "tuned": tuned | {"at": at}}})
                 )
-    texts = [text for text, _ in table.remarks(table_of(tmp_path)) if "Not fair" in text]
+    remarks = tables.remarks(rows_below(tmp_path))
+    texts = [one.paragraph for one in remarks if "Not fair" in one.paragraph]
     assert texts == [
         "Not fair at cs, ratio 0.1: arms were tuned at different measurements: "
         "vanilla at ratio 0.5; ilo at ratio 0.1."

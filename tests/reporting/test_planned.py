@@ -4,59 +4,32 @@ import json
 import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
+from helpers.experiments import composed, plan_of
+from helpers.plans import study_of, write_run
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from scipy import stats
-from test_experiments import composed, plan_of
 
 from rtil import report
+from rtil.experiments import members
 from rtil.experiments import plan as experiment
-from rtil.reporting import panels, planned, table
-from rtil.runs import results
+from rtil.reporting import statistics, tables
+from rtil.reporting.arrange import record
+from rtil.reporting.figures import curves
+from rtil.reporting.figures.style import axis_of, looks_of
+from rtil.runs import record as run_record
 from rtil.runs import run as run_files
 
 
-def write_run(root, plan, job, psnr, words=(), name=None, scale="demo"):
-    """An inversion of a job with {image: psnr_db}, where its command and `words` put it."""
-    config = {
-        "seed": 0,
-        "noise_std": 0.0,
-        "root": str(root),
-        "scale": {"name": scale},
-        "data": {"name": "glyphs", "trained_on": "glyphs"},
-    }
-    words = [*experiment.overrides(plan, job), *words]
-    for word in words:
-        key, _, value = word.lstrip("+").partition("=")
-        tree, value = config, experiment.parsed(value)
-        *parts, last = [key, "name"] if key in results.GROUPS else key.split(".")
-        for part in parts:
-            tree = tree.setdefault(part, {})
-        tree[last] = value
-    config["experiment"]["name"] = name or plan["name"]
-    names = [results.run_label(kind, config, words) for kind in ("train", "invert")]
-    run_dir = root / "invert" / names[0] / names[1]
-    run_dir.mkdir(parents=True)
-    (run_dir / "config.yaml").write_text(yaml.safe_dump(config))
-    name = config["experiment"]["name"]
-    command = ["invert.py", f"experiment={name}", f"scale={scale}", "num_images=2", *words]
-    (run_dir / "provenance.json").write_text(json.dumps({"command": command}))
-    rows = [
-        {"id": i, "psnr_db": v, "ssim": 0.5, "oracle_psnr_db": v + 1, "lmmse_psnr_db": 10.0}
-        for i, v in psnr.items()
-    ]
-    (run_dir / "results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return run_dir
-
-
 def content(root, name, scale="demo"):
-    return report.one(plan_of(name, scale), scale, root, "vanilla")
+    return study_of(root, plan_of(name, scale), scale)
 
 
 def rows_of(root, name, scale="demo"):
-    return [row for rows in content(root, name, scale).tables for row in rows]
+    return [record(row) for row in content(root, name, scale).rows]
 
 
 @pytest.fixture
@@ -85,10 +58,10 @@ def test_runs_belong_by_what_they_were_run_for_or_by_their_name(tmp_path):
     write_run(tmp_path, other, job, {"a": 1.0})
     write_run(tmp_path, plan, jobs[2], {"a": 1.0}, ["split=val"], "elsewhere")
     write_run(tmp_path, plan, jobs[0], {"a": 1.0}, scale="tiny")
-    found = planned.belonging(run_files.inversions(tmp_path)[0], plan, "demo")
+    found = members.belonging(run_files.inversions(tmp_path)[0], plan, "demo")
     assert {run.path for run, _ in found} == set(kept)
     assert [
-        run.path for run, _ in planned.belonging(run_files.inversions(tmp_path)[0], other, "demo")
+        run.path for run, _ in members.belonging(run_files.inversions(tmp_path)[0], other, "demo")
     ] != []
 
 
@@ -102,7 +75,7 @@ def test_a_run_goes_to_its_own_switch_and_not_to_one_that_repeats_the_arms_setti
     config = yaml.safe_load((paths[0] / "config.yaml").read_text())
     config["inverter"] |= {f"lr_{key}": 0.1 for key in ("style", "noise", "feature")}
     (paths[0] / "config.yaml").write_text(yaml.safe_dump(config))
-    found = planned.belonging(run_files.inversions(tmp_path)[0], plan, "demo")
+    found = members.belonging(run_files.inversions(tmp_path)[0], plan, "demo")
     assert {run.path: experiment.switch_of(plan, job) for run, job in found} == {
         path: experiment.switch_of(plan, job) for path, job in zip(paths, first)
     }
@@ -116,10 +89,10 @@ def test_every_switch_finds_its_runs_and_other_plans_only_theirs(tmp_path):
     paths = [write_run(tmp_path, plan, job, {"a": 1.0}) for job in jobs]
     assert any(job.get("inverter.map") == "1e-06" for job in jobs)
     runs = run_files.inversions(tmp_path)[0]
-    of = {run.path: job for run, job in planned.belonging(runs, plan, "demo")}
+    of = {run.path: job for run, job in members.belonging(runs, plan, "demo")}
     assert [of[path] for path in paths] == jobs
     other = plan_of("fig6_ilo", "demo")
-    shared = [run for run, _ in planned.belonging(runs, other, "demo")]
+    shared = [run for run, _ in members.belonging(runs, other, "demo")]
     assert shared and not any(run.config["noise_std"] for run in shared)
     fair = plan_of("evidence_ilo", "demo")
     tuned = [
@@ -127,14 +100,14 @@ def test_every_switch_finds_its_runs_and_other_plans_only_theirs(tmp_path):
         for job in experiment.jobs(fair, "invert")
         if job["seed"] == "0" and job["protocol"] == "authors" and job["rtil"] == "ilo"
     ]
-    found = planned.belonging(run_files.inversions(tmp_path)[0], other, "demo")
+    found = members.belonging(run_files.inversions(tmp_path)[0], other, "demo")
     assert tuned and not {run.path for run, _ in found} & {*tuned}
     # A noise that its own command asks for leaves a run in its plan.
     noisy = write_run(
         tmp_path, other, experiment.jobs(other, "invert")[0], {"a": 1.0}, ["noise_std=0.01"]
     )
     assert noisy in {
-        run.path for run, _ in planned.belonging(run_files.inversions(tmp_path)[0], other, "demo")
+        run.path for run, _ in members.belonging(run_files.inversions(tmp_path)[0], other, "demo")
     }
 
 
@@ -146,7 +119,7 @@ def test_an_inversion_with_tuned_settings_that_is_missing_is_told_with_its_tunin
     assert [line.split()[2] for line in found.commands] == [
         f"rtil.{part}" for part in ("train", "tune", "invert", "report")
     ]
-    rows = [row for table in found.tables for row in table if "n" not in row]
+    rows = [record(row) for row in found.rows if row.missing]
     for row in rows:
         fair = row["job"]["protocol"] == "fair"
         tunings = [line for line in row["commands"] if "rtil.tune" in line]
@@ -233,10 +206,10 @@ def test_a_run_stays_with_the_experiments_that_it_was_run_for(tmp_path):
         (run_dir / "config.yaml").write_text(config.replace("fig6_ilo", "fig2_cs"))
         old = json.loads((run_dir / "provenance.json").read_text())
         later = {"command": ["invert.py", "experiment=fig2_cs", "scale=demo"]}
-        results.write_provenance(run_dir, later)
-        assert results.recorded_commands(run_dir) == [later["command"], old["command"]]
+        run_record.write_provenance(run_dir, later)
+        assert run_record.commands(run_dir) == [later["command"], old["command"]]
     content_of = content(tmp_path, "fig6_ilo")
-    rows = [row for table in content_of.tables for row in table]
+    rows = [record(row) for row in content_of.rows]
     assert [row["job"] for row in rows if "n" in row] == [
         *jobs[:2],
         {**jobs[1], "rtil": "ilo_mixture"},
@@ -256,11 +229,11 @@ def test_a_seed_that_was_stopped_early_has_its_command(tmp_path):
     for job in jobs:
         stopped = job["seed"] == "1"
         write_run(tmp_path, plan, job, dict([*everyone.items()][:4]) if stopped else everyone)
-    (row,) = [row for row in rows_of(tmp_path, "evidence_ilo") if "n" in row]
-    (line,) = row["more"]
-    assert "seed=1" in line and row["n"] == len(everyone)
-    assert any("Fewer images" in text for text, _ in table.remarks([row]))
-    assert table.table([row], "vanilla")[0]["n"] == f"4 to {row['n']} of {row['n']}"
+    (row,) = [row for row in content(tmp_path, "evidence_ilo").rows if not row.missing]
+    (line,) = row.planned.commands
+    assert "seed=1" in line and row.n == len(everyone)
+    assert any("Fewer images" in one.paragraph for one in tables.remarks([row]))
+    assert tables.overview("x", [row], "vanilla").column("n") == [f"4 to {row.n} of {row.n}"]
 
 
 def test_a_stopped_run_does_not_shorten_the_others(tmp_path):
@@ -273,12 +246,12 @@ def test_a_stopped_run_does_not_shorten_the_others(tmp_path):
         with open(run_dir / "config.yaml", "a") as file:
             file.write("num_images: 60\n")
     found = content(tmp_path, "fig6_ilo")
-    assert [row["n"] for rows in found.tables for row in rows if "n" in row] == [60, 36]
+    assert [row.n for row in found.rows if not row.missing] == [60, 36]
     (run_dir / "config.yaml").write_text(
         (run_dir / "config.yaml").read_text().replace("num_images: 60", "num_images: 36")
     )
     found = content(tmp_path, "fig6_ilo")
-    assert [row["n"] for rows in found.tables for row in rows if "n" in row] == [36, 36]
+    assert [row.n for row in found.rows if not row.missing] == [36, 36]
     assert any("1 of 2 inversions have more images" in note for note in found.notes)
 
 
@@ -289,8 +262,8 @@ def test_a_figure_compares_the_same_images(tmp_path):
     planned_ids = [*more][20:32]
     write_run(tmp_path, plan, jobs[0], more)
     write_run(tmp_path, plan, jobs[1], {i: more[i] for i in planned_ids[:3]})
-    rows = [row for row in rows_of(tmp_path, "sigma") if "n" in row]
-    assert [line["n"] for line in table.table(rows, "vanilla")] == ["36", "3 of 12"]
+    rows = [row for row in content(tmp_path, "sigma").rows if not row.missing]
+    assert tables.overview("x", rows, "vanilla").column("n") == ["36", "3 of 12"]
     run_dir = write_run(tmp_path, plan, jobs[2], {i: more[i] for i in planned_ids})
     rows = [row for row in rows_of(tmp_path, "sigma") if "n" in row]
     found = {row["job"]["ratio"] + row["arm"]: (row["n"], row["psnr_db"]["mean"]) for row in rows}
@@ -319,7 +292,8 @@ def test_what_is_planned_and_not_there_is_told_with_commands_that_single_it_out(
         assert f"rtil={row['arm']}" in train and "num_images=2" not in invert
     short = [row for row in rows if row.get("more")]
     assert [(row["n"], row["planned"]) for row in short] == [(2, 36)]
-    texts = [text for text, _ in table.remarks([row for row in rows if row["task"] == "cs"])]
+    rows = [row for row in content(root, "fig6_ilo").rows if row.measurement.task == "cs"]
+    texts = [one.paragraph for one in tables.remarks(rows)]
     assert texts[0].startswith("Fewer images than planned, 1 of 6 planned: vanilla at cs, ratio")
     assert texts[1].startswith("Missing, 3 of 6 planned: ilo at cs, ratio 0.1; vanilla at")
 
@@ -331,10 +305,11 @@ def test_pairs_and_sets_are_those_of_the_images(fig6):
     means = np.reshape(values, (3, 12)).mean(1)
     half = stats.t.ppf(0.975, 2) * stats.sem(means)
     assert ilo["sets"] == pytest.approx({"mean": np.mean(values), "ci95": half, "n": 3})
-    assert table.over_sets({"a": 1.0, "b": 2.0}, 3) is None
-    assert table.over_sets({"c": 9.0, "a": 1.0, "b": 2.0}, 2)["mean"] == 1.5
-    line = table.table(rows_of(fig6[0], "fig6_ilo"), "vanilla")[2]
-    assert line["n"] == "2 of 36" and line["PSNR over sets [dB]"] == "–"
+    three = pd.DataFrame({0: {"c": 9.0, "a": 1.0, "b": 2.0}}).sort_index()
+    assert statistics.over_sets(three, 4) is None
+    assert statistics.over_sets(three, 2).mean == 1.5
+    table = tables.overview("x", content(fig6[0], "fig6_ilo").rows, "vanilla")
+    assert table.column("n")[2] == "2 of 36" and table.column("PSNR over sets [dB]")[2] == "–"
 
 
 def test_settings_that_the_plan_varies_are_told_even_where_one_was_run(tmp_path):
@@ -354,14 +329,17 @@ def drawn(monkeypatch, tmp_path, rows, plan):
         def savefig(self, path):
             kept.append(self)
 
-    monkeypatch.setattr(panels, "Figure", Kept)
-    panels.panels(rows, plan["figure"], plan.get("published", {}), tmp_path / "x.png")
+    monkeypatch.setattr(curves, "Figure", Kept)
+    published = plan.get("published", {})
+    panels = curves.panels_of(rows, plan["figure"]["x"], published)
+    looks = looks_of((row.arm.name, row.place.line) for row in rows)
+    curves.draw_panels(panels, looks, tmp_path / "x.png", str(published.get("what")))
     return kept[0].axes
 
 
 def test_the_figure_has_the_papers_panels_its_curves_and_crosses_for_gaps(fig6, monkeypatch):
     root, plan, _ = fig6
-    axes = drawn(monkeypatch, root, rows_of(root, "fig6_ilo"), plan)
+    axes = drawn(monkeypatch, root, content(root, "fig6_ilo").rows, plan)
     titles = [ax.get_title() for ax in axes]
     assert titles == [
         f"{task}; n = {n} of 36 planned"
@@ -372,7 +350,7 @@ def test_the_figure_has_the_papers_panels_its_curves_and_crosses_for_gaps(fig6, 
         )
     ]
     lines = {line.get_label(): line for line in axes[2].get_lines()}
-    paper = lines["ilo, paper (oracle, FFHQ to CelebA-HQ 256x256)"]
+    paper = lines["ilo, paper"]
     assert paper.get_linestyle() == "--" and [*paper.get_ydata()] == [21.5, 29.29, 33.82]
     np.testing.assert_allclose(paper.get_xdata(), [1 / 16, 1 / 4, 1 / 2])
     assert len(lines["ilo, missing"].get_xdata()) == 2
@@ -386,20 +364,20 @@ def test_lines_of_an_arm_share_its_colour_and_those_of_a_setting_their_marker(tm
     """And the legend tells every line, drawn or missing, and each kind of line once."""
     plan = plan_of("fig19_codes", "demo")
     write_run(tmp_path, plan, experiment.jobs(plan, "invert")[0], {"a": 20.0, "b": 22.0})
-    looks = panels.looks_of(rows_of(tmp_path, "fig19_codes"))
+    rows = content(tmp_path, "fig19_codes").rows
+    panels = curves.panels_of(rows)
+    looks = looks_of((row.arm.name, row.place.line) for row in rows)
     assert [*looks] == [f"{arm}, N = {n}" for arm in ("vanilla", "mgan") for n in (1, 5, 10)]
-    red, green, blue = np.transpose([to_rgb(look["color"]) for look in looks.values()])
+    red, green, blue = np.transpose([to_rgb(look.color) for look in looks.values()])
     assert (red[:3] > blue[:3]).all() and (red[3:] < blue[3:]).all()
     assert np.diff(green[:3]).max() < -0.1 and np.diff(green[3:]).max() < -0.1  # light to dark
-    markers = [look["marker"] for look in looks.values()]
+    markers = [look.marker for look in looks.values()]
     assert markers[:3] == markers[3:] and len({*markers}) == 3
     fig = Figure()
     axes = fig.subplots(1, 2)
-    rows = rows_of(tmp_path, "fig19_codes")
-    for ax, name in zip(axes, ("cs", "inpainting")):
-        mine = [row for row in rows if row["panel"] == name]
-        panels.draw(ax, mine, looks, panels.scale_x(ax, [row["x"] for row in mine], "ratio"))
-    assert [*panels.legend(axes, looks, "paper")] == [
+    for ax, panel in zip(axes, panels):
+        curves.draw_panel(ax, panel, looks)
+    assert [*curves.legend(axes, looks, "paper")] == [
         *looks,
         "oracle (no result)",
         "missing",
@@ -409,9 +387,9 @@ def test_lines_of_an_arm_share_its_colour_and_those_of_a_setting_their_marker(tm
 
 def test_axes_put_more_measurements_and_later_layers_to_the_right():
     one, other, ax = Figure().subplots(1, 3)
-    ratio = panels.scale_x(one, [0.25, 0.05], "ratio")
-    factor = panels.scale_x(other, [2, 16], "factor")
-    steps = panels.scale_x(ax, [[9, 1, 9], [9], [9, 9]], "inverter.steps")
+    ratio = curves.scale_x(one, [0.25, 0.05], axis_of("ratio")).places
+    factor = curves.scale_x(other, [2, 16], axis_of("factor")).places
+    steps = curves.scale_x(ax, [[9, 1, 9], [9], [9, 9]], axis_of("inverter.steps")).places
     assert ratio["0.05"] < ratio["0.25"] and factor["16"] < factor["2"]
     assert [steps[str(s)] for s in ([9], [9, 9], [9, 1, 9])] == [0, 1, 2]
     assert [label.get_text() for label in ax.get_xticklabels()] == ["$z_0$", "$z_1$", "$z_2$"]
@@ -419,10 +397,11 @@ def test_axes_put_more_measurements_and_later_layers_to_the_right():
 
 def test_texts_of_an_axis_do_not_run_into_each_other_and_its_ends_are_written():
     ax = Figure(figsize=(4.9, 5.4)).subplots()
-    panels.scale_x(ax, [0.01, 0.1, 0.25, 0.5, 0.75, 1.0], "ratio")
+    curves.scale_x(ax, [0.01, 0.1, 0.25, 0.5, 0.75, 1.0], axis_of("ratio"))
     texts = [label.get_text() for label in ax.get_xticklabels()]
     assert texts == ["1", "10", "25", "50", "", "100"]
-    panels.scale_x(ax, [0.1, 0.25, 0.5, 0.01, 0.2, 0.3], "ratio")  # the paper's after one's own
+    # The paper's after one's own.
+    curves.scale_x(ax, [0.1, 0.25, 0.5, 0.01, 0.2, 0.3], axis_of("ratio"))
     places = dict(zip(ax.get_xticks(), (t.get_text() for t in ax.get_xticklabels())))
     assert places == {0.1: "10", 0.25: "25", 0.5: "50", 0.01: "1", 0.2: "", 0.3: ""}
 
@@ -434,7 +413,7 @@ def test_a_line_without_the_axis_setting_runs_across(tmp_path, monkeypatch):
         words = [f"rtil.family.sigma={sigma}"] if job["rtil"] == "ilo" else []
         run_dir = write_run(tmp_path, plan, job, {"a": 20.0, "b": 21.0}, words)
         assert run_dir.exists()
-    rows = rows_of(tmp_path, "sigma")
+    rows = content(tmp_path, "sigma").rows
     ax = drawn(monkeypatch, tmp_path, rows, plan)[0]
     lines = {line.get_label(): line for line in ax.get_lines()}
     assert [*lines["vanilla"].get_ydata()] == [20.5, 20.5]

@@ -1,131 +1,32 @@
 """Report: which runs are compared, the statistics behind the table, and what the page holds."""
 
-import hashlib
 import json
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
-import yaml
+from helpers.reports import MODEL, make_generator, make_run, rows_below, run_report, table_of
 from hydra import compose, initialize_config_dir
 from PIL import Image
 from scipy import stats
 
-from rtil import checkpoint, report
-from rtil.latents.additive import Additive
-from rtil.latents.family import additive, multicode
-from rtil.latents.multicode import MultiCode
+from rtil.diagnosis import render
+from rtil.latents.family import additive
 from rtil.process.command import CONFIGS
 from rtil.process.instantiate import instantiate
-from rtil.reporting import cells, figures, page, table
+from rtil.reporting import collect, html, page, pictures, statistics, tables
 from rtil.runs import run as run_files
-
-FAMILY = {"_target_": "rtil.latents.family.additive", "sigma": 0.5, "mixture": True}
-MODEL = {
-    "_target_": "rtil.models.stylegan2.StyleGAN2Generator",
-    "resolution": 8,
-    "channels": {4: 4, 8: 4},
-    "image_channels": 1,
-    "z_dim": 8,
-    "num_mapping": 1,
-}
+from rtil.runs.commands import commands
+from rtil.runs.keys import complete
 
 
-def make_run(
-    root,
-    arm,
-    psnr,
-    seed=0,
-    settings=None,
-    pictures=True,
-    lmmse=True,
-    name=None,
-    task=None,
-    **knobs,
-):
-    """Writes a run with {image: psnr_db} and returns its directory."""
-    knobs = knobs or {"ratio": 0.1}
-    config = {
-        "model": {"name": "stylegan2"},
-        "rtil": {"name": arm},
-        "data": {"name": "glyphs", "path": None, "origin": "see https://example.org"},
-        "scale": {"name": "demo"},
-        "seed": seed,
-        "root": str(root),
-        "noise_std": 0.0,
-        "task": {"name": task or ("sr" if "factor" in knobs else "cs")},
-        "inverter": {"name": "ilo", "steps": [4, 2], **(settings or {})},
-        "generator": None,
-        **knobs,
-    }
-    trained = root / "train" / f"{arm}-{seed}"
-    if (trained / "generator.pt").exists():
-        content = (trained / "generator.pt").read_bytes()
-        config["generator_sha256"] = hashlib.sha256(content).hexdigest()
-    label = name or "-".join(f"{k}{v}" for k, v in {**knobs, **(settings or {})}.items())
-    run_dir = root / "invert" / trained.name / label
-    (run_dir / "images").mkdir(parents=True)
-    (run_dir / "config.yaml").write_text(yaml.safe_dump(config))
-    rows = []
-    for i, (image, value) in enumerate(psnr.items()):
-        rows.append(
-            {
-                "id": image,
-                "psnr_db": value,
-                "ssim": value / 100,
-                "lpips": None,
-                "loss": 0.1,
-                "seconds": 1.0,
-                "oracle_psnr_db": value + 3,
-                "last_psnr_db": value - 1,
-                "last_ssim": 0.1,
-                "lmmse_psnr_db": 15.0 + i if lmmse else None,
-                "lmmse_ssim": 0.5 if lmmse else None,
-            }
-        )
-        for suffix in ("", "-original", "-measurement", "-lmmse") if pictures else ():
-            grey = np.random.default_rng(i).integers(0, 255, (8, 8), dtype=np.uint8)
-            Image.fromarray(grey).save(run_dir / "images" / f"{image}{suffix}.png")
-    (run_dir / "results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return run_dir
-
-
-def make_generator(root, arm, depths, seed=0):
-    """Exports a tiny generator where an inversion with the same choices looks for it."""
-    torch.manual_seed(len(arm))
-    G = instantiate(MODEL)
-    config = {
-        "model": {"name": "stylegan2", "generator": MODEL},
-        "rtil": {"name": arm, "family": {**FAMILY, "depths": depths}},
-    }
-    path = root / "train" / f"{arm}-{seed}" / "generator.pt"
-    path.parent.mkdir(parents=True)
-    checkpoint.save(
-        {
-            "format": checkpoint.EXPORT,
-            "config": config,
-            "nimg": 1,
-            "step": 1,
-            "G_ema": G.state_dict(),
-        },
-        path,
-    )
-
-
-def table_of(root, baseline="vanilla"):
-    """Records of every cell below root."""
-    found = cells.arrange(run_files.collect(root)[0], baseline)
-    return [row for cell in found for row in table.records(cell, baseline)]
-
-
-def run_report(root, **changes):
-    """Writes the report below root and returns its folder."""
-    overrides = [f"root={root}", *(f"{key}={value}" for key, value in changes.items())]
-    with initialize_config_dir(CONFIGS, version_base="1.3"):
-        return report.report(compose("report", overrides)).parent
+def html_of(*sections):
+    return html.page("x", "", {"Tables": sections})
 
 
 @pytest.fixture(scope="module")
@@ -216,6 +117,7 @@ def test_commands_train_and_tune_as_the_run_beside_them_was():
         "protocol.at.seed=0",
         "protocol.at.ratio=0.25",
     ]
+    config = complete(config)
     run = run_files.Run(
         Path("x"),
         config,
@@ -223,7 +125,7 @@ def test_commands_train_and_tune_as_the_run_beside_them_was():
         [typed],
         [["train.py", "total_nimg=48000", "rtil=vanilla,ilo", "hardware.precision=bf16"]],
     )
-    lines = [shlex.split(text) for text in cells.commands(run, cells.Entry("ilo", {}, (run,)))]
+    lines = [shlex.split(text) for text in commands(run, "ilo", {})]
     assert [words[2] for words in lines] == [
         "rtil.train",
         "rtil.tune",
@@ -257,41 +159,46 @@ def test_commands_train_and_tune_as_the_run_beside_them_was():
     assert inversion.protocol.name == "fair"
     assert (inversion.protocol.at.seed, inversion.protocol.at.ratio) == (0, 0.25)
     once = {key: value for key, value in config.items() if "first_round" not in key}
-    run = run._replace(config=once | {"protocol.at.seed": None})
-    lines = cells.commands(run, cells.Entry("ilo", {}, (run,)))
+    run = replace(run, config=once | {"protocol.at.seed": None})
+    lines = commands(run, "ilo", {})
     assert [text.split()[2] for text in lines] == ["rtil.train", "rtil.tune", "rtil.invert"]
     assert "num_images=40 trials=16" in lines[1] and "final_images" not in lines[1]
-    run = run._replace(config=config | {"protocol.name": "paper"})
-    lines = cells.commands(run, cells.Entry("ilo", {}, (run,)))
+    run = replace(run, config=config | {"protocol.name": "paper"})
+    lines = commands(run, "ilo", {})
     assert [text.split()[2] for text in lines] == ["rtil.train", "rtil.invert"]
     assert "protocol" not in lines[0] + lines[1]
 
 
 def test_statistics_are_those_of_scipy():
-    values = {"a": 20.0, "b": 22.5, "c": 25.0, "d": 21.0}
-    found = table.estimate(values)
-    x = [*values.values()]
+    x = [20.0, 22.5, 25.0, 21.0]
+    found = statistics.estimate(x)
     low, high = stats.t.interval(0.95, 3, np.mean(x), stats.sem(x))
-    assert found["n"] == 4
-    assert found["mean"] - found["ci95"] == pytest.approx(low, abs=1e-12)
-    assert found["mean"] + found["ci95"] == pytest.approx(high, abs=1e-12)
+    assert found.n == 4
+    assert found.mean - found.half == pytest.approx(low, abs=1e-12)
+    assert found.mean + found.half == pytest.approx(high, abs=1e-12)
+
+
+def scores(values):
+    """{image: value} of one seed."""
+    return pd.DataFrame({0: pd.Series(values, dtype=float)}).sort_index()
 
 
 def test_pairing_uses_common_images_only():
     a = {"a": 21.0, "b": 22.5, "d": 99.0, "e": 23.0}
     b = {"e": 20.0, "b": 22.0, "c": 0.0, "a": 20.0}
-    found = table.estimate(table.differences(a, b))
+    found = statistics.over_images(statistics.differences(scores(a), scores(b)))
     test = stats.ttest_rel([21.0, 22.5, 23.0], [20.0, 22.0, 20.0])
     interval = test.confidence_interval(0.95)
-    assert found["n"] == 3
-    assert found["mean"] == pytest.approx(1.5)
-    assert found["ci95"] == pytest.approx((interval.high - interval.low) / 2, abs=1e-12)
-    assert not table.differences({"a": 1.0}, {"b": 1.0})
+    assert found.n == 3
+    assert found.mean == pytest.approx(1.5)
+    assert found.half == pytest.approx((interval.high - interval.low) / 2, abs=1e-12)
+    assert statistics.differences(scores({"a": 1.0}), scores({"b": 1.0})).empty
 
 
 def test_two_perfect_reconstructions_differ_by_zero():
     inf = float("inf")
-    assert table.differences({"a": inf, "b": 21.0}, {"a": inf, "b": 20.0}) == {"a": 0.0, "b": 1.0}
+    pairs = statistics.differences(scores({"a": inf, "b": 21.0}), scores({"a": inf, "b": 20.0}))
+    assert pairs[0].to_dict() == {"a": 0.0, "b": 1.0}
 
 
 def test_seeds_are_averaged_image_by_image(tmp_path):
@@ -322,14 +229,15 @@ def test_the_interval_over_seeds_is_that_of_the_paired_means_of_each_seed(tmp_pa
     half = stats.t.ppf(0.975, 2) * stats.sem(gains)
     assert row["gain_psnr_db_seeds"] == pytest.approx({"mean": 0.5, "ci95": half, "n": 3})
     assert row["gain_ssim_seeds"] == pytest.approx({"mean": 0.005, "ci95": half / 100, "n": 3})
-    line = table.table([row], "vanilla")[0]
-    assert line["Δ PSNR over seeds [dB]"] == f"+0.50 ± {half:.2f} (3 seeds)"
-    assert f"<td>+0.50 ± {half:.2f} (3 seeds)</td>" in page.table_html("x", [row], "vanilla")
+    table = tables.overview("x", rows_below(tmp_path)[1:2], "vanilla")
+    assert table.column("Δ PSNR over seeds [dB]") == [f"+0.50 ± {half:.2f} (3 seeds)"]
+    assert f"<td>+0.50 ± {half:.2f} (3 seeds)</td>" in html_of(table)
     make_run(tmp_path, "vanilla", vanilla[0], ratio=0.2)
     make_run(tmp_path, "ilo", ilo[0], ratio=0.2)
     single = table_of(tmp_path)[3]
     assert single["gain_psnr_db_by_seed"] == {0: 2.0} and single["gain_psnr_db_seeds"] is None
-    assert "Δ PSNR over seeds [dB]" not in table.table([single], "vanilla")[0]
+    table = tables.overview("x", rows_below(tmp_path)[3:4], "vanilla")
+    assert "Δ PSNR over seeds [dB]" not in table.headings
 
 
 def test_seeds_that_share_a_generator_are_no_trainings(tmp_path):
@@ -362,8 +270,9 @@ def test_arms_with_settings_of_their_own_are_paired_and_the_difference_is_told(t
     row = table_of(tmp_path)[1]
     assert row["label"] == "ilo" and row["gain_psnr_db"]["mean"] == 1.25
     assert row["differs"] == ["inverter.lr_style: 0.1 there, 0.2 here"]
-    ((text, commands),) = table.remarks([row])
-    assert "inverter.lr_style: 0.1 in the baseline, 0.2 here" in text and not commands
+    (remark,) = tables.remarks(rows_below(tmp_path)[1:2])
+    assert "inverter.lr_style: 0.1 in the baseline, 0.2 here" in remark.paragraph
+    assert not remark.commands
 
 
 def test_runs_of_other_seeds_are_no_pairs(tmp_path):
@@ -373,7 +282,8 @@ def test_runs_of_other_seeds_are_no_pairs(tmp_path):
     make_run(tmp_path, "vanilla", {"a": 20.0, "b": 21.0}, 0, pictures=False)
     row = table_of(tmp_path)[1]
     assert row["gain_psnr_db"]["mean"] == 0.5 and row["gain_psnr_db_by_seed"] == {0: 0.5}
-    assert [text for text, _ in table.remarks([row]) if "leaves out its seeds 1, 2:" in text]
+    remarks = tables.remarks(rows_below(tmp_path)[1:2])
+    assert [one for one in remarks if "leaves out its seeds 1, 2:" in one.paragraph]
 
 
 def test_seeds_with_unequal_images_are_paired_image_by_image(tmp_path):
@@ -397,8 +307,9 @@ def test_seeds_with_unequal_images_are_paired_image_by_image(tmp_path):
     row = table_of(tmp_path)[1]
     assert row["gain_psnr_db"] == {"mean": 0.0, "ci95": 0.0, "n": 2}
     assert row["lmmse_gain_psnr_db"]["mean"] == pytest.approx((15 - 22 + 16 - 30) / 2)
-    assert "seeds 0, 1 have 2, 1 in common" in table.remarks([row])[0][0]
-    assert table.table([row], "vanilla")[0]["n"] == "1 to 2"
+    rows = rows_below(tmp_path)[1:2]
+    assert "seeds 0, 1 have 2, 1 in common" in tables.remarks(rows)[0].paragraph
+    assert tables.overview("x", rows, "vanilla").column("n") == ["1 to 2"]
 
 
 def test_images_of_another_split_are_no_pairs(tmp_path):
@@ -446,8 +357,8 @@ def test_several_generators_of_one_seed_are_entries_of_their_own(tmp_path):
         for root in (tmp_path / "one", tmp_path / "other")
         for run in run_files.collect(root)[0]
     ]
-    (cell,) = cells.arrange(runs, "vanilla")
-    assert sorted(entry.settings["generator_sha256"] for entry in cell.entries) == sorted(
+    (cell,) = collect.cells_of(runs, "vanilla")
+    assert sorted(arm.settings["generator_sha256"] for arm in cell.arms) == sorted(
         run.config["generator_sha256"][:8] for run in runs
     )
 
@@ -501,20 +412,11 @@ def test_commands_compose_with_the_shipped_configs(tmp_path):
     assert cfg.factor == 4 and cfg.task.name == "sr"
 
 
-def test_members_are_those_of_the_families_without_repeats():
-    vanilla, ilo = additive([0]), additive([0, 2], sigma=0.5, mixture=True)
-    codes, maps = multicode([1, 3], block=1), [Additive(0), Additive(1, 0.5), Additive(2, 0.5)]
-    assert figures.members([vanilla]) == [Additive(0)]
-    assert figures.members([vanilla, ilo]) == maps
-    assert figures.members([vanilla, codes]) == [MultiCode(1, 1), MultiCode(3, 1)]
-    assert figures.members([ilo, codes]) == [*maps, MultiCode(1, 1), MultiCode(3, 1)]
-
-
 def test_samples_share_their_seeds_and_a_member_that_does_not_fit_is_noted():
     torch.manual_seed(0)
     G, notes = instantiate(MODEL), []
     found = dict.fromkeys("xy", (G, additive([0, 3], sigma=0.5)))
-    rows = figures.sample_rows(found, 3, notes)
+    rows = render.sample_rows(found, 3, notes)
     assert [row.label for row in rows[:2]] == ["x  $G^0$", "x  $G^1$, σ = 0.5"]
     assert len(rows) == 6 and len(notes) == 2 and "G^3" in notes[0] and "2 blocks" in notes[0]
     for mine, other in zip(rows[:3], rows[3:]):
@@ -525,10 +427,10 @@ def test_samples_share_their_seeds_and_a_member_that_does_not_fit_is_noted():
 def test_error_map_grows_with_the_error_up_to_its_range():
     x = np.zeros((1, 4, 3), dtype=np.float32)
     x_hat = np.broadcast_to(np.float32([0.0, 0.25, 0.5, 0.9])[None, :, None], x.shape)
-    light = figures.error_map(x_hat, x).sum(2)[0]
+    light = pictures.error_map(x_hat, x).sum(2)[0]
     assert light[0] < 0.05 < light[1] < light[2] == light[3]
-    assert figures.error_map(None, x) is None
-    assert figures.error_map(x_hat[:, :2], x) is None
+    assert pictures.error_map(None, x) is None
+    assert pictures.error_map(x_hat[:, :2], x) is None
 
 
 def test_page_is_self_contained_and_has_every_section(written):
@@ -536,7 +438,7 @@ def test_page_is_self_contained_and_has_every_section(written):
     assert not re.search(r"https?://", html)
     addresses = re.findall(r'(?:src|href)="([^"]*)"', html)
     assert addresses and all(a.startswith(("data:image/png;base64,", "#")) for a in addresses)
-    for name in page.CAPTIONS:
+    for name in page.HEADINGS:
         section = html.split(f'<section id="{name}">')[1].split("</section>")[0]
         assert not section.endswith("None."), name
     for text in (

@@ -4,10 +4,12 @@ import statistics
 
 import pytest
 import yaml
+from helpers.reports import lines_of as lines_of_table
+from helpers.reports import make_run, run_report
 from scipy import stats
-from test_report import make_run, run_report
 
-from rtil.reporting import cells, robustness
+from rtil.reporting import collect, compare
+from rtil.reporting.texts import paragraph
 from rtil.runs import archive
 from rtil.runs import run as run_files
 
@@ -70,7 +72,8 @@ def lines_of(root):
 
 
 def tables_of(runs):
-    return robustness.tables(cells.arrange(runs, "vanilla"), "vanilla")
+    tables = compare.by_setting(collect.cells_of(runs, "vanilla"), "vanilla")
+    return {table.title: lines_of_table(table) for table in tables}
 
 
 def test_a_search_counts_once_without_anchors_and_is_paired_by_setting(root):
@@ -111,7 +114,7 @@ def test_packed_rows_and_a_moved_root_give_the_same_table(root, tmp_path):
     assert lines_of(moved) == expected
     assert tables_of(archive.read(file)[0]) == expected
     text = (run_report(moved) / "table.md").read_text()
-    assert "## Searches, task=cs" in text and robustness.READING in text
+    assert "## Searches, task=cs" in text and paragraph("searches") in text
     assert "2 of 3, median +2.00" in (moved / "report" / "report.html").read_text()
 
 

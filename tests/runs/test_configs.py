@@ -10,8 +10,8 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 
-from rtil import checkpoint
-from rtil.operators import KNOBS, build_operator
+from rtil.inverters import build_inverter
+from rtil.operators import build_operator
 from rtil.process.command import CONFIGS
 from rtil.process.instantiate import instantiate
 
@@ -44,16 +44,21 @@ def model_of(rtil):
 def spread(every, *groups):
     """All choices of three groups; by default one in `every` of them, in which all pairs occur."""
     assert min(map(len, groups)) >= every
-    return [pytest.param(*(group[i] for group, i in zip(groups, places)),
-                         marks=() if sum(places) % every == 0 else pytest.mark.slow)
-            for places in product(*(range(len(group)) for group in groups))]
+    return [
+        pytest.param(
+            *(group[i] for group, i in zip(groups, places)),
+            marks=() if sum(places) % every == 0 else pytest.mark.slow,
+        )
+        for places in product(*(range(len(group)) for group in groups))
+    ]
 
 
 MODELS = [m for m in names("model") if m != "linear"]
 
 
 @pytest.mark.parametrize(
-    ("model", "rtil", "scale"), spread(len(MODELS), MODELS, names("rtil"), names("scale")))
+    ("model", "rtil", "scale"), spread(len(MODELS), MODELS, names("rtil"), names("scale"))
+)
 def test_training_choices_compose_and_their_networks_build(model, rtil, scale):
     config = resolved("train", f"model={model}", f"rtil={rtil}", f"scale={scale}")
     with torch.device("meta"):
@@ -71,26 +76,35 @@ def test_training_choices_compose_and_their_networks_build(model, rtil, scale):
         return
     for space in family.spaces:
         space.check(G)
-    steps = config["total_nimg"] / max(config["batch"] if isinstance(config["batch"], list)
-                                       else [config["batch"]])
+    steps = config["total_nimg"] / max(
+        config["batch"] if isinstance(config["batch"], list) else [config["batch"]]
+    )
     assert steps >= 1 and config["checkpoint_every"] <= config["total_nimg"]
 
 
-@pytest.mark.parametrize(("task", "inverter", "scale"), spread(
-    len(names("scale")), names("task"), names("inverter"), names("scale")))
+@pytest.mark.parametrize(
+    ("task", "inverter", "scale"),
+    spread(len(names("scale")), names("task"), names("inverter"), names("scale")),
+)
 def test_inversion_choices_compose_and_build(task, inverter, scale):
     rtil = "mgan" if inverter == "mgan" else "ilo"
-    config = resolved("invert", f"task={task}", f"inverter={inverter}", f"scale={scale}",
-                      f"rtil={rtil}", f"model={model_of(rtil)}")
+    config = resolved(
+        "invert",
+        f"task={task}",
+        f"inverter={inverter}",
+        f"scale={scale}",
+        f"rtil={rtil}",
+        f"model={model_of(rtil)}",
+    )
     side = config["resolution"]
-    knobs = {key: config.get(key) for key in (*KNOBS, "noise_std")}
-    A = build_operator(config["task"], (3, side, side), 0, **knobs)
+    knob = config["task"]["knob"]
+    A = build_operator(config["task"], (3, side, side), 0, **{knob: config[knob]})
     assert A.num_measurements > 0
-    if inverter != "lmmse":
-        with torch.device("meta"):
-            G = instantiate(config["model"]["generator"])
-        method = instantiate({k: v for k, v in config["inverter"].items() if k != "name"})
-        method.check(G)
+    with torch.device("meta"):
+        G = instantiate(config["model"]["generator"])
+    method = build_inverter(config["inverter"], instantiate(config["rtil"]["family"]))
+    method.check(G)
+    assert (config["inverter"]["family"] is None) == (not method.needs_generator)
 
 
 @pytest.mark.parametrize("name", names("data"))
@@ -106,7 +120,14 @@ def test_hardware_choices_compose(name):
         pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
     config = resolved("train", f"hardware={name}")
     assert config["hardware"].keys() == {
-        "device", "threads", "tf32", "precision", "channels_last", "ops", "cuda_graphs"}
+        "device",
+        "threads",
+        "tf32",
+        "precision",
+        "channels_last",
+        "ops",
+        "cuda_graphs",
+    }
 
 
 @pytest.mark.parametrize("name", names("tuned"))
@@ -133,15 +154,18 @@ def test_every_entry_point_composes_and_its_module_has_a_main(entry):
     assert callable(importlib.import_module(f"rtil.{entry}").main)
 
 
-@pytest.mark.parametrize(("entry", "override", "word"), [
-    ("invert", ["task=sr", "ratio=0.5"], "ratio"),
-    ("invert", ["task=cs", "factor=4"], "factor"),
-    ("invert", ["task=denoise", "ratio=0.5"], "ratio"),
-    ("invert", ["task=phase_retrieval", "blur_std=1"], "blur_std"),
-    ("invert", ["task=deblur", "task.scale=unit"], "scale"),
-    ("train", ["model.learning_rate=1"], "learning_rate"),
-    ("train", ["rtil=ganilo"], "ganilo"),
-])
+@pytest.mark.parametrize(
+    ("entry", "override", "word"),
+    [
+        ("invert", ["task=sr", "ratio=0.5"], "ratio"),
+        ("invert", ["task=cs", "factor=4"], "factor"),
+        ("invert", ["task=denoise", "ratio=0.5"], "ratio"),
+        ("invert", ["task=phase_retrieval", "blur_std=1"], "blur_std"),
+        ("invert", ["task=deblur", "task.scale=unit"], "scale"),
+        ("train", ["model.learning_rate=1"], "learning_rate"),
+        ("train", ["rtil=ganilo"], "ganilo"),
+    ],
+)
 def test_a_key_of_another_task_or_a_typing_error_is_refused_by_hydra(entry, override, word):
     with pytest.raises(ConfigCompositionException) as error:
         composed(entry, *override)

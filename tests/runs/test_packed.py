@@ -5,18 +5,21 @@ import re
 
 import pytest
 import yaml
+from helpers.experiments import plan_of
+from helpers.plans import study_of, write_run
+from helpers.protocols import write
+from helpers.reports import make_generator, make_run, rows_of_runs
 from hydra import compose, initialize_config_dir
-from test_experiments import plan_of
-from test_gains import write
-from test_planned import write_run
-from test_report import make_generator, make_run
 
-from rtil.reporting import cells, planned, table
-from rtil.runs import run as run_files
-from rtil.experiments import plan as experiment
-from rtil.runs import archive, results
 from rtil import report
+from rtil.experiments import plan as experiment
+from rtil.experiments.members import belonging
 from rtil.process.command import CONFIGS
+from rtil.reporting.arrange import record
+from rtil.runs import archive
+from rtil.runs import keys as key_table
+from rtil.runs import rows as jsonl
+from rtil.runs import run as run_files
 
 PLACE_FREE = ("runs", "commands", "more")  # of a record: they name folders or files
 
@@ -45,8 +48,10 @@ def root(tmp_path_factory):
     root = tmp_path_factory.mktemp("runs")
     for arm in ("vanilla", "ilo"):
         make_generator(root, arm, [0] if arm == "vanilla" else [0, 2])
-        record = {"command": ["train.py", f"rtil={arm}", f"data.path={root}/faces.zip"],
-                  "commit": "abc"}
+        record = {
+            "command": ["train.py", f"rtil={arm}", f"data.path={root}/faces.zip"],
+            "commit": "abc",
+        }
         (root / "train" / f"{arm}-0" / "provenance.json").write_text(json.dumps(record))
     for seed in (0, 1):
         write(root, "paper", 20.12345 + seed, 0.98765 + seed, seed=seed)
@@ -57,13 +62,13 @@ def root(tmp_path_factory):
 
 
 def rows_of(content):
-    return [row for rows in content.tables for row in rows]
+    return [record(row) for row in content.rows]
 
 
 def test_packed_rows_give_the_tables_of_the_runs(root, tmp_path):
     file = tmp_path / "new" / "rows.jsonl"
     report.pack(composed(root=root, pack=file))
-    one, other = (report.everything(root, "vanilla", rows) for rows in (None, file))
+    one, other = (study_of(root, rows=rows) for rows in ((), [file]))
     compared(rows_of(one), rows_of(other))
     assert other.recorded and len(one.recorded) == len(other.recorded) == 2
     out = report.report(composed(results=file, out=tmp_path / "page")).parent
@@ -98,11 +103,11 @@ def test_a_later_file_with_other_trainings_of_the_same_seeds_is_a_study_of_its_o
     runs, notes = archive.read(files)
     assert [note for note in notes if "two:SEED" in note and str(files[1]) in note]
     assert sorted({run.seed for run in runs}, key=str) == [0, 1, "two:0", "two:1", "two:2"]
-    (cell,) = cells.arrange(runs, "vanilla")
-    vanilla, ilo = table.records(cell, "vanilla")
+    vanilla, ilo = map(record, rows_of_runs(runs))
     assert vanilla["seeds"] == ilo["seeds"] == [0, 1, "two:0", "two:1", "two:2"]
     assert ilo["gain_psnr_db_by_seed"] == pytest.approx(
-        {0: 1.0, 1: 2.0, "two:0": 4.0, "two:1": 3.0, "two:2": 2.5})
+        {0: 1.0, 1: 2.0, "two:0": 4.0, "two:1": 3.0, "two:2": 2.5}
+    )
     found = ilo["gain_psnr_db_seeds"]
     assert found["n"] == 5 and found["mean"] == pytest.approx(2.5)
     assert ilo["unpaired"] == ""
@@ -110,17 +115,28 @@ def test_a_later_file_with_other_trainings_of_the_same_seeds_is_a_study_of_its_o
     assert {run.study for run in archive.read([files[0], files[0]])[0]} == {""}
     arms = [tmp_path / f"{arm}.jsonl" for arm in ("vanilla", "ilo")]
     for arm, file in zip(("vanilla", "ilo"), arms):
-        archive.write([run for run in run_files.inversions(tmp_path / "one")[0]
-                      if run.config["rtil.name"] == arm], tmp_path / "one", file)
-    (cell,) = cells.arrange(archive.read(arms)[0], "vanilla")
-    assert table.records(cell, "vanilla")[1]["gain_psnr_db_by_seed"] == pytest.approx(
-        {0: 1.0, 1: 2.0})
+        archive.write(
+            [
+                run
+                for run in run_files.inversions(tmp_path / "one")[0]
+                if run.config["rtil.name"] == arm
+            ],
+            tmp_path / "one",
+            file,
+        )
+    row = record(rows_of_runs(archive.read(arms)[0])[1])
+    assert row["gain_psnr_db_by_seed"] == pytest.approx({0: 1.0, 1: 2.0})
     # Further trainings of one arm alone have nothing to be paired with.
-    archive.write([run for run in run_files.inversions(tmp_path / "two")[0]
-                  if run.config["rtil.name"] == "ilo"], tmp_path / "two",
-                 alone := tmp_path / "alone.jsonl")
-    (cell,) = cells.arrange(archive.read([files[0], alone])[0], "vanilla")
-    row = table.records(cell, "vanilla")[1]
+    archive.write(
+        [
+            run
+            for run in run_files.inversions(tmp_path / "two")[0]
+            if run.config["rtil.name"] == "ilo"
+        ],
+        tmp_path / "two",
+        alone := tmp_path / "alone.jsonl",
+    )
+    row = record(rows_of_runs(archive.read([files[0], alone])[0])[1])
     assert row["gain_psnr_db_by_seed"] == pytest.approx({0: 1.0, 1: 2.0})
     assert row["unpaired"] == "its seeds alone:0, alone:1, alone:2"
 
@@ -137,7 +153,7 @@ def test_an_experiment_is_made_of_packed_rows_and_its_own_are_packed(tmp_path):
     make_run(root, "vanilla", {"a": 1.0}, pictures=False)
     report.pack(composed(root=root, pack=file, experiment="fig6_ilo", scale="demo"))
     assert len(file.read_text().splitlines()) == 3
-    one, other = (report.one(plan, "demo", root, "vanilla", rows) for rows in (None, file))
+    one, other = (study_of(root, plan, rows=rows) for rows in ((), [file]))
     compared(rows_of(one), rows_of(other))
     assert f"results={file}" in other.commands[-1]
     # Split over files, as where one would grow too large.
@@ -145,7 +161,7 @@ def test_an_experiment_is_made_of_packed_rows_and_its_own_are_packed(tmp_path):
     parts = [tmp_path / "a.jsonl", tmp_path / "b.jsonl"]
     parts[0].write_text(lines[0])
     report.pack(composed(root=root, pack=parts[1], experiment="fig6_ilo", scale="demo"))
-    several = report.one(plan, "demo", root, "vanilla", parts)
+    several = study_of(root, plan, rows=parts)
     compared(rows_of(one), rows_of(several))
     assert f"'results=[{parts[0]},{parts[1]}]'" in several.commands[-1]
     page = report.report(composed(results=[str(part) for part in parts], root=tmp_path / "out"))
@@ -155,9 +171,9 @@ def test_an_experiment_is_made_of_packed_rows_and_its_own_are_packed(tmp_path):
     assert all("data.path=faces.zip" in line for line in other.commands[:2])
     fig9 = plan_of("fig9_samples", "demo")
     with pytest.raises(ValueError, match="fig9_samples shows generators"):
-        report.one(fig9, "demo", root, "vanilla", file)
+        study_of(root, fig9, rows=[file])
     with pytest.raises(FileNotFoundError, match=f"in {file}"):
-        report.one(plan_of("fig7_mgan", "demo"), "demo", root, "vanilla", file)
+        study_of(root, plan_of("fig7_mgan", "demo"), rows=[file])
     with pytest.raises(FileNotFoundError, match="fig7_mgan"):
         report.pack(composed(root=root, pack=file, experiment="fig7_mgan"))
 
@@ -166,34 +182,58 @@ def test_no_path_of_the_machine_is_in_a_line(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     root = tmp_path / "far" / "runs"
     mask = f"{root}/my masks/m.png"
-    run_dir = make_run(root, "ilo", {"a": 20.0}, pictures=False,
-                       name=f"cs,mask={mask}".replace("/", "_").replace(" ", ""))
+    run_dir = make_run(root, "ilo", {"a": 20.0}, pictures=False, name="cs")
     config = yaml.safe_load((run_dir / "config.yaml").read_text())
     config |= {"mask": mask, "run_dir": str(run_dir), "generator": f"{root}/x/generator.pt"}
     config["data"] |= {"path": f"{root}/my data/faces.zip", "val_path": "data/val.zip"}
     config["inverter"] |= {"lists": [f"{root}/a", 2], "text": f"a/b of {root}/c, https://x.y/z"}
     (run_dir / "config.yaml").write_text(yaml.safe_dump(config))
-    command = ["/opt/bin/invert.py", f"root={root}", f"mask={mask}", "ratio=0.1",
-               f"+data.path={root}/a.zip,{root}/b.zip", f"inverter.lists=[{root}/a,2]"]
-    (run_dir / "provenance.json").write_text(json.dumps(
-        {"command": command, "commit": "abc", "device": "cpu", "before": [
-            {"command": ["invert.py", f"run_dir={run_dir}"], "commit": "old"}]}))
-    archive.write(run_files.collect(root)[0], packed_root := tmp_path / "far" / "runs",
-                 file := tmp_path / "rows.jsonl")
+    command = [
+        "/opt/bin/invert.py",
+        f"root={root}",
+        f"mask={mask}",
+        "ratio=0.1",
+        f"+data.path={root}/a.zip,{root}/b.zip",
+        f"inverter.lists=[{root}/a,2]",
+    ]
+    (run_dir / "provenance.json").write_text(
+        json.dumps(
+            {
+                "command": command,
+                "commit": "abc",
+                "device": "cpu",
+                "before": [{"command": ["invert.py", f"run_dir={run_dir}"], "commit": "old"}],
+            }
+        )
+    )
+    archive.write(
+        run_files.collect(root)[0],
+        packed_root := tmp_path / "far" / "runs",
+        file := tmp_path / "rows.jsonl",
+    )
     text = file.read_text()
     assert str(tmp_path) not in text and tmp_path.name not in text and "/opt" not in text
     line = json.loads(text)
-    assert line["run"] == "invert/ilo-0/cs,mask=m.png"
+    assert line["run"] == "invert/ilo-0/cs"
     found = line["config"]
-    assert (found["root"], found["run_dir"]) == ("runs", "runs/invert/ilo-0/cs,mask=m.png")
+    assert (found["root"], found["run_dir"]) == ("runs", "runs/invert/ilo-0/cs")
     assert [found[key] for key in ("mask", "generator", "data.path", "data.val_path")] == [
-        "m.png", "generator.pt", "faces.zip", "val.zip"]
+        "m.png",
+        "generator.pt",
+        "faces.zip",
+        "val.zip",
+    ]
     assert found["inverter.lists"] == ["a", 2]
     assert found["inverter.text"] == "a/b of c, https://x.y/z"
     assert [record["commit"] for record in line["provenance"]] == ["abc", "old"]
     assert line["provenance"][0]["command"] == [
-        "invert.py", "root=runs", "mask=m.png", "ratio=0.1", "+data.path=a.zip,b.zip",
-        "inverter.lists=[a,2]"]
+        "invert.py",
+        "root=runs",
+        "mask=m.png",
+        "ratio=0.1",
+        "+data.path=a.zip,b.zip",
+        "inverter.lists=[a,2]",
+    ]
     near = run_files.collect(packed_root.relative_to(tmp_path))[0]
     archive.write(near, packed_root.relative_to(tmp_path), file)
     assert json.loads(file.read_text())["config"]["root"] == "far/runs"  # as it was typed
@@ -201,16 +241,29 @@ def test_no_path_of_the_machine_is_in_a_line(tmp_path, monkeypatch):
 
 def test_columns_are_numbers_rounded_and_ids_are_there_once(tmp_path):
     run_dir = make_run(tmp_path, "ilo", {}, pictures=False)
-    rows = [{"id": "b", "psnr_db": 20.123456, "last_ssim": 0.123456, "lpips": None,
-             "loss": 1.23456e-7, "chosen_step": 12345678, "selection": "best", "flag": True,
-             "steps": [1, 2]},
-            {"id": "a", "psnr_db": 21.0, "loss": float("nan")}]
+    rows = [
+        {
+            "id": "b",
+            "psnr_db": 20.123456,
+            "last_ssim": 0.123456,
+            "lpips": None,
+            "loss": 1.23456e-7,
+            "chosen_step": 12345678,
+            "selection": "best",
+            "flag": True,
+            "steps": [1, 2],
+        },
+        {"id": "a", "psnr_db": 21.0, "loss": float("nan")},
+    ]
     (run_dir / "results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     archive.write(run_files.collect(tmp_path)[0], tmp_path, tmp_path / "rows.jsonl")
     line = json.loads((tmp_path / "rows.jsonl").read_text())
     assert line["ids"] == ["a", "b"] and line["columns"] == {
-        "psnr_db": [21.0, 20.123], "last_ssim": [None, 0.1235], "loss": [None, 1.235e-7],
-        "chosen_step": [None, 12345678]}
+        "psnr_db": [21.0, 20.123],
+        "last_ssim": [None, 0.1235],
+        "loss": [None, 1.235e-7],
+        "chosen_step": [None, 12345678],
+    }
 
 
 def test_packing_again_replaces_its_runs_and_keeps_those_of_others(tmp_path):
@@ -222,11 +275,13 @@ def test_packing_again_replaces_its_runs_and_keeps_those_of_others(tmp_path):
     assert "1 lines of other runs stay." in archive.write(run_files.collect(here)[0], here, file)
     assert file.read_bytes() == first
     row = json.loads((run_dir / "results.jsonl").read_text()) | {"id": "b"}
-    results.append_rows(run_dir / "results.jsonl", [row])
+    jsonl.append(run_dir / "results.jsonl", [row])
     archive.write(run_files.collect(there)[0], there, file)
     runs, _ = archive.read(file)
     assert [(str(run.path), [*run.rows]) for run in runs] == [
-        ("invert/ilo-0/ratio0.1", ["a"]), ("invert/vanilla-0/ratio0.1", ["a", "b"])]
+        ("invert/ilo-0/ratio0.1", ["a"]),
+        ("invert/vanilla-0/ratio0.1", ["a", "b"]),
+    ]
     # Another generator of the same name is another run.
     make_generator(here, "ilo", [0])
     other = make_run(here, "ilo", {"a": 25.0}, pictures=False, name="x")
@@ -244,8 +299,11 @@ def test_packing_again_replaces_its_runs_and_keeps_those_of_others(tmp_path):
 
 
 def test_a_configuration_is_whole_once_and_then_what_changed(tmp_path):
-    for name, config in (("a", {"x": 1, "y": [1], "z": None}), ("b", {"x": True, "y": [1]}),
-                         ("c", {"x": 1, "y": [1.0], "z": None, "w": "new"})):
+    for name, config in (
+        ("a", {"x": 1, "y": [1], "z": None}),
+        ("b", {"x": True, "y": [1]}),
+        ("c", {"x": 1, "y": [1.0], "z": None, "w": "new"}),
+    ):
         run_dir = make_run(tmp_path, "ilo", {"a": 20.0}, pictures=False, name=name)
         path = run_dir / "config.yaml"
         whole = yaml.safe_load(path.read_text())
@@ -256,13 +314,17 @@ def test_a_configuration_is_whole_once_and_then_what_changed(tmp_path):
     assert first["config"]["inverter.z"] is None and "changes" not in first
     assert [line["lacks"] for line in others] == [["inverter.z"], []]
     assert ["config" in line for line in others] == [False, False]
-    assert {key: value for line in others for key, value in line["changes"].items()
-            if key.startswith("inverter.")} == {
-        "inverter.x": True, "inverter.y": [1.0], "inverter.w": "new"}
+    assert {
+        key: value
+        for line in others
+        for key, value in line["changes"].items()
+        if key.startswith("inverter.")
+    } == {"inverter.x": True, "inverter.y": [1.0], "inverter.w": "new"}
     found = {run.path.name: run.config for run in archive.read(file)[0]}
     for run in runs:
         assert json.dumps(found[run.path.name], sort_keys=True) == json.dumps(
-            run.config | {"root": tmp_path.name}, sort_keys=True)
+            run.config | {"root": tmp_path.name}, sort_keys=True
+        )
     before = file.read_bytes()
     archive.write(runs[1:2], tmp_path, file)
     assert file.read_bytes() == before
@@ -271,22 +333,28 @@ def test_a_configuration_is_whole_once_and_then_what_changed(tmp_path):
     with pytest.raises(ValueError, match="there is none"):
         archive.read(file)
     # Before this format every line was whole.
-    old = [json.dumps(archive.whole(line, first["config"]) | {"packed": archive.WHOLE})
-           for line in others]
+    old = [
+        json.dumps(archive.whole(line, first["config"]) | {"packed": archive.WHOLE})
+        for line in others
+    ]
     file.write_text("\n".join(old))
     assert {run.path.name: run.config for run in archive.read(file)[0]} == {
-        name: found[name] for name in "bc"}
+        name: found[name] for name in "bc"
+    }
 
 
-@pytest.mark.parametrize(("change", "named"), [
-    (lambda line: "{broken", "JSONDecodeError"),
-    (lambda line: "[]", "TypeError"),
-    (lambda line: json.dumps({"id": "a", "psnr_db": 1.0}), "'packed'"),
-    (lambda line: json.dumps(line | {"packed": 9}), "format 9"),
-    (lambda line: json.dumps(line | {"ids": ["a", "b"]}), "1 values of"),
-    (lambda line: json.dumps(line | {"columns": {"psnr_db": [None]}}), "psnr_db of image a"),
-    (lambda line: json.dumps(line | {"config": {"seed": 0}}), "model.name"),
-])
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda line: "{broken", "JSONDecodeError"),
+        (lambda line: "[]", "TypeError"),
+        (lambda line: json.dumps({"id": "a", "psnr_db": 1.0}), "'packed'"),
+        (lambda line: json.dumps(line | {"packed": 9}), "format 9"),
+        (lambda line: json.dumps(line | {"ids": ["a", "b"]}), "1 values of"),
+        (lambda line: json.dumps(line | {"columns": {"psnr_db": [None]}}), "psnr_db of image a"),
+        (lambda line: json.dumps(line | {"config": {"seed": 0}}), "model.name"),
+    ],
+)
 def test_what_is_no_packed_line_is_named(tmp_path, change, named):
     make_run(tmp_path, "ilo", {"a": 20.0}, pictures=False)
     file, runs = tmp_path / "rows.jsonl", run_files.collect(tmp_path)[0]
@@ -312,7 +380,7 @@ def test_nothing_packed_names_the_command(tmp_path):
 
 def test_nesting_undoes_flattening():
     tree = {"a": 1, "b": {"c": [1, {"d": 2}], "e": {"f": None}}}
-    assert results.nested(results.flatten(tree)) == tree
+    assert key_table.nested(key_table.flatten(tree)) == tree
 
 
 def test_folders_named_after_typed_words_are_known_without_their_config(tmp_path):
@@ -321,4 +389,4 @@ def test_folders_named_after_typed_words_are_known_without_their_config(tmp_path
     write_run(tmp_path, plan, job, {"a": 1.0}, name="estimators_ilo")
     (run,) = run_files.inversions(tmp_path)[0]
     (run.path / "config.yaml").unlink()
-    assert planned.belonging([run], plan, "demo")
+    assert belonging([run], plan, "demo")

@@ -1,6 +1,7 @@
 """Laws of training: resuming, several processes, what is refused and what survives."""
 
 import copy
+import dataclasses
 import json
 import os
 import signal
@@ -15,19 +16,19 @@ import pytest
 import torch
 import yaml
 from conftest import KARRAS
-from hydra import compose, initialize_config_dir
+from helpers.trainings import TINY, config
 from omegaconf import OmegaConf
 from PIL import Image
 
 from rtil import checkpoint, train
 from rtil.latents.additive import Additive
 from rtil.process import replay
-from rtil.process.command import CONFIGS
-from rtil.process.device import start
+from rtil.process.device import Hardware, start
 from rtil.process.instantiate import instantiate
+from rtil.training import loop, setup
+from rtil.training.loop import Settings
 from rtil.training.monitor import Terms
 
-TINY = ("scale=tiny", "hardware=cpu", "hardware.threads=1", "data.num_train=64")
 ARMS = [
     ("stylegan2", "vanilla"),
     ("stylegan2", "ilo"),
@@ -38,11 +39,6 @@ ARMS = [
     ("pggan", "ilo"),
 ]
 CHOICES = [f"+model.generator.{key}={value}" for key, value in KARRAS.items()]
-
-
-def config(*overrides):
-    with initialize_config_dir(CONFIGS, version_base="1.3"):
-        return compose("train", [*TINY, *overrides])
 
 
 def run(run_dir, *overrides):
@@ -132,27 +128,43 @@ def test_first_ema_step_is_the_weighted_mean(tmp_path):
 
 
 def test_adam_has_the_lazy_regularisation_correction():
-    cfg = config("rtil=ilo")
-    train.validate(cfg)
-    cfg.image_channels = 1
-    whole = OmegaConf.to_container(cfg, resolve=True)
-    state = train.build_state(whole, instantiate(whole["rtil"]["family"]), start("cpu", 1))
-    for optim, every in ((state.G_optim, 4), (state.D_optim, 16)):
+    whole = OmegaConf.to_container(config("rtil=ilo", "image_channels=1"), resolve=True)
+    family = instantiate(whole["rtil"]["family"])
+    nets = setup.build_nets(whole["model"], family, start(Hardware("cpu", 1)))
+    for optim, every in ((nets.G_optim, 4), (nets.D_optim, 16)):
         share = every / (every + 1)
         group = optim.param_groups[0]
         assert group["lr"] == pytest.approx(0.002 * share)
         assert group["betas"] == pytest.approx((0.0, 0.99**share))
-    assert len(state.objective.path_mean_0) == 1  # one running mean a member
+    assert len(nets.objective.path_mean_0) == 1  # one running mean a member
 
 
-def test_growing_trains_each_resolution_for_an_equal_number_of_steps():
+def test_growing_trains_each_resolution_for_an_equal_number_of_steps(tmp_path):
     cfg = config("model=pggan", "rtil=vanilla", "batch=[32,16,8]", "total_nimg=5600")
-    train.validate(cfg)
-    phases = OmegaConf.to_container(cfg)["model"]["phase_nimg"]
+    phases = setup.check(cfg)
     assert phases == [3200, 1600, 800]
-    whole = {"batch": [32, 16, 8], "model": {"phase_nimg": phases}}
+    settings = settings_with(tmp_path, batches=(32, 16, 8), phase_nimg=tuple(phases))
     edges = [0, 3199, 3200, 4799, 4800, 5599, 9999]
-    assert [train.batch_at(whole, n) for n in edges] == [32, 32, 16, 16, 8, 8, 8]
+    assert [settings.batch_at(n) for n in edges] == [32, 32, 16, 16, 8, 8, 8]
+
+
+def settings_with(run_dir, **values):
+    """Settings of a training that nobody runs."""
+    numbers = {field.name: 1 for field in dataclasses.fields(Settings)}
+    return Settings(**{**numbers, "run_dir": run_dir, **values})
+
+
+def test_a_configuration_stays_as_it_was_given(tmp_path):
+    cfg = config("model=pggan", "rtil=vanilla", f"run_dir={tmp_path / 'run'}", "total_nimg=24")
+    before = OmegaConf.to_container(cfg, resolve=False)
+    train.train(cfg)
+    assert OmegaConf.to_container(cfg, resolve=False) == before
+    content = checkpoint.load(checkpoint.latest(tmp_path / "run"))
+    saved = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert saved == content["config"]
+    assert saved["model"]["phase_nimg"] == saved["model"]["generator"]["phase_nimg"] == [8, 8, 8]
+    assert saved["image_channels"] == saved["model"]["discriminator"]["image_channels"] == 1
+    assert saved["run_dir"] == str(tmp_path / "run") and saved["images_found"] == 64
 
 
 def test_real_images_are_cropped_flipped_and_shrunk_as_asked():
@@ -168,9 +180,9 @@ def test_real_images_are_cropped_flipped_and_shrunk_as_asked():
     )
     images = torch.arange(4 * 10 * 10).reshape(4, 1, 10, 10).remainder(251).byte()
     rng = torch.Generator().manual_seed(0)
-    x = train.prepare(images, 8, G, False, rng)
+    x = loop.prepare(images, 8, G, False, rng)
     G.progress(0)
-    small = train.prepare(images, 8, G, False, torch.Generator().manual_seed(0))
+    small = loop.prepare(images, 8, G, False, torch.Generator().manual_seed(0))
     torch.testing.assert_close(small, torch.nn.functional.avg_pool2d(x, 2))
     full = images.float() / 127.5 - 1
     places = [
@@ -184,7 +196,7 @@ def test_real_images_are_cropped_flipped_and_shrunk_as_asked():
     assert all(sum(p) == 1 for p in places)
     G.progress(99)
     same = images[:, :, :8, :8]
-    mirrored = train.prepare(same, 8, G, True, rng)
+    mirrored = loop.prepare(same, 8, G, True, rng)
     straight = same.float() / 127.5 - 1
     flipped = [torch.equal(m, s.flip(2)) for m, s in zip(mirrored, straight)]
     kept = [torch.equal(m, s) for m, s in zip(mirrored, straight)]
@@ -222,16 +234,18 @@ def test_two_processes_end_with_identical_weights(tmp_path):
     script.write_text(
         "import os, sys, torch\n"
         "from rtil import train\n"
-        "kept = {}\n"
-        "loop = train.loop\n"
-        "def keep(config, rt, data, family, state, *rest):\n"
-        "    kept['state'] = state\n"
-        "    return loop(config, rt, data, family, state, *rest)\n"
-        "train.loop = keep\n"
+        "from rtil.training import loop\n"
+        "trained = []\n"
+        "run = loop.run\n"
+        "def keep(training):\n"
+        "    trained.append(training)\n"
+        "    return run(training)\n"
+        "loop.run = keep\n"
         "sys.path[:0] = sys.argv.pop(1).split(os.pathsep)\n"
-        "from test_train import config\n"
+        "from helpers.trainings import config\n"
         "train.train(config(*sys.argv[2:]))\n"
-        "parts = {n: p.state_dict() for n, p in kept['state']._asdict().items()}\n"
+        "(training,) = trained\n"
+        "parts = {n: p.state_dict() for n, p in training.nets._asdict().items()}\n"
         "torch.save(parts, sys.argv[1] + os.environ['RANK'])\n"
     )
     process = command(
@@ -268,6 +282,8 @@ def test_two_processes_end_with_identical_weights(tmp_path):
         (("rtil=mgan",), "model=pggan"),
         (("model=pggan", "rtil=vanilla", "model.phase_nimg=[1,2]"), "phase_nimg"),
         (("model=pggan", "rtil=vanilla", "batch=[8,8]"), "growing phases"),
+        (("batch=[8,8,8]",), "nothing grows"),
+        (("model=pggan", "rtil=vanilla", "model.phase_nimg=slow"), "phase_nimg=slow must be grow"),
         (("image_channels=2",), "image_channels=2"),
         (("data=folder",), "data.path"),
         (("data=folder", "data.path=nowhere"), "nowhere"),
@@ -411,19 +427,13 @@ class ByHand(replay.Recorder):
                     place[1].copy_(values)
 
         state = self.rng.get_state()
-        copies = [
-            copy.deepcopy(part.__closure__[i].cell_contents) for i in range(len(part.__closure__))
+        # On copies of all but the draws: recording computes nothing.
+        memo = {id(self.rng): self.rng}
+        cells = [
+            types.CellType(copy.deepcopy(cell.cell_contents, memo)) for cell in part.__closure__
         ]
-        names = part.__code__.co_freevars
-        dry = types.FunctionType(
-            part.__code__,
-            part.__globals__,
-            closure=tuple(
-                types.CellType(self.rng if name == "rng" else value)
-                for name, value in zip(names, copies)
-            ),
-        )
-        noted += dry()  # shapes and members, on copies: recording computes nothing
+        dry = types.FunctionType(part.__code__, part.__globals__, closure=tuple(cells))
+        noted += dry()
         self.rng.set_state(state)
         return Graph(), noted
 
@@ -442,7 +452,7 @@ def test_what_a_recorded_part_is_known_by_decides_what_it_computes(
     if model == "stylegan2":
         choice += ["model.objective.r1_every=3", "model.objective.path_every=2"]
     run(tmp_path / "plain", *choice)
-    monkeypatch.setattr(train, "Recorder", ByHand)
+    monkeypatch.setattr(loop, "Recorder", ByHand)
     ByHand.replays.clear()
     run(tmp_path / "recorded", *choice)
     assert len(ByHand.replays) > 20

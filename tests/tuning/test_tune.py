@@ -4,73 +4,33 @@ import hashlib
 import json
 import re
 import shlex
-import shutil
-from functools import lru_cache
+from pathlib import Path
 
 import pytest
-import torch
 import yaml
-from hydra import compose, initialize_config_dir
+from helpers.commands import export, resolved, start
+from helpers.reports import make_run, run_report
 from omegaconf import OmegaConf
-from test_report import make_run, run_report
 
-from rtil import checkpoint, invert, tune
+from rtil import tune
 from rtil.experiments import plan as experiment
-from rtil.inversion import tuned_settings
 from rtil.inverters.ilo import ILO
 from rtil.inverters.minimise import NotFinite
-from rtil.process.command import CONFIGS
-from rtil.process.instantiate import instantiate
-from rtil.runs import results
+from rtil.reporting.protocols import choice as told
+from rtil.runs import keys, tuning
+from rtil.runs.record import claim
+from rtil.runs.rows import append, result_rows
+from rtil.runs.search import budget
+from rtil.tuning import chosen, trials
 from rtil.tuning import space as search
 
-COMMON = (
-    "scale=tiny",
-    "hardware=cpu",
-    "hardware.threads=1",
-    "yardstick.use=false",
-    "inversion_batch=1",
-)
 ARMS = [("stylegan2", "ilo", rtil) for rtil in ("vanilla", "ilo", "ilo_mixture")] + [
     ("pggan", "mgan", rtil) for rtil in ("vanilla", "mgan", "mgan_mixture")
 ]
 
 
-@lru_cache
-def composed(entry, *overrides):
-    with initialize_config_dir(CONFIGS, version_base="1.3"):
-        return compose(entry, list(overrides))
-
-
-def resolved(entry, *overrides):
-    cfg = composed(entry, *overrides).copy()
-    cfg.image_channels = cfg.image_channels or 1
-    cfg.model.phase_nimg = None
-    return OmegaConf.to_container(cfg, resolve=True)
-
-
 def words(arm, *more):
     return (f"model={arm[0]}", f"inverter={arm[1]}", f"rtil={arm[2]}", *more)
-
-
-def export(root, seed=0, rtil="ilo", *more):
-    """An untrained generator where an inversion with the same choices looks for it."""
-    overrides = ("scale=tiny", f"rtil={rtil}", *more)
-    config = resolved("train", *overrides)
-    torch.manual_seed(seed)
-    G = instantiate(config["model"]["generator"])
-    path = root / "train" / results.run_label("train", config, overrides) / "generator.pt"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    checkpoint.save(
-        {
-            "format": checkpoint.EXPORT,
-            "config": config,
-            "nimg": 0,
-            "step": 0,
-            "G_ema": G.state_dict(),
-        },
-        path,
-    )
 
 
 @pytest.fixture
@@ -79,15 +39,9 @@ def root(tmp_path):
     return tmp_path
 
 
-def start(entry, root, *overrides):
-    overrides = [*COMMON, f"root={root}", "num_images=2", *overrides]
-    run = {"tune": tune.tune, "invert": invert.invert}[entry]
-    return run(composed(entry, *overrides).copy(), overrides)
-
-
 def proposals(arm, count=30, scale="paper", seed=0):
     config = resolved("tune", *words(arm, f"scale={scale}"))
-    steps = tune.stages(config["inverter"])
+    steps = search.stages(config["inverter"])
     return search.trials(config["search"], steps, count, seed), steps, config["search"]
 
 
@@ -136,9 +90,11 @@ def test_more_trials_go_on_from_fewer_and_stay_within_the_space(arm):
 def test_what_is_not_tuned_is_the_same_for_every_arm(arms, task):
     configs = [resolved("tune", *words(arm, f"task={task}", "scale=paper")) for arm in arms]
     assert configs[0]["loss"]["lpips"] > 0
-    chosen = search.keys(configs[0]["search"], tune.stages(configs[0]["inverter"]))
+    free = {*search.keys(configs[0]["search"], search.stages(configs[0]["inverter"])), "rtil"}
     for config in configs[1:]:
-        assert not results.differing_keys(configs[0], config, (*chosen, "rtil"))
+        assert not keys.differing_keys(
+            configs[0], config, lambda key: not keys.is_under(key, free)
+        )
 
 
 @pytest.mark.parametrize("first", [0.2, 0.45, 0.7])
@@ -175,15 +131,15 @@ def test_the_best_planted_trial_is_chosen_over_the_images_that_all_have():
         {},
         {"a": 21.6, "b": 21.5},
     ]
-    trials = [tune.Trial(i, {"number": i}, scores) for i, scores in enumerate(planted)]
-    order, ids = tune.rank(trials)
+    tried = [trials.Trial(i, {"number": i}, scores) for i, scores in enumerate(planted)]
+    order, ids = trials.rank(tried)
     assert ([t.number for t in order], ids) == ([3, 1, 0], ["a", "b"])
-    assert [t.number for t in tune.rank([trials[0], trials[2]])[0]] == [0]
-    equal = tune.Trial(4, {}, {"a": 21.0, "b": 21.0})
-    assert [t.number for t in tune.rank([equal, trials[0]])[0]] == [0, 4]
-    assert tune.score(trials[0], ids)["mean"] == 21.0 and tune.score(trials[2], ids)["n"] == 0
+    assert [t.number for t in trials.rank([tried[0], tried[2]])[0]] == [0]
+    equal = trials.Trial(4, {}, {"a": 21.0, "b": 21.0})
+    assert [t.number for t in trials.rank([equal, tried[0]])[0]] == [0, 4]
+    assert trials.score(tried[0], ids)["mean"] == 21.0 and trials.score(tried[2], ids)["n"] == 0
     with pytest.raises(RuntimeError, match="none of 1 trials"):
-        tune.rank([trials[2]])
+        trials.rank([tried[2]])
 
 
 def test_a_tuning_finds_the_settings_that_score_best(root, monkeypatch):
@@ -191,16 +147,16 @@ def test_a_tuning_finds_the_settings_that_score_best(root, monkeypatch):
     tried = []
 
     def planted(cfg, overrides):
-        place = results.Path(cfg.run_dir)
+        place = Path(cfg.run_dir)
         place.mkdir(parents=True)
         assert cfg.split == "val" and "search" not in cfg
         tried.append(cfg.inverter.lr_style)
         if len(tried) == 3:
             raise NotFinite("planted")
         score = -abs(cfg.inverter.lr_style - 0.05)
-        results.append_rows(place / "results.jsonl", [{"id": i, "psnr_db": score} for i in "ab"])
+        append(place / "results.jsonl", [{"id": i, "psnr_db": score} for i in "ab"])
 
-    monkeypatch.setattr(invert, "invert", planted)
+    monkeypatch.setattr(tune, "inverted", planted)
     path = start("tune", root, "trials=12")
     found = yaml.safe_load(path.read_text())
     best = min((x for n, x in enumerate(tried) if n != 2), key=lambda x: abs(x - 0.05))
@@ -224,11 +180,11 @@ def test_the_best_trials_go_on_to_more_images_and_the_best_of_these_wins(root, m
     asked = []
 
     def planted(cfg, overrides):
-        place, number = results.Path(cfg.run_dir), cfg.protocol.tuned.trial
+        place, number = Path(cfg.run_dir), cfg.protocol.tuned.trial
         place.mkdir(parents=True, exist_ok=True)
-        have = len(results.result_rows(place))
+        have = len(result_rows(place))
         asked.append((number, cfg.num_images - have))
-        results.append_rows(
+        append(
             place / "results.jsonl",
             [
                 {"id": str(i), "psnr_db": level[number][i >= 2]}
@@ -236,7 +192,7 @@ def test_the_best_trials_go_on_to_more_images_and_the_best_of_these_wins(root, m
             ],
         )
 
-    monkeypatch.setattr(invert, "invert", planted)
+    monkeypatch.setattr(tune, "inverted", planted)
     path = start("tune", root, "trials=5", "finalists=2", "final_images=6")
     found = yaml.safe_load(path.read_text())
     assert asked == [(i, 2) for i in range(5)] + [(1, 4), (3, 4)]
@@ -252,15 +208,13 @@ def test_the_best_trials_go_on_to_more_images_and_the_best_of_these_wins(root, m
         None,
     ]
     assert [t["mean"] for t in found["trials"]] == [1.0, 9.0, 5.0, 8.0, 2.0]
-    assert [line.split()[0] for line in tune.table(found).splitlines()[1:]] == [*"31240"]
+    assert [line.split()[0] for line in chosen.table(found).splitlines()[1:]] == [*"31240"]
 
     once = yaml.safe_load(start("tune", root, "trials=5").read_text())  # of the first two alone
     assert once["trial"] == 1 and once["validation"]["n"] == 2
     more = dict(found, validation={**validation, "first_round": {"n": 2, "finalists": 2}})
     budgets = [
-        tuned_settings.budget(
-            results.flatten({"protocol": {"tuned": {"trials": 5, "space": "s", "validation": v}}})
-        )
+        budget(keys.flatten({"protocol": {"tuned": {"trials": 5, "space": "s", "validation": v}}}))
         for v in (more["validation"], once["validation"])
     ]
     assert budgets == [(5, 6, "s", 2, 2), (5, 2, "s")]
@@ -274,22 +228,22 @@ def test_a_finalist_that_is_not_finite_keeps_its_first_score_and_ends_no_search(
     level, asked = {0: 5.0, 1: 4.0, 2: 6.0, 3: 9.0}, []
 
     def planted(cfg, overrides):
-        place, number = results.Path(cfg.run_dir), cfg.protocol.tuned.trial
-        results.claim(place, OmegaConf.to_container(cfg, resolve=True), results.FREE_INVERT)
-        have = len(results.result_rows(place))
+        place, number = Path(cfg.run_dir), cfg.protocol.tuned.trial
+        claim(place, OmegaConf.to_container(cfg, resolve=True), "invert")
+        have = len(result_rows(place))
         asked.append((number, cfg.num_images, have))
         for i in range(have, cfg.num_images):
             if number == 3 and i == 2:
                 raise NotFinite("planted")
-            results.append_rows(
+            append(
                 place / "results.jsonl",
                 [{"id": str(i), "psnr_db": level[number] if i < 2 or number != 1 else 50.0}],
             )
 
-    monkeypatch.setattr(invert, "invert", planted)
+    monkeypatch.setattr(tune, "inverted", planted)
     more = ("trials=4", "finalists=2", "final_images=4")
     path = start("tune", root, *more)
-    found, note = yaml.safe_load(path.read_text()), path.parent / "trial-003" / tune.NOTE
+    found, note = yaml.safe_load(path.read_text()), path.parent / "trial-003" / trials.NOTE
     assert found["trial"] == 2 and found["validation"]["first_round"]["finalists"] == 2
     last = found["trials"][3]
     assert (last["mean"], last["final"]) == (9.0, {"mean": None, "ci95": None, "n": 0})
@@ -315,71 +269,61 @@ def plant(root, monkeypatch):
     ran = []
 
     def planted(cfg, overrides):
-        place = results.Path(cfg.run_dir)
+        place = Path(cfg.run_dir)
         digest = hashlib.sha256(next(root.rglob("generator.pt")).read_bytes()).hexdigest()
         config = {**OmegaConf.to_container(cfg, resolve=True), "generator_sha256": digest}
-        results.claim(place, config, results.FREE_INVERT)
+        claim(place, config, "invert")
         ran.append(cfg.protocol.tuned.trial)
-        results.append_rows(
+        append(
             place / "results.jsonl",
             [{"id": i, "psnr_db": 9.0 - cfg.protocol.tuned.trial} for i in "ab"],
         )
 
-    monkeypatch.setattr(invert, "invert", planted)
+    monkeypatch.setattr(tune, "inverted", planted)
     return ran
 
 
 def test_a_note_that_a_trial_is_not_finite_is_of_its_generator_and_settings(root, monkeypatch):
     ran = plant(root, monkeypatch)
-    right = invert.invert
+    right = tune.inverted
 
     def fails(cfg, overrides):
         right(cfg, overrides)
-        (results.Path(cfg.run_dir) / "results.jsonl").unlink()
+        (Path(cfg.run_dir) / "results.jsonl").unlink()
         raise NotFinite("planted")
 
-    def trials():
+    def trials_of():
         ran.clear()
         path = start("tune", root, "trials=2", "ratio=0.5")
         return [row["mean"] for row in yaml.safe_load(path.read_text())["trials"]], path.parent
 
     monkeypatch.setattr(
-        invert, "invert", lambda cfg, o: (right if cfg.protocol.tuned.trial else fails)(cfg, o)
+        tune, "inverted", lambda cfg, o: (right if cfg.protocol.tuned.trial else fails)(cfg, o)
     )
-    means, place = trials()
+    means, place = trials_of()
     assert means == [None, 8.0]
-    monkeypatch.setattr(invert, "invert", right)
-    assert trials()[0] == means and ran == [1]  # known, not tried again
+    monkeypatch.setattr(tune, "inverted", right)
+    assert trials_of()[0] == means and ran == [1]  # known, not tried again
 
-    export(root, seed=5)
-    shutil.rmtree(place / "trial-001")
-    with pytest.raises(ValueError, match=r"not of this tuning: trial-000.*\n  generator_sha256: "):
-        trials()
-    assert not ran
-    config = place / "trial-000" / "config.yaml"
-    config.unlink()  # nothing but the note is left
-    assert trials()[0] == [9.0, 8.0] and ran == [0, 1]
-    (place / "trial-000" / tune.NOTE).write_text(json.dumps({"settings": {}, "error": "old"}))
-    config.unlink()
-    (config.parent / "results.jsonl").unlink()
-    assert trials()[0] == [9.0, 8.0] and ran == [0, 1]
+    export(root, seed=5)  # another generator: another tuning
+    again, elsewhere = trials_of()
+    assert again == [9.0, 8.0] and ran == [0, 1] and elsewhere != place
 
 
 @pytest.mark.parametrize("word", ["search_seed=1", "search.stages.first=[0.6,0.7]"])
-def test_trials_of_another_search_are_refused_with_what_helps(root, word, monkeypatch):
+def test_another_search_lies_elsewhere_and_an_inversion_is_told_of_both(root, word, monkeypatch):
+    inverted = tune.inverted
     ran = plant(root, monkeypatch)
     path = start("tune", root, "trials=4")
     text = path.read_text()
     ran.clear()
-    named = r"not of this tuning: trial-002.*\n  inverter\."
-    with pytest.raises(ValueError, match=named) as error:
-        start("tune", root, "trials=4", word)
-    assert "run_dir" not in str(error.value) and str(path.parent) in str(error.value)
-    assert "move or delete that folder" in str(error.value)
-    assert not ran and path.read_text() == text
-    path.parent.rename(root / "kept")
-    start("tune", root, "trials=4", word)
-    assert ran == [0, 1, 2, 3] and path.read_text() != text
+    other = start("tune", root, "trials=4", word)
+    assert other.parent != path.parent and ran == [0, 1, 2, 3]
+    assert path.read_text() == text != other.read_text()
+    monkeypatch.setattr(tune, "inverted", inverted)
+    with pytest.raises(ValueError, match="2 tunings are for these settings") as error:
+        start("invert", root, "protocol=fair")
+    assert str(path) in str(error.value) and str(other) in str(error.value)
 
 
 @pytest.mark.slow
@@ -395,7 +339,7 @@ def test_a_stopped_tuning_goes_on_without_repeating_an_image(root, monkeypatch):
     monkeypatch.setattr(ILO, "invert", counted)
     with pytest.raises(KeyboardInterrupt):
         start("tune", root, "trials=3")
-    assert not list(root.rglob(tuned_settings.NAME))
+    assert not list(root.rglob(tuning.NAME))
     path = start("tune", root, "trials=3")
     assert len(calls) == 7 and len({(c[0].lr_style, c[1]) for c in calls}) == 6
     rows = {p: p.read_text() for p in path.parent.rglob("results.jsonl")}
@@ -413,11 +357,11 @@ def test_a_fair_inversion_says_its_tuning_takes_it_and_is_bound_to_it(root):
     found = yaml.safe_load(path.read_text())
     place = start("invert", root, "protocol=fair", "ratio=0.2", "run_dir=null")
     saved = yaml.safe_load((place / "config.yaml").read_text())
-    flat = results.flatten(saved)
+    flat = keys.flatten(saved)
     assert {key: flat[key] for key in found["chosen"]} == found["chosen"]
     assert saved["split"] == "test" and place.parents[1] == root / "invert"
     assert flat["protocol.tuned.trials"] == 3 and flat["protocol.tuned.validation.n"] == 2
-    assert "tuned" not in place.parts and len(results.result_rows(place)) == 2
+    assert "tuned" not in place.parts and len(result_rows(place)) == 2
 
     for word, named in (
         ("split=val", "tuned on the images"),
@@ -435,11 +379,11 @@ def test_a_fair_inversion_says_its_tuning_takes_it_and_is_bound_to_it(root):
     ):
         assert old in text
         path.write_text(text.replace(old, new))
-        with pytest.raises(ValueError, match=named):
+        with pytest.raises((ValueError, FileNotFoundError), match=named):
             start("invert", root, "protocol=fair", "ratio=0.2")
     path.write_text(text)
     export(root, seed=1)
-    with pytest.raises(ValueError, match="generator_sha256"):
+    with pytest.raises(FileNotFoundError, match="generator_sha256"):
         start("invert", root, "protocol=fair", "ratio=0.2")
 
 
@@ -454,18 +398,29 @@ def test_a_fair_inversion_says_its_tuning_takes_it_and_is_bound_to_it(root):
         "fit=crop",
     ],
 )
-def test_what_a_tuning_does_not_take_does_not_name_it(tmp_path, word):
+def test_what_a_tuning_does_not_take_is_not_in_its_command_and_not_in_its_settings(tmp_path, word):
     given = ["protocol=fair", "ratio=0.2", f"root={tmp_path}", word]
     config = resolved("invert", *given)
-    line = shlex.split(tuned_settings.command(given))[3:]
-    assert word not in line
-    place = tuned_settings.folder(config, given, "")
-    assert place == tuned_settings.folder(resolved("tune", *line), line, "")
-    if word.startswith("metrics"):  # an earlier version named it after them
-        earlier = place.with_name(place.name.replace(",", f",{word},"))
-        earlier.mkdir(parents=True)
-        assert tuned_settings.folder(config, given, "") == earlier
-        assert tuned_settings.folder(resolved("tune", *line), line, "") == place
+    line = shlex.split(tuning.command(config, given))[3:]
+    assert word not in line and "ratio=0.2" in line
+    asked = tuning.settings(config, ())
+    assert asked == tuning.settings(resolved("tune", *line), ())
+
+
+def test_a_tuning_given_as_a_file_is_taken_wherever_it_lies_and_only_where_it_fits(root, tmp_path):
+    path = start("tune", root, "trials=2", "ratio=0.2")
+    moved = path.rename(tmp_path / "elsewhere.yaml")
+    with pytest.raises(FileNotFoundError, match=r"rtil\.tune"):
+        start("invert", root, "protocol=fair", "ratio=0.2")
+    place = start("invert", root, "protocol=fair", "ratio=0.2", f"tuned={moved}")
+    flat = keys.flatten(yaml.safe_load((place / "config.yaml").read_text()))
+    assert flat["protocol.tuned.file"] == str(moved) and flat["protocol.tuned.trials"] == 2
+    with pytest.raises(ValueError, match=r"ratio: 0\.2 there, 0\.4 here"):
+        start("invert", root, "protocol=fair", "ratio=0.4", f"tuned={moved}")
+    with pytest.raises(FileNotFoundError, match=r"nothing at tuned="):
+        start("invert", root, "protocol=fair", "ratio=0.2", f"tuned={moved}x")
+    at = ("protocol=fair", "ratio=0.4", "protocol.at.ratio=0.2", f"tuned={moved}")
+    assert len(result_rows(start("invert", root, *at))) == 2
 
 
 def test_one_tuning_serves_other_seeds_and_ratios_where_protocol_at_names_it(root):
@@ -479,10 +434,10 @@ def test_one_tuning_serves_other_seeds_and_ratios_where_protocol_at_names_it(roo
     path = start("tune", root, *line[3:], "trials=2")
     found = yaml.safe_load(path.read_text())
     place = start("invert", root, *other, *at)
-    flat = results.flatten(yaml.safe_load((place / "config.yaml").read_text()))
+    flat = keys.flatten(yaml.safe_load((place / "config.yaml").read_text()))
     assert {key: flat[key] for key in found["chosen"]} == found["chosen"]
     assert (flat["seed"], flat["ratio"], flat["protocol.tuned.at.ratio"]) == (1, 0.4, 0.2)
-    assert "tuned at seed=0, ratio=0.2" in tuned_settings.told(flat)
+    assert "tuned at seed=0, ratio=0.2" in told(flat)
     with pytest.raises(FileNotFoundError):  # nothing is tuned for what it does not name
         start("invert", root, *other, at[0])
     explicit = f"generator={next(root.rglob('generator.pt'))}"
@@ -495,7 +450,7 @@ def test_one_tuning_serves_other_seeds_and_ratios_where_protocol_at_names_it(roo
     with pytest.raises(ValueError, match=r"protocol\.at"):
         start("tune", root, at[1])
     export(root, 5)
-    with pytest.raises(ValueError, match="generator_sha256"):
+    with pytest.raises(FileNotFoundError, match="generator_sha256"):
         start("invert", root, *other, *at)
 
 
@@ -543,7 +498,7 @@ def test_a_tuning_that_would_not_be_fair_is_refused(root, override, named):
 
 
 def test_a_report_shows_protocols_side_by_side_and_what_was_chosen_on_what(tmp_path):
-    for arm, trials in (("vanilla", 24), ("ilo", 8)):
+    for arm, tried in (("vanilla", 24), ("ilo", 8)):
         for name in ("paper", "authors", "fair"):
             psnr = {"a": 20.0 + len(name), "b": 21.0 + len(name)}
             place = make_run(tmp_path, arm, psnr, name=name, pictures=False)
@@ -552,11 +507,11 @@ def test_a_report_shows_protocols_side_by_side_and_what_was_chosen_on_what(tmp_p
             config["inverter"]["lr_style"] = {"paper": 0.2, "authors": 0.1, "fair": 0.05}[name]
             config["selection"] = "oracle" if name == "authors" else "best"
             if name == "fair":
-                config["inverter"]["lr_style"] += 0.01 * trials
+                config["inverter"]["lr_style"] += 0.01 * tried
                 config["protocol"]["tuned"] = {
                     "keys": ["inverter.lr_style", "inverter.steps"],
                     "trial": 3,
-                    "trials": trials,
+                    "trials": tried,
                     "space": "00ff00ff",
                     "asked": {"inverter.steps": [4, 2]},
                     "validation": {"n": 12, "metric": "psnr_db", "mean": 19.5, "ci95": 0.5},

@@ -1,0 +1,107 @@
+"""Which runs on disk are those of an experiment, and which of its jobs nobody ran.
+
+A run says so itself (`rtil.runs.record`); of version 0.1, which did not record it,
+`rtil.experiments.legacy` tells.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from rtil.experiments import legacy
+from rtil.experiments.plan import BY_PLAN, Job, jobs, products
+from rtil.runs.overrides import parsed
+from rtil.runs.run import Run
+
+FREE = (*BY_PLAN, "data")  # planned choices that a run of the experiment may have otherwise
+
+
+def belonging(
+    runs: Iterable[Run], experiment: Mapping, scale: str, part: str = "invert"
+) -> list[tuple[Run, Job]]:
+    """The runs of an experiment at a scale, each with the planned job that it was run for.
+
+    A run that serves several jobs, as where a switch is what an arm has anyway, is there once for
+    each, with that in `Run.job`. Arms that were run for the experiment without being planned
+    belong to it. Runs of version 0.1, which did not record jobs, are told by
+    `rtil.experiments.legacy`.
+
+    Args:
+        part: "invert", or "train" for trainings (`rtil.runs.run.trainings`).
+    """
+    if not experiment["cells"] and part == "invert":
+        return []
+    planned = jobs(experiment, part)
+    at_scale = [run for run in runs if run.config.get("scale.name") == scale]
+    old = [run for run in at_scale if run.experiments is None]
+    jobs_of = legacy.jobs_of(old, experiment["name"], planned, part)
+    found: list[tuple[Run, Job]] = []
+    for run in at_scale:
+        if run.experiments is None:
+            own = [jobs_of[run.path]] if run.path in jobs_of else []
+        else:
+            recorded = [e["job"] for e in run.experiments if e["name"] == experiment["name"]]
+            fitting = [job for job in (_planned(job, planned) for job in recorded) if job]
+            own = [*{json.dumps(job): job for job in fitting}.values()]
+        found += [(replace(run, job=job), job) for job in own]
+    return found
+
+
+def _planned(recorded: Job, planned: Sequence[Job]) -> Job | None:
+    """The planned job that a recorded one is: the longest whose choices it has."""
+
+    def has(job: Job, free: tuple[str, ...]) -> bool:
+        return all(
+            key in recorded and parsed(recorded[key]) == parsed(each)
+            for key, each in job.items()
+            if key not in free
+        )
+
+    fitting = [job for job in planned if has(job, FREE)]
+    if not fitting and "rtil" in recorded:
+        arm = recorded["rtil"]
+        fitting = [{**job, "rtil": arm} for job in planned if has(job, (*FREE, "rtil"))]
+    return max(fitting, key=len, default=None)
+
+
+def besides(
+    runs: Iterable[Run], experiment: Mapping, scale: str, part: str = "invert"
+) -> list[tuple[str, ...]]:
+    """What runs of an experiment were given beside the plan, such as data.path, as words; the most
+    frequent first."""
+    entries = products(experiment, part)
+    planned = {key for entry in entries for key in entry} - {"data"}
+    images = {text for entry in entries for text in entry.get("data", ())}
+    left_out = {*planned, *BY_PLAN, "scale", "root"}
+    counts: Counter[tuple[str, ...]] = Counter()
+    for run in runs:
+        if run.config.get("scale.name") != scale:
+            continue
+        if run.experiments is None:
+            typed = legacy.typed_for(run, experiment["name"])
+        else:
+            typed = [each["job"] for each in run.experiments if each["name"] == experiment["name"]]
+        for job in typed[:1]:
+            more = {key: text for key, text in job.items() if key not in left_out}
+            if run.experiments is not None and more.get("data") in images:
+                del more["data"]  # as planned, and not typed
+            counts[tuple(f"{key}={text}" for key, text in more.items())] += 1
+    return [words for words, _ in counts.most_common()]
+
+
+def commands_for(recorded: Iterable[list[str]], name: str) -> list[list[str]]:
+    """Those of the recorded commands of a run that ran an experiment."""
+    return [
+        command
+        for command in recorded
+        if f"experiment={name}" in (word.lstrip("+") for word in command)
+    ]
+
+
+def missing(experiment: Mapping, found: Iterable[tuple[Run, Job]]) -> list[dict[str, str]]:
+    """The planned inversions that none of these members is."""
+    ran = {json.dumps(job) for _, job in found}
+    return [job for job in jobs(experiment, "invert") if json.dumps(job) not in ran]

@@ -1,0 +1,127 @@
+"""Held-out images of a data set, measured here and scored against themselves: a row for each.
+
+Rows and pictures are made in `rtil.inversion.score`, written here. Measurements of the user's own
+are in `rtil.inversion.user_files`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from torch import Tensor
+
+from rtil.data.base import ImageData, to_float
+from rtil.inversion import measurement_file as measurement
+from rtil.inversion.batch import Measured, Part
+from rtil.inversion.problem import Batch, Measuring, Problem
+from rtil.inversion.score import draw, score, summary
+from rtil.inversion.selection import Oracle, rules
+from rtil.metrics.image import to_unit
+from rtil.metrics.perceptual import LPIPS
+from rtil.operators import ForwardOperator
+from rtil.operators.task import NOISE, describe, takes
+from rtil.process.device import Runtime
+from rtil.process.rng import seeded
+from rtil.runs import record, rows
+
+
+@dataclass(frozen=True)
+class HeldOutRun:
+    """What is asked of held-out images, and where it goes.
+
+    run_dir: images that have a row there are left out. config: resolved, for the record.
+    num_images: the first of the split.
+    selection: name of the rule that selects iterates. lpips: network for the scores.
+    pictures, save_measurements: whether they are written. masked: by a mask from a file.
+    """
+
+    run_dir: Path
+    config: Mapping
+    num_images: int
+    selection: str
+    lpips: LPIPS | None
+    pictures: bool
+    save_measurements: bool
+    masked: bool
+
+
+class HeldOut(Problem):
+    """Images of a data set with one operator, and their rows.
+
+    Args:
+        data: the split.
+        part: operator and data term.
+        measuring: that it was built from.
+    """
+
+    def __init__(
+        self,
+        data: ImageData,
+        part: Part,
+        measuring: Measuring,
+        run: HeldOutRun,
+        rt: Runtime,
+    ) -> None:
+        self.data, self.measuring, self.run, self.rt = data, measuring, run, rt
+        self.place = run.run_dir
+        done = {row["id"] for row in rows.result_rows(run.run_dir)}
+        todo = [i for i in range(run.num_images) if data.name(i) not in done]
+        self.left = bool(todo)
+        self.parts = [replace(part, items=todo[rt.rank :: rt.world])]
+
+    def claim(self, provenance: Mapping) -> None:
+        if self.rt.rank:
+            return
+        record.claim(self.place, self.run.config, "invert")
+        record.write_provenance(self.place, provenance, self.run.config)
+        for path in self.place.glob("results*.jsonl"):
+            rows.mend(path)  # a line that was cut off while writing
+
+    def name(self, item: int) -> str:
+        return self.data.name(item)
+
+    def measure(self, A: ForwardOperator, items: Sequence[int]) -> Measured:
+        """y = A x + noise; the noise of an image does not depend on its batch or the device."""
+        x = to_float(self.data.batch(items)).to(self.rt.device)
+        seed = self.measuring.seed
+        rngs = [seeded("cpu", seed, self.name(i), "measurement noise") for i in items]
+        y = A.noisy(A(x), self.measuring.noise_std, rngs)
+        return Measured(y, x, Oracle(to_unit(x), keep=rules()[self.run.selection].by_truth))
+
+    def keep(self, A: ForwardOperator, batch: Batch) -> None:
+        names = [self.name(i) for i in batch.items]
+        scores = score(names, batch, self.run.selection, self.run.lpips)
+        if self.run.pictures:
+            draw(self.place / "images", names, A, batch, self.run.selection)
+        if self.run.save_measurements:
+            self._save(A, names, batch.measured.y)
+        # One file a process; rows of an image come last, so they stand for all of it.
+        rank = self.rt.rank
+        rows.append(self.place / f"results{f'-{rank}' if rank else ''}.jsonl", scores)
+
+    def _save(self, A: ForwardOperator, names: list[str], y: Tensor) -> None:
+        """Writes measurements/<id>.npz, which `input` takes."""
+        folder = self.place / "measurements"
+        folder.mkdir(exist_ok=True)
+        measuring = self.measuring
+        described = describe(measuring.task)
+        settings: dict[str, object] = {
+            "image_shape": A.in_shape,
+            "task": {"name": described.name, **described.options},
+            NOISE: measuring.noise_std,
+        }
+        # A mask in the file takes the place of the knob and the seed that would draw one.
+        mask = A.observed if self.run.masked else None
+        if mask is None:
+            settings[described.knob] = measuring.knobs[described.knob]
+            if takes(measuring.task, "seed"):
+                settings["seed"] = measuring.seed
+        for name, value in zip(names, y):
+            path = folder / f"{name}.npz"
+            measurement.save(path, value, {"id": name, **settings}, mask)
+
+    def summarise(self) -> None:
+        """Prints the means with their intervals over every row of the directory."""
+        print(summary(self.place, rows.result_rows(self.place)))

@@ -1,0 +1,1 @@
+"""Drawings of a report: no sorting of runs, no statistics, no HTML."""

@@ -1,0 +1,151 @@
+"""Means, paired differences and their intervals, from one tidy frame of a report's numbers.
+
+A row of the frame is one number: (run, image, metric, value). What is averaged over what is said
+in templates/reading.md. Which runs are compared is decided in `rtil.reporting.collect`. A further
+metric is a name in METRICS and a column in `rtil.reporting.tables`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import isnan
+
+import numpy as np
+import pandas as pd
+
+from rtil.metrics.intervals import mean_ci
+from rtil.runs.run import Run, is_number
+
+METRICS = (
+    "psnr_db",
+    "ssim",
+    "lpips",
+    "gradient_energy",
+    "oracle_psnr_db",
+    "last_psnr_db",
+    "last_ssim",
+    "lmmse_psnr_db",
+    "lmmse_ssim",
+    "lmmse_gradient_energy",
+)
+PAIRED = ("psnr_db", "ssim")  # with the baseline
+NONE = "–"
+
+
+@dataclass(frozen=True)
+class Gain:
+    """A mean, the half-width of its 95 % confidence interval (Student t), and n."""
+
+    mean: float
+    half: float
+    n: int
+
+    @property
+    def record(self) -> dict[str, float]:
+        """As table.json has it."""
+        return {"mean": self.mean, "ci95": self.half, "n": self.n}
+
+    @property
+    def excludes_zero(self) -> bool:
+        return abs(self.mean) > self.half
+
+
+def estimate(values: Sequence[float] | np.ndarray) -> Gain | None:
+    """Mean and interval; None without values."""
+    return Gain(*mean_ci(values), len(values)) if len(values) else None
+
+
+def written(gain: Gain | None, digits: int = 2, sign: str = "", unit: str = "") -> str:
+    """An estimate as text; with a unit, "n=" or " seeds", its count follows."""
+    if gain is None:
+        return NONE
+    # One value has no interval.
+    half = "" if isnan(gain.half) else f" ± {gain.half:.{digits}f}"
+    count = f"n={gain.n}" if unit == "n=" else f"{gain.n}{unit}"
+    return f"{gain.mean:{sign}.{digits}f}{half}" + (f" ({count})" if unit else "")
+
+
+class Scores:
+    """The numbers of a report's runs, by run, image and metric."""
+
+    def __init__(self, runs: Iterable[Run]) -> None:
+        # A run that several planned jobs share comes once for each.
+        once = {str(run.path): run for run in runs}
+        numbers = [
+            (path, metric, image, float(row[metric]))
+            for path, run in once.items()
+            for image, row in run.rows.items()
+            for metric in METRICS
+            if is_number(row.get(metric))
+        ]
+        self.frame = pd.DataFrame(numbers, columns=["run", "metric", "image", "value"])
+        groups = self.frame.set_index("image").groupby(["run", "metric"])["value"]
+        self._columns = {key: values.sort_index() for key, values in groups}
+
+    def of(self, runs: Iterable[Run], metric: str) -> pd.DataFrame:
+        """A row for each image, a column for the seed of each run that has the metric."""
+        columns = {
+            run.seed: self._columns[str(run.path), metric]
+            for run in runs
+            if (str(run.path), metric) in self._columns
+        }
+        return pd.DataFrame(columns).sort_index()
+
+
+def image_means(values: pd.DataFrame) -> np.ndarray:
+    """Each image averaged over the seeds that hold it, in the order of the images' ids."""
+    # Rows one by one: an image is held by some seeds, and pandas' mean rounds otherwise.
+    return np.array([np.mean(row[~np.isnan(row)]) for row in values.to_numpy()])
+
+
+def over_images(values: pd.DataFrame) -> Gain | None:
+    """Estimate over images, each averaged over its seeds."""
+    return estimate(image_means(values))
+
+
+def over_sets(values: pd.DataFrame, size: int) -> Gain | None:
+    """Estimate of the means of sets of `size` images, in the order of their ids; n counts sets.
+
+    Images beyond the last full set are left out. Fewer degrees of freedom than over images make
+    its interval wider; both cover the same mean.
+    """
+    means = image_means(values)
+    full = len(means) - len(means) % size
+    return estimate([float(np.mean(one)) for one in means[:full].reshape(-1, size)])
+
+
+def differences(mine: pd.DataFrame, theirs: pd.DataFrame) -> pd.DataFrame:
+    """mine - theirs of the seeds and images that both have.
+
+    Runs of other seeds have another operator, other noise and another training, so that nothing
+    pairs them.
+    """
+    # In the order of mine: numpy's sums round by it.
+    seeds = [seed for seed in mine.columns if seed in theirs.columns]
+    images = mine.index.intersection(theirs.index)
+    a, b = mine.loc[images, seeds], theirs.loc[images, seeds]
+    # Two infinite PSNRs are equal, though their difference is not a number.
+    pairs = (a - b).mask(a == b, 0.0)
+    return pairs.dropna(how="all").dropna(axis="columns", how="all")
+
+
+def seed_means(pairs: pd.DataFrame) -> dict[int | str, float]:
+    """Means of `differences` over the images of each seed."""
+    return {seed: float(np.mean(pairs[seed].dropna().to_numpy())) for seed in pairs.columns}
+
+
+def over_seeds(
+    means: Mapping[int | str, float], mine: Sequence[Run], theirs: Sequence[Run]
+) -> Gain | None:
+    """Estimate of `seed_means` between the runs of an arm and those of its baseline.
+
+    None below two seeds, which have no interval, and where seeds share a generator: other random
+    numbers in inversion are no other training.
+    """
+    for runs in (mine, theirs):
+        digests = [run.config.get("generator_sha256") for run in runs if run.seed in means]
+        known = [digest for digest in digests if digest]  # earlier runs do not say theirs
+        if len({*known}) < len(known):
+            return None
+    return estimate([*means.values()]) if len(means) > 1 else None

@@ -1,0 +1,92 @@
+"""The commands that fill what a table lacks, written after the run beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rtil.runs import keys, overrides
+from rtil.runs.run import Run
+from rtil.runs.search import budget
+
+
+def commands(run: Run, arm: str, settings: Iterable[str]) -> list[str]:
+    """The commands that give an arm under the choices of a run: training, tuning, inversion.
+
+    They repeat the run's groups, files, seed, knob and settings, what its own command set besides,
+    and the length, batch and precision that its generator's did. Only protocol=fair is tuned:
+    where the run's settings were, with as many trials.
+
+    Args:
+        arm: rtil=... of the missing runs.
+        settings: keys that tell them apart from other runs of the arm.
+    """
+    config = run.config
+    knob = str(config["task.knob"])
+    typed = overrides.typed(word for argv in run.recorded[:1] for word in argv[1:])
+    names = ("protocol",) if arm == config["rtil.name"] else ("protocol", "rtil")
+    repeated = {
+        key: config[key]
+        for key in sorted({*settings, *typed} & config.keys())
+        if keys.repeated(key, knob) and not keys.is_under(key, names)
+    }
+    source = config.get("data.trained_on") or config["data.name"]
+    files = {key: config[key] for key in keys.SPLITS if config.get(key)}
+    protocol = {"protocol": run.protocol} if run.protocol != "paper" else {}
+    train = {
+        "model": config["model.name"],
+        "rtil": arm,
+        "data": source,
+        "scale": config["scale.name"],
+        "seed": config["seed"],
+        # Empty where the protocol's training is that of any other.
+        **(protocol if config.get("protocol.train", run.protocol != "fair") else {}),
+        **({"root": config["root"]} if config.get("root", "runs") != "runs" else {}),
+        **(files if source == config["data.name"] else {}),
+        **{key: value for key, value in repeated.items() if keys.role(key, "train") == "identity"},
+    }
+    tune = {
+        **train,
+        "data": config["data.name"],
+        **files,
+        "task": config["task.name"],
+        knob: config.get(knob, 0.0),
+        "noise_std": float(str(config.get("noise_std") or 0.0)),
+        "inverter": config["inverter.name"],
+        **repeated,
+    }
+    # A sweep's list is of several trainings, and does not say which one was this.
+    trained = overrides.typed(word for argv in run.trained[:1] for word in argv[1:] if "=" in word)
+    longer = {
+        key: text for key, text in trained.items() if keys.of_training(key) and "," not in text
+    }
+    lines = [overrides.line("train", train | longer)]
+    if run.protocol != "fair":
+        return [*lines, overrides.line("invert", tune | protocol)]
+    at = {key: config.get(f"{keys.AT}.{key}") for key in ("seed", knob)}
+    at = {key: value for key, value in at.items() if value is not None}
+    invert = tune | protocol | {f"{keys.AT}.{key}": value for key, value in at.items()}
+    tuned = overrides.line("train", train | longer | {"seed": at.get("seed", config["seed"])})
+    lines = [
+        tuned,
+        overrides.line("tune", tune | at | _budget(run)),
+        *lines,
+        overrides.line("invert", invert),
+    ]
+    return [*dict.fromkeys(lines)]
+
+
+def _budget(run: Run) -> dict[str, object]:
+    """Trials and images of the tuning behind a run, as they are given to another."""
+    spent = budget(run.config)
+    if spent is None:
+        return {}
+    trials, images, _, *first = spent
+    if not first:
+        return {"trials": trials, "num_images": images}
+    once, finalists = first
+    return {
+        "trials": trials,
+        "num_images": once,
+        "finalists": finalists,
+        "final_images": images,
+    }

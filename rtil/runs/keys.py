@@ -1,0 +1,308 @@
+"""What every setting means, in one table; each rule about settings is derived from it.
+
+A row names a key or a prefix ("loss" stands for "loss.mse"); the longest that fits counts, and a
+key without a row changes what is computed. To add a setting that does not, or that reports or
+messages treat otherwise, add a row. Also here: what a configuration of version 0.1 leaves unsaid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+# identity: another value is another computation.
+# implied:  as identity, but other keys say it already, so that no name is made from it.
+# grows:    how long or how exactly; a run goes on with another value.
+# free:     no effect on results.
+# none:     no setting of this command.
+Role = Literal["identity", "implied", "grows", "free", "none"]
+Command = Literal["train", "invert", "tune"]
+ID: Role = "identity"
+MORE: Role = "grows"
+FREE: Role = "free"
+NONE: Role = "none"
+
+
+@dataclass(frozen=True)
+class Key:
+    """One setting, or all below it.
+
+    Args:
+        train, invert, tune: what it means to each command.
+        group: set for a group of configs; "training" are those that a generator is named after,
+            "inversion" those that an inversion is.
+        path: whether it names a file, or a directory of this machine.
+        needs: what it has an effect on.
+        cell: whether the cell, arm or seed of a report stands for it, or scores do not depend on
+            it, so that runs that differ in it are still compared.
+        found: whether a run finds it out and no override sets it. Runs of earlier versions do not
+            say it, so it is equal to anything there.
+        default: what a configuration without it means; a run with this value is named as if it
+            had none.
+    """
+
+    name: str
+    train: Role
+    invert: Role
+    tune: Role
+    group: Literal["", "training", "inversion", "process"] = ""
+    path: Literal["", "file", "directory"] = ""
+    needs: Literal["", "held-out images", "input"] = ""
+    cell: bool = False
+    found: bool = False
+    default: object = None
+
+
+FILES, NIMG = "split_files", "nimg"
+BUDGET = "inverter.steps"  # a tuning divides these steps; typed or planned, they bound it
+AT = "protocol.at"  # its keys: what a tuning has otherwise than the inversion that takes it
+KEYS = (
+    # What is trained. A tuning knows it by the generator's digest.
+    Key("model", ID, ID, FREE, group="training"),
+    Key("model.generator.normalise", ID, ID, FREE, default=False),
+    Key("rtil", ID, ID, FREE, group="training"),
+    Key("rtil.name", ID, ID, FREE, cell=True),
+    Key("rtil.arm", FREE, FREE, FREE),
+    Key("appendix", NONE, FREE, NONE),
+    Key("data", ID, ID, ID, group="training"),
+    Key("data.path", FREE, FREE, FREE, path="file"),
+    Key("data.val_path", FREE, FREE, ID, path="file"),
+    Key("data.test_path", FREE, FREE, ID, path="file"),
+    Key("data.cache_gb", FREE, FREE, FREE),
+    Key("data.origin", FREE, FREE, FREE, cell=True),
+    Key("data.trained_on", FREE, ID, FREE),
+    Key("scale", FREE, FREE, FREE, group="training"),
+    Key("scale.name", ID, ID, FREE, cell=True),
+    Key("seed", ID, ID, ID, cell=True),
+    Key("resolution", ID, ID, ID),
+    Key("image_channels", ID, ID, FREE, found=True),
+    Key(FILES, ID, ID, ID, found=True),
+    Key("total_nimg", MORE, NONE, NONE),
+    Key("batch", ID, NONE, NONE),
+    Key("crop_scale", ID, NONE, NONE),
+    Key("images_found", FREE, NONE, NONE, found=True),
+    # What is inverted, and how.
+    Key("task", NONE, ID, ID, group="inversion"),
+    Key("task._target_", NONE, FREE, FREE),
+    Key("task.knob", NONE, FREE, FREE),
+    Key("task.range", NONE, FREE, FREE),
+    Key("task.linear", NONE, FREE, FREE),
+    Key("task.measures", NONE, FREE, FREE),
+    Key("ratio", NONE, ID, ID, cell=True),
+    Key("factor", NONE, ID, ID, cell=True),
+    Key("blur_std", NONE, ID, ID, cell=True),
+    Key("noise_std", NONE, ID, ID, cell=True),
+    Key("mask", NONE, FREE, ID, path="file"),
+    Key("mask_sha256", NONE, ID, FREE, cell=True),
+    Key("inverter", NONE, ID, ID, group="inversion"),
+    Key("inverter.family", NONE, FREE, FREE),
+    Key("loss", NONE, ID, ID),
+    Key("selection", NONE, ID, ID),
+    Key("heldout.share", NONE, ID, ID, default=0.1),
+    Key("discrepancy.tau", NONE, ID, ID, default=1.0),
+    Key("discrepancy.noise_std", NONE, ID, ID),
+    Key("restarts", NONE, ID, ID, default=1),
+    Key("average", NONE, ID, ID, default=False),
+    Key("back_projection", NONE, ID, ID, default=False),
+    Key("target_range", NONE, ID, ID),
+    Key("generator", NONE, FREE, FREE, path="file"),
+    Key("generator_sha256", NONE, ID, ID, cell=True),
+    Key(NIMG, NONE, "implied", FREE, found=True),
+    Key("split", NONE, ID, NONE, needs="held-out images"),
+    Key("num_images", NONE, MORE, MORE, needs="held-out images"),
+    Key("inversion_batch", NONE, FREE, FREE),
+    Key("input", NONE, FREE, NONE, path="file"),
+    Key("fit", NONE, FREE, NONE, needs="input"),
+    Key("keep_observed", NONE, ID, NONE, needs="input"),
+    Key("output", NONE, FREE, NONE, path="file", needs="input"),
+    Key("pictures", NONE, FREE, NONE, needs="held-out images"),
+    Key("save_measurements", NONE, FREE, NONE, needs="held-out images"),
+    Key("metrics", NONE, ID, NONE, needs="held-out images"),
+    Key("metrics.lpips", NONE, ID, NONE, needs="held-out images", cell=True),
+    Key("yardstick", NONE, ID, NONE, cell=True),
+    Key("yardstick.use", NONE, ID, NONE, needs="held-out images", cell=True),
+    # What a diagnosis looks at; it is named as an inversion is.
+    Key("num_samples", NONE, ID, NONE),
+    Key("dims", NONE, ID, NONE),
+    Key("neighbours", NONE, ID, NONE),
+    Key("bootstrap", NONE, ID, NONE),
+    Key("stage_steps", NONE, "implied", NONE),
+    Key("out", NONE, FREE, NONE, path="directory"),
+    # How settings were chosen: the protocol's name is what rows are evidence of.
+    Key("protocol", FREE, FREE, NONE, group="process"),
+    Key("protocol.name", FREE, ID, NONE, cell=True, default="paper"),
+    Key("protocol.tuned.file", FREE, FREE, NONE, path="file"),
+    Key("tuned", NONE, FREE, NONE, path="file"),
+    Key("search", NONE, NONE, ID),
+    Key("search_seed", NONE, NONE, ID),
+    Key("trials", NONE, NONE, MORE),
+    Key("final_images", NONE, NONE, MORE),
+    Key("finalists", NONE, NONE, MORE),
+    # Where and on what it runs.
+    Key("hardware", FREE, FREE, FREE, group="process"),
+    Key("hardware.precision", MORE, ID, ID, default="fp32"),
+    Key("experiment", FREE, FREE, NONE, group="process"),
+    Key("root", FREE, FREE, FREE, path="directory"),
+    Key("run_dir", FREE, FREE, NONE, path="directory", needs="held-out images"),
+    Key("log_every", FREE, NONE, NONE),
+    Key("checkpoint_every", FREE, NONE, NONE),
+    Key("samples_every", FREE, NONE, NONE),
+    Key("keep_checkpoints", FREE, NONE, NONE),
+)
+OTHER = Key("", ID, ID, ID)
+GROUPS = tuple(row.name for row in KEYS if row.group)
+TRAINING = tuple(row.name for row in KEYS if row.group == "training")
+SPLITS = tuple(row.name for row in KEYS if row.path and row.name.startswith("data."))
+_ROWS = {row.name: row for row in KEYS}
+
+
+def row(key: str) -> Key:
+    """The row of a key: its own, or that of the longest prefix."""
+    while key and key not in _ROWS:
+        key = key.rpartition(".")[0]
+    return _ROWS.get(key, OTHER)
+
+
+def role(key: str, command: Command) -> Role:
+    """What a key means to a command."""
+    found = row(key)
+    return {"train": found.train, "invert": found.invert, "tune": found.tune}[command]
+
+
+def matters(command: Command) -> Callable[[str], bool]:
+    """Whether a run of this command is another one where a key differs."""
+    return lambda key: role(key, command) in ("identity", "implied")
+
+
+def tells_apart(key: str) -> bool:
+    """Whether a report names this setting where inversions of one cell differ in it."""
+    return matters("invert")(key) and not row(key).cell
+
+
+def matters_to_files(key: str) -> bool:
+    """Whether a reconstruction of a user's file is another one where a key differs."""
+    own = row(key)
+    scored = own.needs == "held-out images" or is_under(key, ("data", "split_files"))
+    return own.invert == "identity" and not scored
+
+
+def for_training(key: str) -> bool:
+    """Whether training takes a setting of an inversion or tuning, apart from where it lies."""
+    return role(key, "train") != "none" and not is_under(key, ("run_dir", "experiment"))
+
+
+def for_tuning(key: str) -> bool:
+    """Whether a tuning takes a setting of the inversion that it is for."""
+    return role(key, "tune") not in ("none", "grows")
+
+
+def repeated(key: str, knob: str) -> bool:
+    """Whether a command for another arm repeats a setting that was given to a run, beside the
+    choices that it always names: groups, seed and measurement."""
+    own = row(key)
+    always = key in (*GROUPS, "seed", knob, "noise_std", "yardstick.use", "data.trained_on")
+    part = own.invert == "grows" or (own.invert == "identity" and not own.found)
+    return part and not always and not key.endswith("sha256")
+
+
+def of_training(key: str) -> bool:
+    """Whether a setting decides a training and an inversion does not say it: its length, batch."""
+    own = row(key)
+    return own.train == "grows" or (own.train == "identity" and own.invert == "none")
+
+
+def flatten(tree: Mapping, prefix: str = "") -> dict[str, object]:
+    """{"a": {"b": 1}} to {"a.b": 1}; lists stay values."""
+    flat: dict[str, object] = {}
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        flat.update(flatten(value, f"{name}.") if isinstance(value, Mapping) else {name: value})
+    return flat
+
+
+def nested(flat: Mapping[str, object]) -> dict:
+    """{"a.b": 1} to {"a": {"b": 1}}, which undoes `flatten`."""
+    tree: dict = {}
+    for key, value in flat.items():
+        *parents, last = key.split(".")
+        node = tree
+        for name in parents:
+            node = node.setdefault(name, {})
+        node[last] = value
+    return tree
+
+
+def is_under(key: str, names: Iterable[str]) -> bool:
+    """Whether a key is one of the names or below one: "loss.mse" is under "loss"."""
+    return any(key == name or key.startswith(f"{name}.") for name in names)
+
+
+def canonical(value: object) -> object:
+    """A value in the one form that all ways of writing it have: 1 for 1.0, lists by elements."""
+    if isinstance(value, (list, tuple)):
+        return [canonical(entry) for entry in value]
+    if isinstance(value, Mapping):
+        return {str(key): canonical(entry) for key, entry in value.items()}
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
+
+
+def differing_keys(
+    old: Mapping, new: Mapping, counts: Callable[[str], bool] = lambda key: True
+) -> list[str]:
+    """Lines "key: old there, new here" for every key that counts and differs.
+
+    What a configuration leaves out is at its default; what only one of them has found out is
+    equal.
+    """
+    a, b = flatten(old), flatten(new)
+    lines = []
+    for key in sorted(a.keys() | b.keys()):
+        own = row(key)
+        there, here = a.get(key, own.default), b.get(key, own.default)
+        unknown = own.found and (there is None or here is None)
+        if counts(key) and not unknown and canonical(there) != canonical(here):
+            lines.append(f"{key}: {there!r} there, {here!r} here")
+    return lines
+
+
+def about_files(lines: Iterable[str]) -> str:
+    """What to do where lines of `differing_keys` say that images are others; "" where not."""
+    if not any(line.startswith(f"{FILES}:") for line in lines):
+        return ""
+    return (
+        f"\nThe images are others: files were added, removed or exchanged in {SPLITS[0]}, "
+        f"{SPLITS[1]} or {SPLITS[2]}. They may move, but have to stay the same: give "
+        "them as they were."
+    )
+
+
+# What version 0.1 did not write into a configuration; the only names of its parts in this package.
+_TASKS: dict[str, dict[str, object]] = {
+    "cs": {"knob": "ratio", "linear": True, "measures": "vector"},
+    "phase_retrieval": {"knob": "ratio", "linear": False, "measures": "vector"},
+    "inpainting": {"knob": "ratio", "linear": True, "measures": "image"},
+    "sr": {"knob": "factor", "linear": True, "measures": "image"},
+    "deblur": {"knob": "blur_std", "linear": True, "measures": "image"},
+    "denoise": {"knob": "noise_std", "linear": True, "measures": "image"},
+}
+_FAMILIES = {"ilo": "ilo", "csgm": "ilo", "mgan": "mgan"}
+
+
+def complete(config: Mapping[str, object]) -> dict[str, object]:
+    """A flattened configuration with what one of version 0.1 leaves unsaid.
+
+    An inverter that needs no generator has no family.
+    """
+    unsaid = ("hardware.precision", "protocol.name", "model.generator.normalise")
+    said = {key: row(key).default for key in unsaid}
+    if "rtil.name" in config:
+        # A mixture is of the arm that its name begins with.
+        said["rtil.arm"] = str(config["rtil.name"]).removesuffix("_mixture")
+    task = _TASKS.get(str(config.get("task.name")), {})
+    said |= {f"task.{key}": value for key, value in task.items()}
+    if "inverter.name" in config:
+        said["inverter.family"] = _FAMILIES.get(str(config["inverter.name"]))
+    return {**said, **config}

@@ -1,0 +1,102 @@
+"""What a run writes about itself: config.yaml, whose it is, and provenance.json, what made it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import yaml
+
+from rtil.process.files import write_text
+from rtil.runs import keys
+from rtil.runs.identity import read_config
+from rtil.runs.keys import Command
+
+FILE = "provenance.json"
+OWN = ("experiments", "named")  # what it says of the run and not of a command
+
+
+def claim(run_dir: Path, config: Mapping, command: Command) -> bool:
+    """Makes run_dir for this configuration, or checks that it belongs to it.
+
+    Returns:
+        Whether the directory holds an earlier part of the same run.
+
+    Raises:
+        ValueError: it holds a run with other settings; the message names the keys.
+    """
+    path = run_dir / "config.yaml"
+    exists = path.exists()
+    if exists:
+        differs = keys.differing_keys(read_config(run_dir), config, keys.matters(command))
+        if differs:
+            raise ValueError(
+                f"{run_dir} holds a run with other settings:\n  "
+                + "\n  ".join(differs)
+                + keys.about_files(differs)
+                + "\nChoose another run_dir=..., or delete that directory."
+            )
+    run_dir.mkdir(parents=True, exist_ok=True)
+    write_text(path, yaml.safe_dump(dict(config), sort_keys=False))
+    return exists
+
+
+def write_provenance(run_dir: Path, record: Mapping, config: Mapping | None = None) -> None:
+    """Writes what a command that works on run_dir runs with: its own line, versions, device.
+
+    Those of earlier commands stay under "before", oldest first, where they differ: rows and steps
+    may be theirs. The experiment that a configuration was composed for is added to "experiments",
+    with the job that it is, also where nothing was left to do.
+    """
+    path = run_dir / FILE
+    old = json.loads(path.read_text()) if path.exists() else {}
+    before = old.pop("before", [])
+    known = {key: old.pop(key) for key in OWN if key in old}
+    experiments = known.get("experiments", [])
+    job = experiment_of(config or {})
+    if job and job not in experiments:
+        experiments = [*experiments, job]
+    # Runs of version 0.1 do not say whose they are; they go on not to, until a job works on them.
+    if experiments or not old or "experiments" in known:
+        known["experiments"] = experiments
+    before = [other for other in (*before, *([old] if old else [])) if other != record]
+    content = {**record, **known} | ({"before": before} if before else {})
+    write_text(path, json.dumps(content, indent=1))
+
+
+def experiment_of(config: Mapping) -> dict | None:
+    """{"name", "job": {key: text}} of the experiment that a configuration was composed for."""
+    node = config.get("experiment") or {}
+    if "job" not in node:
+        return None
+    job = node["job"]
+    return {"name": node["name"], "job": json.loads(job) if isinstance(job, str) else dict(job)}
+
+
+def experiments(run_dir: Path) -> list[dict] | None:
+    """What `write_provenance` recorded of experiments; None for a run of version 0.1."""
+    path = run_dir / FILE
+    return json.loads(path.read_text()).get("experiments") if path.exists() else None
+
+
+def named(run_dir: Path) -> str:
+    """The folder of a run of version 0.1 as that named it, "training/inversion"."""
+    path = run_dir / FILE
+    record = json.loads(path.read_text()) if path.exists() else {}
+    return record.get("named", f"{run_dir.parent.name}/{run_dir.name}")
+
+
+def history(run_dir: Path) -> list[dict]:
+    """A record for each command that worked on a run, the last one first."""
+    path = run_dir / FILE
+    if not path.exists():
+        return []
+    last = json.loads(path.read_text())
+    before = last.pop("before", [])
+    return [{key: value for key, value in last.items() if key not in OWN}, *reversed(before)]
+
+
+def commands(run_dir: Path) -> list[list[str]]:
+    """The commands of `history`, each as program and its arguments."""
+    return [entry["command"] for entry in history(run_dir)]

@@ -1,0 +1,395 @@
+"""How a generator and its latent family are trained: the loop, one step, its parts.
+
+It reads from top to bottom. `run` is the loop; `d_step` and `g_step` are a step's two halves, each
+an update and, now and then, a second one for a lazy penalty; `average` ends the step. Progress is
+counted in images (nimg), every random number of a step is drawn from (seed, rank, nimg), and the
+same command goes on from its last checkpoint.
+
+What is trained is composed in `rtil.training.setup`, what is shown of it is in
+`rtil.training.monitor`. A new loss is an objective (`rtil.objectives`), a new member of the family
+a latent space (`rtil.latents`): neither touches this file.
+"""
+
+from __future__ import annotations
+
+import logging
+from bisect import bisect_right
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from rtil import checkpoint
+from rtil.checkpoint import Progress
+from rtil.data.base import ImageData, to_float
+from rtil.data.stream import Prefetch, epoch_indices
+from rtil.latents.family import Family
+from rtil.latents.space import LatentSpace
+from rtil.models.generator import Generator
+from rtil.objectives.objective import GeneratorPenalty, Objective, RealPenalty
+from rtil.process import replay
+from rtil.process.device import Runtime
+from rtil.process.distributed import average_gradients
+from rtil.process.replay import Noted, Recorder
+from rtil.process.rng import seed_of
+from rtil.process.signals import StopRequest
+from rtil.training.monitor import Board, Terms, save_grid
+
+log = logging.getLogger("rtil.train")
+
+
+class Nets(NamedTuple):
+    """What training changes; a checkpoint holds each part under its name here."""
+
+    G: Generator
+    D: nn.Module
+    G_ema: Generator
+    objective: Objective
+    G_optim: Optimizer
+    D_optim: Optimizer
+
+    def progress(self, nimg: int) -> None:
+        """Sets the stage of growing that training has reached after nimg images."""
+        for network in (self.G, self.D, self.G_ema):
+            network.progress(nimg)  # type: ignore[operator]  # D has it too, beside nn.Module
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the loop goes by.
+
+    Attributes:
+        run_dir: where everything is written.
+        seed: of every draw.
+        total_nimg: images at the end of training.
+        batches: images of a step over all processes: one number, or one for each growing phase.
+        phase_nimg: images of each growing phase; () where nothing grows.
+        resolution: side of the images at full size; larger ones are cropped to it at random.
+        mirror: whether real images are flipped at random.
+        style_mixing: see Generator.sample_w.
+        ema_decay: of the averaged generator, a step.
+        log_every: steps between rows of the log.
+        checkpoint_every: images between checkpoints.
+        samples_every: images between sample grids.
+        keep_checkpoints: how many of the newest stay.
+    """
+
+    run_dir: Path
+    seed: int
+    total_nimg: int
+    batches: tuple[int, ...]
+    phase_nimg: tuple[int, ...]
+    resolution: int
+    mirror: bool
+    style_mixing: float
+    ema_decay: float
+    log_every: int
+    checkpoint_every: int
+    samples_every: int
+    keep_checkpoints: int
+
+    def batch_at(self, nimg: int) -> int:
+        """Images of the step that starts at nimg, over all processes."""
+        if len(self.batches) == 1:
+            return self.batches[0]
+        ends = list(accumulate(self.phase_nimg))
+        return self.batches[min(bisect_right(ends, nimg), len(self.batches) - 1)]
+
+
+@dataclass(frozen=True)
+class Training:
+    """A training as `rtil.training.setup` composes it: all that the loop reads and changes.
+
+    Attributes:
+        config: what was asked for, resolved; written into checkpoints, not read here.
+    """
+
+    settings: Settings
+    config: dict
+    rt: Runtime
+    data: ImageData
+    family: Family
+    nets: Nets
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one step works with.
+
+    Attributes:
+        number: steps before it.
+        real: this process's share of the batch (B, C, H, W), in [-1, 1].
+        turn: number of its draw over steps and processes; rotates the members of a mixture.
+        world: number of processes.
+        style_mixing: see Generator.sample_w.
+        rng: of every draw, seeded for this step.
+    """
+
+    number: int
+    real: Tensor
+    turn: int
+    world: int
+    style_mixing: float
+    rng: torch.Generator
+
+
+def run(training: Training) -> int | None:
+    """Trains to total_nimg images, or to a stop signal.
+
+    Returns:
+        The signal that stopped it, or None at the end of training.
+
+    Raises:
+        ValueError: the newest checkpoint cannot be read or does not fit.
+        RuntimeError: a loss or a weight is not finite, after which the last checkpoint stays.
+    """
+    settings, nets, rt = training.settings, training.nets, training.rt
+    run_dir, total = settings.run_dir, settings.total_nimg
+
+    # Resume.
+    nimg, number = checkpoint.restore_training(run_dir, nets._asdict())
+    if nimg >= total:
+        log.info("%s is trained already: %d of %d images.", run_dir, nimg, total)
+        if rt.rank == 0 and not (run_dir / "generator.pt").exists():
+            save(training, Progress(nimg, number))
+        return None
+
+    # Status. The first process alone writes; every one counts terms, so all stop at a bad one.
+    signum, terms = None, Terms()
+    board = Board(run_dir, nimg, total, rt.device) if rt.rank == 0 else None
+
+    # One generator, seeded anew each step: a recorded step reads its state when it is replayed.
+    record = Recorder(torch.Generator(rt.device), rt.world == 1 and replay.wanted(rt.device))
+    with StopRequest() as request, closing(reader(training)) as reals:
+        while nimg < total:
+            # Step: discriminator, generator, each with its penalty when that is due, average.
+            batch = settings.batch_at(nimg)
+            step = next_step(training, Progress(nimg, number), reals, record)
+            terms.note(number, d_step(nets, training.family, step, record))
+            terms.note(number, g_step(nets, training.family, step, record))
+            average(nets, settings.ema_decay)
+            nimg, number = nimg + batch, number + 1
+
+            # Log. A bad loss ends training here, before it is in a checkpoint.
+            signum, is_last = request.seen(), nimg >= total
+            is_due = is_last or signum or crossed(nimg, batch, settings.checkpoint_every)
+            means = terms.report() if is_due or number % settings.log_every == 0 else None
+            if board:
+                if means:
+                    board.write(nimg, number, means)
+                board.advance(nimg)
+
+            # Samples.
+            if board and (is_last or crossed(nimg, batch, settings.samples_every)):
+                save_grid(training.family, nets.G_ema, settings.seed, nimg, run_dir)
+
+            # Checkpoint.
+            if board and is_due:
+                save(training, Progress(nimg, number))
+            if signum:
+                break
+
+    if board:
+        board.close(nimg)
+    return signum if nimg < total else None
+
+
+def reader(training: Training) -> Prefetch[Tensor]:
+    """This process's share of the batch that starts at an image: uint8 (B, C, S, S)."""
+    settings, data, rt = training.settings, training.data, training.rt
+
+    def fetch(nimg: int) -> Tensor:
+        indices = epoch_indices(len(data), settings.seed, nimg, settings.batch_at(nimg))
+        return data.batch(indices[rt.rank :: rt.world])
+
+    return Prefetch(fetch)
+
+
+def next_step(training: Training, at: Progress, reals: Prefetch[Tensor], record: Recorder) -> Step:
+    """Sets networks and draws to where training is, and reads and prepares real images."""
+    settings, nets, rt, rng = training.settings, training.nets, training.rt, record.rng
+    nets.progress(at.nimg)
+    rng.manual_seed(seed_of(settings.seed, "train", rt.rank, at.nimg))
+    images = reals.get(at.nimg)
+    # The next ones are read while this step is taken.
+    reals.schedule(at.nimg + settings.batch_at(at.nimg))
+    real = prepare(images.to(rt.device), settings.resolution, nets.G, settings.mirror, rng)
+    turn = at.step * rt.world + rt.rank
+    return Step(at.step, record.hold(real), turn, rt.world, settings.style_mixing, rng)
+
+
+def prepare(
+    images: Tensor, resolution: int, G: Generator, mirror: bool, rng: torch.Generator
+) -> Tensor:
+    """uint8 images (B, C, S, S) to [-1, 1]: random crop, flip, size of the growing stage."""
+    x = to_float(images)
+    slack = x.shape[2] - resolution
+    if slack:
+        corners = torch.randint(slack + 1, (2, len(x)), generator=rng, device=rng.device)
+        crops = [
+            image[:, top : top + resolution, left : left + resolution]
+            for image, top, left in zip(x, *corners.tolist())
+        ]
+        x = torch.stack(crops)
+    if mirror:
+        flip = torch.rand((len(x), 1, 1, 1), generator=rng, device=rng.device) < 0.5
+        x = torch.where(flip.to(x.device), x.flip(3), x)
+    factor = x.shape[2] // G.image_shape[1]
+    return F.avg_pool2d(x, factor) if factor > 1 else x
+
+
+def d_step(nets: Nets, family: Family, step: Step, record: Recorder) -> Noted:
+    """The discriminator's half of a step, and its lazy penalty when that is due."""
+    # A GPU replays what it recorded under the same key, so a key holds all that decides which
+    # kernels run: besides the stage the number of images, and the members where they are drawn.
+    batch, stage = len(step.real), nets.G.stage
+    key = ("D", batch, *drawn(family, batch, step.turn))
+    noted = record(stage, key, lambda: d_update(nets, family, step))
+    lazy = nets.objective.d_lazy
+    if lazy is not None and step.number % lazy.every == 0:
+        noted += record(stage, ("D penalty", batch), lambda: d_penalty(nets, lazy, step))
+    return noted
+
+
+def d_update(nets: Nets, family: Family, step: Step) -> Noted:
+    """An update of the discriminator: real images once, then each space's images in turn."""
+    G, D, objective, real = nets.G, nets.D, nets.objective, step.real
+    # What the other network would get is neither computed nor kept.
+    G.requires_grad_(False)
+    with update(D, nets.D_optim):
+        loss = objective.real(D(real))
+        noted: Noted = [("D/real", loss.detach(), ())]
+        loss.mean().backward()
+        del loss
+        for space, weight in zip(family.spaces, family.weights):
+            with torch.no_grad():
+                latents = space.sample(G, len(real), step.rng, step.style_mixing, step.turn)
+                fake = space.synthesize(G, latents)
+            members = member_names(space, latents.member)
+            loss = objective.fake(D(fake))
+            noted.append((f"D/fake {title(space)}", loss.detach(), members))
+            penalty = None
+            if objective.pair_penalty is not None:
+                penalty = objective.pair_penalty(D, real, fake, step.rng)
+                noted.append((f"D/penalty {title(space)}", penalty.detach(), members))
+                loss = loss + penalty
+            (weight * loss.mean()).backward()
+            # Free before the next member's are made: the peak is that of one member.
+            del latents, fake, loss, penalty
+    return noted
+
+
+def d_penalty(nets: Nets, lazy: RealPenalty, step: Step) -> Noted:
+    """An update of the discriminator for its lazy penalty."""
+    with update(nets.D, nets.D_optim):
+        penalty = lazy.penalty(nets.D, step.real)
+        penalty.mean().backward()
+    return [(f"D/{lazy.name}", penalty.detach(), ())]
+
+
+def g_step(nets: Nets, family: Family, step: Step, record: Recorder) -> Noted:
+    """The generator's half of a step, and its lazy penalty when that is due."""
+    batch, stage = len(step.real), nets.G.stage
+    key = ("G", batch, *drawn(family, batch, step.turn))
+    noted = record(stage, key, lambda: g_update(nets, family, step))
+    lazy = nets.objective.g_lazy
+    if lazy is not None and step.number % lazy.every == 0:
+        # A penalty draws fewer samples, and counts its own turns.
+        few, turn = lazy.draw(step.world, step.turn)
+        key = ("G penalty", few, *drawn(family, few, turn))
+        noted += record(stage, key, lambda: g_penalty(nets, family, lazy, step))
+    return noted
+
+
+def g_update(nets: Nets, family: Family, step: Step) -> Noted:
+    """An update of the generator, each space's images in turn."""
+    G, D, batch = nets.G, nets.D, len(step.real)
+    noted: Noted = []
+    D.requires_grad_(False)
+    with update(G, nets.G_optim):
+        for space, weight in zip(family.spaces, family.weights):
+            latents = space.sample(G, batch, step.rng, step.style_mixing, step.turn)
+            loss = nets.objective.generator(D(space.synthesize(G, latents)))
+            members = member_names(space, latents.member)
+            noted.append((f"G/loss {title(space)}", loss.detach(), members))
+            # Gradients add up over the spaces to those of the family's weighted mean.
+            (weight * loss.mean()).backward()
+            del latents, loss
+    return noted
+
+
+def g_penalty(nets: Nets, family: Family, lazy: GeneratorPenalty, step: Step) -> Noted:
+    """An update of the generator for its lazy penalty, each space's samples in turn."""
+    G, rng = nets.G, step.rng
+    batch, turn = lazy.draw(step.world, step.turn)
+    noted: Noted = []
+    with update(G, nets.G_optim):
+        for i, (space, weight) in enumerate(zip(family.spaces, family.weights)):
+            latents = space.sample(G, batch, rng, step.style_mixing, turn)
+            penalty = lazy.penalty(G, space, i, latents, rng)
+            members = member_names(space, latents.member)
+            noted.append((f"G/{lazy.name} {title(space)}", penalty.detach(), members))
+            (weight * penalty.mean()).backward()
+            del latents, penalty
+    return noted
+
+
+@contextmanager
+def update(network: nn.Module, optim: Optimizer) -> Iterator[None]:
+    """An update of a network from the gradients that are taken within."""
+    network.requires_grad_(True)
+    optim.zero_grad(set_to_none=True)
+    yield
+    average_gradients(network.parameters())
+    optim.step()
+
+
+@torch.no_grad()
+def average(nets: Nets, decay: float) -> None:
+    """Moves the averaged weights: G_ema <- decay G_ema + (1 - decay) G."""
+    # Buffers are alike in both: fixed noise maps, and what `progress` sets.
+    torch._foreach_lerp_([*nets.G_ema.parameters()], [*nets.G.parameters()], 1.0 - decay)
+
+
+def drawn(family: Family, batch: int, turn: int) -> list[tuple[int, ...]]:
+    """Member of each sample, by space; () where every draw of a space is alike."""
+    return [space.drawn(batch, turn) for space in family.spaces]
+
+
+def title(space: LatentSpace) -> str:
+    """Name of a space in terms and logs."""
+    return space.names[0] if len(space.names) == 1 else "family"
+
+
+def member_names(space: LatentSpace, member: tuple[int, ...]) -> tuple[str, ...]:
+    """Name of each sample's member."""
+    return tuple(space.names[m] for m in member)
+
+
+def save(training: Training, at: Progress) -> None:
+    """Writes checkpoint and exported generator, then drops checkpoints beyond keep_checkpoints.
+
+    Raises:
+        RuntimeError: a weight is not finite, or the disk is full; older checkpoints stay.
+    """
+    nets, settings = training.nets, training.settings
+    for name, p in (*nets.G.named_parameters(), *nets.D.named_parameters()):
+        if not bool(p.isfinite().all()):
+            raise RuntimeError(
+                f"train: weight {name} is not finite after step {at.step}; the last checkpoint is "
+                "from before it. Lower model.lr."
+            )
+    checkpoint.save_training(settings.run_dir, nets._asdict(), training.config, at)
+    checkpoint.drop_old(settings.run_dir, settings.keep_checkpoints)
+
+
+def crossed(nimg: int, batch: int, every: int) -> bool:
+    """Whether a multiple of `every` lies in (nimg - batch, nimg]."""
+    return nimg // every > (nimg - batch) // every

@@ -1,0 +1,60 @@
+"""What a tuning chose: the content of its file, and its table of trials."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import yaml
+
+from rtil.tuning.trials import METRIC
+
+
+def text(content: Mapping) -> str:
+    """The file as YAML, a line for each trial."""
+    head = {key: value for key, value in content.items() if key != "trials"}
+    lines = [
+        yaml.safe_dump(row, sort_keys=False, default_flow_style=True, width=math.inf)
+        for row in content["trials"]
+    ]
+    return (
+        yaml.safe_dump(head, sort_keys=False, default_flow_style=None, width=120)
+        + "trials:\n"
+        + "".join(f"- {line}" for line in lines)
+    )
+
+
+def table(content: Mapping) -> str:
+    """The trials, best first."""
+    counted = content["validation"].get("first_round", content["validation"])
+    rows = sorted(
+        content["trials"],
+        key=lambda row: [
+            -math.inf if mean is None else mean
+            for mean in (row.get("final", {}).get("mean"), row["mean"])
+        ],
+        reverse=True,
+    )
+    lines = [
+        f"Mean {METRIC} of {counted['n']} validation images, total steps "
+        f"{content['total_steps']}"
+        + (
+            f"; the best {counted['finalists']}, above, went on to "
+            f"{content['validation']['n']} images:"
+            if "finalists" in counted
+            else ":"
+        )
+    ]
+    for row in rows:
+        settings = ", ".join(
+            f"{key.removeprefix('inverter.')}={row[key]}" for key in content["chosen"]
+        )
+        half = "" if row["ci95"] is None else f" ± {row['ci95']:.3f}"
+        final = f"  final {decibels(row['final'], '')}" if "final" in row else ""
+        lines.append(f"  {row['trial']:3d}  {decibels(row, '7')}{half}{final}  {settings}")
+    return "\n".join(lines)
+
+
+def decibels(row: Mapping, width: str) -> str:
+    """The mean of a row of `score`."""
+    return "not finite" if row["mean"] is None else f"{row['mean']:{width}.3f}"

@@ -1,0 +1,1 @@
+"""What several test modules share: plain functions, no tests and no fixtures."""

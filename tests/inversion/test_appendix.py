@@ -1,0 +1,84 @@
+"""Settings of the paper's appendix: by arm and task, whatever composed or adopted the arm.
+
+tests/golden/appendix_settings.json.gz holds what version 0.1 composed for every combination of
+inverter, family, task, protocol and scale.
+"""
+
+import gzip
+import json
+from functools import lru_cache
+from itertools import product
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from rtil.process.command import CONFIGS
+from rtil.runs.keys import flatten
+
+FILE = Path(__file__).parents[1] / "golden" / "appendix_settings.json.gz"
+PINNED = json.loads(gzip.decompress(FILE.read_bytes()))
+AXES = PINNED["axes"]
+GROUPS = ("inverter", "loss", "selection", "target_range")
+CELLS = {
+    choice: PINNED["settings"][number]
+    for choice, number in zip(product(*AXES.values()), PINNED["cells"], strict=True)
+}
+WITH_TABLE = sorted(path.stem for path in (Path(CONFIGS) / "appendix").glob("*.yaml"))
+
+
+@lru_cache
+def composed(*words):
+    with initialize_config_dir(CONFIGS, version_base="1.3"):
+        return compose("invert", list(words))
+
+
+LATER = {"inverter.family", "inverter.noise_std"}  # of lmmse, which has its noise from elsewhere
+
+
+def settings(cfg, expected):
+    """Flat and resolved: what the pin holds of a configuration, but for keys of later versions."""
+    found = {}
+    for key in GROUPS:
+        node = cfg[key]
+        found[key] = OmegaConf.to_container(node, resolve=True) if key in GROUPS[:2] else node
+    flat = flatten(found)
+    assert flat.keys() - expected.keys() <= LATER
+    return {key: flat[key] for key in expected}
+
+
+@pytest.mark.parametrize("inverter", WITH_TABLE)
+def test_every_arm_and_scale_that_takes_the_place_of_another_has_its_own_settings(inverter):
+    """As where generator=FILE brings its family and scale along."""
+    arms = {name: composed(f"rtil={name}").rtil for name in AXES["rtil"]}
+    scales = {name: composed(f"scale={name}").scale for name in ("demo", "paper")}
+    for task, protocol in product(AXES["task"], AXES["protocol"]):
+        cfg = composed(f"inverter={inverter}", f"task={task}", f"protocol={protocol}").copy()
+        for rtil, scale in product(AXES["rtil"], scales):
+            cfg.rtil, cfg.scale = arms[rtil], scales[scale]
+            choice = (inverter, rtil, task, protocol, scale)
+            assert settings(cfg, CELLS[choice]) == CELLS[choice], choice
+
+
+@pytest.mark.slow  # four minutes
+def test_every_composition_has_the_settings_of_version_0_1():
+    with initialize_config_dir(CONFIGS, version_base="1.3"):
+        for choice, expected in CELLS.items():
+            words = [f"{axis}={value}" for axis, value in zip(AXES, choice)]
+            assert settings(compose("invert", words), expected) == expected, choice
+
+
+def test_a_typed_setting_takes_the_place_of_the_appendix():
+    cfg = composed("rtil=vanilla", "task=sr", "scale=paper", "inverter.lr_style=0.3")
+    assert (cfg.inverter.lr_style, cfg.inverter.lr_noise) == (0.3, 0.1)
+    assert composed("rtil=vanilla", "task=sr", "scale=paper", "loss.lpips=0.7").loss.lpips == 0.7
+
+
+def test_an_arm_is_named_by_every_family_and_known_to_some_table():
+    arms = {OmegaConf.load(path).get("arm") for path in (Path(CONFIGS) / "rtil").glob("*.yaml")}
+    rows = set()
+    for name in WITH_TABLE:
+        rows |= OmegaConf.load(Path(CONFIGS) / "appendix" / f"{name}.yaml").keys()
+    # The mixtures take theirs from the family that they are of; a protocol may have rows too.
+    assert arms - {None} == rows - {"authors"}

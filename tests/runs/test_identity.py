@@ -1,0 +1,229 @@
+"""Runs are known by value: one computation, one directory; two computations, two."""
+
+import json
+from functools import lru_cache
+
+import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
+
+from rtil.process.command import CONFIGS
+from rtil.runs import identity, keys
+from rtil.runs.setup import composed
+
+DIGESTS = {"generator": "x/generator.pt", "generator_sha256": "a" * 64}
+
+
+@lru_cache
+def _resolved(command, *words):
+    with initialize_config_dir(CONFIGS, version_base="1.3"):
+        cfg = compose(command, list(words))
+    cfg.image_channels = cfg.image_channels or 1
+    return json.dumps(OmegaConf.to_container(cfg, resolve=True))
+
+
+def resolved(command, *words):
+    config = json.loads(_resolved(command, *words))
+    return config if command == "train" else {**config, **DIGESTS}
+
+
+def place(command, *words):
+    """The directory that a command leads to."""
+    config = resolved(command, *words)
+    if command == "train":
+        return identity.train_dir(config)
+    return identity.invert_dir(command, config, resolved("train"))
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("train", ["model.lr=0.002"]),
+        ("train", ["model.lr=2.0e-3", "rtil.family.sigma=1"]),
+        ("train", ["batch=8"]),
+        ("train", ["scale.stylegan2.batch=8", "resolution=32"]),
+        ("train", ["total_nimg=5", "log_every=1", "hardware=cpu", "root=runs", "data.cache_gb=1"]),
+        ("train", ["hardware.precision=bf16"]),
+        ("train", ["scale.ilo.steps=[1]", "scale.num_images=3"]),
+        ("invert", ["inverter.lr_style=0.2"]),
+        ("invert", ["inverter.lr_style=0.20", "loss.mse=0.250", "ratio=0.1"]),
+        ("invert", ["inverter.steps=[200,100,100]"]),
+        ("invert", ["scale.ilo.steps=[200,100,100]"]),
+        ("invert", ["protocol=paper", "restarts=1", "average=false", "target_range=signed"]),
+        ("invert", ["num_images=3", "pictures=false", "hardware=cpu", "inversion_batch=1"]),
+    ],
+)
+def test_a_default_that_is_typed_leads_to_the_same_directory(command, words):
+    assert place(command, *words) == place(command, *words[::-1]) == place(command)
+
+
+def test_one_value_leads_to_one_directory_however_it_is_said():
+    ways = (["inverter.steps=[3,2,2]"], ["scale.ilo.steps=[3,2,2]"])
+    assert len({place("invert", *words) for words in ways}) == 1
+    ways = (["batch=4", "model.lr=0.1"], ["model.lr=1e-1", "scale.stylegan2.batch=4"])
+    assert len({place("train", *words) for words in ways}) == 1
+    a, b = ({"inverter": {"lr": lr, "steps": [1, lr]}, "seed": 0} for lr in (1, 1.0))
+    assert identity.digest(identity.values(a, "invert")) == identity.digest(
+        identity.values(b, "invert")
+    )
+
+
+def another(value):
+    """A value that is not this one."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, (int, float)):
+        return value + 1
+    return [*value, 7] if isinstance(value, list) else f"{value}x"
+
+
+@pytest.mark.parametrize("command", ["train", "invert", "tune"])
+def test_every_key_is_part_of_the_identity_or_not_as_its_row_says(command):
+    flat = keys.flatten(resolved(command)) | {keys.FILES: "f", "mask_sha256": "m"}
+    before = identity.digest(identity.values(keys.nested(flat), command))
+    for key, value in flat.items():
+        changed = keys.nested(flat | {key: another(value)})
+        differs = identity.digest(identity.values(changed, command)) != before
+        assert differs == (keys.role(key, command) == "identity"), key
+
+
+@pytest.mark.parametrize("command", ["train", "invert"])
+def test_a_key_at_its_default_leaves_no_trace(command):
+    """So that a run of a version that did not have it keeps its name."""
+    flat = keys.flatten(resolved(command))
+    known = {row.name for row in keys.KEYS if row.default is not None} & flat.keys()
+    assert known
+    for key in known:
+        less = {name: value for name, value in flat.items() if name != key}
+        one, other = (identity.values(keys.nested(each), command) for each in (flat, less))
+        assert one == other, key
+    more = keys.nested(flat | {"loss.new": None})
+    assert identity.values(more, command) == identity.values(keys.nested(flat), command)
+
+
+@pytest.mark.parametrize(
+    ("command", "words", "name"),
+    [
+        ("train", [], "stylegan2-ilo-glyphs-demo-seed0-"),
+        ("train", ["seed=1", "rtil=vanilla"], "stylegan2-vanilla-glyphs-demo-seed1-"),
+        ("train", ["resolution=64"], "stylegan2-ilo-glyphs-demo-seed0,resolution=64-"),
+        (
+            "train",
+            ["data=folder", "data.path=/a/my faces.zip", "data.num_val=null"],
+            "stylegan2-ilo-folder-my faces-demo-seed0,data.num_val=null-",
+        ),
+        ("train", ["model=pggan", "protocol=authors"], "pggan-ilo-glyphs-demo-seed0,"),
+        ("invert", [], "cs-ratio0.1-ilo-"),
+        ("invert", ["task=sr", "noise_std=0.05"], "sr-factor4-noise0.05-ilo-"),
+        ("invert", ["task=denoise", "inverter=tv"], "denoise-noise0.1-tv-"),
+        ("invert", ["restarts=4", "protocol=fair"], "cs-ratio0.1-ilo,protocol=fair,restarts=4-"),
+        ("invert", ["scale.ilo.steps=[3,4]"], "cs-ratio0.1-ilo,inverter.steps=3,4-"),
+        ("invert", ["model.lr=1", "data=celebahq"], "cs-ratio0.1-ilo-celebahq-"),
+    ],
+)
+def test_a_name_says_the_choices_and_what_differs_from_them(command, words, name):
+    found = place(command, *words).name
+    assert found.startswith(name) and len(found.encode()) <= identity.ROOM
+    assert len(found.rpartition("-")[2]) == 8
+
+
+def test_a_name_is_short_and_one_directory_whatever_is_in_it():
+    words = {f"data.key{i}": "a/b [c]*" for i in range(20)}
+    name = identity.name_of("stem", words, "0" * 8)
+    assert len(name.encode()) <= identity.ROOM and not {*"/ []*"} & {*name}
+    assert name.startswith("stem,data.key0=a_b_c_")
+
+
+def export(root, *words, rows=True):
+    """A trained generator of these choices, without its weights."""
+    config = resolved("train", f"root={root}", *words)
+    run_dir = identity.train_dir(config)
+    run_dir.mkdir(parents=True)
+    (run_dir / "config.yaml").write_text(yaml.safe_dump(config))
+    (run_dir / identity.EXPORTED).write_text(str(words))
+    return run_dir / identity.EXPORTED
+
+
+def test_an_inversion_finds_the_generator_of_its_choices_by_value(tmp_path):
+    root = f"root={tmp_path}"
+    with pytest.raises(FileNotFoundError, match=r"python -m rtil\.train"):
+        identity.find_generator(resolved("invert", root))
+    plain = export(tmp_path)
+    export(tmp_path, "seed=10")
+    sigma = export(tmp_path, "rtil.family.sigma=2")
+    grown = export(tmp_path, "model=pggan")
+    find = lambda *words: identity.find_generator(resolved("invert", root, *words))  # noqa: E731
+    assert find() == find("inverter=csgm", "model.lr=0.002") == plain
+    assert find("rtil.family.sigma=2.0", "task=sr") == sigma
+    assert find("model=pggan", "inverter=mgan") == grown
+    for words in (["seed=1"], ["rtil.family.sigma=3"], ["model.phase_nimg=null", "model=pggan"]):
+        with pytest.raises(FileNotFoundError) as error:
+            find(*words)
+        assert words[0] in str(error.value).splitlines()[1]
+    with pytest.raises(FileNotFoundError, match=r"rtil\.family\.sigma: 1\.0 there, 3 here"):
+        find("rtil.family.sigma=3")
+
+
+def test_a_generator_of_other_data_is_found_by_what_it_was_trained_on(tmp_path):
+    other = export(tmp_path, "data=ffhq")
+    config = resolved("invert", f"root={tmp_path}", "data=celebahq", "data.num_test=3")
+    assert identity.find_generator(config) == other
+    line = identity.training_command({**config, "root": "elsewhere"})
+    assert line == "python -m rtil.train data=ffhq root=elsewhere"
+
+
+def test_several_generators_of_the_same_choices_are_told_apart_by_what_differs(tmp_path):
+    files = [export(tmp_path), export(tmp_path, "batch=4")]
+    with pytest.raises(ValueError, match="generator=FILE") as error:
+        identity.find_generator(resolved("invert", f"root={tmp_path}"))
+    assert all(str(file) in str(error.value) for file in files)
+    assert "batch: 8 there, 4 here" in str(error.value) or "batch: 4 there" in str(error.value)
+
+
+def test_a_training_goes_on_where_its_directory_is_whatever_it_is_called(tmp_path):
+    run_dir = export(tmp_path).parent
+    old = run_dir.rename(run_dir.with_name("stylegan2-ilo-glyphs-demo-seed0"))
+    config = resolved("train", f"root={tmp_path}")
+    assert identity.train_dir({**config, "total_nimg": 10**6, keys.FILES: "new"}) == old
+    assert identity.train_dir({**config, "batch": 4}) != old
+
+
+def test_training_images_are_known_by_their_digest_and_not_by_their_path(tmp_path):
+    def config(name, digest):
+        words = ("data=folder", f"data.path=/a/{name}.zip", f"root={tmp_path}")
+        return resolved("train", *words) | {keys.FILES: digest}
+
+    own = config("faces", "1")
+    run_dir = identity.train_dir(own)
+    run_dir.mkdir(parents=True)
+    (run_dir / "config.yaml").write_text(yaml.safe_dump(own))
+    assert identity.train_dir(config("renamed", "1")) == run_dir
+    assert identity.train_dir(config("renamed", "2")) != run_dir
+    assert identity.train_dir(config("faces", "2")) != run_dir
+
+
+def test_inversions_lie_below_their_training_or_below_a_name_with_the_generators_digest(tmp_path):
+    own = export(tmp_path)
+    config = resolved("invert", f"root={tmp_path}") | {"generator": str(own)}
+    trained = resolved("train", "rtil=vanilla")
+    assert identity.invert_dir("invert", config, trained).parent.name == own.parent.name
+    for file in ("elsewhere/generator.pt", str(own.with_name("checkpoint-1.pt"))):
+        found = identity.invert_dir("invert", {**config, "generator": file}, trained)
+        assert found.parent.name == "stylegan2-vanilla-glyphs-demo-seed0,aaaaaaaa"
+    names = [
+        identity.invert_dir("invert", config | {"generator_sha256": letter * 64}, trained)
+        for letter in "ab"
+    ]
+    assert names[0] != names[1]
+
+
+def test_composing_leaves_the_command_that_asks_as_it_was():
+    with initialize_config_dir(CONFIGS, version_base="1.3"):
+        before = GlobalHydra.instance().hydra
+        composed.cache_clear()
+        assert composed("invert", ("task=sr",))[0]["factor"] == 4
+        assert GlobalHydra.instance().hydra is before
+        assert compose("train").seed == 0
+    assert composed("train", ("model=no_such_model",)) == ({}, {})

@@ -1,0 +1,118 @@
+"""The table of keys: it says something of every setting, and of nothing else."""
+
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from rtil.process.command import CONFIGS
+from rtil.runs import keys
+
+COMMANDS = ("train", "invert", "tune")
+# What a run finds out, and what configs may say of a part.
+FOUND = (
+    *("split_files", "nimg", "images_found", "generator_sha256", "mask_sha256"),
+    *("protocol.tuned.file", "protocol.tuned.space", "tuned", "task._target_", "task.knob"),
+    *("task.range", "task.linear", "task.measures", "inverter.family", "rtil.arm"),
+    "experiment.name",
+)
+
+
+DIAGNOSED = ("num_samples", "dims", "neighbours", "bootstrap", "stage_steps", "out")
+SEARCHED = [path.stem for path in (Path(CONFIGS) / "search").glob("*.yaml")]
+
+
+@pytest.fixture(scope="module")
+def leaves():
+    """{command: every key that it composes, over the choices of each group}."""
+    found = {command: set() for command in COMMANDS}
+    with initialize_config_dir(CONFIGS, version_base="1.3"):
+        for command in COMMANDS:
+            for words in choices_of(command):
+                found[command] |= keys.flatten(
+                    OmegaConf.to_container(compose(command, words))
+                ).keys()
+    return found
+
+
+def choices_of(command):
+    groups = ("model", "rtil", "data", "scale", "hardware", "protocol")
+    groups += () if command == "train" else ("task", "inverter")
+    words = [[]]
+    for group in groups:
+        names = sorted(path.stem for path in (Path(CONFIGS) / group).glob("*.yaml"))
+        if group == "inverter" and command == "tune":
+            names = SEARCHED
+        words += [[f"{group}={name}"] for name in names if name != "linear"]
+    return words
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_setting_has_a_row_and_is_one_of_its_command(leaves, command):
+    for key in sorted(leaves[command]):
+        assert keys.row(key) is not keys.OTHER, f"{key} has no row in rtil/runs/keys.py"
+        assert keys.role(key, command) != "none" or command == "tune", key
+
+
+def test_every_row_is_about_a_setting(leaves):
+    every = set().union(*leaves.values(), FOUND, DIAGNOSED)
+    for row in keys.KEYS:
+        assert any(keys.row(key) is row or keys.is_under(key, [row.name]) for key in every), (
+            row.name
+        )
+
+
+def test_a_row_says_more_than_the_one_above_it():
+    for row in keys.KEYS:
+        above = keys.row(row.name.rpartition(".")[0]) if "." in row.name else keys.OTHER
+        same = all(
+            getattr(row, name) == getattr(above, name)
+            for name in ("train", "invert", "tune", "path", "needs", "cell", "found", "default")
+        )
+        assert not same or row.group or above is keys.OTHER, row.name
+    assert len({row.name for row in keys.KEYS}) == len(keys.KEYS)
+
+
+def test_the_longest_prefix_counts_and_what_is_unknown_matters():
+    assert keys.row("hardware.threads").name == "hardware"
+    assert keys.row("hardware.precision").name == "hardware.precision"
+    assert keys.row("data.paths").name == "data"
+    assert all(keys.role("no_such_key", command) == "identity" for command in COMMANDS)
+
+
+def test_what_version_01_left_unsaid_is_filled_in_and_what_it_said_stays():
+    found = keys.complete({"task.name": "phase_retrieval", "inverter.name": "csgm"})
+    assert (found["task.knob"], found["task.linear"]) == ("ratio", False)
+    assert found["task.measures"] == "vector" and found["inverter.family"] == "ilo"
+    assert found["protocol.name"] == "paper" and found["hardware.precision"] == "fp32"
+    assert keys.complete({"task.name": "sr", "task.knob": "mine"})["task.knob"] == "mine"
+    assert keys.complete({"inverter.name": "tv"})["inverter.family"] is None
+    names = [keys.complete({"rtil.name": name})["rtil.arm"] for name in ("vanilla", "mgan")]
+    assert names == ["vanilla", "mgan"]
+
+
+def test_values_are_compared_and_not_how_they_are_written():
+    same = ({"a": {"b": 1.0, "c": [0.2, 1]}}, {"a": {"b": 1, "c": (0.20, 1.0)}})
+    assert keys.differing_keys(*same) == []
+    assert keys.differing_keys({"a": 1}, {"a": True}) == []  # as Python has it
+    assert keys.differing_keys({"a": 1}, {}) == ["a: 1 there, None here"]
+
+
+def test_flatten_names_every_leaf_and_nesting_undoes_it():
+    tree = {"a": {"b": 1, "c": {4: [1, 2]}}, "d": None}
+    assert keys.flatten(tree) == {"a.b": 1, "a.c.4": [1, 2], "d": None}
+    assert keys.nested({"a.b": 1, "a.c": [1]}) == {"a": {"b": 1, "c": [1]}}
+
+
+def test_what_reports_and_messages_treat_alike_is_read_from_the_rows():
+    assert keys.TRAINING == ("model", "rtil", "data", "scale")
+    assert keys.SPLITS == ("data.path", "data.val_path", "data.test_path")
+    assert not any(map(keys.tells_apart, ("seed", "ratio", "noise_std", "yardstick.use")))
+    assert all(map(keys.tells_apart, ("inverter.steps", "nimg", "split", "back_projection")))
+    assert not keys.for_tuning("num_images") and keys.for_tuning("ratio")
+    assert keys.for_training("batch") and not keys.for_training("task")
+    assert [key for key in ("total_nimg", "batch", "seed") if keys.of_training(key)] == [
+        "total_nimg",
+        "batch",
+    ]
