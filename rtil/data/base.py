@@ -36,9 +36,9 @@ class ImageData(ABC):
     def name(self, index: int) -> str:
         """Stable id of an image, usable as a file name, unique within the split."""
 
+    @abstractmethod
     def digest(self) -> str | None:
         """Tells the split's files from others; None where settings alone make the images."""
-        return None
 
 
 def to_float(u8: Tensor) -> Tensor:

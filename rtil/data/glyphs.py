@@ -162,6 +162,9 @@ class Glyphs(ImageData):
         """The index with six digits."""
         return f"{index:06d}"
 
+    def digest(self) -> None:
+        """None: settings alone make the images."""
+
     def batch(self, indices: Sequence[int] | Tensor) -> Tensor:
         """Draw images.
 

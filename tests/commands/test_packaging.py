@@ -1,5 +1,8 @@
 """What an installation holds, and that importing it stays cheap."""
 
+import importlib
+import inspect
+import pkgutil
 import subprocess
 import sys
 import zipfile
@@ -23,6 +26,23 @@ def test_no_module_is_longer_than_400_lines():
     for folder in ("rtil", "benchmarks"):
         for path in (ROOT / folder).rglob("*.py"):
             assert len(path.read_text().splitlines()) <= 400, path
+
+
+def test_classes_are_abstract_or_final_and_concrete_methods_are_not_overridden():
+    classes = set()
+    for module in pkgutil.walk_packages(rtil.__path__, "rtil."):
+        if module.name != "rtil.__main__":
+            found = vars(importlib.import_module(module.name)).values()
+            classes |= {c for c in found if inspect.isclass(c) and c.__module__ == module.name}
+    assert len(classes) > 100
+    for cls in classes:
+        for base in classes & {*cls.__mro__[1:]}:
+            assert inspect.isabstract(base) or base not in cls.__bases__, (cls, base)
+            own = {name for name in vars(cls) if not name.startswith(("__", "_abc"))}
+            for name in own & vars(base).keys() - base.__abstractmethods__:
+                value = vars(base)[name]
+                method = callable(value) or isinstance(value, (property, classmethod))
+                assert not method, f"{cls.__name__}.{name} overrides that of {base.__name__}"
 
 
 def test_importing_rtil_does_not_import_libraries_that_take_longer_than_torch():

@@ -426,6 +426,7 @@ class Stripes(ImageData):
     size, channels = 8, 1
     def __len__(self): return 3
     def name(self, index): return str(index)
+    def digest(self): return None
     def batch(self, indices): return torch.zeros(len(indices), 1, 8, 8, dtype=torch.uint8)
 
 class Stripe(Source):

@@ -40,8 +40,6 @@ def plan_of(name, scale="paper"):
 def resolved(entry, words):
     cfg = composed(entry, *words)
     cfg.image_channels = cfg.image_channels or 3
-    if cfg.model.phase_nimg == "grow":
-        cfg.model.phase_nimg = None
     return OmegaConf.to_container(cfg, resolve=True)
 
 
