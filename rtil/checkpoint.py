@@ -3,15 +3,19 @@
 A training checkpoint (checkpoint-*.pt) holds every part of a training and resumes it; an exported
 generator (generator.pt) holds G_ema with its configuration. Both are plain dicts, loaded with
 weights_only=True: a file cannot run code, and only classes of rtil are built from its
-configuration. What the parts are is said in `rtil.training.loop`; files of other projects are read
-in `rtil.importers`.
+configuration. Each holds a digest of its contents (`rtil.process.digest`), which is checked when
+it is read; a file without one, of version 0.1 or of another project, is checked by the CRCs of
+the zip that it is. What the parts are is said in `rtil.training.loop`; files of other projects are
+read in `rtil.importers`.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import re
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,10 +24,17 @@ from torch import nn
 from torch.optim import Optimizer
 
 from rtil.models.generator import Generator
+from rtil.process.digest import brief, digest
 from rtil.process.files import replacing
 from rtil.process.instantiate import instantiate
 
+log = logging.getLogger("rtil.checkpoint")
+
 CHECKPOINT, EXPORT = "rtil-checkpoint-1", "rtil-generator-1"
+EXPORTED = "generator.pt"
+DIGEST = "sha256"  # key of the digest in a file
+NUMBERED = re.compile(r"checkpoint-(\d{10})\.pt")  # the names that rtil writes
+ADVICE = "Copy it again, or choose another."
 Parts = Mapping[str, nn.Module | Optimizer]
 
 
@@ -34,12 +45,17 @@ class Progress(NamedTuple):
     step: int
 
 
+class DamagedFile(ValueError):
+    """A file whose contents are not what was written; an older one may serve instead."""
+
+
 def save(content: dict, path: Path) -> None:
-    """Writes content to path; on any failure the file that was there before survives.
+    """Writes content with its digest; on any failure the file that was there before survives.
 
     Raises:
         RuntimeError: the disk is full or not writable.
     """
+    content = {**content, DIGEST: digest(content)}
     try:
         with replacing(path) as temporary, open(temporary, "wb") as file:
             torch.save(content, file)
@@ -57,23 +73,60 @@ def read(path: str | Path) -> object:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: unreadable, truncated, or naming code; the message holds what it names.
+        ValueError: unreadable, truncated, changed since it was written, larger once unpacked than
+            it is, or naming code; the message holds what it names.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}.")
+    _check_zip(path)
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the unpickler raises whatever the bytes lead it to
         # torch's own text is left out: it advises to load the file without protection.
         named = re.search(r"GLOBAL (\S+)", str(error))
-        why = "it is truncated, no checkpoint, or would run code. Copy it again or choose another."
+        why = f"it is truncated, no checkpoint, or would run code. {ADVICE}"
         if named:
             why = f"it asks for {named[1]}, which would run code; nothing of it was loaded."
-        raise ValueError(
+        raise DamagedFile(
             f"{path} cannot be read as a checkpoint ({type(error).__name__}): {why} "
             "Files of other projects go through scripts/import_checkpoint.py first."
         ) from error
+    _check_digest(content, path)
+    return content
+
+
+def _check_zip(path: Path) -> None:
+    """Checks sizes before anything is allocated; torch writes its records uncompressed.
+
+    Raises:
+        ValueError: a record that unpacks to more than the file holds.
+    """
+    if not zipfile.is_zipfile(path):
+        return  # of torch before 1.6, whose reader allocates what the file holds
+    with zipfile.ZipFile(path) as archive:
+        for entry in archive.infolist():
+            if entry.compress_type != zipfile.ZIP_STORED or entry.file_size > entry.compress_size:
+                raise ValueError(
+                    f"{path}: record {brief(entry.filename)} unpacks to {entry.file_size} bytes "
+                    f"from {entry.compress_size}; no weights are stored so. {ADVICE}"
+                )
+
+
+def _check_digest(content: object, path: Path) -> None:
+    """Raises ValueError where the contents are not those that were written."""
+    if isinstance(content, dict) and DIGEST in content:
+        rest = {key: value for key, value in content.items() if key != DIGEST}
+        damaged = digest(rest) != content.pop(DIGEST)
+    elif zipfile.is_zipfile(path):  # torch itself does not look at them
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip() is not None
+    else:
+        damaged = False
+    if damaged:
+        raise DamagedFile(
+            f"{path} is damaged: its contents are not those that were written. {ADVICE}"
+        )
 
 
 def load(path: str | Path, formats: tuple[str, ...] = (CHECKPOINT, EXPORT)) -> dict:
@@ -81,16 +134,24 @@ def load(path: str | Path, formats: tuple[str, ...] = (CHECKPOINT, EXPORT)) -> d
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: unreadable, truncated or of an unknown format.
+        ValueError: unreadable, damaged or of an unknown format.
     """
     content = read(path)
     found = content.get("format") if isinstance(content, dict) else type(content).__name__
-    if not isinstance(content, dict) or found not in formats:
+    if not isinstance(content, dict) or not isinstance(found, str) or found not in formats:
         raise ValueError(
-            f"{path} has format {found!r}; expected {' or '.join(formats)}. "
+            f"{path} has format {brief(found)}; expected {' or '.join(formats)}. "
             "Files of other projects go through scripts/import_checkpoint.py first."
         )
+    _check_keys(content, ("config", "nimg", "G_ema"), path)
     return content
+
+
+def _check_keys(content: Mapping, needed: Iterable[str], path: str | Path) -> None:
+    """Raises ValueError where a file lacks some of these."""
+    missing = [key for key in needed if key not in content]
+    if missing:
+        raise ValueError(f"{path} lacks {', '.join(missing)}. {ADVICE}")
 
 
 def load_weights(module: nn.Module, state: Mapping, path: str | Path) -> None:
@@ -108,6 +169,9 @@ def load_weights(module: nn.Module, state: Mapping, path: str | Path) -> None:
 def save_training(run_dir: Path, parts: Parts, config: Mapping, at: Progress) -> None:
     """Writes checkpoint-NIMG.pt, then the exported generator of the same weights.
 
+    A training that ends between the two has an older generator; `export` makes up for it when
+    the training is started again.
+
     Args:
         parts: networks and optimisers by name; "G_ema" is exported.
         config: resolved configuration of the training.
@@ -119,19 +183,64 @@ def save_training(run_dir: Path, parts: Parts, config: Mapping, at: Progress) ->
     counters = {"config": config, **at._asdict()}
     path = run_dir / f"checkpoint-{at.nimg:010d}.pt"
     save({"format": CHECKPOINT, **counters, **states}, path)
-    save({"format": EXPORT, "G_ema": states["G_ema"], **counters}, run_dir / "generator.pt")
+    _save_export(run_dir, states["G_ema"], counters)
+
+
+def _save_export(run_dir: Path, weights: Mapping, counters: Mapping) -> None:
+    save({"format": EXPORT, "G_ema": weights, **counters}, run_dir / EXPORTED)
+
+
+def export(run_dir: Path, parts: Parts, config: Mapping, at: Progress) -> None:
+    """Writes generator.pt where it is not of the checkpoint that training goes on from.
+
+    Raises as `save_training` does.
+    """
+    path = run_dir / EXPORTED
+    try:
+        nimg = load(path, (EXPORT,))["nimg"]
+    except (FileNotFoundError, ValueError):
+        nimg = None
+    if nimg != at.nimg:
+        log.info("%s is written anew: it held %s images, not %d.", path, nimg, at.nimg)
+        _save_export(run_dir, parts["G_ema"].state_dict(), {"config": config, **at._asdict()})
 
 
 def restore_training(run_dir: Path, parts: Parts) -> Progress:
-    """Loads the newest checkpoint of run_dir into the parts; (0, 0) where there is none.
+    """Loads the newest good checkpoint of run_dir into the parts; (0, 0) where there is none.
+
+    Damaged ones are named, and stay where they are until training has gone beyond them.
 
     Raises:
-        ValueError: the newest checkpoint cannot be read or does not fit.
+        ValueError: all are damaged, or the newest good one does not fit.
     """
-    path = latest(run_dir)
-    if path is None:
-        return Progress(0, 0)
-    content = load(path, (CHECKPOINT,))
+    paths, damaged = checkpoints(run_dir)[::-1], ""
+    for path in paths:
+        try:
+            content = load(path, (CHECKPOINT,))
+        except DamagedFile as error:
+            log.warning("%s", error)
+            damaged = str(error)
+            continue
+        number = int(path.stem.rpartition("-")[2])
+        if content["nimg"] != number:
+            raise ValueError(
+                f"{path} holds a training at {brief(content['nimg'])} images, not at {number}: it "
+                "was renamed. Give it back its own name, or delete it."
+            )
+        _check_keys(content, ("step", *parts), path)
+        _restore(parts, content, path)
+        if damaged:
+            log.warning("Training goes on from %s, the newest good checkpoint.", path)
+        return Progress(content["nimg"], content["step"])
+    if damaged:
+        raise ValueError(
+            f"none of the {len(paths)} checkpoints of {run_dir} is good. The newest good one was "
+            f"not kept; delete them to begin anew. {damaged}"
+        )
+    return Progress(0, 0)
+
+
+def _restore(parts: Parts, content: Mapping, path: Path) -> None:
     for name, part in parts.items():
         if isinstance(part, nn.Module):
             load_weights(part, content[name], path)
@@ -139,18 +248,32 @@ def restore_training(run_dir: Path, parts: Parts) -> Progress:
         part.load_state_dict(content[name])
         for group in part.param_groups:  # it may come from another device
             group["capturable"] = group["params"][0].is_cuda
-    return Progress(content["nimg"], content["step"])
+
+
+def set_damaged_aside(run_dir: Path, at: Progress) -> None:
+    """Renames checkpoints beyond the one that training goes on from: they are damaged.
+
+    Training would write files of their names anew; what is in them may still be wanted.
+    """
+    for path in checkpoints(run_dir):
+        if int(path.stem.rpartition("-")[2]) > at.nimg:
+            path.rename(path.with_name(f"{path.name}.damaged"))
 
 
 def drop_old(run_dir: Path, keep: int) -> None:
-    """Deletes all but the newest `keep` checkpoints of run_dir."""
-    for path in sorted(run_dir.glob("checkpoint-*.pt"))[:-keep]:
+    """Deletes all but the newest `keep` checkpoints of run_dir; other files stay."""
+    for path in checkpoints(run_dir)[:-keep]:
         path.unlink()
+
+
+def checkpoints(run_dir: Path) -> list[Path]:
+    """The checkpoints that rtil wrote into run_dir, by their images."""
+    return sorted(p for p in run_dir.glob("checkpoint-*.pt") if NUMBERED.fullmatch(p.name))
 
 
 def latest(run_dir: Path) -> Path | None:
     """The checkpoint of run_dir with the most images, or None."""
-    paths = sorted(run_dir.glob("checkpoint-*.pt"))
+    paths = checkpoints(run_dir)
     return paths[-1] if paths else None
 
 

@@ -33,9 +33,14 @@ def train(cfg: DictConfig) -> int | None:
         ValueError, FileNotFoundError, RuntimeError: bad settings, data or directory, before any
             training; a loss that is not finite, after which the last checkpoint stays.
     """
+    owner = None
     try:
-        return loop.run(setup.compose(cfg))
+        training = setup.compose(cfg)
+        owner = training.owner
+        return loop.run(training)
     finally:
+        if owner is not None:
+            owner.release()
         stop()
 
 

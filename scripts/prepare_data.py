@@ -29,7 +29,7 @@ def main() -> None:
     channels = a.channels if a.channels == "auto" else int(a.channels)
     try:
         count = pack(a.source, a.out, a.resolution, channels, a.limit, a.workers, a.force)
-    except (OSError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         sys.exit(f"prepare_data: {error}")
     print(f"{a.out}: {count} images of {a.resolution}x{a.resolution} pixels")
 

@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
@@ -25,6 +25,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
 from rtil.process.files import replacing
+from rtil.process.lock import held
 
 T = TypeVar("T")
 
@@ -371,7 +372,8 @@ def pack(
 
     out.parent.mkdir(parents=True, exist_ok=True)
     written: set[str] = set()
-    with replacing(out) as part, zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as archive:
+    archive_of = partial(zipfile.ZipFile, mode="w", compression=zipfile.ZIP_STORED)
+    with held(out, "pack"), replacing(out) as part, archive_of(part) as archive:
         for index, png in files.each(range(len(files))[:limit], shrink, "packing", workers):
             name = str(PurePosixPath(files.names[index]).with_suffix(".png"))
             if name in written:  # a.jpg beside a.png

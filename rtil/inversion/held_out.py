@@ -6,7 +6,7 @@ are in `rtil.inversion.user_files`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from rtil.metrics.perceptual import LPIPS
 from rtil.operators import ForwardOperator
 from rtil.operators.task import NOISE, describe, takes
 from rtil.process.device import Runtime
+from rtil.process.lock import Owner
 from rtil.process.rng import seeded
 from rtil.runs import record, rows
 
@@ -66,18 +67,27 @@ class HeldOut(Problem):
     ) -> None:
         self.data, self.measuring, self.run, self.rt = data, measuring, run, rt
         self.place = run.run_dir
-        done = {row["id"] for row in rows.result_rows(run.run_dir)}
-        todo = [i for i in range(run.num_images) if data.name(i) not in done]
+        todo = self.not_done(range(run.num_images))
         self.left = bool(todo)
         self.parts = [replace(part, items=todo[rt.rank :: rt.world])]
+        self._owner: Owner | None = None
+
+    def not_done(self, items: Iterable[int]) -> list[int]:
+        done = {row["id"] for row in rows.result_rows(self.place)}
+        return [i for i in items if self.data.name(i) not in done]
 
     def claim(self, provenance: Mapping) -> None:
         if self.rt.rank:
             return
+        self._owner = Owner(self.place, "invert")
         record.claim(self.place, self.run.config, "invert")
         record.write_provenance(self.place, provenance, self.run.config)
         for path in self.place.glob("results*.jsonl"):
             rows.mend(path)  # a line that was cut off while writing
+
+    def release(self) -> None:
+        if self._owner is not None:
+            self._owner.release()
 
     def name(self, item: int) -> str:
         return self.data.name(item)

@@ -10,7 +10,7 @@ import logging
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -23,7 +23,7 @@ from rtil.inverters.inverter import Inverter
 from rtil.models.generator import Generator
 from rtil.models.unit_range import UnitRange
 from rtil.process.device import Runtime
-from rtil.process.distributed import all_sum, stop
+from rtil.process.distributed import barrier, stop
 from rtil.process.provenance import provenance
 from rtil.process.rng import seeded
 
@@ -79,24 +79,26 @@ def run(inversion: Inversion) -> Path:
         RuntimeError: a loss that is not finite; rows already written stay.
     """
     problem, rt = inversion.problem, inversion.rt
-    problem.claim(provenance(rt))
-    barrier(rt)  # every process waits for the directory
     try:
+        problem.claim(provenance(rt))
+        barrier(rt.device)  # every process waits for the directory
+        parts = [replace(part, items=problem.not_done(part.items)) for part in inversion.parts]
         # On the device before its range is changed: `place` sets how this network keeps its maps.
         G = rt.place(inversion.method.G)
         G = UnitRange(G) if inversion.method.unit_range else G
         bar = tqdm(
-            total=sum(len(part.items) for part in inversion.parts),
+            total=sum(len(part.items) for part in parts),
             unit="img",
             disable=rt.rank > 0,
             mininterval=0.5 if sys.stderr.isatty() else 30,
         )
         size = inversion.method.size
-        for part in inversion.parts:
+        for part in parts:
             size = invert_part(inversion, G, part.to(rt.device), size, bar)
         bar.close()
-        barrier(rt)  # before the rows of all processes are read
+        barrier(rt.device)  # before the rows of all processes are read
     finally:
+        problem.release()
         stop()
     if rt.rank == 0:
         problem.summarise()
@@ -147,11 +149,6 @@ def invert_batch(inversion: Inversion, G: Generator, part: Part, items: Sequence
     if method.yardstick is not None:
         linear = method.yardstick.invert(G, part.A, measured.y, part.loss, ())
     problem.keep(part.A, Batch(items, measured, found, linear, seconds))
-
-
-def barrier(rt: Runtime) -> None:
-    """Waits for the other processes."""
-    all_sum(torch.zeros(1, device=rt.device))
 
 
 def out_of_memory(error: RuntimeError) -> bool:

@@ -8,7 +8,7 @@ gives in files, without a true image, in `rtil.inversion.user_files`. To add ano
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,7 +94,20 @@ class Problem(ABC):
 
     @abstractmethod
     def claim(self, provenance: Mapping) -> None:
-        """Prepares `place`; every process calls it. Raises ValueError where it is taken."""
+        """Prepares `place`; every process calls it.
+
+        Raises:
+            ValueError: it holds another run.
+            RuntimeError: another process works there.
+        """
+
+    @abstractmethod
+    def not_done(self, items: Iterable[int]) -> list[int]:
+        """The items without a result, also of a process that ended after this one began."""
+
+    @abstractmethod
+    def release(self) -> None:
+        """Lets others work on `place`; called however the work ended."""
 
     @abstractmethod
     def name(self, item: int) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -250,6 +250,12 @@ class UserFiles(Problem):
     def claim(self, provenance: Mapping) -> None:
         self.place.mkdir(parents=True, exist_ok=True)
         self.provenance = dict(provenance)
+
+    def not_done(self, items: Iterable[int]) -> list[int]:
+        return [*items]
+
+    def release(self) -> None:
+        """Nothing is held: results lie beside the user's files, in a folder of their own."""
 
     def name(self, item: int) -> str:
         return self.items[item].stream

@@ -29,6 +29,11 @@ def average_gradients(parameters: Iterable[Tensor]) -> None:
         grad.copy_(part.view_as(grad))
 
 
+def barrier(device: torch.device) -> None:
+    """Waits for the other processes."""
+    all_sum(torch.zeros(1, device=device))
+
+
 def stop() -> None:
     """Leaves the process group, if there is one."""
     if dist.is_initialized():

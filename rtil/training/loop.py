@@ -36,7 +36,8 @@ from rtil.models.generator import Generator
 from rtil.objectives.objective import GeneratorPenalty, Objective, RealPenalty
 from rtil.process import replay
 from rtil.process.device import Runtime
-from rtil.process.distributed import average_gradients
+from rtil.process.distributed import average_gradients, barrier
+from rtil.process.lock import Owner
 from rtil.process.replay import Noted, Recorder
 from rtil.process.rng import seed_of
 from rtil.process.signals import StopRequest
@@ -109,6 +110,7 @@ class Training:
 
     Attributes:
         config: what was asked for, resolved; written into checkpoints, not read here.
+        owner: holds the run directory; None in all processes but the first.
     """
 
     settings: Settings
@@ -117,6 +119,7 @@ class Training:
     data: ImageData
     family: Family
     nets: Nets
+    owner: Owner | None
 
 
 @dataclass(frozen=True)
@@ -153,12 +156,14 @@ def run(training: Training) -> int | None:
     settings, nets, rt = training.settings, training.nets, training.rt
     run_dir, total = settings.run_dir, settings.total_nimg
 
-    # Resume.
+    # Resume. What an earlier command left half done is made whole first.
     nimg, number = checkpoint.restore_training(run_dir, nets._asdict())
+    barrier(rt.device)  # nobody reads any more what the first process renames
+    if rt.rank == 0 and nimg:
+        checkpoint.set_damaged_aside(run_dir, Progress(nimg, number))
+        checkpoint.export(run_dir, nets._asdict(), training.config, Progress(nimg, number))
     if nimg >= total:
         log.info("%s is trained already: %d of %d images.", run_dir, nimg, total)
-        if rt.rank == 0 and not (run_dir / "generator.pt").exists():
-            save(training, Progress(nimg, number))
         return None
 
     # Status. The first process alone writes; every one counts terms, so all stop at a bad one.

@@ -28,6 +28,7 @@ from rtil.objectives.objective import GeneratorPenalty, Objective, RealPenalty
 from rtil.process.command import check_numbers
 from rtil.process.device import Hardware, Runtime, start
 from rtil.process.instantiate import instantiate
+from rtil.process.lock import Owner
 from rtil.process.provenance import provenance
 from rtil.runs import identity, keys, record
 from rtil.training.loop import Nets, Settings, Training
@@ -72,9 +73,8 @@ def compose(cfg: DictConfig) -> Training:
     torch.manual_seed(config["seed"])
     family: Family = instantiate(config["rtil"]["family"])
     nets = build_nets(config["model"], family, rt)
-    if rt.rank == 0:
-        claim(run_dir, config, rt)
-    return Training(settings_of(config), config, rt, data, family, nets)
+    owner = claim(run_dir, config, rt) if rt.rank == 0 else None
+    return Training(settings_of(config), config, rt, data, family, nets, owner)
 
 
 def check(cfg: DictConfig) -> list[int] | None:
@@ -206,19 +206,26 @@ def adam(
     )
 
 
-def claim(run_dir: Path, config: dict, rt: Runtime) -> None:
+def claim(run_dir: Path, config: dict, rt: Runtime) -> Owner:
     """Makes the run directory, or checks that this run goes on there, and records the command.
 
     Raises:
         ValueError: it holds a run with other settings.
+        RuntimeError: another process works there.
     """
-    record.claim(run_dir, config, "train")
+    owner = Owner(run_dir, "train")
+    try:
+        record.claim(run_dir, config, "train")
+    except ValueError:
+        owner.release()
+        raise
     facts = provenance(rt)
     commands = record.history(run_dir)
     before = commands[0].get("precision", "fp32") if commands else facts["precision"]
     if before != facts["precision"] and checkpoint.latest(run_dir):
         log.warning("%s: in %s so far, goes on in %s.", run_dir, before, facts["precision"])
     record.write_provenance(run_dir, facts, config)
+    return owner
 
 
 def as_list(value: int | Sequence[int]) -> list[int]:
