@@ -11,7 +11,6 @@ One command for several arms: -m rtil=vanilla,ilo.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from rtil.inversion import loop, setup, tuned_settings
 from rtil.process.command import CONFIGS, check_numbers, entry
+from rtil.process.device import ranks
 from rtil.process.files import write_text
 from rtil.runs import identity, keys, overrides, tuning
 from rtil.tuning import chosen, space, trials
@@ -145,7 +145,7 @@ def check(cfg: DictConfig) -> None:
             f"{cfg.num_images}, or null for one round."
         )
     setup.check_settings(cfg)
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+    if ranks().world > 1:
         raise RuntimeError(
             "tune: runs in one process. Tune arms side by side with -m "
             "rtil=... hydra/launcher=joblib, and invert with torchrun."

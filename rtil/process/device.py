@@ -7,6 +7,7 @@ Lives here: what configs/hardware says (`Hardware`) and what comes of it on this
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import platform
 import sys
@@ -22,6 +23,8 @@ from torch import nn
 
 from rtil import kernels
 from rtil.process import replay
+
+log = logging.getLogger("rtil.device")
 
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16}  # type of feature maps; None: the weights'
 CPUINFO = Path("/proc/cpuinfo")
@@ -92,8 +95,7 @@ def start(hardware: Hardware) -> Runtime:
             "Install a driver, or use hardware=cpu."
         )
     cuda = hardware.device != "cpu" and torch.cuda.is_available()
-    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    local = int(os.environ.get("LOCAL_RANK", 0))
+    rank, world, local = ranks()
     device = torch.device("cuda", local) if cuda else torch.device("cpu")
     if hardware.precision == "bf16":
         check_bf16(local if cuda else None)
@@ -108,9 +110,43 @@ def start(hardware: Hardware) -> Runtime:
     if hardware.ops == "cuda":
         _check_kernels(device)
     if world > 1 and not dist.is_initialized():
+        log.info("Waiting for %d processes.", world)
         dist.init_process_group("nccl" if cuda else "gloo", timeout=timedelta(minutes=30))
     layout = torch.channels_last if hardware.channels_last else torch.contiguous_format
     return Runtime(device, rank, world, layout, PRECISIONS[hardware.precision])
+
+
+class Ranks(NamedTuple):
+    """This process among all, how many these are, and its place on its machine."""
+
+    rank: int
+    world: int
+    local: int
+
+
+def ranks() -> Ranks:
+    """What torchrun, or whoever started the processes, says in the environment.
+
+    RANK counts with a WORLD_SIZE above 1 alone: batch systems set it for other reasons too.
+
+    Raises:
+        ValueError: no whole numbers, or a rank that is not below the number of processes.
+    """
+    values = {}
+    for name, unsaid in (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0")):
+        text = os.environ.get(name, unsaid)
+        if not text.strip().isdigit():
+            raise ValueError(f"{name}={text} in the environment is no whole number; unset it.")
+        values[name] = int(text)
+    rank, world, local = values.values()
+    if world <= 1:
+        return Ranks(0, 1, 0)
+    if rank >= world:
+        raise ValueError(
+            f"RANK={rank} in the environment is not below WORLD_SIZE={world}: ranks count from 0. "
+            "torchrun sets both."
+        )
+    return Ranks(rank, world, local)
 
 
 def _cores() -> int:

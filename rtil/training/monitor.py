@@ -78,7 +78,8 @@ class Board:
         self.run_dir, self.device = run_dir, device
         self.path = run_dir / "log.jsonl"
         rows.mend(self.path, keep=lambda row: row["nimg"] <= nimg)
-        self.writer = SummaryWriter(str(run_dir / "tensorboard"), purge_step=nimg)
+        # Points beyond the checkpoint are drawn anew; that of the checkpoint itself stays.
+        self.writer = SummaryWriter(str(run_dir / "tensorboard"), purge_step=nimg + 1)
         terminal = sys.stderr.isatty()
         self.bar = tqdm(
             total=total,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -26,7 +25,7 @@ from rtil.latents.family import Family
 from rtil.models.generator import Generator
 from rtil.objectives.objective import GeneratorPenalty, Objective, RealPenalty
 from rtil.process.command import check_numbers
-from rtil.process.device import Hardware, Runtime, start
+from rtil.process.device import Hardware, Runtime, ranks, start
 from rtil.process.instantiate import instantiate
 from rtil.process.lock import Owner
 from rtil.process.provenance import provenance
@@ -104,7 +103,7 @@ def check(cfg: DictConfig) -> list[int] | None:
     for space in family.spaces:
         space.check(G)
 
-    batches, world = as_list(cfg.batch), int(os.environ.get("WORLD_SIZE", 1))
+    batches, world = as_list(cfg.batch), ranks().world
     if any(batch % world for batch in batches):
         raise ValueError(f"train: batch={cfg.batch} must be divisible by the {world} processes.")
     if len(batches) not in (1, G.max_blocks):
