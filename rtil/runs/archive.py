@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path, PurePosixPath
@@ -91,8 +92,10 @@ def read(place: Path | Sequence[Path]) -> tuple[list[Run], list[str]]:
         f"Made from packed rows ({told(place)}), without pictures and samples; each PSNR is "
         "rounded to 0.001 dB, each SSIM to 0.0001, and of paths the file name is left."
     ]
+    old = []
     for file in (file for file in files if file.exists()):
         numbered = lines_of(file)
+        old += [str(file)] if any("experiments" not in line for _, line in numbered) else []
         own = generators_of(line for _, line in numbered)
         study = ""
         if any(own[key] - generators[key] for key in own.keys() & generators.keys()):
@@ -116,6 +119,11 @@ def read(place: Path | Sequence[Path]) -> tuple[list[Run], list[str]]:
         raise FileNotFoundError(
             f"report: no packed inversion in results={told(place)}. This makes one from runs:\n"
             f"    python -m rtil.report root=runs pack={packable(places[0])}"
+        )
+    if old:
+        notes.append(
+            "Rows of version 0.1 are of no experiment; python scripts/upgrade_rows.py "
+            f"{shlex.join(old)} adds theirs."
         )
     folders = [folder for folder, _ in lines]
     runs = []
@@ -217,17 +225,13 @@ def unpacked(line: Line, path: Path) -> Run:
     recorded, trained = (
         [entry["command"] for entry in line[key]] for key in ("provenance", "training")
     )
-    old = "experiments" not in line
-    folder = PurePosixPath(line["run"])
-    named = f"{folder.parent.name}/{folder.name}"
     return Run(
         path,
         keys.complete(line["config"]),
         rows,
         recorded,
         trained,
-        experiments=None if old else line["experiments"],
-        named=line.get("named", named) if old else "",
+        experiments=line.get("experiments"),
         tuning=line.get("tuning"),
     )
 
@@ -253,8 +257,6 @@ def packed(run: Run, root: Path) -> Line:
             {"name": each["name"], "job": portable_job(each["job"], root)}
             for each in run.experiments
         ]
-    elif run.named != f"{run.path.parent.name}/{run.path.name}":
-        line["named"] = run.named
     search = search_of(run)
     return line | ({"tuning": asdict(search)} if search else {})
 
