@@ -28,7 +28,10 @@ def claim(run_dir: Path, config: Mapping, command: Command) -> bool:
     path = run_dir / "config.yaml"
     exists = path.exists()
     if exists:
-        differs = keys.differing_keys(read_config(run_dir), config, keys.matters(command))
+        old, new = (
+            keys.complete(keys.flatten(tree)) for tree in (read_config(run_dir), config)
+        )
+        differs = keys.differing_keys(old, new, keys.matters(command))
         if differs:
             raise ValueError(
                 f"{run_dir} holds a run with other settings:\n  "
