@@ -3,11 +3,47 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import yaml
 
-from rtil.tuning.trials import METRIC
+from rtil.runs import tuning
+from rtil.tuning import space
+from rtil.tuning.trials import METRIC, Round, score
+
+
+def content(config: Mapping, varied: Iterable[str], rounds: Sequence[Round]) -> dict:
+    """What a tuning chose, for what it is valid, and how each trial did.
+
+    Args:
+        config: of the tuning, resolved, with the digests of its generator and images.
+        varied: the settings that trials set.
+    """
+    first, last = rounds[0], rounds[-1]
+    best = last.ranked[0]
+    validation: dict[str, object] = {
+        "split": "val",
+        "data": config["data"]["name"],
+        "metric": METRIC,
+    }
+    finals = {}
+    if len(rounds) > 1:
+        validation["first_round"] = {"n": len(first.ids), "finalists": len(last.trials)}
+        finals = {trial.number: {"final": score(trial, last.ids)} for trial in last.trials}
+    rows = [
+        {"trial": t.number, **score(t, first.ids), **finals.get(t.number, {}), **t.settings}
+        for t in first.trials
+    ]
+    return {
+        "chosen": dict(best.settings),
+        "trial": best.number,
+        "validation": validation | score(best, last.ids),
+        "total_steps": sum(space.stages(config["inverter"]) or [config["inverter"]["steps"]]),
+        "search_seed": config["search_seed"],
+        "space": config["search"],
+        "settings": tuning.settings(config, varied),
+        "trials": rows,
+    }
 
 
 def text(content: Mapping) -> str:
