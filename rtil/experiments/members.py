@@ -1,4 +1,4 @@
-"""Which runs on disk are those of an experiment, and which of its jobs nobody ran.
+"""Which runs are those of an experiment, and what they were given beside its plan.
 
 A run says so itself (`rtil.runs.record`). Version 0.1 did not: its runs belong to none until
 scripts/upgrade_rows.py has written it into their rows.
@@ -97,9 +97,3 @@ def commands_for(recorded: Iterable[list[str]], name: str) -> list[list[str]]:
         for command in recorded
         if f"experiment={name}" in (word.lstrip("+") for word in command)
     ]
-
-
-def missing(experiment: Mapping, found: Iterable[tuple[Run, Job]]) -> list[dict[str, str]]:
-    """The planned inversions that none of these members is."""
-    ran = {json.dumps(job) for _, job in found}
-    return [job for job in jobs(experiment, "invert") if json.dumps(job) not in ran]
