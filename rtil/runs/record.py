@@ -28,9 +28,7 @@ def claim(run_dir: Path, config: Mapping, command: Command) -> bool:
     path = run_dir / "config.yaml"
     exists = path.exists()
     if exists:
-        old, new = (
-            keys.complete(keys.flatten(tree)) for tree in (read_config(run_dir), config)
-        )
+        old, new = (keys.complete(keys.flatten(tree)) for tree in (read_config(run_dir), config))
         differs = keys.differing_keys(old, new, keys.matters(command))
         if differs:
             raise ValueError(
