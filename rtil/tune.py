@@ -12,6 +12,7 @@ One command for several arms: -m rtil=vanilla,ilo.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import hydra
@@ -52,45 +53,16 @@ def tune(cfg: DictConfig, words: Sequence[str] | None = None) -> Path:
     tuned_settings.refuse_typed(words, varied)
     place = identity.invert_dir("tuned", config, trained.config)
 
-    def one(settings: Mapping[str, object], images: int) -> None:
+    def invert(settings: Mapping[str, object], images: int) -> None:
         inverted(trial_of(cfg, settings, images), words)
 
-    tried = [
-        trials.run(place, number, settings, cfg.num_images, one)
-        for number, settings in enumerate(proposals)
-    ]
-    order, ids = trials.rank(tried)
-    validation: dict[str, object] = {"split": "val", "data": config["data"]["name"]}
-    validation["metric"] = trials.METRIC
-    finals: dict[int, dict] = {}
-    last = ids
-    if cfg.final_images:
-        finalists = sorted(order[: cfg.finalists], key=lambda trial: trial.number)
-        validation["first_round"] = {"n": len(ids), "finalists": len(finalists)}
-        rounds = [
-            trials.run(place, trial.number, trial.settings, cfg.final_images, one)
-            for trial in finalists
-        ]
-        order, last = trials.rank(rounds, "finalists")
-        finals = {trial.number: {"final": trials.score(trial, last)} for trial in rounds}
-    best = order[0]
-    content = {
-        "chosen": dict(best.settings),
-        "trial": best.number,
-        "validation": validation | trials.score(best, last),
-        "total_steps": sum(steps) if steps else config["inverter"]["steps"],
-        "search_seed": config["search_seed"],
-        "space": config["search"],
-        "settings": tuning.settings(config, varied),
-        "trials": [
-            {"trial": t.number, **trials.score(t, ids), **finals.get(t.number, {}), **t.settings}
-            for t in tried
-        ],
-    }
+    run_trial = partial(trials.run, place, invert)
+    rounds = trials.rounds(run_trial, proposals, cfg.num_images, cfg.finalists, cfg.final_images)
+    content = chosen.content(config, varied, rounds)
     path = place / tuning.NAME
     write_text(path, chosen.text(content))
     print(chosen.table(content))
-    print(f"{path}: trial {best.number}; use it with python -m rtil.invert protocol=fair")
+    print(f"{path}: trial {content['trial']}; use it with python -m rtil.invert protocol=fair")
     return path
 
 

@@ -24,10 +24,7 @@ def check_trained(experiment: Mapping, composed: Iterable[Config], given: Iterab
         FileNotFoundError: some are not; holds the commands that train them.
         ValueError: several generators fit a job.
     """
-    wanted: dict[str, Config] = {}
-    for config in composed:
-        if not config.get("generator"):
-            wanted.setdefault(training_command(config), config)
+    wanted = {training_command(each): each for each in composed if not each.get("generator")}
     missing = [line for line, config in wanted.items() if not _is_there(config)]
     if missing:
         raise FileNotFoundError(

@@ -1,7 +1,7 @@
-"""Which runs on disk are those of an experiment, and which of its jobs nobody ran.
+"""Which runs are those of an experiment, and what they were given beside its plan.
 
-A run says so itself (`rtil.runs.record`); of version 0.1, which did not record it,
-`rtil.experiments.legacy` tells.
+A run says so itself (`rtil.runs.record`). Version 0.1 did not: its runs belong to none until
+scripts/upgrade_rows.py has written it into their rows.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
-from rtil.experiments import legacy
 from rtil.experiments.plan import BY_PLAN, Job, jobs, products
 from rtil.runs.overrides import parsed
 from rtil.runs.run import Run
@@ -26,8 +26,7 @@ def belonging(
 
     A run that serves several jobs, as where a switch is what an arm has anyway, is there once for
     each, with that in `Run.job`. Arms that were run for the experiment without being planned
-    belong to it. Runs of version 0.1, which did not record jobs, are told by
-    `rtil.experiments.legacy`.
+    belong to it.
 
     Args:
         part: "invert", or "train" for trainings (`rtil.runs.run.trainings`).
@@ -35,19 +34,24 @@ def belonging(
     if not experiment["cells"] and part == "invert":
         return []
     planned = jobs(experiment, part)
-    at_scale = [run for run in runs if run.config.get("scale.name") == scale]
-    old = [run for run in at_scale if run.experiments is None]
-    jobs_of = legacy.jobs_of(old, experiment["name"], planned, part)
-    found: list[tuple[Run, Job]] = []
-    for run in at_scale:
-        if run.experiments is None:
-            own = [jobs_of[run.path]] if run.path in jobs_of else []
-        else:
-            recorded = [e["job"] for e in run.experiments if e["name"] == experiment["name"]]
-            fitting = [job for job in (_planned(job, planned) for job in recorded) if job]
-            own = [*{json.dumps(job): job for job in fitting}.values()]
-        found += [(replace(run, job=job), job) for job in own]
-    return found
+    members: dict[tuple[Path, str], tuple[Run, Job]] = {}
+    for run in at_scale(runs, scale):
+        for recorded in jobs_of(run, experiment):
+            job = _planned(recorded, planned)
+            if job:
+                members[run.path, json.dumps(job)] = replace(run, job=job), job
+    return [*members.values()]
+
+
+def at_scale(runs: Iterable[Run], scale: str) -> list[Run]:
+    """The runs at a scale."""
+    return [run for run in runs if run.config.get("scale.name") == scale]
+
+
+def jobs_of(run: Run, experiment: Mapping) -> list[Job]:
+    """What a run recorded of an experiment."""
+    entries = run.experiments or ()
+    return [entry["job"] for entry in entries if entry["name"] == experiment["name"]]
 
 
 def _planned(recorded: Job, planned: Sequence[Job]) -> Job | None:
@@ -77,16 +81,10 @@ def besides(
     images = {text for entry in entries for text in entry.get("data", ())}
     left_out = {*planned, *BY_PLAN, "scale", "root"}
     counts: Counter[tuple[str, ...]] = Counter()
-    for run in runs:
-        if run.config.get("scale.name") != scale:
-            continue
-        if run.experiments is None:
-            typed = legacy.typed_for(run, experiment["name"])
-        else:
-            typed = [each["job"] for each in run.experiments if each["name"] == experiment["name"]]
-        for job in typed[:1]:
+    for run in at_scale(runs, scale):
+        for job in jobs_of(run, experiment)[:1]:
             more = {key: text for key, text in job.items() if key not in left_out}
-            if run.experiments is not None and more.get("data") in images:
+            if more.get("data") in images:
                 del more["data"]  # as planned, and not typed
             counts[tuple(f"{key}={text}" for key, text in more.items())] += 1
     return [words for words, _ in counts.most_common()]
@@ -99,9 +97,3 @@ def commands_for(recorded: Iterable[list[str]], name: str) -> list[list[str]]:
         for command in recorded
         if f"experiment={name}" in (word.lstrip("+") for word in command)
     ]
-
-
-def missing(experiment: Mapping, found: Iterable[tuple[Run, Job]]) -> list[dict[str, str]]:
-    """The planned inversions that none of these members is."""
-    ran = {json.dumps(job) for _, job in found}
-    return [job for job in jobs(experiment, "invert") if json.dumps(job) not in ran]

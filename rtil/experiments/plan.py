@@ -15,12 +15,14 @@ import json
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
+from typing import TypeVar
 
 from rtil.runs import keys
 from rtil.runs.keys import AT, is_under
 from rtil.runs.overrides import as_text, key_of, parsed, typed
 
 Job = Mapping[str, str]
+Choice = TypeVar("Choice", str, list[str])  # of a job, or the alternatives of a product
 Product = dict[str, list[str]]
 Given = Mapping[str, Sequence[str]]  # {key: texts of its values} of a command line
 BY_PLAN = ("experiment", "num_images")  # a command that fills a gap goes by the plan for these
@@ -45,15 +47,12 @@ def products(experiment: Mapping, part: str) -> list[Product]:
             for generator in [{}] if "model" in own else experiment["generators"]:
                 # What a cell says of its generator goes before what the generator says.
                 entries.append(_texts(own | {k: generator[k] for k in generator if k not in own}))
-    return tunings(_tuned(entries)) if part == "tune" else entries
+    return [tuning_of(entry) for entry in _tuned(entries)] if part == "tune" else entries
 
 
 def _texts(entry: Mapping) -> Product:
-    rest = {key: each for key, each in entry.items() if key != "switches"}
-    return {
-        key: [as_text(one) for one in (each if isinstance(each, list) else [each])]
-        for key, each in rest.items()
-    }
+    lists = {key: each if isinstance(each, list) else [each] for key, each in entry.items()}
+    return {key: [*map(as_text, each)] for key, each in lists.items() if key != "switches"}
 
 
 def _tuned(entries: list[Product]) -> list[Product]:
@@ -61,30 +60,18 @@ def _tuned(entries: list[Product]) -> list[Product]:
     return [entry for entry in entries if "fair" in entry.get("protocol", ())] or entries
 
 
-def tunings(
-    entries: Iterable[Mapping[str, list[str]]], given: Given | None = None
-) -> list[Product]:
-    """What `rtil.tune` runs for products of inversions: at their protocol.at, else as they are.
+def tuning_of(entry: Mapping[str, Choice], given: Iterable[str] = ()) -> dict[str, Choice]:
+    """What `rtil.tune` runs for inversions: at their protocol.at, else as they are.
 
     A measurement that is typed (`given`) is where a tuning is asked for: protocol.at gives way to
     it, unless that is typed too. A typed seed says whose tuning it is, as for an inversion.
     """
-    given, found = given or {}, []
-    for entry in entries:
-        own = {key: texts for key, texts in entry.items() if keys.for_tuning(key)}
-        for key in entry:
-            name = key.removeprefix(f"{AT}.")
-            if name != key and (name == "seed" or name not in given or key in given):
-                own[name] = entry[key]
-        found.append(own)
-    return found
-
-
-def where_tuned(given: Given, planned: Iterable[str]) -> dict[str, Sequence[str]]:
-    """A command line of `rtil.tune`: a protocol.at that the plan lacks is the tuning's own key."""
-    at = {key for key in given if key.startswith(f"{AT}.")} - {*planned}
-    rest = {key: given[key] for key in given if key not in at}
-    return rest | {key.removeprefix(f"{AT}."): given[key] for key in at}
+    own = {key: choice for key, choice in entry.items() if keys.for_tuning(key)}
+    for key, choice in entry.items():
+        name = key.removeprefix(f"{AT}.")
+        if name != key and (name == "seed" or name not in given or key in given):
+            own[name] = choice
+    return own
 
 
 def switch_of(experiment: Mapping, job: Job) -> dict[str, str]:
@@ -115,24 +102,27 @@ def jobs(experiment: Mapping, part: str, given: Given | None = None) -> list[dic
     if len(given.get("scale", ())) > 1:
         raise ValueError(f"experiment={name} runs at one scale at a time, not {given['scale']}.")
     entries = products(experiment, "invert" if part == "tune" else part)
-    entries = _tuned(entries) if part == "tune" else entries
+    if part == "tune":
+        entries = [
+            {key: texts for key, texts in entry.items() if _of_tuning(key)}
+            for entry in _tuned(entries)
+        ]
     planned = {key for entry in entries for key in entry}
     if part == "tune":
-        planned = {key for key in planned if keys.for_tuning(key) or key.startswith(AT)}
-        given = where_tuned(given, planned)
+        # A protocol.at that the plan lacks is the tuning's own key.
+        at = {key: key.removeprefix(f"{AT}.") for key in given if key not in planned}
+        given = {at.get(key, key): texts for key, texts in given.items()}
     for key in sorted(planned & given.keys(), key=precedence):
         entries = narrowed(entries, key, given[key])
-    rest = {
-        key: texts
-        for key, texts in given.items()
-        if key not in planned and not is_under(key, ("experiment",))
-    }
-    entries = tunings(entries, given) if part == "tune" else entries
-    rows = [
-        dict(zip({**entry, **rest}, values))
-        for entry in entries
-        for values in product(*entry.values(), *rest.values())
-    ]
+    planned |= {key for key in given if is_under(key, ("experiment",))}
+    rest = {key: texts for key, texts in given.items() if key not in planned}
+    if part == "tune":
+        entries = [tuning_of(entry, given) for entry in entries]
+    rows: dict[str, dict[str, str]] = {}
+    for entry in entries:
+        for values in product(*entry.values(), *rest.values()):
+            row = dict(zip({**entry, **rest}, values))
+            rows.setdefault(json.dumps(row), row)
     if not rows:
         what = {"invert": "inversions", "tune": "tunings"}.get(part, "training runs")
         chosen = ", ".join(f"{key}={','.join(texts)}" for key, texts in given.items())
@@ -140,7 +130,7 @@ def jobs(experiment: Mapping, part: str, given: Given | None = None) -> list[dic
         if products(experiment, part):
             why = f" with {chosen}."
         raise ValueError(f"experiment={name} has no {what}{why}")
-    return list({json.dumps(row): row for row in rows}.values())
+    return [*rows.values()]
 
 
 def precedence(key: str) -> tuple:
@@ -224,11 +214,13 @@ def tuning_commands(
     takes = [job] if job else jobs(experiment, "invert")
     if not any(each.get("protocol") == "fair" for each in takes):
         return []
-    chosen: Job | None = None
-    if job:
-        (own,) = tunings([{key: [each] for key, each in job.items()}])
-        chosen = {key: texts[0] for key, texts in own.items()}
+    chosen = tuning_of(job) if job else None
     return [command(experiment, "tune", for_tuning((), given), chosen)]
+
+
+def _of_tuning(key: str) -> bool:
+    """Whether a key of an inversion says something of its tuning."""
+    return keys.for_tuning(key) or is_under(key, (AT,))
 
 
 def for_training(given: Iterable[str]) -> list[str]:
@@ -244,11 +236,7 @@ def for_tuning(places: Iterable[Mapping], given: Iterable[str]) -> list[str]:
     Args:
         places: protocol.at of each tuning that is not there.
     """
-    taken = []
-    for word in given:
-        key = key_of(word)
-        if keys.for_tuning(key) or is_under(key, (AT,)):
-            taken.append(word)
+    taken = [word for word in given if _of_tuning(key_of(word))]
     given_texts, places = typed(taken), list(places)
     for name in given_texts.keys() - {"seed"}:
         values = {as_text(at[name]): None for at in places if name in at}

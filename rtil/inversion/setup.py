@@ -203,8 +203,12 @@ def load_generator(cfg: DictConfig, overrides: Sequence[str]) -> tuple[DictConfi
             for group in keys.TRAINING:
                 if group not in named:
                     cfg[group] = trained[group]
-            # The arm of a file of version 0.1 follows from its family's name.
-            cfg.rtil.arm = keys.complete(keys.flatten(resolved(cfg)))["rtil.arm"]
+            # A file of version 0.1 does not say its arm, nor all of its scale.
+            said = keys.flatten(trained)
+            for key, value in keys.complete(said).items():
+                group = key.partition(".")[0]
+                if group in ("rtil", "scale") and group not in named and key not in said:
+                    OmegaConf.update(cfg, key, value)
         cfg.image_channels = trained["image_channels"]
         cfg.model.phase_nimg = trained["model"]["phase_nimg"]
     asked = resolved(cfg)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path, PurePosixPath
@@ -77,13 +78,6 @@ def read(place: Path | Sequence[Path]) -> tuple[list[Run], list[str]]:
     Raises:
         FileNotFoundError: there is nothing. ValueError: a file holds something else.
     """
-    places = [place] if isinstance(place, Path) else [*place]
-    files = []
-    for each in places:
-        files += sorted(each.glob("*.jsonl")) if each.is_dir() else [each]
-    gone = [file for file in files if not file.exists()]
-    if len(places) > 1 and gone:
-        raise FileNotFoundError(f"report: nothing at {gone[0]}, one of results={told(place)}.")
     lines: dict[tuple[str, str], Line] = {}
     studies: dict[tuple[str, str], str] = {}
     generators: dict[str, set[str]] = {}
@@ -91,8 +85,10 @@ def read(place: Path | Sequence[Path]) -> tuple[list[Run], list[str]]:
         f"Made from packed rows ({told(place)}), without pictures and samples; each PSNR is "
         "rounded to 0.001 dB, each SSIM to 0.0001, and of paths the file name is left."
     ]
-    for file in (file for file in files if file.exists()):
+    old = []
+    for file in files_of(place):
         numbered = lines_of(file)
+        old += [str(file)] if any("experiments" not in line for _, line in numbered) else []
         own = generators_of(line for _, line in numbered)
         study = ""
         if any(own[key] - generators[key] for key in own.keys() & generators.keys()):
@@ -115,7 +111,12 @@ def read(place: Path | Sequence[Path]) -> tuple[list[Run], list[str]]:
     if not lines:
         raise FileNotFoundError(
             f"report: no packed inversion in results={told(place)}. This makes one from runs:\n"
-            f"    python -m rtil.report root=runs pack={packable(places[0])}"
+            f"    python -m rtil.report root=runs pack={packable(place)}"
+        )
+    if old:
+        notes.append(
+            "Rows of version 0.1 are of no experiment; python scripts/upgrade_rows.py "
+            f"{shlex.join(old)} adds theirs."
         )
     folders = [folder for folder, _ in lines]
     runs = []
@@ -123,6 +124,18 @@ def read(place: Path | Sequence[Path]) -> tuple[list[Run], list[str]]:
         path = Path(folder) if folders.count(folder) == 1 else Path(digest[:8] or "none") / folder
         runs.append(replace(unpacked(line, path), study=studies[folder, digest]))
     return runs, notes
+
+
+def files_of(place: Path | Sequence[Path]) -> list[Path]:
+    """The files that `read` is given, or those in the folder; one alone may not be there yet."""
+    places = [place] if isinstance(place, Path) else [*place]
+    files = []
+    for each in places:
+        files += sorted(each.glob("*.jsonl")) if each.is_dir() else [each]
+    gone = [file for file in files if not file.exists()]
+    if len(places) > 1 and gone:
+        raise FileNotFoundError(f"report: nothing at {gone[0]}, one of results={told(place)}.")
+    return [file for file in files if file not in gone]
 
 
 def generators_of(lines: Iterable[Line]) -> dict[str, set[str]]:
@@ -139,9 +152,10 @@ def told(place: Path | Sequence[Path]) -> str:
     return str(place) if isinstance(place, Path) else f"[{','.join(map(str, place))}]"
 
 
-def packable(place: Path) -> Path:
-    """A file that pack= can write: the place itself, or one in it."""
-    return place if place.suffix == ".jsonl" else place / "rows.jsonl"
+def packable(place: Path | Sequence[Path]) -> Path:
+    """A file that pack= can write: the first place itself, or one in it."""
+    first = place if isinstance(place, Path) else place[0]
+    return first if first.suffix == ".jsonl" else first / "rows.jsonl"
 
 
 def identity(line: Line) -> tuple[str, str]:
@@ -217,17 +231,13 @@ def unpacked(line: Line, path: Path) -> Run:
     recorded, trained = (
         [entry["command"] for entry in line[key]] for key in ("provenance", "training")
     )
-    old = "experiments" not in line
-    folder = PurePosixPath(line["run"])
-    named = f"{folder.parent.name}/{folder.name}"
     return Run(
         path,
         keys.complete(line["config"]),
         rows,
         recorded,
         trained,
-        experiments=None if old else line["experiments"],
-        named=line.get("named", named) if old else "",
+        experiments=line.get("experiments"),
         tuning=line.get("tuning"),
     )
 
@@ -253,8 +263,6 @@ def packed(run: Run, root: Path) -> Line:
             {"name": each["name"], "job": portable_job(each["job"], root)}
             for each in run.experiments
         ]
-    elif run.named != f"{run.path.parent.name}/{run.path.name}":
-        line["named"] = run.named
     search = search_of(run)
     return line | ({"tuning": asdict(search)} if search else {})
 

@@ -12,6 +12,7 @@ The name is for people; config.yaml in the directory says what the run is.
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import re
@@ -51,7 +52,7 @@ def train_dir(config: Config) -> Path:
     Args:
         config: resolved, with what the data decided (image_channels, phase_nimg, split_files).
     """
-    parent, stem = Path(_text(config, "root")) / "train", _stem(config, _own_source(config))
+    parent, stem = _root(config) / "train", _stem(config, _own_source(config))
     # Files may have been renamed since: they are known by their digest, where both say it.
     anywhere = config.get(keys.FILES) is not None
     start = stem.partition("-folder-")[0] + "-folder" if anywhere and "-folder-" in stem else stem
@@ -64,10 +65,10 @@ def train_dir(config: Config) -> Path:
 
 def named_train_dir(config: Config) -> Path:
     """The directory of a training as it is named, whatever is on disk."""
-    parent, stem = Path(_text(config, "root")) / "train", _stem(config, _own_source(config))
+    stem = _stem(config, _own_source(config))
     groups = {name: keys.flatten(config)[f"{name}.name"] for name in keys.TRAINING}
     told = differences(config, "train", groups)
-    return parent / name_of(stem, told, digest(values(config, "train")))
+    return _root(config) / "train" / name_of(stem, told, digest(values(config, "train")))
 
 
 def invert_dir(kind: str, config: Config, trained: Config) -> Path:
@@ -81,11 +82,11 @@ def invert_dir(kind: str, config: Config, trained: Config) -> Path:
         config: resolved, with `generator` and `generator_sha256`.
         trained: configuration of the generator's training.
     """
-    root, file = Path(_text(config, "root")), Path(_text(config, "generator"))
+    root, file = _root(config), Path(str(config["generator"]))
     training = file.parent.name
     if file.name != EXPORTED or file.parent.parent.resolve() != (root / "train").resolve():
         stem = _stem({**config, **trained}, _own_source(trained))
-        training = f"{stem},{_text(config, 'generator_sha256')[:8]}"
+        training = f"{stem},{str(config['generator_sha256'])[:8]}"
     command: keys.Command = "tune" if kind == "tuned" else "invert"
     flat = keys.complete(keys.flatten(config))
     groups = {name: flat[f"{name}.name"] for name in (*keys.TRAINING, "task", "inverter")}
@@ -107,7 +108,7 @@ def find_generator(config: Config) -> Path:
         FileNotFoundError: there is none; holds the command that trains it.
         ValueError: there are several, which differ in what an inversion does not say.
     """
-    parent = Path(_text(config, "root")) / "train"
+    parent = _root(config) / "train"
     stem = training_stem(config)
     near = [each for each in trainings(parent, stem) if (each[0] / EXPORTED).exists()]
     asked = _asked_of_training(config)
@@ -137,7 +138,7 @@ def find_generator(config: Config) -> Path:
 def trainings(parent: Path, stem: str) -> list[tuple[Path, dict]]:
     """(directory, configuration) of the trainings whose name begins with these choices."""
     found = []
-    for path in sorted(parent.glob(f"{_glob(stem)}*/config.yaml")):
+    for path in sorted(parent.glob(f"{glob.escape(stem)}*/config.yaml")):
         rest = path.parent.name[len(stem) :]
         if not rest or rest[0] in ",-":  # seed1 is not seed10
             found.append((path.parent, read_config(path.parent)))
@@ -226,8 +227,7 @@ def _mentioned(key: str, written: Mapping[str, object]) -> set[str]:
 def _asked_of_training(config: Config) -> dict[str, object]:
     """What an inversion says of its generator's training, by key."""
     foreign = _source(config) != _own_source(config)
-    asked = {}
-    flat = keys.flatten(config)
+    asked, flat = {}, keys.flatten(config)
     # A task's knob may have no row of its own, and says nothing of a training.
     knob = flat.get("task.knob")
     for key, value in flat.items():
@@ -294,16 +294,12 @@ def _own_source(config: Config) -> str:
     return f"folder-{Path(str(path)).stem}" if name == "folder" and path else name
 
 
+def _root(config: Config) -> Path:
+    return Path(str(config["root"]))
+
+
 def _source(config: Config) -> str:
     """The data that a generator was trained on, as its directory is named after them."""
     flat = keys.flatten(config)
     trained_on = flat.get("data.trained_on") or flat["data.name"]
     return _own_source(config) if trained_on == flat["data.name"] else str(trained_on)
-
-
-def _text(config: Config, key: str) -> str:
-    return str(config[key])
-
-
-def _glob(stem: str) -> str:
-    return re.sub(r"([*?[])", r"[\1]", stem)

@@ -305,4 +305,8 @@ def complete(config: Mapping[str, object]) -> dict[str, object]:
     said |= {f"task.{key}": value for key, value in task.items()}
     if "inverter.name" in config:
         said["inverter.family"] = _FAMILIES.get(str(config["inverter.name"]))
+    if config.get("inverter.name") == "lmmse" and "noise_std" in config:
+        said["inverter.noise_std"] = config["noise_std"]
+    if "scale.stylegan2.r1_weight" in config:
+        said["scale.pggan_r1.r1_weight"] = config["scale.stylegan2.r1_weight"]
     return {**said, **config}

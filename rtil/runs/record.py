@@ -14,7 +14,6 @@ from rtil.runs.identity import read_config
 from rtil.runs.keys import Command
 
 FILE = "provenance.json"
-OWN = ("experiments", "named")  # what it says of the run and not of a command
 
 
 def claim(run_dir: Path, config: Mapping, command: Command) -> bool:
@@ -29,7 +28,8 @@ def claim(run_dir: Path, config: Mapping, command: Command) -> bool:
     path = run_dir / "config.yaml"
     exists = path.exists()
     if exists:
-        differs = keys.differing_keys(read_config(run_dir), config, keys.matters(command))
+        old, new = (keys.complete(keys.flatten(tree)) for tree in (read_config(run_dir), config))
+        differs = keys.differing_keys(old, new, keys.matters(command))
         if differs:
             raise ValueError(
                 f"{run_dir} holds a run with other settings:\n  "
@@ -52,16 +52,17 @@ def write_provenance(run_dir: Path, record: Mapping, config: Mapping | None = No
     path = run_dir / FILE
     old = json.loads(path.read_text()) if path.exists() else {}
     before = old.pop("before", [])
-    known = {key: old.pop(key) for key in OWN if key in old}
-    experiments = known.get("experiments", [])
-    job = experiment_of(config or {})
-    if job and job not in experiments:
-        experiments = [*experiments, job]
     # Runs of version 0.1 do not say whose they are; they go on not to, until a job works on them.
-    if experiments or not old or "experiments" in known:
-        known["experiments"] = experiments
+    experiments = old.pop("experiments", None if old else [])
+    job = experiment_of(config or {})
+    if job and job not in (experiments or []):
+        experiments = [*(experiments or []), job]
     before = [other for other in (*before, *([old] if old else [])) if other != record]
-    content = {**record, **known} | ({"before": before} if before else {})
+    content = dict(record)
+    if experiments is not None:
+        content["experiments"] = experiments
+    if before:
+        content["before"] = before
     write_text(path, json.dumps(content, indent=1))
 
 
@@ -80,13 +81,6 @@ def experiments(run_dir: Path) -> list[dict] | None:
     return json.loads(path.read_text()).get("experiments") if path.exists() else None
 
 
-def named(run_dir: Path) -> str:
-    """The folder of a run of version 0.1 as that named it, "training/inversion"."""
-    path = run_dir / FILE
-    record = json.loads(path.read_text()) if path.exists() else {}
-    return record.get("named", f"{run_dir.parent.name}/{run_dir.name}")
-
-
 def history(run_dir: Path) -> list[dict]:
     """A record for each command that worked on a run, the last one first."""
     path = run_dir / FILE
@@ -94,7 +88,8 @@ def history(run_dir: Path) -> list[dict]:
         return []
     last = json.loads(path.read_text())
     before = last.pop("before", [])
-    return [{key: value for key, value in last.items() if key not in OWN}, *reversed(before)]
+    last.pop("experiments", None)
+    return [last, *reversed(before)]
 
 
 def commands(run_dir: Path) -> list[list[str]]:

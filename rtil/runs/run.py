@@ -32,7 +32,6 @@ class Run:
         recorded: the commands that worked on it, trained those on its generator, last first.
         experiments: [{"name", "job": {key: text}}] that it was run for; None where version 0.1,
             which did not record them, ran it.
-        named: its folder as version 0.1 named it, "" for others.
         tuning: the search behind its settings where it was packed (`rtil.runs.search`).
         job: the planned job that it is read as (`rtil.experiments.members`).
         study: the file that it was read from where an earlier one has other trainings of its
@@ -45,7 +44,6 @@ class Run:
     recorded: Sequence[list[str]] = ()
     trained: Sequence[list[str]] = ()
     experiments: Sequence[Mapping] | None = None
-    named: str = ""
     tuning: Mapping | None = None
     job: Mapping[str, str] | None = None
     study: str = ""
@@ -142,10 +140,8 @@ def read_run(directory: Path) -> Run:
 
 def _read(directory: Path, rows: Mapping[str, Mapping]) -> Run:
     config = keys.complete(keys.flatten(read_config(directory)))
-    experiments = record.experiments(directory)
-    named = "" if experiments is not None else record.named(directory)
-    commands = record.commands(directory)
-    return Run(directory, config, rows, commands, experiments=experiments, named=named)
+    commands, experiments = record.commands(directory), record.experiments(directory)
+    return Run(directory, config, rows, commands, experiments=experiments)
 
 
 def check(config: Mapping[str, object], rows: Mapping[str, Mapping]) -> None:

@@ -1,8 +1,8 @@
 """The trials of a tuning: an inversion of the same validation images under each proposal.
 
 Every trial has a directory of its own below that of the tuning and is claimed like any run, so a
-tuning that was stopped goes on, image by image. What is tried is in `rtil.tuning.space`, what a
-tuning writes in `rtil.tuning.chosen`.
+tuning that was stopped goes on, image by image. The best may go on to more images in a final
+round. What is tried is in `rtil.tuning.space`, what a tuning writes in `rtil.tuning.chosen`.
 """
 
 from __future__ import annotations
@@ -37,22 +37,52 @@ class Trial:
     scores: Mapping[str, float]
 
 
-def folder(place: Path, number: int) -> Path:
-    """Where a trial lives."""
-    return place / f"trial-{number:03d}"
+@dataclass(frozen=True)
+class Round:
+    """Trials on the same images.
+
+    Args:
+        trials: in the order that they were proposed in.
+        ranked: those with scores, best first.
+        ids: the images that all of these have.
+    """
+
+    trials: Sequence[Trial]
+    ranked: Sequence[Trial]
+    ids: Sequence[str]
 
 
-def run(
-    place: Path, number: int, settings: Mapping[str, object], images: int, invert: Invert
-) -> Trial:
-    """One trial: an inversion of the validation images, or what is on disk of it.
+def rounds(
+    run_trial: Callable[[Trial, int], Trial],
+    proposals: Sequence[Mapping[str, object]],
+    images: int,
+    finalists: int,
+    final_images: int | None,
+) -> list[Round]:
+    """All proposals on `images`; with `final_images` the best of them, `finalists`, on so many.
+
+    Raises:
+        RuntimeError: no trial of a round has scores.
+    """
+    trials = [Trial(number, settings, {}) for number, settings in enumerate(proposals)]
+    trials = [run_trial(trial, images) for trial in trials]
+    done = [Round(trials, *rank(trials))]
+    if final_images:
+        best = sorted(done[0].ranked[:finalists], key=lambda trial: trial.number)
+        trials = [run_trial(trial, final_images) for trial in best]
+        done.append(Round(trials, *rank(trials, "finalists")))
+    return done
+
+
+def run(place: Path, invert: Invert, trial: Trial, images: int) -> Trial:
+    """A trial with its scores: an inversion of the validation images, or what is on disk of it.
 
     Args:
         place: directory of the tuning.
-        images: to invert.
         invert: inverts so many images under these settings, with `run_dir` among them.
     """
-    where = folder(place, number)
+    number, settings = trial.number, trial.settings
+    where = place / f"trial-{number:03d}"
     if images >= fails_at(where):
         return Trial(number, settings, {})
     try:

@@ -295,6 +295,26 @@ def test_an_explicit_generator_brings_its_model_family_scale_and_data_along(root
     assert torch.equal(G(z), H(z)) and config["rtil"]["name"] == "mgan"
 
 
+@pytest.mark.parametrize("words", [[], ["model=pggan_r1"]])
+def test_a_pggan_r1_file_of_version_01_is_adopted(root, tmp_path, words):
+    """Its scale lacks pggan_r1.r1_weight, which that model read from stylegan2's."""
+    overrides = [*COMMON, "model=pggan_r1", "data.num_train=64", f"root={tmp_path}"]
+    with initialize_config_dir(CONFIGS, version_base="1.3"):
+        train.train(compose("train", [*overrides, "total_nimg=16"]))
+    (path,) = tmp_path.glob("train/*/generator.pt")
+    content = torch.load(path, weights_only=True)
+    assert content["config"]["scale"].pop("pggan_r1")
+    assert content["config"]["rtil"].pop("arm")
+    torch.save(content, path := tmp_path / "old.pt")
+    more = [f"generator={path}", "num_images=1", "yardstick.use=false", "inverter=csgm", *words]
+    overrides = [*COMMON[1:], f"root={tmp_path}", "inverter.steps=2", *more]
+    with initialize_config_dir(CONFIGS, version_base="1.3"):
+        run_dir = invert.invert(compose("invert", overrides), overrides)
+    saved = yaml.safe_load((run_dir / "config.yaml").read_text())
+    assert saved["rtil"]["arm"] == "ilo"
+    assert saved["scale"]["pggan_r1"]["r1_weight"] == saved["scale"]["stylegan2"]["r1_weight"]
+
+
 def test_an_explicit_generator_brings_the_tuned_settings_of_its_family(root, tmp_path):
     path = root / "train" / "stylegan2-vanilla-glyphs-tiny-seed0" / "generator.pt"
     for given, rates in (([], (0.1, 0.1)), (["inverter.lr_style=0.3"], (0.3, 0.1))):

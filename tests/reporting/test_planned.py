@@ -6,7 +6,6 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
 from helpers.experiments import composed, plan_of
 from helpers.plans import study_of, write_run
 from matplotlib.colors import to_rgb
@@ -14,14 +13,12 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from rtil import report
-from rtil.experiments import members
 from rtil.experiments import plan as experiment
 from rtil.reporting import statistics, tables
 from rtil.reporting.arrange import record
 from rtil.reporting.figures import curves
 from rtil.reporting.figures.style import axis_of, looks_of
 from rtil.runs import record as run_record
-from rtil.runs import run as run_files
 
 
 def content(root, name, scale="demo"):
@@ -42,73 +39,6 @@ def fig6(tmp_path):
     write_run(tmp_path, plan, jobs[1], {i: v + 1 for i, v in everyone.items()})
     write_run(tmp_path, plan, jobs[2], {"00": 25.0, "01": 26.0})
     return tmp_path, plan, jobs
-
-
-def test_runs_belong_by_what_they_were_run_for_or_by_their_name(tmp_path):
-    plan, other = plan_of("fig6_ilo", "demo"), plan_of("fig8_depth", "demo")
-    jobs = experiment.jobs(plan, "invert")
-    kept = [
-        write_run(tmp_path, plan, jobs[0], {"a": 1.0}, ["selection=last"]),
-        write_run(tmp_path, plan, jobs[1], {"a": 1.0}, name="estimators_ilo"),
-        write_run(tmp_path, plan, {**jobs[1], "rtil": "ilo_mixture"}, {"a": 1.0}),
-        # As the first one, and its provenance gives the setting that it has besides.
-        write_run(tmp_path, plan, jobs[1], {"a": 1.0}, ["selection=last"], "estimators_ilo"),
-    ]
-    job = next(j for j in experiment.jobs(other, "invert") if j["ratio"] == jobs[0]["ratio"])
-    write_run(tmp_path, other, job, {"a": 1.0})
-    write_run(tmp_path, plan, jobs[2], {"a": 1.0}, ["split=val"], "elsewhere")
-    write_run(tmp_path, plan, jobs[0], {"a": 1.0}, scale="tiny")
-    found = members.belonging(run_files.inversions(tmp_path)[0], plan, "demo")
-    assert {run.path for run, _ in found} == set(kept)
-    assert [
-        run.path for run, _ in members.belonging(run_files.inversions(tmp_path)[0], other, "demo")
-    ] != []
-
-
-def test_a_run_goes_to_its_own_switch_and_not_to_one_that_repeats_the_arms_settings(tmp_path):
-    """variants_ilo switches step sizes to 0.1, which a vanilla arm has in every other run too."""
-    plan = plan_of("variants_ilo", "demo")
-    jobs = [job for job in experiment.jobs(plan, "invert") if job["rtil"] == "vanilla"]
-    held, same = ({"selection": "heldout"}, {"inverter.lr_style": "0.1"})
-    first = [next(job for job in jobs if part.items() <= job.items()) for part in (held, same)]
-    paths = [write_run(tmp_path, plan, job, {"a": 1.0}, ["num_images=1"]) for job in first]
-    config = yaml.safe_load((paths[0] / "config.yaml").read_text())
-    config["inverter"] |= {f"lr_{key}": 0.1 for key in ("style", "noise", "feature")}
-    (paths[0] / "config.yaml").write_text(yaml.safe_dump(config))
-    found = members.belonging(run_files.inversions(tmp_path)[0], plan, "demo")
-    assert {run.path: experiment.switch_of(plan, job) for run, job in found} == {
-        path: experiment.switch_of(plan, job) for path, job in zip(paths, first)
-    }
-
-
-def test_every_switch_finds_its_runs_and_other_plans_only_theirs(tmp_path):
-    """inverter.map=1e-06 is a number, also on a command line; noise and protocol are part of a
-    run's name, and a plan that asks for neither has runs with neither."""
-    plan = plan_of("variants_ilo", "demo")
-    jobs = experiment.jobs(plan, "invert")
-    paths = [write_run(tmp_path, plan, job, {"a": 1.0}) for job in jobs]
-    assert any(job.get("inverter.map") == "1e-06" for job in jobs)
-    runs = run_files.inversions(tmp_path)[0]
-    of = {run.path: job for run, job in members.belonging(runs, plan, "demo")}
-    assert [of[path] for path in paths] == jobs
-    other = plan_of("fig6_ilo", "demo")
-    shared = [run for run, _ in members.belonging(runs, other, "demo")]
-    assert shared and not any(run.config["noise_std"] for run in shared)
-    fair = plan_of("evidence_ilo", "demo")
-    tuned = [
-        write_run(tmp_path, fair, job, {"a": 1.0})
-        for job in experiment.jobs(fair, "invert")
-        if job["seed"] == "0" and job["protocol"] == "authors" and job["rtil"] == "ilo"
-    ]
-    found = members.belonging(run_files.inversions(tmp_path)[0], other, "demo")
-    assert tuned and not {run.path for run, _ in found} & {*tuned}
-    # A noise that its own command asks for leaves a run in its plan.
-    noisy = write_run(
-        tmp_path, other, experiment.jobs(other, "invert")[0], {"a": 1.0}, ["noise_std=0.01"]
-    )
-    assert noisy in {
-        run.path for run, _ in members.belonging(run_files.inversions(tmp_path)[0], other, "demo")
-    }
 
 
 def test_an_inversion_with_tuned_settings_that_is_missing_is_told_with_its_tuning(tmp_path):
@@ -197,7 +127,7 @@ def test_a_line_can_be_a_group_of_the_configuration(tmp_path):
 
 
 def test_a_run_stays_with_the_experiments_that_it_was_run_for(tmp_path):
-    """Where commands of another experiment worked on it later, and its name tells nothing."""
+    """Where commands of another experiment worked on it later."""
     plan, words = plan_of("fig6_ilo", "demo"), ["data.num_train=64"]
     jobs = experiment.jobs(plan, "invert")
     for job in (*jobs[:2], {**jobs[1], "rtil": "ilo_mixture"}):

@@ -88,6 +88,10 @@ def test_what_version_01_left_unsaid_is_filled_in_and_what_it_said_stays():
     assert found["protocol.name"] == "paper" and found["hardware.precision"] == "fp32"
     assert keys.complete({"task.name": "sr", "task.knob": "mine"})["task.knob"] == "mine"
     assert keys.complete({"inverter.name": "tv"})["inverter.family"] is None
+    noise = {"inverter.name": "lmmse", "noise_std": 0.1}
+    assert keys.complete(noise)["inverter.noise_std"] == 0.1
+    weight = keys.complete({"scale.stylegan2.r1_weight": 0.3})
+    assert weight["scale.pggan_r1.r1_weight"] == 0.3
     names = [keys.complete({"rtil.name": name})["rtil.arm"] for name in ("vanilla", "mgan")]
     assert names == ["vanilla", "mgan"]
 

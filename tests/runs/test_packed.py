@@ -13,7 +13,6 @@ from hydra import compose, initialize_config_dir
 
 from rtil import report
 from rtil.experiments import plan as experiment
-from rtil.experiments.members import belonging
 from rtil.process.command import CONFIGS
 from rtil.reporting.arrange import record
 from rtil.runs import archive
@@ -148,8 +147,7 @@ def test_an_experiment_is_made_of_packed_rows_and_its_own_are_packed(tmp_path):
     words = [f"data.path={tmp_path}/faces.zip"]
     write_run(root, plan, jobs[0], everyone, words)
     write_run(root, plan, jobs[1], {i: v + 1 for i, v in everyone.items()}, words)
-    # Known by its folder alone, which is named after words of the others' commands.
-    write_run(root, plan, jobs[2], everyone, words, name="estimators_ilo")
+    write_run(root, plan, jobs[2], everyone, words)
     make_run(root, "vanilla", {"a": 1.0}, pictures=False)
     report.pack(composed(root=root, pack=file, experiment="fig6_ilo", scale="demo"))
     assert len(file.read_text().splitlines()) == 3
@@ -295,7 +293,8 @@ def test_packing_again_replaces_its_runs_and_keeps_those_of_others(tmp_path):
     (tmp_path / "second.jsonl").write_bytes(first)
     runs, notes = archive.read(tmp_path)
     assert [len(run.rows) for run in runs] == [1, 1, 2]
-    assert len(notes) == 2 and "second.jsonl, line 2: invert/vanilla-0/ratio0.1" in notes[1]
+    assert "second.jsonl, line 2: invert/vanilla-0/ratio0.1" in notes[1]
+    assert len(notes) == 3 and "upgrade_rows.py" in notes[2]
 
 
 def test_a_configuration_is_whole_once_and_then_what_changed(tmp_path):
@@ -381,12 +380,3 @@ def test_nothing_packed_names_the_command(tmp_path):
 def test_nesting_undoes_flattening():
     tree = {"a": 1, "b": {"c": [1, {"d": 2}], "e": {"f": None}}}
     assert key_table.nested(key_table.flatten(tree)) == tree
-
-
-def test_folders_named_after_typed_words_are_known_without_their_config(tmp_path):
-    plan = plan_of("fig6_ilo", "demo")
-    job = experiment.jobs(plan, "invert")[0]
-    write_run(tmp_path, plan, job, {"a": 1.0}, name="estimators_ilo")
-    (run,) = run_files.inversions(tmp_path)[0]
-    (run.path / "config.yaml").unlink()
-    assert belonging([run], plan, "demo")

@@ -34,6 +34,17 @@ def test_claim_makes_the_directory_and_knows_its_own_run(tmp_path):
     assert os.listdir(run_dir) == ["config.yaml"]
 
 
+def test_an_lmmse_run_of_version_01_goes_on_with_the_noise_it_was_measured_with(tmp_path):
+    """It had no inverter.noise_std: the estimate took the measurement's."""
+    old = {"noise_std": 0.05, "task": {"name": "cs"}, "inverter": {"name": "lmmse"}}
+    new = {**old, "inverter": {"name": "lmmse", "family": None, "noise_std": 0.05}}
+    assert record.claim(tmp_path, old, "invert") is False
+    assert record.claim(tmp_path, new, "invert") is True
+    new["inverter"]["noise_std"] = 0.1
+    with pytest.raises(ValueError, match="inverter.noise_std: 0.05 there, 0.1 here"):
+        record.claim(tmp_path, new, "invert")
+
+
 def test_provenance_keeps_the_commands_before_the_last_one_once_each(tmp_path):
     """Rows may be theirs, and a command that found nothing left to do must not hide them."""
     first, second = ({"command": ["invert.py", word], "commit": word} for word in "ab")

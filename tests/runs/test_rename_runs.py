@@ -1,7 +1,9 @@
 """Runs of version 0.1 get the names that today's commands look for, or stay where they are."""
 
 import json
+import shutil
 import sys
+from pathlib import Path
 
 import pytest
 import rename_runs
@@ -69,16 +71,14 @@ def test_renamed_runs_are_those_that_todays_commands_find(root, monkeypatch):
     generator = identity.find_generator(resolved("invert", *words))
     assert identity.train_dir(resolved("train", *words)) == generator.parent
     assert generator.parent.name.startswith("stylegan2-ilo-glyphs-demo-seed0,rtil.family.sigma=2-")
-    found = {run.named.rpartition("/")[2]: run for run in inversions(root)[0]}
-    assert found.keys() == old.keys()
+    found = {run.config["split"]: run for run in inversions(root)[0]}
     for name, more in (("cs-ratio0.1-ilo", ()), ("cs-ratio0.1-ilo,split=val", ("split=val",))):
         config = resolved("invert", *words, *more)
         config |= {"generator": str(generator), "generator_sha256": "a" * 64}
-        run = found[name]
+        run = found["val" if more else "test"]
         assert run.path == identity.invert_dir("invert", config, resolved("train"))
         assert run.config["run_dir"] == str(run.path) and run.config["generator"] == str(generator)
-        assert run.rows == old[name].rows and run.experiments is None
-        assert run.named == old[name].named
+        assert run.rows == old[name].rows and run.experiments == []
         changed = {k for k in old[name].config if old[name].config[k] != run.config[k]}
         assert changed == {"run_dir", "generator"}
     before = files(root)
@@ -86,13 +86,21 @@ def test_renamed_runs_are_those_that_todays_commands_find(root, monkeypatch):
     assert files(root) == before
 
 
-def test_two_runs_of_one_computation_are_refused_and_nothing_moves(root, monkeypatch, capsys):
+def test_two_runs_of_one_computation_stay_and_the_others_move(root, monkeypatch, capsys):
     (training,) = (root / "train").iterdir()
     config = resolved("invert", f"root={root}", "rtil.family.sigma=2", "inverter.lr_style=0.20")
     config |= {"generator": str(training / "generator.pt"), "generator_sha256": "a" * 64}
-    write(root / "invert" / training.name / "cs-ratio0.1-ilo,inverter.lr_style=0.20", config)
-    before = files(root)
-    with pytest.raises(SystemExit) as error:
-        rename(monkeypatch, root, "--write")
-    assert error.value.code == 1 and files(root) == before
-    assert "would be of 2 runs" in capsys.readouterr().err
+    twin = root / "invert" / training.name / "cs-ratio0.1-ilo,inverter.lr_style=0.20"
+    write(twin, config)
+    rename(monkeypatch, root, "--write")
+    text = capsys.readouterr().out
+    assert text.count("would be of 2 runs") == 2 and "Moved 1 runs." in text
+    names = {path.name for path in twin.parent.iterdir()}
+    assert names > {"cs-ratio0.1-ilo", twin.name} and len(names) == 3 and training.exists()
+    shutil.rmtree(twin)
+    rename(monkeypatch, root, "--write")
+    assert not twin.parent.exists()
+    runs = inversions(root)[0]
+    assert len({run.path.parent for run in runs}) == 1 and len(runs) == 2
+    for run in runs:
+        assert Path(str(run.config["generator"])).exists()
