@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import hydra
@@ -20,67 +19,60 @@ from omegaconf import DictConfig, OmegaConf
 from rtil.experiments.members import belonging
 from rtil.process.command import CONFIGS, entry
 from rtil.process.files import write_text
-from rtil.reporting.arrange import record
-from rtil.reporting.html import page
-from rtil.reporting.markdown import markdown
-from rtil.reporting.page import Look, Samples, sections_of
-from rtil.reporting.study import Source, Study, of_everything, of_experiment
-from rtil.reporting.texts import paragraph
+from rtil.reporting.page import Look, sections_of
+from rtil.reporting.sections import Section, markdown, page, paragraph
+from rtil.reporting.study import Source, of_everything, of_experiment
+from rtil.reporting.tables import record
 from rtil.runs import archive
 from rtil.runs.run import collect
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What a report is made of, and where it goes; experiment is a resolved plan, or None."""
-
-    source: Source
-    experiment: Mapping | None
-    scale: str
-    look: Look
-    pack: Path | None
-
-
-def settings_of(cfg: DictConfig) -> Settings:
-    """The settings in a configuration composed from report.yaml."""
+def source_of(cfg: DictConfig) -> Source:
+    """Where the runs of a report are."""
     given = cfg.results if OmegaConf.is_list(cfg.results) else [cfg.results]
-    source = Source(Path(cfg.root), tuple(Path(place) for place in given if place))
-    experiment: Mapping | None = None
-    if "experiment" in cfg:
-        plan = OmegaConf.to_container(cfg.experiment, resolve=True)
-        assert isinstance(plan, dict)
-        experiment = plan
+    return Source(Path(cfg.root), tuple(Path(path) for path in given if path))
+
+
+def experiment_of(cfg: DictConfig) -> Mapping | None:
+    """The plan of a report on an experiment, resolved."""
+    if "experiment" not in cfg:
+        return None
+    plan = OmegaConf.to_container(cfg.experiment, resolve=True)
+    assert isinstance(plan, dict)
+    return plan
+
+
+def look_of(cfg: DictConfig) -> Look:
+    """How the page is made, and its folder."""
+    source, experiment = source_of(cfg), experiment_of(cfg)
     out = source.root / "report"
     if source.packed:
         out /= "+".join(path.stem for path in source.packed)
     if experiment:
         out /= f"{experiment['name']}-{cfg.scale.name}"
-    look = Look(Path(cfg.out or out), cfg.baseline, cfg.columns, cfg.gallery)
-    return Settings(source, experiment, cfg.scale.name, look, Path(cfg.pack) if cfg.pack else None)
-
-
-def study_of(settings: Settings) -> Study:
-    """What the report is about; raises as `rtil.reporting.study` does."""
-    source, baseline = settings.source, settings.look.baseline
-    if settings.experiment:
-        return of_experiment(settings.experiment, settings.scale, source, baseline)
-    return of_everything(source, baseline)
+    return Look(Path(cfg.out or out), cfg.baseline, cfg.columns, cfg.gallery)
 
 
 def report(cfg: DictConfig) -> Path:
-    """Writes tables, figures and the page, whose path it returns; raises as `study_of` does.
+    """Writes tables, figures and the page, whose path it returns.
 
     With cfg.results they are made from packed rows, without anything that needs an image.
+
+    Raises:
+        FileNotFoundError: there are no runs. ValueError: as `rtil.reporting.study` says.
     """
-    settings = settings_of(cfg)
-    study, look = study_of(settings), settings.look
-    samples = Samples({})
-    if study.generators:
+    source, experiment, look = source_of(cfg), experiment_of(cfg), look_of(cfg)
+    if experiment:
+        study = of_experiment(experiment, cfg.scale.name, source, look.baseline)
+    else:
+        study = of_everything(source, look.baseline)
+    look.out.mkdir(parents=True, exist_ok=True)
+    samples: list[Section] = []
+    if not source.packed:
         # Torch is imported for generators alone: a report from packed rows needs none.
         from rtil.diagnosis.render import samples_of
 
-        samples = samples_of(study, look.columns)
-    look.out.mkdir(parents=True, exist_ok=True)
+        samples = samples_of(study, look)
     sections = sections_of(study, look, samples)
     reading = [paragraph("reading")] if study.rows else []
     head = "\n\n".join([f"# {study.title}", *reading, *study.notes]) + "\n"
@@ -103,26 +95,24 @@ def pack(cfg: DictConfig) -> Path:
         FileNotFoundError: there are none.
         ValueError: as `collect` and `rtil.runs.archive.write` say.
     """
-    settings = settings_of(cfg)
-    root, experiment = settings.source.root, settings.experiment
-    assert settings.pack is not None
-    if settings.source.packed:
+    source, experiment, scale = source_of(cfg), experiment_of(cfg), cfg.scale.name
+    if source.packed:
         raise ValueError(
             "report: pack= writes what is below root=, results= reads what was "
             "packed: give one of them."
         )
-    runs, _ = collect(root)
+    runs, _ = collect(source.root)
     if experiment:
-        runs = [run for run, _ in belonging(runs, experiment, settings.scale)]
+        runs = [run for run, _ in belonging(runs, experiment, scale)]
         name = experiment["name"]
         if not runs:
             raise FileNotFoundError(
-                f"report: no inversion of experiment={name} at scale={settings.scale} "
-                f"below {root}. python -m rtil.report experiment={name} root={root} "
-                "names the commands that run it."
+                f"report: no inversion of experiment={name} at scale={scale} "
+                f"below {source.root}. python -m rtil.report experiment={name} "
+                f"root={source.root} names the commands that run it."
             )
-    print(archive.write(runs, root, settings.pack))
-    return settings.pack
+    print(archive.write(runs, source.root, Path(cfg.pack)))
+    return Path(cfg.pack)
 
 
 @hydra.main(version_base="1.3", config_path=CONFIGS, config_name="report")

@@ -1,17 +1,15 @@
 """Rows of a report: each arm at a measurement with its estimates, or what is missing of it.
 
 What is compared comes from `rtil.reporting.collect`, the numbers from
-`rtil.reporting.statistics`; `rtil.reporting.tables` writes rows as text. `record` is a row as
-table.json has it, whose keys stay.
+`rtil.reporting.statistics`; `rtil.reporting.tables` writes rows as text and as table.json.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
-from rtil.reporting import protocols
 from rtil.reporting.collect import Arm, Cell, Measurement
 from rtil.reporting.statistics import (
     METRICS,
@@ -26,7 +24,6 @@ from rtil.reporting.statistics import (
 )
 from rtil.runs.commands import commands
 from rtil.runs.keys import FILES, differing_keys, is_under, tells_apart
-from rtil.runs.search import budget
 
 
 @dataclass(frozen=True)
@@ -39,51 +36,49 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Planned:
-    """What an experiment planned of a row: the choices as they are typed, and how many images.
-
-    commands fill the images that are missing.
-    """
-
-    job: Mapping[str, str]
-    images: int
-    place: Place
-    commands: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
 class Row:
     """One arm at one measurement; where it was not run, `missing` and without estimates.
 
     Attributes:
+        place: in the experiment's figure, or in that of its series over the knob.
         estimates: by metric; "gain_" is a paired difference to the baseline over images, with
             "_seeds" over seeds, and "sets" PSNR over sets of images.
         by_seed: means of the paired differences.
         commands: give what is missing, the arm or its linear estimate.
         differs: settings that the baseline has otherwise.
         unpaired: seeds or images that the gains leave out.
+        job: what an experiment planned it as, and planned how many images.
+        more: commands that fill the images that are missing.
     """
 
     measurement: Measurement
     arm: Arm
+    place: Place
     estimates: Mapping[str, Gain | None] = field(default_factory=dict)
     by_seed: Mapping[str, Mapping[int | str, float]] = field(default_factory=dict)
     baseline: Arm | None = None
     commands: tuple[str, ...] = ()
     differs: tuple[str, ...] = ()
     unpaired: str = ""
-    planned: Planned | None = None
+    job: Mapping[str, str] | None = None
+    planned: int = 0
+    more: tuple[str, ...] = ()
 
     @property
     def missing(self) -> bool:
         return not self.arm.runs
 
     @property
-    def place(self) -> Place:
-        """In the experiment's figure, or in that of its series over the knob."""
-        at = self.measurement
-        own = Place(", ".join(at.series.values()), self.arm.label + at.noise, at.value)
-        return self.planned.place if self.planned else own
+    def fill(self) -> tuple[str, ...]:
+        """Commands that fill what an experiment planned."""
+        own = self.commands if self.missing else self.more
+        return own if self.planned else ()
+
+    @property
+    def gap(self) -> str:
+        """What they fill, "" where all that was planned is there."""
+        kind = "Missing" if self.missing else "Fewer images than planned"
+        return kind if self.fill else ""
 
     @property
     def psnr(self) -> Gain | None:
@@ -115,22 +110,29 @@ def rows_of(cells: Iterable[Cell], scores: Scores, baseline: str, size: int = 0)
     for cell in cells:
         rows += [row_of(cell, arm, scores, baseline, size) for arm in cell.arms]
         for name in cell.missing:
-            lines: list[str] = []
             # The missing arm is run as each of the others was.
-            for arm in cell.arms:
-                for run in arm.runs:
-                    lines += commands(run, name, arm.settings)
-            fill = tuple(dict.fromkeys(lines))
-            rows.append(Row(cell.measurement, Arm(name), commands=fill))
+            lines = [
+                line
+                for arm in cell.arms
+                for run in arm.runs
+                for line in commands(run, name, arm.settings)
+            ]
+            at, arm = cell.measurement, Arm(name)
+            rows.append(Row(at, arm, place_of(at, arm), commands=tuple(dict.fromkeys(lines))))
     return rows
+
+
+def place_of(at: Measurement, arm: Arm) -> Place:
+    """In the figure of its series."""
+    return Place(", ".join(at.series.values()), arm.label + at.noise, at.value)
 
 
 def row_of(cell: Cell, arm: Arm, scores: Scores, baseline: str, size: int) -> Row:
     """An arm that was run."""
     base = reference(cell, arm, baseline)
     values = {metric: scores.of(arm.runs, metric) for metric in METRICS}
-    linear = differences(values["lmmse_psnr_db"], values["psnr_db"])
     estimates = {metric: over_images(own) for metric, own in values.items()}
+    linear = differences(values["lmmse_psnr_db"], values["psnr_db"])
     estimates["lmmse_gain_psnr_db"] = over_images(linear)
     if size:
         estimates["sets"] = over_sets(values["psnr_db"], size)
@@ -142,7 +144,7 @@ def row_of(cell: Cell, arm: Arm, scores: Scores, baseline: str, size: int) -> Ro
         estimates[f"gain_{metric}"] = over_images(pairs)
         seeds = over_seeds(by_seed[metric], arm.runs, base.runs) if base else None
         estimates[f"gain_{metric}_seeds"] = seeds
-    fill = []
+    fill: list[str] = []
     # A linear estimate is there for every linear task, or a command makes it.
     if values["lmmse_psnr_db"].empty and arm.runs[0].config["task.linear"]:
         lines = [commands(run, arm.name, arm.settings)[-1] for run in arm.runs]
@@ -150,6 +152,7 @@ def row_of(cell: Cell, arm: Arm, scores: Scores, baseline: str, size: int) -> Ro
     return Row(
         cell.measurement,
         arm,
+        place_of(cell.measurement, arm),
         estimates,
         by_seed,
         base,
@@ -167,12 +170,7 @@ def reference(cell: Cell, arm: Arm, baseline: str) -> Arm | None:
     """
     if arm.name == baseline:
         return None
-    # What differs in these is no effect of the arm.
-    alike = [
-        other
-        for other in cell.arms
-        if other.name == baseline and common(other) == common(arm) and same_files(other, arm)
-    ]
+    alike = [other for other in cell.arms if other.name == baseline and comparable(other, arm)]
     # A family's own settings are not the baseline's.
     keys = {key for other in alike for key in other.settings if not key.startswith("rtil.")}
     exact = [
@@ -187,21 +185,25 @@ def reference(cell: Cell, arm: Arm, baseline: str) -> Arm | None:
     return None
 
 
-def common(arm: Arm) -> tuple:
-    """What an arm has in common with the baseline that it can be paired with."""
-    run = arm.runs[0]
-    network = {key: text for key, text in arm.settings.items() if key.startswith("model.")}
-    return arm.oracle, run.protocol, run.config.get("split", "test"), network
+def comparable(arm: Arm, other: Arm) -> bool:
+    """Whether they share what is no effect of an arm; earlier runs do not say their files."""
 
+    def common(arm: Arm) -> tuple:
+        run = arm.runs[0]
+        network = {key: text for key, text in arm.settings.items() if key.startswith("model.")}
+        return arm.oracle, run.protocol, run.config.get("split", "test"), network
 
-def same_files(arm: Arm, other: Arm) -> bool:
-    """Whether their images are of the same files; earlier runs do not say it."""
-    ours, theirs = ({FILES: one.runs[0].config.get(FILES)} for one in (arm, other))
-    return not differing_keys(ours, theirs)
+    files, others = ({FILES: one.runs[0].config.get(FILES)} for one in (arm, other))
+    return common(arm) == common(other) and not differing_keys(files, others)
 
 
 def differing(arm: Arm, base: Arm) -> tuple[str, ...]:
     """Settings in which runs of an arm differ from the baseline's of their seeds."""
+
+    def is_setting(key: str) -> bool:
+        # A family is the arm's own.
+        return tells_apart(key) and not is_under(key, ["rtil"])
+
     # Runs of other seeds are not compared, so what they have otherwise does not matter.
     theirs = {run.seed: run.config for run in base.runs}
     lines: list[str] = []
@@ -209,11 +211,6 @@ def differing(arm: Arm, base: Arm) -> tuple[str, ...]:
         if run.seed in theirs:
             lines += differing_keys(theirs[run.seed], run.config, is_setting)
     return tuple(dict.fromkeys(lines))
-
-
-def is_setting(key: str) -> bool:
-    """Whether arms that differ in it are compared under other settings; a family is an arm's."""
-    return tells_apart(key) and not is_under(key, ["rtil"])
 
 
 def unpaired(arm: Arm, base: Arm) -> str:
@@ -235,40 +232,3 @@ def unpaired(arm: Arm, base: Arm) -> str:
 def listed(values: Iterable) -> str:
     """Sorted, with commas."""
     return ", ".join(map(str, sorted(values, key=lambda value: (isinstance(value, str), value))))
-
-
-def record(row: Row) -> dict[str, object]:
-    """A row as table.json has it; its keys stay."""
-    arm, plan = row.arm, row.planned
-    known: dict[str, object] = {
-        **asdict(row.measurement),
-        "measurement": row.measurement.text,
-        "arm": arm.name,
-        "label": arm.label,
-        "commands": [*row.commands],
-    }
-    if plan:
-        place = row.place
-        figure = {"line": place.line, "panel": place.panel, "x": place.x}
-        known |= {"settings": arm.settings, "planned": plan.images, "job": plan.job, **figure}
-    if row.missing:
-        return known
-    if plan:
-        known["more"] = [*plan.commands]
-    configs = [run.config for run in arm.runs]
-    known |= {key: gain and gain.record for key, gain in row.estimates.items()}
-    known |= {f"gain_{metric}_by_seed": means for metric, means in row.by_seed.items()}
-    return known | {
-        "settings": arm.settings,
-        "seeds": [run.seed for run in arm.runs],
-        "n": row.n,
-        "fewest": row.fewest,
-        "baseline": row.baseline and row.baseline.label,
-        "runs": [str(run.path) for run in arm.runs],
-        "differs": [*row.differs],
-        "unpaired": row.unpaired,
-        "protocol": arm.protocol,
-        "choices": [protocols.choice(config) for config in configs],
-        "budgets": [budget(config) for config in configs],
-        "tuned_at": [protocols.tuned_at(config) for config in configs],
-    }

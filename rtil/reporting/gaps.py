@@ -17,7 +17,7 @@ import yaml
 from rtil.experiments.members import FREE
 from rtil.experiments.plan import Job, command, commands, jobs, products, switch_of
 from rtil.process.command import CONFIGS
-from rtil.reporting.arrange import Place, Planned, Row
+from rtil.reporting.arrange import Place, Row, place_of
 from rtil.reporting.collect import Arm, Cell, Measurement, measurement_of
 from rtil.reporting.figures.style import LINES
 from rtil.runs.keys import GROUPS, complete, flatten
@@ -40,10 +40,6 @@ class Plan:
     @cached_property
     def _order(self) -> dict[str, int]:
         return {json.dumps(job): number for number, job in enumerate(self.jobs)}
-
-    def place(self, row: Row) -> int:
-        """`order` of a row's job."""
-        return self.order(row.planned.job if row.planned else None)
 
     def order(self, job: Job | None) -> int:
         """Place of a job in the plan; what was run without being planned comes last."""
@@ -90,11 +86,13 @@ def named_settings(experiment: Mapping) -> set[str]:
     for entry in products(experiment, "invert"):
         for key, values in entry.items():
             texts[key].update(values)
-    varied = {key for key, values in texts.items() if len(values) > 1}
     # A choice of the training makes another generator, even where it does not vary.
-    varied |= {key for key in texts if key.startswith(("rtil.", "model."))}
-    knobs = {knob_of(task) for task in texts["task"]}
-    return varied - {*GROUPS, *FREE, *knobs, "noise_std", "seed"}
+    varied = {
+        key
+        for key, values in texts.items()
+        if len(values) > 1 or key.startswith(("rtil.", "model."))
+    }
+    return varied - {*GROUPS, *FREE, *map(knob_of, texts["task"]), "noise_std", "seed"}
 
 
 def switched(experiment: Mapping, job: Job) -> dict[str, str]:
@@ -116,37 +114,29 @@ def by_switch(cells: Iterable[Cell], plan: Plan) -> list[Cell]:
     """
     if not any("switches" in cell for cell in plan.experiment["cells"]):
         return [*cells]
-    named = []
+    made = []
     for cell in cells:
         names = [arm.name for arm in cell.arms]
         arms = []
-        for arm in cell.arms:
-            job = job_of(arm.runs[0])
+        for arm in sorted(cell.arms, key=lambda arm: plan.order(arm.runs[0].job)):
             oracle = {"selection": "oracle"} if arm.oracle else {}
-            own = replace(arm, settings=switched(plan.experiment, job) | oracle)
-            arms.append((names.index(arm.name), plan.order(job), own))
-        arms.sort(key=lambda one: one[:2])
-        named.append(replace(cell, arms=tuple(arm for _, _, arm in arms)))
-    return named
+            settings = switched(plan.experiment, job_of(arm.runs[0])) | oracle
+            arms.append(replace(arm, settings=settings))
+        arms.sort(key=lambda arm: names.index(arm.name))
+        made.append(replace(cell, arms=tuple(arms)))
+    return made
 
 
 def planned_rows(rows: Iterable[Row], plan: Plan) -> list[Row]:
     """Rows with what was planned of them, and one for each planned job that nobody ran."""
-    cells: dict[Measurement, list[Row]] = defaultdict(list)
-    for row in rows:
-        cells[row.measurement].append(with_plan(row, plan))
+    missing: dict[tuple[Measurement, str], Row] = {}
     for row in missing_rows(plan):
-        others = cells[row.measurement]
-        same = [other for other in others if other.missing and other.arm.label == row.arm.label]
-        if same:  # another training of the same: one row names both
-            fill = tuple(dict.fromkeys(same[0].commands + row.commands))
-            others[others.index(same[0])] = replace(same[0], commands=fill)
-        else:
-            others.append(row)
-    ordered: list[Row] = []
-    for at in sorted(cells):
-        ordered += sorted(cells[at], key=plan.place)
-    return ordered
+        same = missing.get((row.measurement, row.arm.label), row)
+        # Another training of the same: one row names both.
+        fill = tuple(dict.fromkeys(same.commands + row.commands))
+        missing[row.measurement, row.arm.label] = replace(same, commands=fill)
+    every = [*(with_plan(row, plan) for row in rows), *missing.values()]
+    return sorted(every, key=lambda row: (row.measurement, plan.order(row.job)))
 
 
 def with_plan(row: Row, plan: Plan) -> Row:
@@ -155,50 +145,47 @@ def with_plan(row: Row, plan: Plan) -> Row:
     given = [word for word in plan.given if not word.startswith("protocol=")]
     if row.arm.protocol != "paper":
         given.append(f"protocol={row.arm.protocol}")
-    fill = []
-    for run in row.arm.runs:
-        if len(run.rows) < int(job_of(run)["num_images"]):
-            fill.append(command(plan.experiment, "invert", given, job_of(run)))
+    fill = [
+        command(plan.experiment, "invert", given, job_of(run))
+        for run in row.arm.runs
+        if len(run.rows) < int(job_of(run)["num_images"])
+    ]
     # Seeds share what the figure shows, so the first one's job places them all.
     first = row.arm.runs[0]
-    return placed(row, job_of(first), first.asked, plan.experiment, fill)
+    fitted = placed(row, job_of(first), first.asked, plan.experiment["figure"])
+    return replace(fitted, more=tuple(dict.fromkeys(fill)))
 
 
 def missing_rows(plan: Plan) -> list[Row]:
     """A row for each planned job that no run is of, on each data set that runs are of."""
-    places = dict.fromkeys(
-        (measurement_of(run).data, measurement_of(run).scale) for run in plan.runs
-    )
-    ran = {(measurement_of(run).data, json.dumps(run.job)) for run in plan.runs}
-    varied = sorted(named_settings(plan.experiment))
-    rows = []
-    for data, scale in places:
-        for job in plan.jobs:
-            if (data, json.dumps(job)) in ran:
-                continue
-            knob = knob_of(job["task"])
-            noise, value = (float(job.get(key, 0.0)) for key in ("noise_std", knob))
-            task, inverter, model = (job[key] for key in ("task", "inverter", "model"))
-            settings = {key: job[key] for key in varied if key in job}
-            # Where something is switched, that alone tells the job apart.
-            if switch_of(plan.experiment, job):
-                settings = switched(plan.experiment, job)
-            row = Row(
-                Measurement(task, inverter, data, scale, model, knob, noise, value),
-                Arm(job["rtil"], settings),
-                commands=tuple(commands(plan.experiment, plan.given, job)),
-            )
-            asked = {key: parsed(text) for key, text in job.items()}
-            rows.append(placed(row, job, asked, plan.experiment))
-    return rows
+    cells = [measurement_of(run) for run in plan.runs]
+    ran = {(at.data, json.dumps(run.job)) for at, run in zip(cells, plan.runs)}
+    return [
+        missing_row(plan, job, data, scale)
+        for data, scale in dict.fromkeys((at.data, at.scale) for at in cells)
+        for job in plan.jobs
+        if (data, json.dumps(job)) not in ran
+    ]
 
 
-def placed(
-    row: Row, job: Job, asked: Mapping, experiment: Mapping, fill: Iterable[str] = ()
-) -> Row:
-    """A row with its job and its place in the experiment's figure."""
-    figure = experiment["figure"]
-    panel, x, key = (figure.get(name) for name in ("panel", "x", "line"))
+def missing_row(plan: Plan, job: Job, data: str, scale: str) -> Row:
+    """The row of a planned job, with the commands that run it."""
+    knob = knob_of(job["task"])
+    noise, value = (float(job.get(key, 0.0)) for key in ("noise_std", knob))
+    at = Measurement(job["task"], job["inverter"], data, scale, job["model"], knob, noise, value)
+    # Where something is switched, that alone tells the job apart.
+    settings = {key: job[key] for key in sorted(named_settings(plan.experiment)) if key in job}
+    if switch_of(plan.experiment, job):
+        settings = switched(plan.experiment, job)
+    arm, fill = Arm(job["rtil"], settings), commands(plan.experiment, plan.given, job)
+    row = Row(at, arm, place_of(at, arm), commands=tuple(fill))
+    asked = {key: parsed(text) for key, text in job.items()}
+    return placed(row, job, asked, plan.experiment["figure"])
+
+
+def placed(row: Row, job: Job, asked: Mapping, figure: Mapping) -> Row:
+    """A row with its job, and its place in the experiment's figure."""
+    at, key = row.measurement, figure.get("line")
     # A line is an arm under one protocol and selection; other settings share it.
     line = row.arm.name
     if row.arm.settings.get("protocol", "paper") != "paper":
@@ -206,12 +193,8 @@ def placed(
     if row.arm.oracle:
         line += ", oracle"
     if key in job or key in asked:
-        line += f", {LINES.get(key, key)} = {job.get(key, asked.get(key))}"
-    at = row.measurement
-    place = Place(
-        at.text if panel == "value" else at.task,
-        line,
-        at.value if x == "value" else asked.get(x),
-    )
-    images = int(job["num_images"])
-    return replace(row, planned=Planned(job, images, place, tuple(dict.fromkeys(fill))))
+        line += f", {LINES.get(str(key), key)} = {job.get(str(key), asked.get(key))}"
+    panel = at.text if figure.get("panel") == "value" else at.task
+    x = at.value if figure.get("x") == "value" else asked.get(figure.get("x"))
+    place = Place(panel, line, x)
+    return replace(row, place=place, job=job, planned=int(job["num_images"]))

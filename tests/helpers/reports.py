@@ -13,7 +13,8 @@ from rtil import checkpoint, report
 from rtil.process.command import CONFIGS
 from rtil.process.instantiate import instantiate
 from rtil.reporting import collect, statistics
-from rtil.reporting.arrange import record, rows_of
+from rtil.reporting.arrange import rows_of
+from rtil.reporting.tables import record
 from rtil.runs import run as run_files
 
 FAMILY = {"_target_": "rtil.latents.family.additive", "sigma": 0.5, "mixture": True}

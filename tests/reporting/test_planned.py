@@ -17,9 +17,9 @@ from rtil import report
 from rtil.experiments import members
 from rtil.experiments import plan as experiment
 from rtil.reporting import statistics, tables
-from rtil.reporting.arrange import record
 from rtil.reporting.figures import curves
 from rtil.reporting.figures.style import axis_of, looks_of
+from rtil.reporting.tables import record
 from rtil.runs import record as run_record
 from rtil.runs import run as run_files
 
@@ -230,7 +230,7 @@ def test_a_seed_that_was_stopped_early_has_its_command(tmp_path):
         stopped = job["seed"] == "1"
         write_run(tmp_path, plan, job, dict([*everyone.items()][:4]) if stopped else everyone)
     (row,) = [row for row in content(tmp_path, "evidence_ilo").rows if not row.missing]
-    (line,) = row.planned.commands
+    (line,) = row.more
     assert "seed=1" in line and row.n == len(everyone)
     assert any("Fewer images" in one.paragraph for one in tables.remarks([row]))
     assert tables.overview("x", [row], "vanilla").column("n") == [f"4 to {row.n} of {row.n}"]

@@ -19,14 +19,14 @@ from rtil.diagnosis import render
 from rtil.latents.family import additive
 from rtil.process.command import CONFIGS
 from rtil.process.instantiate import instantiate
-from rtil.reporting import collect, html, page, pictures, statistics, tables
+from rtil.reporting import collect, page, pictures, sections, statistics, tables
 from rtil.runs import run as run_files
 from rtil.runs.commands import commands
 from rtil.runs.keys import complete
 
 
-def html_of(*sections):
-    return html.page("x", "", {"Tables": sections})
+def html_of(*parts):
+    return sections.page("x", "", {"Tables": parts})
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from helpers.reports import make_run, run_report
 from scipy import stats
 
 from rtil.reporting import collect, compare
-from rtil.reporting.texts import paragraph
+from rtil.reporting.sections import paragraph
 from rtil.runs import archive
 from rtil.runs import run as run_files
 

@@ -15,7 +15,7 @@ from rtil import report
 from rtil.experiments import plan as experiment
 from rtil.experiments.members import belonging
 from rtil.process.command import CONFIGS
-from rtil.reporting.arrange import record
+from rtil.reporting.tables import record
 from rtil.runs import archive
 from rtil.runs import keys as key_table
 from rtil.runs import rows as jsonl

@@ -28,23 +28,28 @@ from rtil.reporting.figures.style import (
 from rtil.reporting.statistics import Gain
 
 PER_CHARACTER = 0.024  # width of a tick label's character, of the axis
-ORACLE, MISSING, PAPER = "oracle (no result)", "missing", "paper"
-LINEAR = "LMMSE, no generator"
-LINEAR_LOOK = Look(GREY, ".", "-.")
+LINEAR, LINEAR_LOOK = "LMMSE, no generator", Look(GREY, ".", "-.")
+# What is drawn of a line beside its estimates, and how, in the order of the legend.
+ORACLE, PAPER, MISSING = "oracle (no result)", "paper", "missing"
+KINDS: dict[str, dict[str, Any]] = {
+    ORACLE: {"linestyle": ":"},
+    PAPER: {"linestyle": "--", "marker": "."},
+    MISSING: {"linestyle": "", "marker": "x", "markersize": 9},
+}
 
 
-@dataclass(frozen=True)
+@dataclass
 class Curve:
     """One line: (text of x, estimate, the oracle's mean or NaN), and where it has no estimate.
 
     across are estimates without x, such as those of a generator without the axis' σ; published
-    is {x: PSNR} of the paper's figure.
+    is {text of x: PSNR} of the paper's figure.
     """
 
-    points: Sequence[tuple[str, Gain, float]]
-    across: Sequence[Gain] = ()
-    missing: Sequence[str] = ()
-    published: Mapping[str, float] = field(default_factory=dict)
+    points: list[tuple[str, Gain, float]] = field(default_factory=list)
+    published: dict[str, float] = field(default_factory=dict)
+    missing: list[str] = field(default_factory=list)
+    across: list[Gain] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -88,42 +93,38 @@ def panels_of(rows: Iterable[Row], x: str = "value", published: Mapping = {}) ->
     panels = []
     for name, mine in groups.items():
         paper = published.get(name, {}) if x == "value" else {}
-        lines: dict[str, list[Row]] = defaultdict(list)
+        curves: dict[str, Curve] = defaultdict(Curve)
         linear: dict[str, dict[str, Gain]] = defaultdict(dict)
         for row in mine:
-            lines[row.place.line].append(row)
+            add(curves[row.place.line], row)
             estimate = row.estimates.get("lmmse_psnr_db")
             if estimate and row.place.x is not None:  # every arm's is the same: the first one's
                 linear[LINEAR + row.measurement.noise].setdefault(str(row.place.x), estimate)
-        panels.append(
-            Panel(
-                f"{TASKS.get(name, name)}; {counts(mine)}",
-                mine[0].measurement.knob if x == "value" else x,
-                [*(row.place.x for row in mine), *paper.get("value", ())],
-                {line: curve_of(own, paper, line) for line, own in lines.items()},
-                {
-                    label: Curve([(at, gain, nan) for at, gain in estimates.items()])
-                    for label, estimates in linear.items()
-                },
-            )
-        )
+        for line, curve in curves.items():
+            values = zip(paper.get("value", ()), paper.get(line, ()))
+            # The marker of a value that the paper's figure hides is left out.
+            curve.published = {str(at): value for at, value in values if value}
+        without = {
+            label: Curve([(at, gain, nan) for at, gain in estimates.items()])
+            for label, estimates in linear.items()
+        }
+        title = f"{TASKS.get(name, name)}; {counts(mine)}"
+        key = mine[0].measurement.knob if x == "value" else x
+        places = [*(row.place.x for row in mine), *paper.get("value", ())]
+        panels.append(Panel(title, key, places, curves, without))
     return panels
 
 
-def curve_of(rows: Sequence[Row], paper: Mapping, line: str) -> Curve:
-    """One line of a panel, and what the paper's figure has for it."""
-    points, across, missing = [], [], []
-    for row in rows:
-        if row.psnr is None:
-            missing += [] if row.place.x is None else [str(row.place.x)]
-        elif row.place.x is None:
-            across.append(row.psnr)
-        else:
-            oracle = row.estimates.get("oracle_psnr_db") if row.planned else None
-            points.append((str(row.place.x), row.psnr, oracle.mean if oracle else nan))
-    # The marker of a value that the paper's figure hides is left out.
-    values = zip(paper.get("value", ()), paper.get(line, ()))
-    return Curve(points, across, missing, {str(x): value for x, value in values if value})
+def add(curve: Curve, row: Row) -> None:
+    """Adds what a row has, or that it is missing, to the curve of its line."""
+    x, oracle = row.place.x, row.estimates.get("oracle_psnr_db")
+    if row.psnr and x is None:
+        curve.across.append(row.psnr)
+    elif row.psnr:
+        mean = oracle.mean if oracle and row.planned else nan
+        curve.points.append((str(x), row.psnr, mean))
+    elif x is not None:
+        curve.missing.append(str(x))
 
 
 def draw_panels(
@@ -142,9 +143,8 @@ def draw_panels(
     entries = legend(axes, looks, what)
     ncols = legend_columns(width, entries)
     fig.set_size_inches(width, 4.3 * lines + 0.5 + 0.25 * -(-len(entries) // ncols))
-    fig.legend(
-        [*entries.values()], [*entries], loc="outside lower center", fontsize=10.5, ncols=ncols
-    )
+    place: dict[str, Any] = {"loc": "outside lower center", "fontsize": 10.5}
+    fig.legend([*entries.values()], [*entries], ncols=ncols, **place)
     fig.savefig(path)
 
 
@@ -154,8 +154,8 @@ def draw_panel(ax: Axes, panel: Panel, looks: Mapping[str, Look]) -> None:
     for number, (line, look) in enumerate(looks.items()):
         if line in panel.curves:
             # Sideways, to keep the bars of several lines at one x apart.
-            shifted = replace(scale, shift=number - (len(looks) - 1) / 2)
-            draw(ax, line, panel.curves[line], look, shifted)
+            shift = number - (len(looks) - 1) / 2
+            draw(ax, line, panel.curves[line], look, replace(scale, shift=shift))
     for line, curve in panel.linear.items():
         draw(ax, line, curve, LINEAR_LOOK, scale)
     ax.set_title(panel.title, fontsize=12)
@@ -166,7 +166,11 @@ def draw_panel(ax: Axes, panel: Panel, looks: Mapping[str, Look]) -> None:
 
 def draw(ax: Axes, line: str, curve: Curve, look: Look, scale: Scale) -> None:
     """Draws a curve: its intervals, its oracle dotted, the paper's dashed, crosses for gaps."""
-    colour = look.color
+
+    def plot(kind: str, x: Sequence[float], y: Sequence[float], **more: Any) -> None:
+        style = KINDS[kind] | more
+        ax.plot(x, y, color=look.color, label=f"{line}, {kind}", **style)
+
     points = sorted(curve.points, key=lambda point: scale.places[point[0]])
     if points:
         x = [scale.at(text) for text, _, _ in points]
@@ -174,53 +178,40 @@ def draw(ax: Axes, line: str, curve: Curve, look: Look, scale: Scale) -> None:
         ax.errorbar(x, means, halves, label=line, capsize=4, linewidth=1.8, **asdict(look))
         oracle = [mean for _, _, mean in points]
         if not all(map(isnan, oracle)):
-            dotted: dict[str, Any] = {"linestyle": ":", "linewidth": 1.3}
-            ax.plot(x, oracle, color=colour, label=f"{line}, {ORACLE}", **dotted)
+            plot(ORACLE, x, oracle, linewidth=1.3)
     # No value of the axis' setting: the estimate holds for all of them.
     for gain in curve.across:
         low, high = gain.mean - gain.half, gain.mean + gain.half
-        ax.axhspan(low, high, color=colour, alpha=0.12, linewidth=0)
-        ax.axhline(gain.mean, color=colour, linewidth=1.8, label=line)
+        ax.axhspan(low, high, color=look.color, alpha=0.12, linewidth=0)
+        ax.axhline(gain.mean, color=look.color, linewidth=1.8, label=line)
     if curve.missing:
-        foot = [0.03] * len(curve.missing)
         x = [scale.at(text, wide=True) for text in curve.missing]
-        cross: dict[str, Any] = {"marker": "x", "linestyle": "", "markersize": 9}
-        cross |= {"transform": ax.get_xaxis_transform(), "label": f"{line}, {MISSING}"}
-        ax.plot(x, foot, color=colour, **cross)
+        plot(MISSING, x, [0.03] * len(x), transform=ax.get_xaxis_transform())
     if curve.published:
-        x, values = [scale.places[text] for text in curve.published], curve.published.values()
-        dashed: dict[str, Any] = {"linestyle": "--", "linewidth": 1.3, "marker": "."}
-        ax.plot(x, [*values], color=colour, label=f"{line}, {PAPER}", markersize=5, **dashed)
+        x = [scale.places[text] for text in curve.published]
+        plot(PAPER, x, [*curve.published.values()], linewidth=1.3, markersize=5)
 
 
 def legend(axes: Iterable[Axes], looks: Mapping[str, Look], what: str) -> dict[str, Any]:
     """{text: handle}: every line of `looks`, then once each what is drawn in their colours."""
     handles = {text: h for ax in axes for h, text in zip(*ax.get_legend_handles_labels())}
     entries: dict[str, Any] = {
-        line: handles.get(line) or Line2D([], [], **asdict(look)) for line, look in looks.items()
+        line: handles.pop(line, None) or Line2D([], [], **asdict(look))
+        for line, look in looks.items()
     }
-    kinds: dict[str, dict[str, Any]] = {
-        ORACLE: {"linestyle": ":"},
-        PAPER: {"linestyle": "--", "marker": "."},
-        MISSING: {"linestyle": "", "marker": "x", "markersize": 9},
-    }
-    of_lines: set[str] = set()
-    for kind, look in kinds.items():
-        labels = {f"{line}, {kind}" for line in looks}
-        of_lines |= labels
-        if labels & handles.keys():
-            entries[f"{PAPER} ({what})" if kind == PAPER else kind] = Line2D(
-                [], [], color="black", **look
-            )
-    rest = {text: h for text, h in handles.items() if text not in entries.keys() | of_lines}
-    return entries | rest
+    for kind, style in KINDS.items():
+        drawn = [handles.pop(f"{line}, {kind}", None) for line in looks]
+        if any(drawn):
+            text = f"{PAPER} ({what})" if kind == PAPER else kind
+            entries[text] = Line2D([], [], color="black", **style)
+    return entries | handles
 
 
 def counts(rows: Sequence[Row]) -> str:
     """For example "n = 36 images" or "n = 2 to 36 of 36 planned"."""
     known = sorted({row.n for row in rows})
     text = f"n = {known[0]}" + (f" to {known[-1]}" if known[1:] else "")
-    planned = max((row.planned.images for row in rows if row.planned), default=0)
+    planned = max(row.planned for row in rows)
     return text + (f" of {planned} planned" if known[0] < planned else " images")
 
 
@@ -253,14 +244,11 @@ def scale_x(ax: Axes, values: Iterable[Any], axis: Axis) -> Scale:
 
 def legible(ticks: Mapping[float, str], span: float) -> set[float]:
     """Places of a logarithmic axis, e^span long, whose texts do not run into each other."""
-    width = span * PER_CHARACTER
-    shown: dict[float, str] = {}
+    shown: set[float] = set()
     # The ends first, which a reader needs to read the others.
     for place in dict.fromkeys((max(ticks), min(ticks), *ticks)):
-        text = ticks[place]
-        if all(
-            abs(log(place / other)) > width * ((len(text) + len(near)) / 2 + 1)
-            for other, near in shown.items()
-        ):
-            shown[place] = text
-    return set(shown)
+        letters = {other: (len(ticks[place]) + len(ticks[other])) / 2 + 1 for other in shown}
+        gaps = {other: abs(log(place / other)) / (span * PER_CHARACTER) for other in shown}
+        if all(gaps[other] > letters[other] for other in shown):
+            shown.add(place)
+    return shown
