@@ -19,38 +19,19 @@ from omegaconf import DictConfig, OmegaConf
 from rtil.experiments.members import belonging
 from rtil.process.command import CONFIGS, entry
 from rtil.process.files import write_text
-from rtil.reporting.page import Look, sections_of
+from rtil.reporting.page import Look, Sections, sections_of
 from rtil.reporting.sections import Section, markdown, page, paragraph
-from rtil.reporting.study import Source, of_everything, of_experiment
+from rtil.reporting.study import Source, Study, of_everything, of_experiment
 from rtil.reporting.tables import record
 from rtil.runs import archive
 from rtil.runs.run import collect
 
 
-def source_of(cfg: DictConfig) -> Source:
-    """Where the runs of a report are."""
-    given = cfg.results if OmegaConf.is_list(cfg.results) else [cfg.results]
-    return Source(Path(cfg.root), tuple(Path(path) for path in given if path))
-
-
 def experiment_of(cfg: DictConfig) -> Mapping | None:
     """The plan of a report on an experiment, resolved."""
-    if "experiment" not in cfg:
-        return None
-    plan = OmegaConf.to_container(cfg.experiment, resolve=True)
+    plan = OmegaConf.to_container(cfg.get("experiment") or OmegaConf.create(), resolve=True)
     assert isinstance(plan, dict)
-    return plan
-
-
-def look_of(cfg: DictConfig) -> Look:
-    """How the page is made, and its folder."""
-    source, experiment = source_of(cfg), experiment_of(cfg)
-    out = source.root / "report"
-    if source.packed:
-        out /= "+".join(path.stem for path in source.packed)
-    if experiment:
-        out /= f"{experiment['name']}-{cfg.scale.name}"
-    return Look(Path(cfg.out or out), cfg.baseline, cfg.columns, cfg.gallery)
+    return plan or None
 
 
 def report(cfg: DictConfig) -> Path:
@@ -61,11 +42,17 @@ def report(cfg: DictConfig) -> Path:
     Raises:
         FileNotFoundError: there are no runs. ValueError: as `rtil.reporting.study` says.
     """
-    source, experiment, look = source_of(cfg), experiment_of(cfg), look_of(cfg)
+    given = cfg.results if OmegaConf.is_list(cfg.results) else [cfg.results]
+    source = Source(Path(cfg.root), tuple(Path(path) for path in given if path))
+    experiment, out = experiment_of(cfg), source.root / "report"
+    if source.packed:
+        out /= "+".join(path.stem for path in source.packed)
     if experiment:
-        study = of_experiment(experiment, cfg.scale.name, source, look.baseline)
+        out /= f"{experiment['name']}-{cfg.scale.name}"
+        study = of_experiment(experiment, cfg.scale.name, source, cfg.baseline)
     else:
-        study = of_everything(source, look.baseline)
+        study = of_everything(source, cfg.baseline)
+    look = Look(Path(cfg.out or out), cfg.baseline, cfg.columns, cfg.gallery)
     look.out.mkdir(parents=True, exist_ok=True)
     samples: list[Section] = []
     if not source.packed:
@@ -73,19 +60,22 @@ def report(cfg: DictConfig) -> Path:
         from rtil.diagnosis.render import samples_of
 
         samples = samples_of(study, look)
-    sections = sections_of(study, look, samples)
+    return write(study, sections_of(study, look, samples), look.out)
+
+
+def write(study: Study, sections: Sections, out: Path) -> Path:
+    """Writes table.json, table.md and the page; prints the tables."""
     reading = [paragraph("reading")] if study.rows else []
     head = "\n\n".join([f"# {study.title}", *reading, *study.notes]) + "\n"
     text = head + markdown(sections.get("Tables", ()))
     rows = json.dumps([record(row) for row in study.rows])
     # JSON has no NaN: an interval of one image is null.
     values = json.loads(rows, parse_constant=lambda _: None)
-    write_text(look.out / "table.json", json.dumps(values, indent=1) + "\n")
-    write_text(look.out / "table.md", text)
-    path = look.out / "report.html"
-    write_text(path, page(study.title, study.lead, sections))
-    print(f"{text}\nPage: {path}")
-    return path
+    write_text(out / "table.json", json.dumps(values, indent=1) + "\n")
+    write_text(out / "table.md", text)
+    write_text(out / "report.html", page(study.title, study.lead, sections))
+    print(f"{text}\nPage: {out / 'report.html'}")
+    return out / "report.html"
 
 
 def pack(cfg: DictConfig) -> Path:
@@ -95,23 +85,23 @@ def pack(cfg: DictConfig) -> Path:
         FileNotFoundError: there are none.
         ValueError: as `collect` and `rtil.runs.archive.write` say.
     """
-    source, experiment, scale = source_of(cfg), experiment_of(cfg), cfg.scale.name
-    if source.packed:
+    root, experiment = Path(cfg.root), experiment_of(cfg)
+    if cfg.results:
         raise ValueError(
             "report: pack= writes what is below root=, results= reads what was "
             "packed: give one of them."
         )
-    runs, _ = collect(source.root)
+    runs, _ = collect(root)
     if experiment:
-        runs = [run for run, _ in belonging(runs, experiment, scale)]
+        runs = [run for run, _ in belonging(runs, experiment, cfg.scale.name)]
         name = experiment["name"]
         if not runs:
             raise FileNotFoundError(
-                f"report: no inversion of experiment={name} at scale={scale} "
-                f"below {source.root}. python -m rtil.report experiment={name} "
-                f"root={source.root} names the commands that run it."
+                f"report: no inversion of experiment={name} at scale={cfg.scale.name} "
+                f"below {root}. python -m rtil.report experiment={name} root={root} "
+                "names the commands that run it."
             )
-    print(archive.write(runs, source.root, Path(cfg.pack)))
+    print(archive.write(runs, root, Path(cfg.pack)))
     return Path(cfg.pack)
 
 

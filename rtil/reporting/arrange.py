@@ -69,16 +69,11 @@ class Row:
         return not self.arm.runs
 
     @property
-    def fill(self) -> tuple[str, ...]:
-        """Commands that fill what an experiment planned."""
-        own = self.commands if self.missing else self.more
-        return own if self.planned else ()
-
-    @property
     def gap(self) -> str:
-        """What they fill, "" where all that was planned is there."""
-        kind = "Missing" if self.missing else "Fewer images than planned"
-        return kind if self.fill else ""
+        """What is missing of what an experiment planned, "" where all is there."""
+        if self.more:
+            return "Fewer images than planned"
+        return "Missing" if self.planned and self.missing else ""
 
     @property
     def psnr(self) -> Gain | None:
@@ -110,13 +105,11 @@ def rows_of(cells: Iterable[Cell], scores: Scores, baseline: str, size: int = 0)
     for cell in cells:
         rows += [row_of(cell, arm, scores, baseline, size) for arm in cell.arms]
         for name in cell.missing:
+            lines: list[str] = []
             # The missing arm is run as each of the others was.
-            lines = [
-                line
-                for arm in cell.arms
-                for run in arm.runs
-                for line in commands(run, name, arm.settings)
-            ]
+            for arm in cell.arms:
+                for run in arm.runs:
+                    lines += commands(run, name, arm.settings)
             at, arm = cell.measurement, Arm(name)
             rows.append(Row(at, arm, place_of(at, arm), commands=tuple(dict.fromkeys(lines))))
     return rows

@@ -133,53 +133,44 @@ def cells_of_series(runs: Sequence[Run], baseline: str, named: set[str]) -> list
     groups: dict[tuple[Measurement, str], list[Run]] = defaultdict(list)
     for run in runs:
         groups[measurement_of(run), str(run.config["rtil.name"])].append(run)
-    names = {name for _, name in groups}
-    family = runs[0].config["inverter.family"]
-    if family is not None:  # without a generator every arm's result is the same
-        names |= {baseline} if names != {baseline} else {str(family)}
-    order = sorted(names, key=lambda name: (name != baseline, name))
+    keys: dict[str, set[str]] = defaultdict(set)
+    for (_, name), group in groups.items():
+        keys[name] |= distinguishing(group)
     # A choice of its own family tells an arm apart, any other choice tells all arms apart.
-    keys = {
-        name: distinguishing([group for (_, other), group in groups.items() if other == name])
-        for name in order
-    }
-    shared = {key for own in keys.values() for key in own if not key.startswith("rtil.")}
-    shared |= named | tuning_keys(groups.values())
+    every = set().union(named, *keys.values())
+    shared = {key for key in every if key in named or not key.startswith("rtil.")}
     # The paper's protocol is the default, which is told only beside another.
     if any(run.protocol != "paper" for run in runs):
         shared.add("protocol")
+    names, family = {*keys}, runs[0].config["inverter.family"]
+    if family is not None:  # without a generator every arm's result is the same
+        names |= {baseline} if names != {baseline} else {str(family)}
+    order = sorted(names, key=lambda name: (name != baseline, name))
     cells = []
-    for measurement in dict.fromkeys(measurement for measurement, _ in groups):
+    for at in dict.fromkeys(at for at, _ in groups):
         arms: list[Arm] = []
         for name in order:
-            arms += arms_of(name, groups.get((measurement, name), ()), keys[name] | shared)
-        missing = tuple(name for name in order if (measurement, name) not in groups)
-        cells.append(Cell(measurement, tuple(arms), missing))
+            arms += arms_of(name, groups.get((at, name), ()), keys[name] | shared)
+        missing = tuple(name for name in order if (at, name) not in groups)
+        cells.append(Cell(at, tuple(arms), missing))
     return cells
 
 
-def distinguishing(groups: Iterable[Sequence[Run]]) -> set[str]:
-    """Settings in which runs of one arm and protocol differ within some cell."""
-    keys: set[str] = set()
-    for runs in groups:
-        # A protocol chooses many settings at once, and is told by its name.
-        first: dict[str, Run] = {}
-        for run in runs:
-            other = first.setdefault(run.protocol, run)
-            lines = differing_keys(other.asked, run.asked, tells_apart)
-            keys |= {line.partition(": ")[0] for line in lines}
-    return keys
+def distinguishing(runs: Iterable[Run]) -> set[str]:
+    """Settings in which runs of one arm and cell differ under one protocol.
 
-
-def tuning_keys(groups: Iterable[Sequence[Run]]) -> set[str]:
-    """Keys that say where settings were tuned, if runs of one arm and seed differ in them."""
+    Where they were tuned is one, if they share their seed.
+    """
     keys: set[str] = set()
-    for runs in groups:
-        first: dict[tuple, set] = {}
-        for run in runs:
-            at = {item for item in run.config.items() if item[0].startswith("protocol.tuned.at.")}
-            other = first.setdefault((run.protocol, run.seed), at)
-            keys |= {key for key, _ in at ^ other}
+    # A protocol chooses many settings at once, and is told by its name.
+    first: dict[str, Run] = {}
+    tunings: dict[tuple, set] = {}
+    for run in runs:
+        other = first.setdefault(run.protocol, run)
+        lines = differing_keys(other.asked, run.asked, tells_apart)
+        keys |= {line.partition(": ")[0] for line in lines}
+        at = {item for item in run.config.items() if item[0].startswith("protocol.tuned.at.")}
+        keys |= {key for key, _ in at ^ tunings.setdefault((run.protocol, run.seed), at)}
     return keys
 
 

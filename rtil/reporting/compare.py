@@ -14,7 +14,6 @@ from statistics import median, stdev
 from rtil.experiments.plan import switch_of
 from rtil.reporting.arrange import Row, reference
 from rtil.reporting.collect import Arm, Cell, Measurement
-from rtil.reporting.gaps import Plan
 from rtil.reporting.sections import Table
 from rtil.reporting.statistics import (
     NONE,
@@ -25,6 +24,7 @@ from rtil.reporting.statistics import (
     over_images,
     written,
 )
+from rtil.reporting.study import Plan
 from rtil.runs.run import Run
 from rtil.runs.search import Search, search_of
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rtil.reporting import compare, pictures
 from rtil.reporting.arrange import Row
-from rtil.reporting.figures.curves import draw_panels, panels_of
+from rtil.reporting.figures.curves import draw_panels
 from rtil.reporting.figures.forest import draw_forest
 from rtil.reporting.figures.mosaic import draw_mosaic
 from rtil.reporting.figures.style import looks_of
@@ -78,7 +78,7 @@ def sweeps(series: Series, look: Look) -> list[Section]:
         path = look.file("psnr", *rows[0].measurement.series.values())
         # A colour for each line: there may be many of one arm.
         looks = looks_of((row.place.line, row.place.line) for row in rows if not row.missing)
-        draw_panels(panels_of(rows), looks, path)
+        draw_panels(rows, looks, path)
         made.append(Figure(heading, path))
     return made
 
@@ -95,8 +95,7 @@ def curves(study: Study, look: Look) -> list[Section]:
     for (data, model), rows in groups.items():
         path = look.file("figure", experiment["name"], data, model)
         looks = looks_of((row.arm.name, row.place.line) for row in rows)
-        panels = panels_of(rows, experiment["figure"]["x"], published)
-        draw_panels(panels, looks, path, what=str(published.get("what")))
+        draw_panels(rows, looks, path, experiment["figure"]["x"], published)
         made.append(Figure(f"data={data}, model={model}", path))
     return [*made, *texts("figure", plan=experiment)]
 

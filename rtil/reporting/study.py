@@ -1,24 +1,34 @@
 """What one report is about: its runs, cells and rows, and the commands behind them.
 
-Runs come from disk or from packed rows (`rtil.runs`); `rtil.reporting.page` shows a study.
+Runs come from disk or from packed rows (`rtil.runs`); which are an experiment's is said in
+`rtil.experiments`, and what it planned beside them here. `rtil.reporting.page` shows a study.
 """
 
 from __future__ import annotations
 
+import json
 import shlex
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
 from pathlib import Path
+
+import yaml
 
 from rtil.experiments import plan as experiments
 from rtil.experiments.check import trained
-from rtil.experiments.members import belonging, besides, commands_for
-from rtil.reporting.arrange import Row, rows_of
-from rtil.reporting.collect import Cell, cells_of
-from rtil.reporting.gaps import Plan, by_switch, named_settings, on_the_same_images, planned_rows
+from rtil.experiments.members import FREE, belonging, besides, commands_for
+from rtil.experiments.plan import Job, products, switch_of
+from rtil.process.command import CONFIGS
+from rtil.reporting.arrange import Place, Row, place_of, rows_of
+from rtil.reporting.collect import Arm, Cell, Measurement, cells_of, measurement_of
+from rtil.reporting.figures.style import LINES
 from rtil.reporting.sections import paragraph
 from rtil.reporting.statistics import Scores
 from rtil.runs import archive
+from rtil.runs.keys import GROUPS, complete, flatten
+from rtil.runs.overrides import parsed
 from rtil.runs.run import Run, collect, inversions, trainings
 
 Commands = list[list[str]]
@@ -42,6 +52,29 @@ class Source:
 
     def __str__(self) -> str:
         return f"in {archive.told(self.files)}" if self.packed else f"below {self.root}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """An experiment, what its runs were given beside it, and its runs, each with its job."""
+
+    experiment: Mapping
+    given: Sequence[str]
+    runs: Sequence[Run]
+
+    @cached_property
+    def jobs(self) -> list[Job]:
+        return [
+            *experiments.jobs(self.experiment, "invert" if self.experiment["cells"] else "train")
+        ]
+
+    @cached_property
+    def _order(self) -> dict[str, int]:
+        return {json.dumps(job): number for number, job in enumerate(self.jobs)}
+
+    def order(self, job: Job | None) -> int:
+        """Place of a job in the plan; what was run without being planned comes last."""
+        return self._order.get(json.dumps(job), len(self._order))
 
 
 @dataclass(frozen=True)
@@ -182,3 +215,157 @@ def recorded_commands(runs: Sequence[Run], name: str = "") -> Commands:
     for history in (*trained.values(), *(run.recorded for run in runs)):
         lines += (commands_for(history, name) or history)[:1]
     return lines
+
+
+def job_of(run: Run) -> Job:
+    """The planned job that a run of an experiment was."""
+    assert run.job is not None
+    return run.job
+
+
+def on_the_same_images(runs: Iterable[Run]) -> list[Run]:
+    """The runs of an experiment without rows of images that the others do not have.
+
+    Another experiment may have asked for more images of a run that both share. Where a run has
+    those that were planned and no others, and was asked for no more, they are the ones that count.
+    """
+    ids: dict[str, set[str]] = defaultdict(set)
+    for run in runs:
+        planned, asked = int(job_of(run)["num_images"]), run.config.get("num_images")
+        if len(run.rows) <= planned and int(str(asked or 0)) <= planned:
+            ids[measurement_of(run).data].update(run.rows)
+    # Of runs with more images, those rows are kept that all have; a stopped run cuts nothing.
+    cut = []
+    for run in runs:
+        known = ids[measurement_of(run).data]
+        if len(known) == int(job_of(run)["num_images"]) < len(run.rows):
+            run = replace(run, rows={i: row for i, row in run.rows.items() if i in known})
+        cut.append(run)
+    return cut
+
+
+@lru_cache
+def knob_of(task: str) -> str:
+    """The setting that a task is swept over, as configs/task says it."""
+    tree = yaml.safe_load((Path(CONFIGS) / "task" / f"{task}.yaml").read_text())
+    return str(complete(flatten(tree))["task.knob"])
+
+
+def named_settings(experiment: Mapping) -> set[str]:
+    """Settings that the plan varies beside what tells measurements, arms and trainings apart."""
+    texts: dict[str, set[str]] = defaultdict(set)
+    for entry in products(experiment, "invert"):
+        for key, values in entry.items():
+            texts[key].update(values)
+    # A choice of the training makes another generator, even where it does not vary.
+    varied = {
+        key
+        for key, values in texts.items()
+        if len(values) > 1 or key.startswith(("rtil.", "model."))
+    }
+    return varied - {*GROUPS, *FREE, *map(knob_of, texts["task"]), "noise_std", "seed"}
+
+
+def switched(experiment: Mapping, job: Job) -> dict[str, str]:
+    """What tells a job apart in its cell where the plan has switches.
+
+    Choices of its generator's training beside arm, seed and data, then what it switches.
+    """
+    training = {key for entry in products(experiment, "train") for key in entry}
+    # Groups are named by the measurement and the arm already.
+    training -= {*GROUPS, *FREE, "seed"}
+    return {key: job[key] for key in sorted(training) if key in job} | switch_of(experiment, job)
+
+
+def by_switch(cells: Iterable[Cell], plan: Plan) -> list[Cell]:
+    """Cells whose arms are told apart by `switched`, where the plan has switches.
+
+    Choices of an arm stand in the order of the plan, that without a switch first. What a protocol
+    chooses besides is not named, except for the selection by an oracle.
+    """
+    if not any("switches" in cell for cell in plan.experiment["cells"]):
+        return [*cells]
+    made = []
+    for cell in cells:
+        names = [arm.name for arm in cell.arms]
+        arms = []
+        for arm in sorted(cell.arms, key=lambda arm: plan.order(arm.runs[0].job)):
+            oracle = {"selection": "oracle"} if arm.oracle else {}
+            settings = switched(plan.experiment, job_of(arm.runs[0])) | oracle
+            arms.append(replace(arm, settings=settings))
+        arms.sort(key=lambda arm: names.index(arm.name))
+        made.append(replace(cell, arms=tuple(arms)))
+    return made
+
+
+def planned_rows(rows: Iterable[Row], plan: Plan) -> list[Row]:
+    """Rows with what was planned of them, and one for each planned job that nobody ran."""
+    missing: dict[tuple[Measurement, str], Row] = {}
+    for row in missing_rows(plan):
+        same = missing.get((row.measurement, row.arm.label), row)
+        # Another training of the same: one row names both.
+        fill = tuple(dict.fromkeys(same.commands + row.commands))
+        missing[row.measurement, row.arm.label] = replace(same, commands=fill)
+    every = [*(with_plan(row, plan) for row in rows), *missing.values()]
+    return sorted(every, key=lambda row: (row.measurement, plan.order(row.job)))
+
+
+def with_plan(row: Row, plan: Plan) -> Row:
+    """A row of runs; those with fewer images than planned have the commands that go on."""
+    # A gap is filled under the protocol of its own row.
+    given = [word for word in plan.given if not word.startswith("protocol=")]
+    if row.arm.protocol != "paper":
+        given.append(f"protocol={row.arm.protocol}")
+    fill = [
+        experiments.command(plan.experiment, "invert", given, job_of(run))
+        for run in row.arm.runs
+        if len(run.rows) < int(job_of(run)["num_images"])
+    ]
+    # Seeds share what the figure shows, so the first one's job places them all.
+    first = row.arm.runs[0]
+    fitted = placed(row, job_of(first), first.asked, plan.experiment["figure"])
+    return replace(fitted, more=tuple(dict.fromkeys(fill)))
+
+
+def missing_rows(plan: Plan) -> list[Row]:
+    """A row for each planned job that no run is of, on each data set that runs are of."""
+    cells = [measurement_of(run) for run in plan.runs]
+    ran = {(at.data, json.dumps(run.job)) for at, run in zip(cells, plan.runs)}
+    return [
+        missing_row(plan, job, data, scale)
+        for data, scale in dict.fromkeys((at.data, at.scale) for at in cells)
+        for job in plan.jobs
+        if (data, json.dumps(job)) not in ran
+    ]
+
+
+def missing_row(plan: Plan, job: Job, data: str, scale: str) -> Row:
+    """The row of a planned job, with the commands that run it."""
+    knob = knob_of(job["task"])
+    noise, value = (float(job.get(key, 0.0)) for key in ("noise_std", knob))
+    at = Measurement(job["task"], job["inverter"], data, scale, job["model"], knob, noise, value)
+    # Where something is switched, that alone tells the job apart.
+    settings = {key: job[key] for key in sorted(named_settings(plan.experiment)) if key in job}
+    if switch_of(plan.experiment, job):
+        settings = switched(plan.experiment, job)
+    arm, fill = Arm(job["rtil"], settings), experiments.commands(plan.experiment, plan.given, job)
+    row = Row(at, arm, place_of(at, arm), commands=tuple(fill))
+    asked = {key: parsed(text) for key, text in job.items()}
+    return placed(row, job, asked, plan.experiment["figure"])
+
+
+def placed(row: Row, job: Job, asked: Mapping, figure: Mapping) -> Row:
+    """A row with its job, and its place in the experiment's figure."""
+    at, key = row.measurement, figure.get("line")
+    # A line is an arm under one protocol and selection; other settings share it.
+    line = row.arm.name
+    if row.arm.settings.get("protocol", "paper") != "paper":
+        line += f", protocol={row.arm.settings['protocol']}"
+    if row.arm.oracle:
+        line += ", oracle"
+    if key in job or key in asked:
+        line += f", {LINES.get(str(key), key)} = {job.get(str(key), asked.get(key))}"
+    panel = at.text if figure.get("panel") == "value" else at.task
+    x = at.value if figure.get("x") == "value" else asked.get(figure.get("x"))
+    place = Place(panel, line, x)
+    return replace(row, place=place, job=job, planned=int(job["num_images"]))

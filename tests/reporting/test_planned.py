@@ -331,9 +331,8 @@ def drawn(monkeypatch, tmp_path, rows, plan):
 
     monkeypatch.setattr(curves, "Figure", Kept)
     published = plan.get("published", {})
-    panels = curves.panels_of(rows, plan["figure"]["x"], published)
     looks = looks_of((row.arm.name, row.place.line) for row in rows)
-    curves.draw_panels(panels, looks, tmp_path / "x.png", str(published.get("what")))
+    curves.draw_panels(rows, looks, tmp_path / "x.png", plan["figure"]["x"], published)
     return kept[0].axes
 
 
@@ -365,7 +364,6 @@ def test_lines_of_an_arm_share_its_colour_and_those_of_a_setting_their_marker(tm
     plan = plan_of("fig19_codes", "demo")
     write_run(tmp_path, plan, experiment.jobs(plan, "invert")[0], {"a": 20.0, "b": 22.0})
     rows = content(tmp_path, "fig19_codes").rows
-    panels = curves.panels_of(rows)
     looks = looks_of((row.arm.name, row.place.line) for row in rows)
     assert [*looks] == [f"{arm}, N = {n}" for arm in ("vanilla", "mgan") for n in (1, 5, 10)]
     red, green, blue = np.transpose([to_rgb(look.color) for look in looks.values()])
@@ -375,8 +373,9 @@ def test_lines_of_an_arm_share_its_colour_and_those_of_a_setting_their_marker(tm
     assert markers[:3] == markers[3:] and len({*markers}) == 3
     fig = Figure()
     axes = fig.subplots(1, 2)
-    for ax, panel in zip(axes, panels):
-        curves.draw_panel(ax, panel, looks)
+    for ax, panel in zip(axes, dict.fromkeys(row.place.panel for row in rows)):
+        mine = [row for row in rows if row.place.panel == panel]
+        curves.draw_panel(ax, mine, looks, "ratio", {})
     assert [*curves.legend(axes, looks, "paper")] == [
         *looks,
         "oracle (no result)",

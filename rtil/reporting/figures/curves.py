@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from math import isnan, log, nan
+from dataclasses import asdict, dataclass, replace
+from math import log, nan
 from pathlib import Path
 from typing import Any
 
@@ -38,99 +38,68 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 
 
-@dataclass
-class Curve:
-    """One line: (text of x, estimate, the oracle's mean or NaN), and where it has no estimate.
+@dataclass(frozen=True)
+class Pen:
+    """Draws one line of a panel.
 
-    across are estimates without x, such as those of a generator without the axis' σ; published
-    is {text of x: PSNR} of the paper's figure.
+    Attributes:
+        places: of the texts of x on the axis.
+        shift: keeps the bars of several lines at one x apart.
     """
 
-    points: list[tuple[str, Gain, float]] = field(default_factory=list)
-    published: dict[str, float] = field(default_factory=dict)
-    missing: list[str] = field(default_factory=list)
-    across: list[Gain] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Panel:
-    """Curves by their label over values of a setting; linear are those without generator."""
-
-    title: str
-    key: str
-    values: Sequence[Any]
-    curves: Mapping[str, Curve]
-    linear: Mapping[str, Curve]
-
-
-@dataclass(frozen=True)
-class Scale:
-    """Where the texts of x stand on an axis; a shift keeps the bars of several lines apart."""
-
+    ax: Axes
     places: Mapping[str, float]
     log: bool
+    line: str = ""
+    look: Look = LINEAR_LOOK
     shift: float = 0.0
 
-    def at(self, x: str, wide: bool = False) -> float:
-        """Place of a line's bar, or of its cross, which is wider."""
+    def at(self, x: object, wide: bool = False) -> float:
+        """Place of the line's bar, or of its cross, which is wider."""
+        place = self.places[str(x)]
         if self.log:
-            return self.places[x] * (1.03 if wide else 1.02) ** self.shift
-        return self.places[x] + (0.1 if wide else 0.04) * self.shift
+            return place * (1.03 if wide else 1.02) ** self.shift
+        return place + (0.1 if wide else 0.04) * self.shift
+
+    def intervals(self, x: Sequence[float], gains: Sequence[Gain]) -> None:
+        """Draws estimates with their intervals."""
+        means = [gain.mean for gain in gains]
+        halves = [gain.half for gain in gains]
+        bars: dict[str, Any] = {"capsize": 4, "linewidth": 1.8, **asdict(self.look)}
+        self.ax.errorbar(x, means, halves, label=self.line, **bars)
+
+    def across(self, gain: Gain) -> None:
+        """Draws an estimate that holds for every x."""
+        low, high = gain.mean - gain.half, gain.mean + gain.half
+        self.ax.axhspan(low, high, color=self.look.color, alpha=0.12, linewidth=0)
+        self.ax.axhline(gain.mean, color=self.look.color, linewidth=1.8, label=self.line)
+
+    def values(self, kind: str, x: Sequence[float], y: Sequence[float]) -> None:
+        """Draws what has no interval."""
+        style: dict[str, Any] = {"linewidth": 1.3, "markersize": 5} | KINDS[kind]
+        if kind == MISSING:  # at the foot of the panel
+            style["transform"] = self.ax.get_xaxis_transform()
+        self.ax.plot(x, y, color=self.look.color, label=f"{self.line}, {kind}", **style)
 
 
-def panels_of(rows: Iterable[Row], x: str = "value", published: Mapping = {}) -> list[Panel]:
-    """A panel for each that rows have their place in.
+def draw_panels(
+    rows: Iterable[Row],
+    looks: Mapping[str, Look],
+    path: Path,
+    x: str = "value",
+    published: Mapping = {},
+) -> None:
+    """Draws a panel for each that rows have their place in, over one legend.
 
     Args:
         x: the setting of the axis, or "value", the knob.
         published: {"what", panel: {"value": [...], line: [...]}}, or empty.
     """
-    groups: dict[str, list[Row]] = defaultdict(list)
+    panels: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         # What is missing of a series is in its table; an experiment's figure has crosses for it.
         if row.planned or not row.missing:
-            groups[row.place.panel].append(row)
-    panels = []
-    for name, mine in groups.items():
-        paper = published.get(name, {}) if x == "value" else {}
-        curves: dict[str, Curve] = defaultdict(Curve)
-        linear: dict[str, dict[str, Gain]] = defaultdict(dict)
-        for row in mine:
-            add(curves[row.place.line], row)
-            estimate = row.estimates.get("lmmse_psnr_db")
-            if estimate and row.place.x is not None:  # every arm's is the same: the first one's
-                linear[LINEAR + row.measurement.noise].setdefault(str(row.place.x), estimate)
-        for line, curve in curves.items():
-            values = zip(paper.get("value", ()), paper.get(line, ()))
-            # The marker of a value that the paper's figure hides is left out.
-            curve.published = {str(at): value for at, value in values if value}
-        without = {
-            label: Curve([(at, gain, nan) for at, gain in estimates.items()])
-            for label, estimates in linear.items()
-        }
-        title = f"{TASKS.get(name, name)}; {counts(mine)}"
-        key = mine[0].measurement.knob if x == "value" else x
-        places = [*(row.place.x for row in mine), *paper.get("value", ())]
-        panels.append(Panel(title, key, places, curves, without))
-    return panels
-
-
-def add(curve: Curve, row: Row) -> None:
-    """Adds what a row has, or that it is missing, to the curve of its line."""
-    x, oracle = row.place.x, row.estimates.get("oracle_psnr_db")
-    if row.psnr and x is None:
-        curve.across.append(row.psnr)
-    elif row.psnr:
-        mean = oracle.mean if oracle and row.planned else nan
-        curve.points.append((str(x), row.psnr, mean))
-    elif x is not None:
-        curve.missing.append(str(x))
-
-
-def draw_panels(
-    panels: Sequence[Panel], looks: Mapping[str, Look], path: Path, what: str = ""
-) -> None:
-    """Draws panels of curves over one legend; `what` says what the published curves are of."""
+            panels[row.place.panel].append(row)
     columns = min(len(panels), 3)
     lines = -(-len(panels) // columns)
     width = max(8.4, 4.9 * columns)  # inches
@@ -138,9 +107,12 @@ def draw_panels(
     axes = fig.subplots(lines, columns, squeeze=False).flatten()
     for ax in axes[len(panels) :]:
         ax.set_axis_off()
-    for ax, panel in zip(axes, panels):
-        draw_panel(ax, panel, looks)
-    entries = legend(axes, looks, what)
+    for ax, (name, mine) in zip(axes, panels.items()):
+        paper = published.get(name, {}) if x == "value" else {}
+        key = mine[0].measurement.knob if x == "value" else x
+        draw_panel(ax, mine, looks, key, paper)
+        ax.set_title(f"{TASKS.get(name, name)}; {counts(mine)}", fontsize=12)
+    entries = legend(axes, looks, str(published.get("what")))
     ncols = legend_columns(width, entries)
     fig.set_size_inches(width, 4.3 * lines + 0.5 + 0.25 * -(-len(entries) // ncols))
     place: dict[str, Any] = {"loc": "outside lower center", "fontsize": 10.5}
@@ -148,48 +120,59 @@ def draw_panels(
     fig.savefig(path)
 
 
-def draw_panel(ax: Axes, panel: Panel, looks: Mapping[str, Look]) -> None:
-    """Draws the curves of a panel, those without a generator in grey."""
-    scale = scale_x(ax, panel.values, axis_of(panel.key))
+def draw_panel(
+    ax: Axes,
+    rows: Sequence[Row],
+    looks: Mapping[str, Look],
+    key: str,
+    paper: Mapping,
+) -> None:
+    """Draws the lines of a panel over a setting, those without a generator in grey."""
+    values = [*(row.place.x for row in rows), *paper.get("value", ())]
+    pen = scale_x(ax, values, axis_of(key))
+    lines: dict[str, list[Row]] = defaultdict(list)
+    linear: dict[str, dict[float, Gain]] = defaultdict(dict)
+    for row in rows:
+        lines[row.place.line].append(row)
+        estimate = row.estimates.get("lmmse_psnr_db")
+        if estimate and row.place.x is not None:  # every arm's is the same: the first one's
+            name = LINEAR + row.measurement.noise
+            linear[name].setdefault(pen.at(row.place.x), estimate)
     for number, (line, look) in enumerate(looks.items()):
-        if line in panel.curves:
-            # Sideways, to keep the bars of several lines at one x apart.
+        if line in lines:
             shift = number - (len(looks) - 1) / 2
-            draw(ax, line, panel.curves[line], look, replace(scale, shift=shift))
-    for line, curve in panel.linear.items():
-        draw(ax, line, curve, LINEAR_LOOK, scale)
-    ax.set_title(panel.title, fontsize=12)
+            own = replace(pen, line=line, look=look, shift=shift)
+            draw(own, lines[line], paper)
+    for line, estimates in linear.items():
+        x = sorted(estimates)
+        replace(pen, line=line).intervals(x, [estimates[at] for at in x])
     ax.set_ylabel("PSNR [dB], mean and 95 % interval", fontsize=12)
     ax.tick_params(labelsize=11)
     ax.grid(True, color=GRID, linewidth=0.8)
 
 
-def draw(ax: Axes, line: str, curve: Curve, look: Look, scale: Scale) -> None:
-    """Draws a curve: its intervals, its oracle dotted, the paper's dashed, crosses for gaps."""
-
-    def plot(kind: str, x: Sequence[float], y: Sequence[float], **more: Any) -> None:
-        style = KINDS[kind] | more
-        ax.plot(x, y, color=look.color, label=f"{line}, {kind}", **style)
-
-    points = sorted(curve.points, key=lambda point: scale.places[point[0]])
+def draw(pen: Pen, rows: Sequence[Row], paper: Mapping) -> None:
+    """Draws a line: its intervals, its oracle dotted, the paper's dashed, crosses for gaps."""
+    with_x = [row for row in rows if row.place.x is not None]
+    points = sorted((row for row in with_x if row.psnr), key=lambda row: pen.at(row.place.x))
     if points:
-        x = [scale.at(text) for text, _, _ in points]
-        means, halves = zip(*((gain.mean, gain.half) for _, gain, _ in points))
-        ax.errorbar(x, means, halves, label=line, capsize=4, linewidth=1.8, **asdict(look))
-        oracle = [mean for _, _, mean in points]
-        if not all(map(isnan, oracle)):
-            plot(ORACLE, x, oracle, linewidth=1.3)
+        x = [pen.at(row.place.x) for row in points]
+        pen.intervals(x, [row.psnr for row in points if row.psnr])
+        oracle = [row.estimates.get("oracle_psnr_db") for row in points if row.planned]
+        if any(oracle):
+            pen.values(ORACLE, x, [gain.mean if gain else nan for gain in oracle])
     # No value of the axis' setting: the estimate holds for all of them.
-    for gain in curve.across:
-        low, high = gain.mean - gain.half, gain.mean + gain.half
-        ax.axhspan(low, high, color=look.color, alpha=0.12, linewidth=0)
-        ax.axhline(gain.mean, color=look.color, linewidth=1.8, label=line)
-    if curve.missing:
-        x = [scale.at(text, wide=True) for text in curve.missing]
-        plot(MISSING, x, [0.03] * len(x), transform=ax.get_xaxis_transform())
-    if curve.published:
-        x = [scale.places[text] for text in curve.published]
-        plot(PAPER, x, [*curve.published.values()], linewidth=1.3, markersize=5)
+    for row in rows:
+        if row.psnr and row.place.x is None:
+            pen.across(row.psnr)
+    crosses = [pen.at(row.place.x, wide=True) for row in with_x if not row.psnr]
+    if crosses:
+        pen.values(MISSING, crosses, [0.03] * len(crosses))
+    values = zip(paper.get("value", ()), paper.get(pen.line, ()))
+    # The marker of a value that the paper's figure hides is left out.
+    shown = {pen.places[str(at)]: value for at, value in values if value}
+    if shown:
+        pen.values(PAPER, [*shown], [*shown.values()])
 
 
 def legend(axes: Iterable[Axes], looks: Mapping[str, Look], what: str) -> dict[str, Any]:
@@ -215,8 +198,8 @@ def counts(rows: Sequence[Row]) -> str:
     return text + (f" of {planned} planned" if known[0] < planned else " images")
 
 
-def scale_x(ax: Axes, values: Iterable[Any], axis: Axis) -> Scale:
-    """Sets up the x axis for these values; says where each, as text, is drawn.
+def scale_x(ax: Axes, values: Iterable[Any], axis: Axis) -> Pen:
+    """Sets up the x axis for these values; the pen knows where each, as text, is drawn.
 
     Numbers stand in order, lists of stages by the layer they reach, z_k. Of values too close
     together to be written, the ends of the axis are, or the first ones.
@@ -239,7 +222,7 @@ def scale_x(ax: Axes, values: Iterable[Any], axis: Axis) -> Scale:
     ax.set_xlabel(axis.label, fontsize=12)
     ax.xaxis.set_minor_locator(NullLocator())
     ax.set_xticks([*ticks], [*ticks.values()])
-    return Scale(places, axis.log)
+    return Pen(ax, places, axis.log)
 
 
 def legible(ticks: Mapping[float, str], span: float) -> set[float]:
