@@ -11,17 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rtil.reporting.collect import Arm, Cell, Measurement
-from rtil.reporting.statistics import (
-    METRICS,
-    PAIRED,
-    Gain,
-    Scores,
-    differences,
-    over_images,
-    over_seeds,
-    over_sets,
-    seed_means,
-)
+from rtil.reporting.statistics import Gain, Scores, estimates_of
 from rtil.runs.commands import commands
 from rtil.runs.keys import FILES, differing_keys, is_under, tells_apart
 
@@ -123,23 +113,10 @@ def place_of(at: Measurement, arm: Arm) -> Place:
 def row_of(cell: Cell, arm: Arm, scores: Scores, baseline: str, size: int) -> Row:
     """An arm that was run."""
     base = reference(cell, arm, baseline)
-    values = {metric: scores.of(arm.runs, metric) for metric in METRICS}
-    estimates = {metric: over_images(own) for metric, own in values.items()}
-    linear = differences(values["lmmse_psnr_db"], values["psnr_db"])
-    estimates["lmmse_gain_psnr_db"] = over_images(linear)
-    if size:
-        estimates["sets"] = over_sets(values["psnr_db"], size)
-    by_seed: dict[str, dict] = {}
-    for metric in PAIRED:
-        theirs = scores.of(base.runs if base else (), metric)
-        pairs = differences(values[metric], theirs)
-        by_seed[metric] = seed_means(pairs)
-        estimates[f"gain_{metric}"] = over_images(pairs)
-        seeds = over_seeds(by_seed[metric], arm.runs, base.runs) if base else None
-        estimates[f"gain_{metric}_seeds"] = seeds
+    estimates, by_seed = estimates_of(scores, arm.runs, base.runs if base else (), size)
     fill: list[str] = []
     # A linear estimate is there for every linear task, or a command makes it.
-    if values["lmmse_psnr_db"].empty and arm.runs[0].config["task.linear"]:
+    if estimates["lmmse_psnr_db"] is None and arm.runs[0].config["task.linear"]:
         lines = [commands(run, arm.name, arm.settings)[-1] for run in arm.runs]
         fill = [f"{line} yardstick.use=true" for line in lines]
     return Row(

@@ -11,19 +11,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median, stdev
 
+import pandas as pd
+
 from rtil.experiments.plan import switch_of
 from rtil.reporting.arrange import Row, reference
 from rtil.reporting.collect import Arm, Cell, Measurement
 from rtil.reporting.sections import Table
-from rtil.reporting.statistics import (
-    NONE,
-    Gain,
-    Scores,
-    differences,
-    estimate,
-    over_images,
-    written,
-)
+from rtil.reporting.statistics import NONE, Scores, differences, estimate, over_images, written
 from rtil.reporting.study import Plan
 from rtil.runs.run import Run
 from rtil.runs.search import Search, search_of
@@ -60,15 +54,13 @@ def tables_of(
         tables[line.table][line.row, line.of].update(line.cells)
     made = []
     for title, rows in tables.items():
-        known = [*dict.fromkeys(column for cells in rows.values() for column in cells)]
+        frame = pd.DataFrame([*rows.values()]).fillna(NONE)
         if columns:
-            filled = {key for cells in rows.values() for key in cells if cells[key] != NONE}
-            known = [column for column in columns if column in filled]
-        texts = [
-            [*row, *(cells.get(column, NONE) for column in known)]
-            for (row, _), cells in rows.items()
-        ]
-        made.append(Table(title, [*headings, *known], texts))
+            frame = frame.reindex(columns=columns, fill_value=NONE)
+            frame = frame.loc[:, (frame != NONE).any()]
+        names = [row for row, _ in rows]
+        texts = [[*name, *cells] for name, cells in zip(names, frame.to_numpy())]
+        made.append(Table(title, [*headings, *frame.columns], texts))
     return made
 
 
@@ -81,39 +73,34 @@ def by_protocol(heading: str, rows: Sequence[Row], baseline: str) -> list[Table]
     rows = [row for row in rows if not row.missing]
     if len({row.arm.protocol for row in rows}) < 2:
         return []
-    psnr = {(row.measurement, row.arm.label): row.psnr for row in rows}
-    lines = []
-    for row in rows:
-        if row.arm.name != baseline:
-            settings = other_settings(row.arm)
-            at = [other for other in rows if other.measurement == row.measurement]
-            alike = [
-                other for other in at if other_settings(other.arm).items() <= settings.items()
-            ]
-            own = [
-                other
-                for other in at
-                if other.arm.name == row.arm.name and other_settings(other.arm) == settings
-            ]
-            base = psnr.get((row.measurement, row.baseline.label)) if row.baseline else None
-            cells = gained(row, base, baseline) | linear(own, alike)
-            name = row.measurement.text, Arm(row.arm.name, settings).label
-            lines.append(Line(f"Gains by protocol, {heading}", name, cells))
-    columns: list[str] = []
+    psnr = {(row.measurement, row.arm.label): written(row.psnr, unit="n=") for row in rows}
+    lines, columns = [], dict[str, None]()
     for row in drawn_up(rows):
-        columns += gained(row, None, baseline)
-    columns += linear((), ())
-    return tables_of(lines, ("measurement", "arm"), [*dict.fromkeys(columns)])
+        columns |= dict.fromkeys(gained(row, NONE, baseline))
+    columns |= dict.fromkeys(linear((), ()))
+    for row in rows:
+        if row.arm.name == baseline:
+            continue
+        name, settings = row.arm.name, other_settings(row.arm)
+        at = [other for other in rows if other.measurement == row.measurement]
+        alike = [one for one in at if other_settings(one.arm).items() <= settings.items()]
+        named = [one for one in alike if one.arm.name == name]
+        own = [one for one in named if other_settings(one.arm) == settings]
+        base = row.baseline.label if row.baseline else ""
+        cells = gained(row, psnr.get((row.measurement, base), NONE), baseline)
+        names = row.measurement.text, Arm(name, settings).label
+        lines.append(Line(f"Gains by protocol, {heading}", names, cells | linear(own, alike)))
+    return tables_of(lines, ("measurement", "arm"), [*columns])
 
 
-def gained(row: Row, base: Gain | None, baseline: str) -> dict[str, str]:
+def gained(row: Row, base: str, baseline: str) -> dict[str, str]:
     """The columns of a row's protocol; base is the baseline's PSNR."""
     group = group_of(row.arm)
     seeds = row.estimates["gain_psnr_db_seeds"]
     return {
         f"{group}: Δ PSNR [dB]": written(row.gain, 2, "+", "n="),
         f"{group}: Δ over seeds [dB]": written(seeds, 2, "+", " seeds"),
-        f"{group}: PSNR of {baseline} [dB]": written(base, unit="n="),
+        f"{group}: PSNR of {baseline} [dB]": base,
     }
 
 

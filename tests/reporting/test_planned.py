@@ -306,8 +306,8 @@ def test_pairs_and_sets_are_those_of_the_images(fig6):
     half = stats.t.ppf(0.975, 2) * stats.sem(means)
     assert ilo["sets"] == pytest.approx({"mean": np.mean(values), "ci95": half, "n": 3})
     three = pd.DataFrame({0: {"c": 9.0, "a": 1.0, "b": 2.0}}).sort_index()
-    assert statistics.over_sets(three, 4) is None
-    assert statistics.over_sets(three, 2).mean == 1.5
+    assert statistics.over_images(three, 4) is None
+    assert statistics.over_images(three, 2).mean == 1.5
     table = tables.overview("x", content(fig6[0], "fig6_ilo").rows, "vanilla")
     assert table.column("n")[2] == "2 of 36" and table.column("PSNR over sets [dB]")[2] == "–"
 
