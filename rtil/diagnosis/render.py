@@ -19,7 +19,7 @@ from rtil.metrics.image import to_unit
 from rtil.models.generator import Generator
 from rtil.process.instantiate import instantiate
 from rtil.process.rng import seeded
-from rtil.reporting.collect import Cell, measurement_of
+from rtil.reporting.arrange import Cell, measurement_of
 from rtil.reporting.figures.mosaic import ImageRow, draw_mosaic
 from rtil.reporting.page import Look
 from rtil.reporting.sections import Figure, Section, Text
@@ -84,7 +84,9 @@ def samples_of(study: Study, look: Look) -> list[Section]:
     plan, notes = study.plan, list[str]()
     groups: dict[Group, dict[str, Loaded]] = defaultdict(dict)
     # An experiment without inversions shows its trainings.
-    only = plan.runs if plan and not study.runs else ()
+    only: list[Run] = []
+    if plan and not study.runs:
+        only = sorted(plan.runs, key=lambda run: plan.order(run.job))
     for one in [*trained(only), *inverted(study.cells, study.source.root)]:
         group = groups[one.group]
         try:

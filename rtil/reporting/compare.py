@@ -14,8 +14,7 @@ from statistics import median, stdev
 import pandas as pd
 
 from rtil.experiments.plan import switch_of
-from rtil.reporting.arrange import Row, reference
-from rtil.reporting.collect import Arm, Cell, Measurement
+from rtil.reporting.arrange import Arm, Cell, Measurement, Row, reference
 from rtil.reporting.sections import Table
 from rtil.reporting.statistics import NONE, Scores, differences, estimate, over_images, written
 from rtil.reporting.study import Plan
@@ -156,12 +155,12 @@ def other_settings(arm: Arm) -> dict[str, str]:
     return {key: text for key, text in arm.settings.items() if key not in columns}
 
 
-def by_switch(cells: Iterable[Cell], scores: Scores, plan: Plan) -> list[Table]:
+def by_switch(cells: Iterable[Cell], plan: Plan) -> list[Table]:
     """What each switch of an experiment changes alone, a table for each inverter and metric.
 
     Every number is a paired difference to the same images inverted with nothing switched.
     """
-    lines: list[tuple[int, Line]] = []
+    scores, lines = Scores(plan.runs), list[tuple[int, Line]]()
     for cell in cells:
         bases = {arm.name: arm for arm in cell.arms if not arm.settings}
         for arm in cell.arms:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from rtil.experiments.members import commands_for
 from rtil.reporting import compare, pictures
 from rtil.reporting.arrange import Row
 from rtil.reporting.figures.curves import draw_panels
@@ -118,7 +119,7 @@ def tables(study: Study, series: Series, baseline: str) -> list[Section]:
     """Every table, with its remarks and how it is read."""
     made: list[Section] = []
     if study.plan and study.kind == "differences":
-        made += compare.by_switch(study.cells, study.scores, study.plan)
+        made += compare.by_switch(study.cells, study.plan)
         made += texts("switches")
     gains: list[Section] = []
     for heading, rows in series.items():
@@ -130,11 +131,25 @@ def tables(study: Study, series: Series, baseline: str) -> list[Section]:
 
 
 def commands(study: Study) -> list[Section]:
-    """The commands behind the page, then those recorded by runs, each once."""
-    counts = Counter(
-        f"python -m rtil.{Path(name).stem} {shlex.join(arguments)}".strip()
-        for name, *arguments in study.recorded
-    )
+    """The commands behind the page, then those recorded by runs, each once.
+
+    That is the last command behind each generator that was inverted, then behind each run: of
+    those for the experiment, where there are any.
+    """
+    runs = study.plan.runs if study.plan else study.runs
+    name = study.plan.experiment["name"] if study.plan else ""
+    # One generator is behind many inversions.
+    trained = {
+        (run.path.parent.name, run.config.get("generator_sha256")): run.trained
+        for run in runs
+        if run.config.get("inverter.family") is not None
+    }
+    counts: Counter[str] = Counter()
+    # Only the last command that worked on a run: earlier ones were stopped, or asked for less.
+    for history in (*trained.values(), *(run.recorded for run in runs)):
+        for program, *arguments in (commands_for(history, name) or history)[:1]:
+            line = f"python -m rtil.{Path(program).stem} {shlex.join(arguments)}"
+            counts[line.strip()] += 1
     lines = [f"{line}    # {n} {'runs' if n > 1 else 'run'}" for line, n in counts.items()]
     recorded = [Text("As recorded by the runs:", lines)] if lines else []
     return [Text(commands=study.commands), *recorded]

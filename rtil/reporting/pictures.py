@@ -12,8 +12,7 @@ import matplotlib
 import numpy as np
 from PIL import Image
 
-from rtil.reporting.arrange import reference
-from rtil.reporting.collect import Cell
+from rtil.reporting.arrange import Cell, reference
 from rtil.reporting.figures.mosaic import ImageRow
 from rtil.reporting.sections import Gallery, Picture, address
 from rtil.runs.run import Run

@@ -1,7 +1,7 @@
 """Means, paired differences and their intervals, from one tidy frame of a report's numbers.
 
 A row of the frame is one number: (run, image, metric, value). What is averaged over what is said
-in templates/reading.md. Which runs are compared is decided in `rtil.reporting.collect`. A further
+in templates/reading.md. Which runs are compared is decided in `rtil.reporting.arrange`. A further
 metric is a name in METRICS and a column in `rtil.reporting.tables`.
 """
 
@@ -45,10 +45,6 @@ class Gain:
     def record(self) -> dict[str, float]:
         """As table.json has it."""
         return {"mean": self.mean, "ci95": self.half, "n": self.n}
-
-    @property
-    def excludes_zero(self) -> bool:
-        return abs(self.mean) > self.half
 
 
 def estimate(values: Sequence[float] | np.ndarray) -> Gain | None:

@@ -10,7 +10,7 @@ import json
 import shlex
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 
@@ -18,11 +18,20 @@ import yaml
 
 from rtil.experiments import plan as experiments
 from rtil.experiments.check import trained
-from rtil.experiments.members import FREE, belonging, besides, commands_for
+from rtil.experiments.members import FREE, belonging, besides
 from rtil.experiments.plan import Job, products, switch_of
 from rtil.process.command import CONFIGS
-from rtil.reporting.arrange import Place, Row, place_of, rows_of
-from rtil.reporting.collect import Arm, Cell, Measurement, cells_of, measurement_of
+from rtil.reporting.arrange import (
+    Arm,
+    Cell,
+    Measurement,
+    Place,
+    Row,
+    cells_of,
+    measurement_of,
+    place_of,
+    rows_of,
+)
 from rtil.reporting.figures.style import LINES
 from rtil.reporting.sections import paragraph
 from rtil.reporting.statistics import Scores
@@ -30,8 +39,6 @@ from rtil.runs import archive
 from rtil.runs.keys import GROUPS, complete, flatten
 from rtil.runs.overrides import parsed
 from rtil.runs.run import Run, collect, inversions, trainings
-
-Commands = list[list[str]]
 
 
 @dataclass(frozen=True)
@@ -62,11 +69,14 @@ class Plan:
     given: Sequence[str]
     runs: Sequence[Run]
 
+    @property
+    def part(self) -> str:
+        """Its last command: "train" of an experiment without inversions."""
+        return "invert" if self.experiment["cells"] else "train"
+
     @cached_property
     def jobs(self) -> list[Job]:
-        return [
-            *experiments.jobs(self.experiment, "invert" if self.experiment["cells"] else "train")
-        ]
+        return [*experiments.jobs(self.experiment, self.part)]
 
     @cached_property
     def _order(self) -> dict[str, int]:
@@ -79,20 +89,18 @@ class Plan:
 
 @dataclass(frozen=True)
 class Study:
-    """What a report is about; plan is that of an experiment, recorded the commands of its runs.
+    """What a report is about; plan is that of an experiment.
 
-    An experiment without inversions has its trainings in the plan, and no runs, cells or rows.
+    One without inversions has its trainings in the plan, and no runs, cells or rows.
     """
 
     title: str
     source: Source
+    commands: Sequence[str]
+    notes: Sequence[str] = ()
     runs: Sequence[Run] = ()
     cells: Sequence[Cell] = ()
     rows: Sequence[Row] = ()
-    scores: Scores = field(default_factory=lambda: Scores(()))
-    notes: Sequence[str] = ()
-    commands: Sequence[str] = ()
-    recorded: Commands = field(default_factory=list)
     plan: Plan | None = None
 
     @property
@@ -112,11 +120,10 @@ def of_everything(source: Source, baseline: str) -> Study:
     arms = sorted({str(run.config["rtil.name"]) for run in runs})
     if baseline not in arms:
         notes.append(f"No run has rtil={baseline}: choose baseline= among {', '.join(arms)}.")
-    cells, scores = cells_of(runs, baseline), Scores(runs)
-    rows = rows_of(cells, scores, baseline)
+    cells, title = cells_of(runs, baseline), f"Inversions {source}"
     lines = [f"python -m rtil.report {shlex.quote(source.override)}"]
-    title, recorded = f"Inversions {source}", recorded_commands(runs)
-    return Study(title, source, runs, cells, rows, scores, notes, lines, recorded)
+    rows = rows_of(cells, Scores(runs), baseline)
+    return Study(title, source, lines, notes, runs, cells, rows)
 
 
 def of_experiment(experiment: Mapping, scale: str, source: Source, baseline: str) -> Study:
@@ -126,15 +133,16 @@ def of_experiment(experiment: Mapping, scale: str, source: Source, baseline: str
         FileNotFoundError: it has nothing yet; the message holds the commands that run it.
         ValueError: it is made of generators alone, which packed rows do not hold.
     """
-    name, part = experiment["name"], "invert" if experiment["cells"] else "train"
+    name, part = experiment["name"], Plan(experiment, (), ()).part
     if source.packed and part == "train":
         raise ValueError(
             f"report: experiment={name} shows generators, and {archive.told(source.files)} holds "
             "inversions alone. Make it from the runs: leave out results=."
         )
-    more: list[str] = []
+    notes = [experiment["note"]] if experiment.get("note") else []
     if source.packed:
         runs, more = archive.read(source.files)
+        notes += more
     else:
         runs = inversions(source.root)[0] if part == "invert" else trainings(source.root)
     own = [f"scale={scale}", *([f"root={source.root}"] if str(source.root) != "runs" else [])]
@@ -153,68 +161,42 @@ def of_experiment(experiment: Mapping, scale: str, source: Source, baseline: str
     own += [word for word in given if word.startswith("scale.")]
     own += [source.override] if source.packed else []
     lines.append(experiments.command(experiment, "report", own))
-    notes = [*([experiment["note"]] if experiment.get("note") else []), *more]
-    study = Study(
-        experiment["title"],
-        source,
-        notes=notes,
-        commands=lines,
-        recorded=recorded_commands(members, name),
-        plan=Plan(experiment, given, members),
-    )
-    return with_generators(study) if part == "train" else with_inversions(study, baseline)
+    plan = Plan(experiment, given, members)
+    study = Study(experiment["title"], source, lines, notes, plan=plan)
+    if part == "train":
+        return replace(study, notes=[*notes, *untrained(plan)])
+    return with_inversions(study, plan, baseline)
 
 
-def with_inversions(study: Study, baseline: str) -> Study:
-    """A study of an experiment with its inversions, and those that are missing."""
-    assert study.plan
-    experiment, members = study.plan.experiment, study.plan.runs
-    runs = on_the_same_images(members)
-    plan, scores, notes = replace(study.plan, runs=runs), Scores(runs), [*study.notes]
-    cut = sum(len(before.rows) > len(after.rows) for before, after in zip(members, runs))
-    if cut:
-        notes.append(
-            f"{cut} of {len(runs)} inversions have more images than this plan asks for; "
-            "those that the others have are shown."
-        )
-    cells = by_switch(cells_of(runs, baseline, named_settings(experiment)), plan)
-    sets = experiment.get("sets")
-    size = int(experiment["common"]["num_images"]) // sets if sets else 0
-    # What is missing is what the plan says, not what other cells have.
-    ran = [replace(cell, missing=()) for cell in cells]
-    rows = planned_rows(rows_of(ran, scores, baseline, size), plan)
-    return replace(study, runs=runs, cells=cells, rows=rows, scores=scores, notes=notes, plan=plan)
-
-
-def with_generators(study: Study) -> Study:
-    """A study of generators in the order of the plan, those to be trained in the notes."""
-    plan = study.plan
-    assert plan
+def untrained(plan: Plan) -> list[str]:
+    """What is missing of the generators of an experiment."""
     runs = sorted(plan.runs, key=lambda run: plan.order(run.job))
     notes = [f"{run.path} was stopped before its end." for run in runs if not trained(run.path)]
     for job in plan.jobs:
         if job not in [run.job for run in runs]:
             line = experiments.command(plan.experiment, "train", plan.given, job)
             notes.append(f"Missing: {job['model']}, {job['rtil']}. It is trained by: {line}")
-    return replace(study, notes=[*study.notes, *notes], plan=replace(plan, runs=runs))
+    return notes
 
 
-def recorded_commands(runs: Sequence[Run], name: str = "") -> Commands:
-    """The last command behind each generator that was inverted, then behind each run.
-
-    Of commands for an experiment of this name, where there are any.
-    """
-    # One generator is behind many inversions.
-    trained = {
-        (run.path.parent.name, run.config.get("generator_sha256")): run.trained
-        for run in runs
-        if run.config.get("inverter.family") is not None
-    }
-    lines: Commands = []
-    # Only the last command that worked on a run: earlier ones were stopped, or asked for less.
-    for history in (*trained.values(), *(run.recorded for run in runs)):
-        lines += (commands_for(history, name) or history)[:1]
-    return lines
+def with_inversions(study: Study, plan: Plan, baseline: str) -> Study:
+    """A study of an experiment with its inversions, and those that are missing."""
+    experiment, runs = plan.experiment, on_the_same_images(plan.runs)
+    notes = [*study.notes]
+    cut = sum(len(before.rows) > len(after.rows) for before, after in zip(plan.runs, runs))
+    if cut:
+        notes.append(
+            f"{cut} of {len(runs)} inversions have more images than this plan asks for; "
+            "those that the others have are shown."
+        )
+    plan = replace(plan, runs=runs)
+    cells = by_switch(cells_of(runs, baseline, named_settings(experiment)), plan)
+    sets = experiment.get("sets")
+    size = int(experiment["common"]["num_images"]) // sets if sets else 0
+    # What is missing is what the plan says, not what other cells have.
+    ran = [replace(cell, missing=()) for cell in cells]
+    rows = planned_rows(rows_of(ran, Scores(runs), baseline, size), plan)
+    return replace(study, notes=notes, runs=runs, cells=cells, rows=rows, plan=plan)
 
 
 def job_of(run: Run) -> Job:

@@ -71,22 +71,15 @@ def count(row: Row) -> str:
 
 def look(row: Row) -> str:
     """On which side of 0 the interval of the gain lies."""
-    if row.gain and row.gain.excludes_zero:
+    if row.gain and abs(row.gain.mean) > row.gain.half:
         return "better" if row.gain.mean > 0 else "worse"
     return "missing" if row.missing else ""
 
 
 def remarks(rows: Sequence[Row]) -> list[Text]:
     """What the table of these rows lacks or must be read with, each once."""
-    functions = (is_tuned, choice, budgets, places)
-    names = {function.__name__: function for function in functions}
-    lines = texts("remarks", rows=rows, **names)
+    lines = texts("remarks", rows=rows, choice=choice, budgets=budgets, places=places)
     return [*{line.paragraph: line for line in lines}.values()]
-
-
-def is_tuned(config: Config) -> bool:
-    """Whether a search chose the settings of this run."""
-    return any(key.startswith(TUNED) for key in config)
 
 
 def choice(config: Config) -> str:
@@ -94,15 +87,8 @@ def choice(config: Config) -> str:
     tuned = {
         key.removeprefix(TUNED): value for key, value in config.items() if key.startswith(TUNED)
     }
-    keys = tuned.get("keys") or ()
-    assert isinstance(keys, (list, tuple))
-    return paragraph(
-        "choice",
-        protocol=config.get("protocol.name", "paper"),
-        tuned=tuned,
-        at={key[3:]: value for key, value in tuned.items() if key.startswith("at.")},
-        chosen={key: config.get(key) for key in keys},
-    )
+    protocol = config.get("protocol.name", "paper")
+    return paragraph("choice", protocol=protocol, tuned=tuned, config=config)
 
 
 def budgets(rows: Iterable[Row]) -> list[tuple]:

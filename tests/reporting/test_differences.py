@@ -20,7 +20,7 @@ BASE = {"a": 20.0, "b": 21.0, "c": 25.0}
 
 
 def switches(study):
-    return compare.by_switch(study.cells, study.scores, study.plan)
+    return compare.by_switch(study.cells, study.plan)
 
 
 def job_of(plan, rtil="vanilla", task="cs", inverter="ilo", **switch):

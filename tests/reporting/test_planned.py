@@ -16,7 +16,7 @@ from scipy import stats
 from rtil import report
 from rtil.experiments import members
 from rtil.experiments import plan as experiment
-from rtil.reporting import statistics, tables
+from rtil.reporting import page, statistics, tables
 from rtil.reporting.figures import curves
 from rtil.reporting.figures.style import axis_of, looks_of
 from rtil.reporting.tables import record
@@ -215,7 +215,9 @@ def test_a_run_stays_with_the_experiments_that_it_was_run_for(tmp_path):
         {**jobs[1], "rtil": "ilo_mixture"},
     ]
     assert all("data.num_train=64" in line for line in content_of.commands[:2])
-    assert all("experiment=fig6_ilo" in command for command in content_of.recorded)
+    _, recorded = page.commands(content_of)
+    assert recorded.commands
+    assert all("experiment=fig6_ilo" in command for command in recorded.commands)
 
 
 def test_a_seed_that_was_stopped_early_has_its_command(tmp_path):
