@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ class Measurement:
 
     @property
     def heading(self) -> str:
-        """As "task=cs, inverter=ilo, ..."."""
+        """As "task=cs, inverter=ilo"."""
         return ", ".join(map("=".join, self.series.items()))
 
     @property
@@ -120,7 +120,7 @@ def cells_of(runs: Iterable[Run], baseline: str, named: Iterable[str] = ()) -> l
     baseline alone, the family that the inverter was proposed with. Arms are told apart by the
     settings in which they differ under one protocol, by the protocol where there is another than
     the paper's, by where they were tuned if a training was inverted with two tunings, and by those
-    in `named`; selection=oracle is told always.
+    in `named`; selection=oracle always.
     """
     series: dict[str, list[Run]] = defaultdict(list)
     for run in runs:
@@ -136,12 +136,13 @@ def cells_of_series(runs: Sequence[Run], baseline: str, named: set[str]) -> list
     groups: dict[tuple[Measurement, str], list[Run]] = defaultdict(list)
     for run in runs:
         groups[measurement_of(run), str(run.config["rtil.name"])].append(run)
-    keys: dict[str, set[str]] = defaultdict(set)
+    keys = defaultdict[str, set[str]](set)
     for (_, name), group in groups.items():
         keys[name] |= distinguishing(group)
     # A choice of its own family tells an arm apart, any other choice tells all arms apart.
-    every = set().union(named, *keys.values())
-    shared = {key for key in every if key in named or not key.startswith("rtil.")}
+    shared = {*named}
+    for own in keys.values():
+        shared |= {key for key in own if not key.startswith("rtil.")}
     # The paper's protocol is the default, which is told only beside another.
     if any(run.protocol != "paper" for run in runs):
         shared.add("protocol")
@@ -213,7 +214,7 @@ def arms_of(name: str, runs: Sequence[Run], keys: set[str]) -> list[Arm]:
 
 
 def digest_of(run: Run) -> str:
-    """Of the generator, as labels have it."""
+    """The generator's, as in labels."""
     return str(run.config.get("generator_sha256"))[:8]
 
 
@@ -234,7 +235,7 @@ class Row:
         place: in the experiment's figure, or in that of its series over the knob.
         estimates: by metric; "gain_" is a paired difference to the baseline over images, with
             "_seeds" over seeds, and "sets" PSNR over sets of images.
-        by_seed: means of the paired differences.
+        by_seed: means of those differences.
         commands: give what is missing, the arm or its linear estimate.
         differs: settings that the baseline has otherwise.
         unpaired: seeds or images that the gains leave out.
@@ -261,10 +262,9 @@ class Row:
 
     @property
     def gap(self) -> str:
-        """What is missing of what an experiment planned, "" where all is there."""
-        if self.more:
-            return "Fewer images than planned"
-        return "Missing" if self.planned and self.missing else ""
+        """What is missing of what an experiment planned."""
+        fewer = "Fewer images than planned" if self.more else ""
+        return "Missing" if self.planned and self.missing else fewer
 
     @property
     def psnr(self) -> Gain | None:
@@ -276,7 +276,7 @@ class Row:
 
     @property
     def n(self) -> int:
-        """Images, averaged over the seeds."""
+        """Images of all seeds."""
         return self.psnr.n if self.psnr else 0
 
     @property
@@ -300,14 +300,17 @@ def rows_of(cells: Iterable[Cell], scores: Scores, baseline: str, size: int = 0)
             for arm in cell.arms:
                 for run in arm.runs:
                     lines += commands(run, name, arm.settings)
-            at, arm = cell.measurement, Arm(name)
-            rows.append(Row(at, arm, place_of(at, arm), commands=tuple(dict.fromkeys(lines))))
+            row = row_at(cell.measurement, Arm(name))
+            fill = tuple(dict.fromkeys(lines))
+            rows.append(replace(row, commands=fill))
     return rows
 
 
-def place_of(at: Measurement, arm: Arm) -> Place:
-    """In the figure of its series."""
-    return Place(", ".join(at.series.values()), arm.label + at.noise, at.value)
+def row_at(at: Measurement, arm: Arm) -> Row:
+    """A row with its place in the figure of its series."""
+    panel = ", ".join(at.series.values())
+    line = arm.label + at.noise
+    return Row(at, arm, Place(panel, line, at.value))
 
 
 def row_of(cell: Cell, arm: Arm, scores: Scores, baseline: str, size: int) -> Row:
@@ -319,16 +322,14 @@ def row_of(cell: Cell, arm: Arm, scores: Scores, baseline: str, size: int) -> Ro
     if estimates["lmmse_psnr_db"] is None and arm.runs[0].config["task.linear"]:
         lines = [commands(run, arm.name, arm.settings)[-1] for run in arm.runs]
         fill = [f"{line} yardstick.use=true" for line in lines]
-    return Row(
-        cell.measurement,
-        arm,
-        place_of(cell.measurement, arm),
-        estimates,
-        by_seed,
-        base,
-        tuple(fill),
-        differing(arm, base) if base else (),
-        unpaired(arm, base) if base else "",
+    return replace(
+        row_at(cell.measurement, arm),
+        estimates=estimates,
+        by_seed=by_seed,
+        baseline=base,
+        commands=tuple(fill),
+        differs=differing(arm, base) if base else (),
+        unpaired=unpaired(arm, base) if base else "",
     )
 
 

@@ -45,7 +45,7 @@ def tables_of(
     """Tables whose rows and columns stand in the order in which they come.
 
     Args:
-        headings: of the columns that name a row.
+        headings: of columns that name a row.
         columns: the order of the others, where those without any text are left out.
     """
     tables: dict[str, dict[tuple, dict[str, str]]] = defaultdict(lambda: defaultdict(dict))
@@ -74,7 +74,7 @@ def by_protocol(heading: str, rows: Sequence[Row], baseline: str) -> list[Table]
         return []
     psnr = {(row.measurement, row.arm.label): written(row.psnr, unit="n=") for row in rows}
     lines, columns = [], dict[str, None]()
-    for row in drawn_up(rows):
+    for row in ranked(rows):
         columns |= dict.fromkeys(gained(row, NONE, baseline))
     columns |= dict.fromkeys(linear((), ()))
     for row in rows:
@@ -130,10 +130,10 @@ def to_best(rows: Iterable[Row]) -> str:
 
 def drawable(rows: Iterable[Row]) -> list[Row]:
     """Rows whose gain can be drawn, by protocol: not those that an oracle selected."""
-    return drawn_up(row for row in rows if row.gain and not row.arm.oracle)
+    return ranked(row for row in rows if row.gain and not row.arm.oracle)
 
 
-def drawn_up(rows: Iterable[Row]) -> list[Row]:
+def ranked(rows: Iterable[Row]) -> list[Row]:
     """Rows in the order of their protocols, those of an oracle after the others of theirs."""
 
     def rank(row: Row) -> tuple[int, str]:
@@ -175,12 +175,13 @@ def by_switch(cells: Iterable[Cell], plan: Plan) -> list[Table]:
 
 
 def switched(at: Measurement, arm: Arm, base: Arm, scores: Scores) -> list[Line]:
-    """What a switch changes in each metric."""
+    """What a switch changes."""
     where = ", ".join([at.inverter, at.data, at.scale, at.model])
     column = f"{at.task}, {at.text}, {arm.name}"
     lines = []
     for metric, title in SWITCHED.items():
-        mine, theirs = (scores.of(one.runs, metric) for one in (arm, base))
+        mine = scores.of(arm.runs, metric)
+        theirs = scores.of(base.runs, metric)
         gain = over_images(differences(mine, theirs))
         if gain or metric == "psnr_db":
             cells = {column: written(gain, 2, "+", "n=")}
@@ -216,7 +217,7 @@ def by_setting(cells: Iterable[Cell], baseline: str) -> list[Table]:
     for cell in cells:
         for arm in cell.arms:
             base = reference(cell, arm, baseline)
-            theirs = {run.seed: shared_by(cell, run) for run in base.runs} if base else {}
+            theirs = {run.seed: shared_by(cell, run) for run in (base.runs if base else ())}
             settings = {
                 key: text for key, text in arm.settings.items() if not key.startswith("protocol")
             }
@@ -225,20 +226,23 @@ def by_setting(cells: Iterable[Cell], baseline: str) -> list[Table]:
                 if mine is None or len(mine.scores) < 2:
                     continue
                 known = groups.setdefault(shared, {})
-                name = Arm(arm.name, settings).label, str(mine.generator_sha256)
+                label = Arm(arm.name, settings).label
+                name = label, str(mine.generator_sha256)
                 # Several cells take one search; the first may lack the baseline.
                 if name not in known or known[name][1] is None:
-                    where, other = theirs.get(run.seed, (None, None))
-                    known[name] = mine, other if where == shared else None
+                    at, other = theirs.get(run.seed, ((), None))
+                    known[name] = mine, other if at == shared else None
     lines = []
     for shared in sorted(groups, key=lambda shared: shared[:2]):
         heading, _, at, seed, *_ = shared
-        names = [name for name, _ in groups[shared]]
-        for (name, digest), searches in groups[shared].items():
+        labels = [label for label, _ in groups[shared]]
+        for (label, digest), pair in groups[shared].items():
             # Another generator of the same name is told by its digest.
-            label = f"{name} {digest[:8]}" if names.count(name) > 1 else name
+            if labels.count(label) > 1:
+                label += f" {digest[:8]}"
             row = at, str(seed), label
-            lines.append(Line(f"Searches, {heading}", row, spread(*searches), shared))
+            title = f"Searches, {heading}"
+            lines.append(Line(title, row, spread(*pair), shared))
     return tables_of(lines, ("tuned at", "seed", "arm"))
 
 

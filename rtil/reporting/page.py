@@ -86,19 +86,21 @@ def sweeps(series: Series, look: Look) -> list[Section]:
 
 def curves(study: Study, look: Look) -> list[Section]:
     """The curves of an experiment, in the paper's arrangement."""
-    if study.kind != "curves" or not study.plan:
+    if not study.plan or study.kind != "curves":
         return []
-    experiment, made = study.plan.experiment, list[Section]()
-    published = experiment.get("published", {})
+    made: list[Section] = []
+    plan = study.plan.experiment
+    published = plan.get("published", {})
     groups: dict[tuple[str, str], list[Row]] = defaultdict(list)
     for row in study.rows:
         groups[row.measurement.data, row.measurement.model].append(row)
     for (data, model), rows in groups.items():
-        path = look.file("figure", experiment["name"], data, model)
+        path = look.file("figure", plan["name"], data, model)
         looks = looks_of((row.arm.name, row.place.line) for row in rows)
-        draw_panels(rows, looks, path, experiment["figure"]["x"], published)
+        x = plan["figure"]["x"]
+        draw_panels(rows, looks, path, x, published)
         made.append(Figure(f"data={data}, model={model}", path))
-    return [*made, *texts("figure", plan=experiment)]
+    return [*made, *texts("figure", plan=plan)]
 
 
 def forests(series: Series, look: Look) -> list[Section]:
@@ -138,7 +140,7 @@ def commands(study: Study) -> list[Section]:
     """
     runs = study.plan.runs if study.plan else study.runs
     name = study.plan.experiment["name"] if study.plan else ""
-    # One generator is behind many inversions.
+    # Many inversions share a generator.
     trained = {
         (run.path.parent.name, run.config.get("generator_sha256")): run.trained
         for run in runs
@@ -170,8 +172,9 @@ def images(study: Study, look: Look) -> Sections:
             sections["Reconstructions"].append(Figure(title, path))
             # The first one is open; a browser draws the others when they are unfolded.
             unfold = not sections["Gallery"]
-            gallery = pictures.gallery(title, parts, names[: look.gallery], unfold)
-            sections["Gallery"].append(gallery)
+            names = names[: look.gallery]
+            made = pictures.gallery(title, parts, names, unfold)
+            sections["Gallery"].append(made)
     return sections
 
 

@@ -25,7 +25,7 @@ class Table:
 
     @classmethod
     def of(cls, title: str, lines: Sequence[Mapping[str, str]]) -> Table:
-        """From {heading: text} of each line."""
+        """From {heading: text} of lines."""
         return cls(title, [*lines[0]], [[*line.values()] for line in lines])
 
     def column(self, heading: str) -> list[str]:
@@ -51,13 +51,13 @@ class Figure:
 
     @property
     def address(self) -> str:
-        """The file as the address of itself."""
+        """The file as its own address."""
         return address(self.path.read_bytes())
 
 
 @dataclass(frozen=True)
 class Picture:
-    """An image of a gallery, its file as the address of itself; "" where there is none."""
+    """An image of a gallery; no address where there is none."""
 
     address: str
     caption: str = ""
@@ -94,7 +94,7 @@ TEMPLATES.tests["kind"] = lambda section, name: type(section).__name__ == name
 
 
 def address(content: bytes, kind: str = "png") -> str:
-    """A picture's file as the address of itself."""
+    """A picture's file as its own address."""
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 

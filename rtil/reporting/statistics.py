@@ -29,7 +29,7 @@ METRICS = (
     "lmmse_ssim",
     "lmmse_gradient_energy",
 )
-PAIRED = ("psnr_db", "ssim")  # with the baseline
+PAIRED = ("psnr_db", "ssim")
 NONE = "–"
 
 
@@ -48,7 +48,7 @@ class Gain:
 
 
 def estimate(values: Sequence[float] | np.ndarray) -> Gain | None:
-    """Mean and interval; None without values."""
+    """Mean and interval, if any."""
     return Gain(*mean_ci(values), len(values)) if len(values) else None
 
 
@@ -153,7 +153,7 @@ def over_seeds(means: Means, *arms: Sequence[Run]) -> Gain | None:
     """Estimate of the means of the seeds of an arm and its baseline.
 
     None below two seeds, which have no interval, and where seeds share a generator: other random
-    numbers in inversion are no other training.
+    numbers are no other training.
     """
     for runs in arms:
         digests = [run.config.get("generator_sha256") for run in runs if run.seed in means]

@@ -29,7 +29,7 @@ from rtil.reporting.arrange import (
     Row,
     cells_of,
     measurement_of,
-    place_of,
+    row_at,
     rows_of,
 )
 from rtil.reporting.figures.style import LINES
@@ -122,7 +122,8 @@ def of_everything(source: Source, baseline: str) -> Study:
         notes.append(f"No run has rtil={baseline}: choose baseline= among {', '.join(arms)}.")
     cells, title = cells_of(runs, baseline), f"Inversions {source}"
     lines = [f"python -m rtil.report {shlex.quote(source.override)}"]
-    rows = rows_of(cells, Scores(runs), baseline)
+    scores = Scores(runs)
+    rows = rows_of(cells, scores, baseline)
     return Study(title, source, lines, notes, runs, cells, rows)
 
 
@@ -213,15 +214,17 @@ def on_the_same_images(runs: Iterable[Run]) -> list[Run]:
     """
     ids: dict[str, set[str]] = defaultdict(set)
     for run in runs:
-        planned, asked = int(job_of(run)["num_images"]), run.config.get("num_images")
-        if len(run.rows) <= planned and int(str(asked or 0)) <= planned:
+        planned = int(job_of(run)["num_images"])
+        asked = int(str(run.config.get("num_images") or 0))
+        if max(len(run.rows), asked) <= planned:
             ids[measurement_of(run).data].update(run.rows)
     # Of runs with more images, those rows are kept that all have; a stopped run cuts nothing.
     cut = []
     for run in runs:
         known = ids[measurement_of(run).data]
         if len(known) == int(job_of(run)["num_images"]) < len(run.rows):
-            run = replace(run, rows={i: row for i, row in run.rows.items() if i in known})
+            rows = {i: run.rows[i] for i in run.rows if i in known}
+            run = replace(run, rows=rows)
         cut.append(run)
     return cut
 
@@ -324,21 +327,31 @@ def missing_rows(plan: Plan) -> list[Row]:
 def missing_row(plan: Plan, job: Job, data: str, scale: str) -> Row:
     """The row of a planned job, with the commands that run it."""
     knob = knob_of(job["task"])
-    noise, value = (float(job.get(key, 0.0)) for key in ("noise_std", knob))
-    at = Measurement(job["task"], job["inverter"], data, scale, job["model"], knob, noise, value)
+    at = Measurement(
+        job["task"],
+        job["inverter"],
+        data,
+        scale,
+        job["model"],
+        knob,
+        float(job.get("noise_std", 0.0)),
+        float(job.get(knob, 0.0)),
+    )
     # Where something is switched, that alone tells the job apart.
     settings = {key: job[key] for key in sorted(named_settings(plan.experiment)) if key in job}
     if switch_of(plan.experiment, job):
         settings = switched(plan.experiment, job)
-    arm, fill = Arm(job["rtil"], settings), experiments.commands(plan.experiment, plan.given, job)
-    row = Row(at, arm, place_of(at, arm), commands=tuple(fill))
+    arm = Arm(job["rtil"], settings)
+    fill = experiments.commands(plan.experiment, plan.given, job)
+    row = replace(row_at(at, arm), commands=tuple(fill))
     asked = {key: parsed(text) for key, text in job.items()}
     return placed(row, job, asked, plan.experiment["figure"])
 
 
 def placed(row: Row, job: Job, asked: Mapping, figure: Mapping) -> Row:
     """A row with its job, and its place in the experiment's figure."""
-    at, key = row.measurement, figure.get("line")
+    at = row.measurement
+    key = figure.get("line")
     # A line is an arm under one protocol and selection; other settings share it.
     line = row.arm.name
     if row.arm.settings.get("protocol", "paper") != "paper":
@@ -347,7 +360,11 @@ def placed(row: Row, job: Job, asked: Mapping, figure: Mapping) -> Row:
         line += ", oracle"
     if key in job or key in asked:
         line += f", {LINES.get(str(key), key)} = {job.get(str(key), asked.get(key))}"
-    panel = at.text if figure.get("panel") == "value" else at.task
-    x = at.value if figure.get("x") == "value" else asked.get(figure.get("x"))
-    place = Place(panel, line, x)
-    return replace(row, place=place, job=job, planned=int(job["num_images"]))
+    x = asked.get(figure.get("x"))
+    place = Place(
+        at.text if figure.get("panel") == "value" else at.task,
+        line,
+        at.value if figure.get("x") == "value" else x,
+    )
+    planned = int(job["num_images"])
+    return replace(row, place=place, job=job, planned=planned)

@@ -43,7 +43,7 @@ class Pen:
     """Draws one line of a panel.
 
     Attributes:
-        places: of the texts of x on the axis.
+        places: of the texts of x.
         shift: keeps the bars of several lines at one x apart.
     """
 
@@ -138,9 +138,10 @@ def draw_panel(
         if estimate and row.place.x is not None:  # every arm's is the same: the first one's
             name = LINEAR + row.measurement.noise
             linear[name].setdefault(pen.at(row.place.x), estimate)
+    middle = (len(looks) - 1) / 2
     for number, (line, look) in enumerate(looks.items()):
         if line in lines:
-            shift = number - (len(looks) - 1) / 2
+            shift = number - middle
             own = replace(pen, line=line, look=look, shift=shift)
             draw(own, lines[line], paper)
     for line, estimates in linear.items():
