@@ -1,9 +1,8 @@
 """What is compared: runs sorted into cells and arms, and a row of estimates for each arm.
 
-A cell is a measurement, one task, knob, inverter, data, scale and model; it has an arm for each
-rtil=... and each choice of settings, whose runs differ in their seed only. Numbers come from
-`rtil.reporting.statistics`; `rtil.reporting.study` adds what an experiment planned, and
-`rtil.reporting.tables` writes rows as text and as table.json.
+A cell is a measurement, and has an arm for each rtil=... and each choice of settings, whose runs
+differ in their seed only. Numbers come from `rtil.reporting.statistics`, what an experiment
+planned from `rtil.reporting.study`.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +74,7 @@ class Arm:
 
     @property
     def oracle(self) -> bool:
-        """Whether its iterates were chosen by the true image; its settings always say so."""
+        """Whether its iterates were chosen by the true image."""
         return self.settings.get("selection") == "oracle"
 
     @property
@@ -125,10 +125,8 @@ def cells_of(runs: Iterable[Run], baseline: str, named: Iterable[str] = ()) -> l
     series: dict[str, list[Run]] = defaultdict(list)
     for run in runs:
         series[measurement_of(run).heading].append(run)
-    cells: list[Cell] = []
-    for group in series.values():
-        cells += cells_of_series(group, baseline, {*named})
-    return sorted(cells, key=lambda cell: cell.measurement)
+    cells = (cells_of_series(group, baseline, {*named}) for group in series.values())
+    return sorted(chain.from_iterable(cells), key=lambda cell: cell.measurement)
 
 
 def cells_of_series(runs: Sequence[Run], baseline: str, named: set[str]) -> list[Cell]:
@@ -179,7 +177,7 @@ def distinguishing(runs: Iterable[Run]) -> set[str]:
 
 
 def arms_of(name: str, runs: Sequence[Run], keys: set[str]) -> list[Arm]:
-    """Groups runs by those settings; runs that share even their seed are told apart as well.
+    """Groups runs by those settings; runs that share even their seed are told apart.
 
     Of runs of one generator and seed that with the most images stands for them all, the others
     are arms of their own. Where a seed has several generators, each of its arm's runs is one.
@@ -239,8 +237,8 @@ class Row:
         commands: give what is missing, the arm or its linear estimate.
         differs: settings that the baseline has otherwise.
         unpaired: seeds or images that the gains leave out.
-        job: what an experiment planned it as, and planned how many images.
-        more: commands that fill the images that are missing.
+        job, planned, more: its job in an experiment, the images that are planned, and commands
+            that fill those that are missing.
     """
 
     measurement: Measurement
@@ -356,16 +354,13 @@ def reference(cell: Cell, arm: Arm, baseline: str) -> Arm | None:
             alike.append(other)
     # A family's own settings are not the baseline's.
     keys = {key for other in alike for key in other.settings if not key.startswith("rtil.")}
+    wanted = {key: arm.settings.get(key) for key in keys}
     exact = [
-        other
-        for other in alike
-        if all(other.settings.get(key) == arm.settings.get(key) for key in keys)
+        other for other in alike if all(other.settings.get(key) == wanted[key] for key in keys)
     ]
     # One with the same settings, or the only one; among several none is the right one.
-    for arms in (exact, alike):
-        if len(arms) == 1:
-            return arms[0]
-    return None
+    only = exact if len(exact) == 1 else alike
+    return only[0] if len(only) == 1 else None
 
 
 def differing(arm: Arm, base: Arm) -> tuple[str, ...]:
@@ -387,11 +382,11 @@ def differing(arm: Arm, base: Arm) -> tuple[str, ...]:
 def unpaired(arm: Arm, base: Arm) -> str:
     """Which seeds or images a difference to the baseline leaves out, or ""."""
     mine, theirs = ({run.seed: run.rows.keys() for run in one.runs} for one in (arm, base))
-    texts = []
-    if mine.keys() - theirs.keys():
-        texts.append(f"its seeds {listed(mine.keys() - theirs.keys())}")
-    if theirs.keys() - mine.keys():
-        texts.append(f"the baseline's seeds {listed(theirs.keys() - mine.keys())}")
+    alone = {
+        "its": mine.keys() - theirs.keys(),
+        "the baseline's": theirs.keys() - mine.keys(),
+    }
+    texts = [f"{whose} seeds {listed(own)}" for whose, own in alone.items() if own]
     seeds = [seed for seed in mine if seed in theirs]
     shared = [mine[seed] & theirs[seed] for seed in seeds]
     if any(images != shared[0] for images in shared):

@@ -53,9 +53,8 @@ def sections_of(study: Study, look: Look, samples: Sequence[Section]) -> Section
     series: dict[str, list[Row]] = defaultdict(list)
     for row in study.rows:
         series[row.measurement.heading].append(row)
-    drawn = curves(study, look) if study.plan else sweeps(series, look)
     sections: Sections = {
-        "Figures": [*drawn, *forests(series, look)],
+        "Figures": [*curves(study, look), *forests(series, look)],
         "Tables": tables(study, series, look.baseline),
         "Commands": commands(study),
         "Samples": [*samples],
@@ -72,35 +71,30 @@ def sections_of(study: Study, look: Look, samples: Sequence[Section]) -> Section
     return {heading: sections[heading] for heading in order if sections[heading]}
 
 
-def sweeps(series: Series, look: Look) -> list[Section]:
-    """PSNR over the knob of each series."""
-    made: list[Section] = []
-    for heading, rows in series.items():
-        path = look.file("psnr", *rows[0].measurement.series.values())
-        # A colour for each line: there may be many of one arm.
-        looks = looks_of((row.place.line, row.place.line) for row in rows if not row.missing)
-        draw_panels(rows, looks, path)
-        made.append(Figure(heading, path))
-    return made
-
-
 def curves(study: Study, look: Look) -> list[Section]:
-    """The curves of an experiment, in the paper's arrangement."""
-    if not study.plan or study.kind != "curves":
+    """PSNR over the knob of each series, or the curves of an experiment as the paper has them."""
+    plan = study.plan.experiment if study.plan else {}
+    if plan and study.kind != "curves":
         return []
-    made: list[Section] = []
-    plan = study.plan.experiment
-    published = plan.get("published", {})
-    groups: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    groups: dict[tuple, list[Row]] = defaultdict(list)
     for row in study.rows:
-        groups[row.measurement.data, row.measurement.model].append(row)
-    for (data, model), rows in groups.items():
-        path = look.file("figure", plan["name"], data, model)
-        looks = looks_of((row.arm.name, row.place.line) for row in rows)
-        x = plan["figure"]["x"]
-        draw_panels(rows, looks, path, x, published)
-        made.append(Figure(f"data={data}, model={model}", path))
-    return [*made, *texts("figure", plan=plan)]
+        at = row.measurement
+        title, names = at.heading, ("psnr", *at.series.values())
+        if plan:
+            title = f"data={at.data}, model={at.model}"
+            names = "figure", plan["name"], at.data, at.model
+        groups[title, names].append(row)
+    made: list[Section] = []
+    for (title, names), rows in groups.items():
+        # A colour for each line of a series: there may be many of one arm.
+        shown = [row for row in rows if plan or not row.missing]
+        arms = [row.arm.name if plan else row.place.line for row in shown]
+        looks = looks_of(zip(arms, (row.place.line for row in shown)))
+        x = plan["figure"]["x"] if plan else "value"
+        path = look.file(*names)
+        draw_panels(rows, looks, path, x, plan.get("published", {}))
+        made.append(Figure(title, path))
+    return [*made, *texts("figure", plan=plan)] if plan else made
 
 
 def forests(series: Series, look: Look) -> list[Section]:

@@ -69,14 +69,9 @@ class Plan:
     given: Sequence[str]
     runs: Sequence[Run]
 
-    @property
-    def part(self) -> str:
-        """Its last command: "train" of an experiment without inversions."""
-        return "invert" if self.experiment["cells"] else "train"
-
     @cached_property
     def jobs(self) -> list[Job]:
-        return [*experiments.jobs(self.experiment, self.part)]
+        return [*experiments.jobs(self.experiment, part_of(self.experiment))]
 
     @cached_property
     def _order(self) -> dict[str, int]:
@@ -85,6 +80,11 @@ class Plan:
     def order(self, job: Job | None) -> int:
         """Place of a job in the plan; what was run without being planned comes last."""
         return self._order.get(json.dumps(job), len(self._order))
+
+
+def part_of(experiment: Mapping) -> str:
+    """The command that makes what an experiment shows."""
+    return "invert" if experiment["cells"] else "train"
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ def of_experiment(experiment: Mapping, scale: str, source: Source, baseline: str
         FileNotFoundError: it has nothing yet; the message holds the commands that run it.
         ValueError: it is made of generators alone, which packed rows do not hold.
     """
-    name, part = experiment["name"], Plan(experiment, (), ()).part
+    name, part = experiment["name"], part_of(experiment)
     if source.packed and part == "train":
         raise ValueError(
             f"report: experiment={name} shows generators, and {archive.told(source.files)} holds "
