@@ -69,8 +69,9 @@ def by_protocol(heading: str, rows: Sequence[Row], baseline: str) -> list[Table]
     A group of columns is a protocol, or a protocol whose iterates an oracle selected. A row is a
     measurement, an arm and a choice of other settings.
     """
-    rows = [row for row in rows if not row.missing]
-    if len({row.arm.protocol for row in rows}) < 2:
+    rows = [row for row in rows if row.arm.runs]
+    protocols = {row.arm.protocol for row in rows}
+    if len(protocols) < 2:
         return []
     psnr = {(row.measurement, row.arm.label): written(row.psnr, unit="n=") for row in rows}
     lines, columns = [], dict[str, None]()
@@ -80,11 +81,11 @@ def by_protocol(heading: str, rows: Sequence[Row], baseline: str) -> list[Table]
     for row in rows:
         if row.arm.name == baseline:
             continue
-        name, settings = row.arm.name, other_settings(row.arm)
+        name, settings = row.arm.name, settings_of(row.arm)
         at = [other for other in rows if other.measurement == row.measurement]
-        alike = [one for one in at if other_settings(one.arm).items() <= settings.items()]
+        alike = [one for one in at if settings_of(one.arm).items() <= settings.items()]
         named = [one for one in alike if one.arm.name == name]
-        own = [one for one in named if other_settings(one.arm) == settings]
+        own = [one for one in named if settings_of(one.arm) == settings]
         base = row.baseline.label if row.baseline else ""
         cells = gained(row, psnr.get((row.measurement, base), NONE), baseline)
         names = row.measurement.text, Arm(name, settings).label
@@ -149,7 +150,7 @@ def group_of(arm: Arm) -> str:
     return arm.protocol + (" (oracle)" if arm.oracle else "")
 
 
-def other_settings(arm: Arm) -> dict[str, str]:
+def settings_of(arm: Arm) -> dict[str, str]:
     """The settings of an arm beside what its columns say."""
     columns = {"protocol", "selection"} if arm.oracle else {"protocol"}
     return {key: text for key, text in arm.settings.items() if key not in columns}
@@ -169,7 +170,7 @@ def by_switch(cells: Iterable[Cell], plan: Plan) -> list[Table]:
                 own = switched(cell.measurement, arm, base, scores)
                 lines += [(place_of(arm, plan), line) for line in own]
     # Tables stand in the order of their cells, rows in that of the plan.
-    titles = [line.table for _, line in lines]
+    titles = [one.table for _, one in lines]
     lines.sort(key=lambda one: (titles.index(one[1].table), one[0]))
     return tables_of((line for _, line in lines), ["switched"])
 

@@ -50,7 +50,7 @@ class Look:
 
 def sections_of(study: Study, look: Look, samples: Sequence[Section]) -> Sections:
     """Every heading with its sections; those without any are left out of an experiment's page."""
-    series: dict[str, list[Row]] = defaultdict(list)
+    series = defaultdict[str, list[Row]](list)
     for row in study.rows:
         series[row.measurement.heading].append(row)
     sections: Sections = {
@@ -90,9 +90,12 @@ def curves(study: Study, look: Look) -> list[Section]:
         shown = [row for row in rows if plan or not row.missing]
         arms = [row.arm.name if plan else row.place.line for row in shown]
         looks = looks_of(zip(arms, (row.place.line for row in shown)))
-        x = plan["figure"]["x"] if plan else "value"
         path = look.file(*names)
-        draw_panels(rows, looks, path, x, plan.get("published", {}))
+        x = "value"
+        if plan:
+            x = plan["figure"]["x"]
+        published = plan.get("published", {})
+        draw_panels(rows, looks, path, x, published)
         made.append(Figure(title, path))
     return [*made, *texts("figure", plan=plan)] if plan else made
 
@@ -130,7 +133,7 @@ def commands(study: Study) -> list[Section]:
     """The commands behind the page, then those recorded by runs, each once.
 
     That is the last command behind each generator that was inverted, then behind each run: of
-    those for the experiment, where there are any.
+    those for the experiment, if any.
     """
     runs = study.plan.runs if study.plan else study.runs
     name = study.plan.experiment["name"] if study.plan else ""

@@ -76,9 +76,14 @@ def parts_of(cell: Cell, baseline: str) -> list[Part]:
     ]
     for arm in cell.arms:
         base = reference(cell, arm, baseline)
-        theirs = base.runs[0].rows if base else None
-        suffix = "-oracle" if arm.oracle else ""
-        parts.append(Part(arm.label, arm.runs[:1], suffix, "psnr_db", theirs))
+        part = Part(
+            arm.label,
+            arm.runs[:1],
+            "-oracle" if arm.oracle else "",
+            "psnr_db",
+            base.runs[0].rows if base else None,
+        )
+        parts.append(part)
     return parts
 
 
@@ -134,7 +139,7 @@ def error_map(x_hat: np.ndarray | None, x: np.ndarray | None) -> np.ndarray | No
 
 
 def packed(image: np.ndarray | None, caption: str = "") -> Picture:
-    """An image in [0, 1] as a file in the page."""
+    """An image as a file in the page."""
     if image is None:
         return Picture("", caption)
     small = image.shape[1] < SMALL

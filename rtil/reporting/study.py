@@ -212,7 +212,7 @@ def on_the_same_images(runs: Iterable[Run]) -> list[Run]:
     Another experiment may have asked for more images of a run that both share. Where a run has
     those that were planned and no others, and was asked for no more, they are the ones that count.
     """
-    ids: dict[str, set[str]] = defaultdict(set)
+    ids = defaultdict[str, set[str]](set)
     for run in runs:
         planned = int(job_of(run)["num_images"])
         asked = int(str(run.config.get("num_images") or 0))
@@ -238,7 +238,7 @@ def knob_of(task: str) -> str:
 
 def named_settings(experiment: Mapping) -> set[str]:
     """Settings that the plan varies beside what tells measurements, arms and trainings apart."""
-    texts: dict[str, set[str]] = defaultdict(set)
+    texts = defaultdict[str, set[str]](set)
     for entry in products(experiment, "invert"):
         for key, values in entry.items():
             texts[key].update(values)

@@ -99,7 +99,7 @@ def budgets(rows: Iterable[Row]) -> list[tuple]:
 
 def places(rows: Iterable[Row]) -> dict[str, str]:
     """{arm: measurements that it was tuned at}, of those that were tuned."""
-    known: dict[str, set[str]] = defaultdict(set)
+    known = defaultdict[str, set[str]](set)
     for row in rows:
         for run in row.arm.runs:
             known[row.arm.name].add(tuned_at(run.config))
@@ -117,7 +117,7 @@ def tuned_at(config: Config) -> str:
 
 
 def record(row: Row) -> dict[str, object]:
-    """A row as table.json has it; its keys stay."""
+    """As table.json has it; its keys stay."""
     known: dict[str, object] = {
         **asdict(row.measurement),
         "measurement": row.measurement.text,
@@ -132,16 +132,17 @@ def record(row: Row) -> dict[str, object]:
         return known
     if row.planned:
         known["more"] = [*row.more]
-    configs = [run.config for run in row.arm.runs]
+    runs = row.arm.runs
+    configs = [run.config for run in runs]
     known |= {key: gain and gain.record for key, gain in row.estimates.items()}
     known |= {f"gain_{metric}_by_seed": means for metric, means in row.by_seed.items()}
     return known | {
         "settings": row.arm.settings,
-        "seeds": [run.seed for run in row.arm.runs],
+        "seeds": [run.seed for run in runs],
         "n": row.n,
         "fewest": row.fewest,
         "baseline": row.baseline and row.baseline.label,
-        "runs": [str(run.path) for run in row.arm.runs],
+        "runs": [str(run.path) for run in runs],
         "differs": [*row.differs],
         "unpaired": row.unpaired,
         "protocol": row.arm.protocol,

@@ -62,11 +62,11 @@ class Pen:
         return place + (0.1 if wide else 0.04) * self.shift
 
     def intervals(self, x: Sequence[float], gains: Sequence[Gain]) -> None:
-        """Draws estimates with their intervals."""
+        """Draws means with their bars."""
         means = [gain.mean for gain in gains]
-        halves = [gain.half for gain in gains]
+        half = [gain.half for gain in gains]
         bars: dict[str, Any] = {"capsize": 4, "linewidth": 1.8, **asdict(self.look)}
-        self.ax.errorbar(x, means, halves, label=self.line, **bars)
+        self.ax.errorbar(x, means, half, label=self.line, **bars)
 
     def across(self, gain: Gain) -> None:
         """Draws an estimate that holds for every x."""
@@ -95,7 +95,7 @@ def draw_panels(
         x: the setting of the axis, or "value", the knob.
         published: {"what", panel: {"value": [...], line: [...]}}, or empty.
     """
-    panels: dict[str, list[Row]] = defaultdict(list)
+    panels = defaultdict[str, list[Row]](list)
     for row in rows:
         # What is missing of a series is in its table; an experiment's figure has crosses for it.
         if row.planned or not row.missing:
@@ -130,13 +130,14 @@ def draw_panel(
     """Draws the lines of a panel over a setting, those without a generator in grey."""
     values = [*(row.place.x for row in rows), *paper.get("value", ())]
     pen = scale_x(ax, values, axis_of(key))
-    lines: dict[str, list[Row]] = defaultdict(list)
+    lines = defaultdict[str, list[Row]](list)
     linear: dict[str, dict[float, Gain]] = defaultdict(dict)
     for row in rows:
         lines[row.place.line].append(row)
         estimate = row.estimates.get("lmmse_psnr_db")
         if estimate and row.place.x is not None:  # every arm's is the same: the first one's
-            name = LINEAR + row.measurement.noise
+            at = row.measurement
+            name = LINEAR + at.noise
             linear[name].setdefault(pen.at(row.place.x), estimate)
     middle = (len(looks) - 1) / 2
     for number, (line, look) in enumerate(looks.items()):
@@ -157,11 +158,13 @@ def draw(pen: Pen, rows: Sequence[Row], paper: Mapping) -> None:
     with_x = [row for row in rows if row.place.x is not None]
     points = sorted((row for row in with_x if row.psnr), key=lambda row: pen.at(row.place.x))
     if points:
-        x = [pen.at(row.place.x) for row in points]
-        pen.intervals(x, [row.psnr for row in points if row.psnr])
+        x = [pen.at(p.place.x) for p in points]
+        gains = [p.psnr for p in points if p.psnr]
+        pen.intervals(x, gains)
         oracle = [row.estimates.get("oracle_psnr_db") for row in points if row.planned]
+        means = [gain.mean if gain else nan for gain in oracle]
         if any(oracle):
-            pen.values(ORACLE, x, [gain.mean if gain else nan for gain in oracle])
+            pen.values(ORACLE, x, means)
     # No value of the axis' setting: the estimate holds for all of them.
     for row in rows:
         if row.psnr and row.place.x is None:
@@ -222,7 +225,8 @@ def scale_x(ax: Axes, values: Iterable[Any], axis: Axis) -> Pen:
         ax.set_xlim(-0.5, max(len(order) - 0.5, 0.5))
     ax.set_xlabel(axis.label, fontsize=12)
     ax.xaxis.set_minor_locator(NullLocator())
-    ax.set_xticks([*ticks], [*ticks.values()])
+    ax.set_xticks([*ticks])
+    ax.set_xticklabels([*ticks.values()])
     return Pen(ax, places, axis.log)
 
 
