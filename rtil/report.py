@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import hydra
@@ -20,80 +19,63 @@ from omegaconf import DictConfig, OmegaConf
 from rtil.experiments.members import belonging
 from rtil.process.command import CONFIGS, entry
 from rtil.process.files import write_text
-from rtil.reporting.arrange import record
-from rtil.reporting.html import page
-from rtil.reporting.markdown import markdown
-from rtil.reporting.page import Look, Samples, sections_of
+from rtil.reporting.page import Look, Sections, sections_of
+from rtil.reporting.sections import Section, markdown, page, paragraph
 from rtil.reporting.study import Source, Study, of_everything, of_experiment
-from rtil.reporting.texts import paragraph
+from rtil.reporting.tables import record
 from rtil.runs import archive
 from rtil.runs.run import collect
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What a report is made of, and where it goes; experiment is a resolved plan, or None."""
-
-    source: Source
-    experiment: Mapping | None
-    scale: str
-    look: Look
-    pack: Path | None
+def experiment_of(cfg: DictConfig) -> Mapping | None:
+    """The plan of a report on an experiment, resolved."""
+    plan = OmegaConf.to_container(cfg.get("experiment") or OmegaConf.create(), resolve=True)
+    assert isinstance(plan, dict)
+    return plan or None
 
 
-def settings_of(cfg: DictConfig) -> Settings:
-    """The settings in a configuration composed from report.yaml."""
+def report(cfg: DictConfig) -> Path:
+    """Writes tables, figures and the page, whose path it returns.
+
+    With cfg.results they are made from packed rows, without anything that needs an image.
+
+    Raises:
+        FileNotFoundError: there are no runs. ValueError: as `rtil.reporting.study` says.
+    """
     given = cfg.results if OmegaConf.is_list(cfg.results) else [cfg.results]
-    source = Source(Path(cfg.root), tuple(Path(place) for place in given if place))
-    experiment: Mapping | None = None
-    if "experiment" in cfg:
-        plan = OmegaConf.to_container(cfg.experiment, resolve=True)
-        assert isinstance(plan, dict)
-        experiment = plan
-    out = source.root / "report"
+    source = Source(Path(cfg.root), tuple(Path(path) for path in given if path))
+    experiment, out = experiment_of(cfg), source.root / "report"
     if source.packed:
         out /= "+".join(path.stem for path in source.packed)
     if experiment:
         out /= f"{experiment['name']}-{cfg.scale.name}"
+        study = of_experiment(experiment, cfg.scale.name, source, cfg.baseline)
+    else:
+        study = of_everything(source, cfg.baseline)
     look = Look(Path(cfg.out or out), cfg.baseline, cfg.columns, cfg.gallery)
-    return Settings(source, experiment, cfg.scale.name, look, Path(cfg.pack) if cfg.pack else None)
-
-
-def study_of(settings: Settings) -> Study:
-    """What the report is about; raises as `rtil.reporting.study` does."""
-    source, baseline = settings.source, settings.look.baseline
-    if settings.experiment:
-        return of_experiment(settings.experiment, settings.scale, source, baseline)
-    return of_everything(source, baseline)
-
-
-def report(cfg: DictConfig) -> Path:
-    """Writes tables, figures and the page, whose path it returns; raises as `study_of` does.
-
-    With cfg.results they are made from packed rows, without anything that needs an image.
-    """
-    settings = settings_of(cfg)
-    study, look = study_of(settings), settings.look
-    samples = Samples({})
-    if study.generators:
+    look.out.mkdir(parents=True, exist_ok=True)
+    samples: list[Section] = []
+    if not source.packed:
         # Torch is imported for generators alone: a report from packed rows needs none.
         from rtil.diagnosis.render import samples_of
 
-        samples = samples_of(study, look.columns)
-    look.out.mkdir(parents=True, exist_ok=True)
-    sections = sections_of(study, look, samples)
+        samples = samples_of(study, look)
+    return write(study, sections_of(study, look, samples), look.out)
+
+
+def write(study: Study, sections: Sections, out: Path) -> Path:
+    """Writes table.json, table.md and the page; prints the tables."""
     reading = [paragraph("reading")] if study.rows else []
     head = "\n\n".join([f"# {study.title}", *reading, *study.notes]) + "\n"
     text = head + markdown(sections.get("Tables", ()))
     rows = json.dumps([record(row) for row in study.rows])
     # JSON has no NaN: an interval of one image is null.
     values = json.loads(rows, parse_constant=lambda _: None)
-    write_text(look.out / "table.json", json.dumps(values, indent=1) + "\n")
-    write_text(look.out / "table.md", text)
-    path = look.out / "report.html"
-    write_text(path, page(study.title, study.lead, sections))
-    print(f"{text}\nPage: {path}")
-    return path
+    write_text(out / "table.json", json.dumps(values, indent=1) + "\n")
+    write_text(out / "table.md", text)
+    write_text(out / "report.html", page(study.title, study.lead, sections))
+    print(f"{text}\nPage: {out / 'report.html'}")
+    return out / "report.html"
 
 
 def pack(cfg: DictConfig) -> Path:
@@ -103,26 +85,24 @@ def pack(cfg: DictConfig) -> Path:
         FileNotFoundError: there are none.
         ValueError: as `collect` and `rtil.runs.archive.write` say.
     """
-    settings = settings_of(cfg)
-    root, experiment = settings.source.root, settings.experiment
-    assert settings.pack is not None
-    if settings.source.packed:
+    root, experiment = Path(cfg.root), experiment_of(cfg)
+    if cfg.results:
         raise ValueError(
             "report: pack= writes what is below root=, results= reads what was "
             "packed: give one of them."
         )
     runs, _ = collect(root)
     if experiment:
-        runs = [run for run, _ in belonging(runs, experiment, settings.scale)]
+        runs = [run for run, _ in belonging(runs, experiment, cfg.scale.name)]
         name = experiment["name"]
         if not runs:
             raise FileNotFoundError(
-                f"report: no inversion of experiment={name} at scale={settings.scale} "
+                f"report: no inversion of experiment={name} at scale={cfg.scale.name} "
                 f"below {root}. python -m rtil.report experiment={name} root={root} "
                 "names the commands that run it."
             )
-    print(archive.write(runs, root, settings.pack))
-    return settings.pack
+    print(archive.write(runs, root, Path(cfg.pack)))
+    return Path(cfg.pack)
 
 
 @hydra.main(version_base="1.3", config_path=CONFIGS, config_name="report")

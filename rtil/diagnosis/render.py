@@ -6,7 +6,10 @@ Drawing them into a figure is `rtil.reporting.figures.mosaic`.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -16,23 +19,76 @@ from rtil.metrics.image import to_unit
 from rtil.models.generator import Generator
 from rtil.process.instantiate import instantiate
 from rtil.process.rng import seeded
-from rtil.reporting.figures.mosaic import ImageRow
-from rtil.reporting.page import Samples
-from rtil.reporting.study import Study, Trained
+from rtil.reporting.arrange import Cell, measurement_of
+from rtil.reporting.figures.mosaic import ImageRow, draw_mosaic
+from rtil.reporting.page import Look
+from rtil.reporting.sections import Figure, Section, Text
+from rtil.reporting.study import Study
+from rtil.runs.identity import EXPORTED
+from rtil.runs.run import Run, generator_file
 
 Loaded = tuple[Generator, Family]
+Group = tuple[str, str, str]  # data set, scale and model
 
 
-def samples_of(study: Study, num_images: int) -> Samples:
-    """Samples of the generators of a study, of each group on the same seeds.
+@dataclass(frozen=True)
+class Trained:
+    """A generator to draw samples of.
+
+    Attributes:
+        digest: of the file that was inverted; None is any.
+        of: the run that it was inverted in.
+    """
+
+    group: Group
+    arm: str
+    path: Path
+    digest: str | None = None
+    of: Path | None = None
+
+
+def trained(runs: Iterable[Run]) -> list[Trained]:
+    """The generators of trainings."""
+    generators = []
+    for run in runs:
+        config = run.config
+        trained_on = str(config.get("data.trained_on") or config["data.name"])
+        group = trained_on, str(config["scale.name"]), str((run.job or {})["model"])
+        generators.append(Trained(group, str(config["rtil.name"]), run.path / EXPORTED))
+    return generators
+
+
+def inverted(cells: Iterable[Cell], root: Path) -> list[Trained]:
+    """The generators that were inverted, of several seeds the first one's."""
+    generators: dict[tuple[str, str], Trained] = {}
+    for run in (arm.runs[0] for cell in cells for arm in cell.arms):
+        config, at, arm = run.config, measurement_of(run), str(run.config["rtil.name"])
+        digest = str(config.get("generator_sha256"))
+        if (arm, digest) in generators or config["inverter.family"] is None:
+            continue
+        # Samples are of the data set of the training, not of the images inverted.
+        trained_on = str(config.get("data.trained_on", config["data.name"]))
+        data = at.data if trained_on == config["data.name"] else trained_on
+        file = generator_file(run, root)
+        group = data, at.scale, at.model
+        generators[arm, digest] = Trained(group, arm, file, digest, run.path)
+    return [*generators.values()]
+
+
+def samples_of(study: Study, look: Look) -> list[Section]:
+    """A figure of samples for each group of generators of a study, each on the same seeds.
 
     A page of samples draws each generator with its own family alone (paper, Fig. 9). What is gone
     or has changed since it was inverted is noted.
     """
-    notes: list[str] = []
-    groups: dict[tuple, dict[str, Loaded]] = {}
-    for one in study.generators:
-        group = groups.setdefault(one.group, {})
+    plan, notes = study.plan, list[str]()
+    groups: dict[Group, dict[str, Loaded]] = defaultdict(dict)
+    # An experiment without inversions shows its trainings.
+    only: list[Run] = []
+    if plan and not study.runs:
+        only = sorted(plan.runs, key=lambda run: plan.order(run.job))
+    for one in [*trained(only), *inverted(study.cells, study.source.root)]:
+        group = groups[one.group]
         try:
             other = one.digest[:8] if one.digest else one.path.parent.name
             group[f"{one.arm} {other}" if one.arm in group else one.arm] = loaded(one)
@@ -40,12 +96,15 @@ def samples_of(study: Study, num_images: int) -> Samples:
             if one.of is None:
                 raise
             notes.append(f"No samples of {one.arm} as inverted in {one.of}: {error}")
-    drawn = {}
+    figures: list[Section] = []
     for name, group in groups.items():
-        rows = sample_rows(group, num_images, notes, own=study.kind == "samples")
+        rows = sample_rows(group, look.columns, notes, own=study.kind == "samples")
         if rows:
-            drawn[name] = rows
-    return Samples(drawn, notes)
+            path = look.file("samples", *name)
+            draw_mosaic(rows, path)
+            data, scale, model = name
+            figures.append(Figure(f"data={data}, scale={scale}, model={model}", path))
+    return [*figures, *map(Text, notes)]
 
 
 def loaded(one: Trained) -> Loaded:

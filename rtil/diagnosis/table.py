@@ -7,8 +7,7 @@ from pathlib import Path
 
 from rtil.diagnosis.result import Block, Depth, Diagnosis, Mean, Samples
 from rtil.metrics.samples import Estimate
-from rtil.reporting.markdown import table_text
-from rtil.reporting.sections import Table
+from rtil.reporting.sections import Table, table_text
 
 READING = Path(__file__).with_name("reading.md")
 NOTHING = "–"

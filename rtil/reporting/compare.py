@@ -1,29 +1,23 @@
 """Comparisons side by side: of protocols, of switches, and of settings drawn at random.
 
-Each grouping yields texts with their row and column, of which `tables_of` makes tables. A further
-comparison is a generator of such texts here, and a line in `rtil.reporting.page`.
+Each grouping makes lines, of which `tables_of` makes tables. A further comparison is a function
+that makes lines here, and a line in `rtil.reporting.page`.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median, stdev
 
+import pandas as pd
+
 from rtil.experiments.plan import switch_of
-from rtil.reporting.arrange import Row, reference
-from rtil.reporting.collect import Arm, Cell, Measurement
-from rtil.reporting.gaps import Plan
+from rtil.reporting.arrange import Arm, Cell, Measurement, Row, reference
 from rtil.reporting.sections import Table
-from rtil.reporting.statistics import (
-    NONE,
-    Scores,
-    differences,
-    estimate,
-    over_images,
-    written,
-)
+from rtil.reporting.statistics import NONE, Scores, differences, estimate, over_images, written
+from rtil.reporting.study import Plan
 from rtil.runs.run import Run
 from rtil.runs.search import Search, search_of
 
@@ -32,41 +26,40 @@ PROTOCOLS = ("paper", "authors", "fair")
 # What a switch changes; sharpness is shown where runs have it.
 SWITCHED = {"psnr_db": "PSNR", "gradient_energy": "Sharpness"}
 
+Shared = tuple
+
 
 @dataclass(frozen=True)
-class Compared:
-    """A text of a comparison, and where it stands; `of` tells equally named rows apart."""
+class Line:
+    """Texts of a row of a table by their columns; `of` tells equally named rows apart."""
 
     table: str
     row: tuple[str, ...]
-    column: str
-    text: str
+    cells: Mapping[str, str]
     of: object = None
 
 
 def tables_of(
-    texts: Iterable[Compared], headings: Sequence[str], columns: Sequence[str] | None = None
+    lines: Iterable[Line], headings: Sequence[str], columns: Sequence[str] = ()
 ) -> list[Table]:
     """Tables whose rows and columns stand in the order in which they come.
 
     Args:
-        headings: of the columns that name a row.
-        columns: the order of the others; those without any text are left out.
+        headings: of columns that name a row.
+        columns: the order of the others, where those without any text are left out.
     """
-    tables: dict[str, dict[tuple, dict[str, str]]] = {}
-    for one in texts:
-        tables.setdefault(one.table, {}).setdefault((one.row, one.of), {})[one.column] = one.text
+    tables: dict[str, dict[tuple, dict[str, str]]] = defaultdict(lambda: defaultdict(dict))
+    for line in lines:
+        tables[line.table][line.row, line.of].update(line.cells)
     made = []
     for title, rows in tables.items():
-        known = dict.fromkeys(column for row in rows.values() for column in row)
-        if columns is not None:
-            filled = {key for row in rows.values() for key in row if row[key] != NONE}
-            known = dict.fromkeys(column for column in columns if column in filled)
-        lines = [
-            [*row, *(cells.get(column, NONE) for column in known)]
-            for (row, _), cells in rows.items()
-        ]
-        made.append(Table(title, [*headings, *known], lines))
+        frame = pd.DataFrame([*rows.values()]).fillna(NONE)
+        if columns:
+            frame = frame.reindex(columns=columns, fill_value=NONE)
+            frame = frame.loc[:, (frame != NONE).any()]
+        names = [row for row, _ in rows]
+        texts = [[*name, *cells] for name, cells in zip(names, frame.to_numpy())]
+        made.append(Table(title, [*headings, *frame.columns], texts))
     return made
 
 
@@ -76,80 +69,50 @@ def by_protocol(heading: str, rows: Sequence[Row], baseline: str) -> list[Table]
     A group of columns is a protocol, or a protocol whose iterates an oracle selected. A row is a
     measurement, an arm and a choice of other settings.
     """
-    rows = [row for row in rows if not row.missing]
-    if len({row.arm.protocol for row in rows}) < 2:
+    rows = [row for row in rows if row.arm.runs]
+    protocols = {row.arm.protocol for row in rows}
+    if len(protocols) < 2:
         return []
-    columns = [
-        column
-        for group in sorted({group_of(row.arm) for row in rows}, key=rank)
-        for column in columns_of(group, baseline)
-    ]
-    columns += ["LMMSE PSNR [dB]", "LMMSE - best arm [dB]"]
-    texts = gains(f"Gains by protocol, {heading}", rows, baseline)
-    return tables_of(texts, ("measurement", "arm"), columns)
-
-
-def columns_of(group: str, baseline: str) -> list[str]:
-    return [
-        f"{group}: Δ PSNR [dB]",
-        f"{group}: Δ over seeds [dB]",
-        f"{group}: PSNR of {baseline} [dB]",
-    ]
-
-
-def gains(title: str, rows: Sequence[Row], baseline: str) -> Iterator[Compared]:
-    """The texts of `by_protocol`."""
-    psnr = {(row.measurement, row.arm.label): row.psnr for row in rows}
-    lines: dict[tuple[Measurement, str], dict[str, Row]] = defaultdict(dict)
+    psnr = {(row.measurement, row.arm.label): written(row.psnr, unit="n=") for row in rows}
+    lines, columns = [], dict[str, None]()
+    for row in ranked(rows):
+        columns |= dict.fromkeys(gained(row, NONE, baseline))
+    columns |= dict.fromkeys(linear((), ()))
     for row in rows:
-        if row.arm.name != baseline:
-            label = Arm(row.arm.name, other_settings(row.arm)).label
-            lines[row.measurement, label][group_of(row.arm)] = row
-    for (measurement, label), groups in lines.items():
-        named = measurement.text, label
-        for group, row in groups.items():
-            base = psnr.get((measurement, row.baseline.label)) if row.baseline else None
-            cells = (
-                written(row.gain, 2, "+", "n="),
-                written(row.estimates["gain_psnr_db_seeds"], 2, "+", " seeds"),
-                written(base, unit="n="),
-            )
-            for column, text in zip(columns_of(group, baseline), cells):
-                yield Compared(title, named, column, text)
-        linear = [row.estimates["lmmse_psnr_db"] for row in groups.values()]
-        # Every arm's is the same estimate; that of the most images is shown.
-        most = max((one for one in linear if one), key=lambda one: one.n, default=None)
-        yield Compared(title, named, "LMMSE PSNR [dB]", written(most, unit="n="))
-        settings = other_settings(next(iter(groups.values())).arm).items()
-        alike = [
-            row
-            for row in rows
-            if row.measurement == measurement and other_settings(row.arm).items() <= settings
-        ]
-        yield Compared(title, named, "LMMSE - best arm [dB]", to_best(alike))
+        if row.arm.name == baseline:
+            continue
+        name, settings = row.arm.name, settings_of(row.arm)
+        at = [other for other in rows if other.measurement == row.measurement]
+        alike = [one for one in at if settings_of(one.arm).items() <= settings.items()]
+        named = [one for one in alike if one.arm.name == name]
+        own = [one for one in named if settings_of(one.arm) == settings]
+        base = row.baseline.label if row.baseline else ""
+        cells = gained(row, psnr.get((row.measurement, base), NONE), baseline)
+        names = row.measurement.text, Arm(name, settings).label
+        lines.append(Line(f"Gains by protocol, {heading}", names, cells | linear(own, alike)))
+    return tables_of(lines, ("measurement", "arm"), [*columns])
 
 
-def drawable(rows: Iterable[Row]) -> list[Row]:
-    """Rows whose gain can be drawn, by protocol: not those that an oracle selected."""
-    gained = [row for row in rows if row.gain and not row.arm.oracle]
-    return sorted(gained, key=lambda row: rank(group_of(row.arm)))
+def gained(row: Row, base: str, baseline: str) -> dict[str, str]:
+    """The columns of a row's protocol; base is the baseline's PSNR."""
+    group = group_of(row.arm)
+    seeds = row.estimates["gain_psnr_db_seeds"]
+    return {
+        f"{group}: Δ PSNR [dB]": written(row.gain, 2, "+", "n="),
+        f"{group}: Δ over seeds [dB]": written(seeds, 2, "+", " seeds"),
+        f"{group}: PSNR of {baseline} [dB]": base,
+    }
 
 
-def group_of(arm: Arm) -> str:
-    """The columns of an arm, for example "authors (oracle)"."""
-    return arm.protocol + (" (oracle)" if arm.oracle else "")
-
-
-def rank(group: str) -> tuple[int, str]:
-    """Place of a group."""
-    protocol = group.partition(" ")[0]
-    return PROTOCOLS.index(protocol) if protocol in PROTOCOLS else len(PROTOCOLS), group
-
-
-def other_settings(arm: Arm) -> dict[str, str]:
-    """The settings of an arm beside what its columns say."""
-    columns = {"protocol", "selection"} if arm.oracle else {"protocol"}
-    return {key: text for key, text in arm.settings.items() if key not in columns}
+def linear(own: Iterable[Row], alike: Iterable[Row]) -> dict[str, str]:
+    """LMMSE beside the rows of an arm, and beside the best of all arms with its settings."""
+    known = [row.estimates["lmmse_psnr_db"] for row in own]
+    # Every arm's is the same estimate; that of the most images is shown.
+    most = max((gain for gain in known if gain), key=lambda gain: gain.n, default=None)
+    return {
+        "LMMSE PSNR [dB]": written(most, unit="n="),
+        "LMMSE - best arm [dB]": to_best(alike),
+    }
 
 
 def to_best(rows: Iterable[Row]) -> str:
@@ -166,42 +129,66 @@ def to_best(rows: Iterable[Row]) -> str:
     return f"{written(gain, 2, '+', 'n=')} {arm.name}, {group_of(arm)}"
 
 
-def by_switch(cells: Iterable[Cell], scores: Scores, plan: Plan) -> list[Table]:
+def drawable(rows: Iterable[Row]) -> list[Row]:
+    """Rows whose gain can be drawn, by protocol: not those that an oracle selected."""
+    return ranked(row for row in rows if row.gain and not row.arm.oracle)
+
+
+def ranked(rows: Iterable[Row]) -> list[Row]:
+    """Rows in the order of their protocols, those of an oracle after the others of theirs."""
+
+    def rank(row: Row) -> tuple[int, str]:
+        protocol = row.arm.protocol
+        known = PROTOCOLS.index(protocol) if protocol in PROTOCOLS else len(PROTOCOLS)
+        return known, group_of(row.arm)
+
+    return sorted(rows, key=rank)
+
+
+def group_of(arm: Arm) -> str:
+    """The columns of an arm, for example "authors (oracle)"."""
+    return arm.protocol + (" (oracle)" if arm.oracle else "")
+
+
+def settings_of(arm: Arm) -> dict[str, str]:
+    """The settings of an arm beside what its columns say."""
+    columns = {"protocol", "selection"} if arm.oracle else {"protocol"}
+    return {key: text for key, text in arm.settings.items() if key not in columns}
+
+
+def by_switch(cells: Iterable[Cell], plan: Plan) -> list[Table]:
     """What each switch of an experiment changes alone, a table for each inverter and metric.
 
     Every number is a paired difference to the same images inverted with nothing switched.
     """
-    texts = [*switches(cells, scores)]
-    in_order = sorted(texts, key=lambda one: place_of(one[0], plan))
-    tables = {one.title: one for one in tables_of((one for _, one in in_order), ["switched"])}
-    # Tables stand in the order of their cells, not in that of their first switch.
-    return [tables[title] for title in dict.fromkeys(one.table for _, one in texts)]
-
-
-def switches(cells: Iterable[Cell], scores: Scores) -> Iterator[tuple[Arm, Compared]]:
-    """The texts of `by_switch`, each with its arm."""
+    scores, lines = Scores(plan.runs), list[tuple[int, Line]]()
     for cell in cells:
-        at = cell.measurement
         bases = {arm.name: arm for arm in cell.arms if not arm.settings}
         for arm in cell.arms:
-            base = bases.get(arm.name)
-            if base is None or not arm.settings:
-                continue  # nothing is switched, or nothing to compare it with
-            for metric, title in SWITCHED.items():
-                mine, theirs = (scores.of(one.runs, metric) for one in (arm, base))
-                gain = over_images(differences(mine, theirs))
-                if gain is None and metric != "psnr_db":
-                    continue
-                where = ", ".join([at.inverter, at.data, at.scale, at.model])
-                yield (
-                    arm,
-                    Compared(
-                        f"{title}, each switched alone, {where}",
-                        (typed(arm.settings),),
-                        f"{at.task}, {at.text}, {arm.name}",
-                        written(gain, 2, "+", "n="),
-                    ),
-                )
+            if arm.settings and arm.name in bases:  # else there is nothing to compare
+                base = bases[arm.name]
+                own = switched(cell.measurement, arm, base, scores)
+                lines += [(place_of(arm, plan), line) for line in own]
+    # Tables stand in the order of their cells, rows in that of the plan.
+    titles = [one.table for _, one in lines]
+    lines.sort(key=lambda one: (titles.index(one[1].table), one[0]))
+    return tables_of((line for _, line in lines), ["switched"])
+
+
+def switched(at: Measurement, arm: Arm, base: Arm, scores: Scores) -> list[Line]:
+    """What a switch changes."""
+    where = ", ".join([at.inverter, at.data, at.scale, at.model])
+    column = f"{at.task}, {at.text}, {arm.name}"
+    lines = []
+    for metric, title in SWITCHED.items():
+        mine = scores.of(arm.runs, metric)
+        theirs = scores.of(base.runs, metric)
+        gain = over_images(differences(mine, theirs))
+        if gain or metric == "psnr_db":
+            cells = {column: written(gain, 2, "+", "n=")}
+            table = f"{title}, each switched alone, {where}"
+            lines.append(Line(table, (typed(arm.settings),), cells))
+    return lines
 
 
 def typed(settings: Mapping[str, str]) -> str:
@@ -210,15 +197,12 @@ def typed(settings: Mapping[str, str]) -> str:
 
 
 def place_of(arm: Arm, plan: Plan) -> int:
-    """Place of a switch among the plan's of its inverter.
-
-    A protocol that selects by an oracle names that besides.
-    """
-    # The same switch may stand elsewhere in the plan of another inverter.
+    """Place of a switch among the plan's of its inverter, which may share it with others."""
     inverter = arm.runs[0].config["inverter.name"]
     jobs = [job for job in plan.jobs if job["inverter"] == inverter]
     names = [typed(switch_of(plan.experiment, job)) for job in jobs]
     name = typed(arm.settings)
+    # A protocol that selects by an oracle names that besides.
     return names.index(name if name in names else name.removesuffix(" selection=oracle"))
 
 
@@ -229,54 +213,52 @@ def by_setting(cells: Iterable[Cell], baseline: str) -> list[Table]:
     settings of somebody who knows nothing, are paired by trial. A search that several runs share
     counts once.
     """
-    texts: list[Compared] = []
-    for title, groups in searches(cells, baseline).items():
-        for shared in sorted(groups, key=lambda shared: shared[0]):
-            _, measurement, seed, *_ = shared
-            names = [name for name, _ in groups[shared]]
-            for (name, digest), (mine, theirs) in groups[shared].items():
-                # Another generator of the same name is told by its digest.
-                label = f"{name} {digest[:8]}" if names.count(name) > 1 else name
-                row = measurement, str(seed), label
-                for column, text in spread(mine, theirs).items():
-                    texts.append(Compared(title, row, column, text, of=shared))
-    return tables_of(texts, ("tuned at", "seed", "arm"))
-
-
-Searches = dict[str, dict[tuple, dict[tuple[str, str], tuple[Search, Search | None]]]]
-
-
-def searches(cells: Iterable[Cell], baseline: str) -> Searches:
-    """Each arm's search and its baseline's, by title and by what they share to be compared."""
-    groups: Searches = defaultdict(lambda: defaultdict(dict))
-    # What a protocol chose is no setting that tells searches apart: they are what it chose from.
+    # {what searches to be compared share: {arm, generator: scores of it and of the baseline}}
+    groups: dict[Shared, dict[tuple[str, str], tuple[Search, Search | None]]] = {}
     for cell in cells:
         for arm in cell.arms:
             base = reference(cell, arm, baseline)
-            theirs = {run.seed: search_of(run) for run in base.runs} if base else {}
+            theirs = {run.seed: shared_by(cell, run) for run in (base.runs if base else ())}
             settings = {
                 key: text for key, text in arm.settings.items() if not key.startswith("protocol")
             }
             for run in arm.runs:
-                mine, other = search_of(run), theirs.get(run.seed)
+                shared, mine = shared_by(cell, run)
                 if mine is None or len(mine.scores) < 2:
                     continue
-                shared = shared_by(mine, run)
-                if other is not None and shared_by(other, run) != shared:
-                    other = None
-                rows = groups[f"Searches, {cell.measurement.heading}"][shared]
-                label = Arm(arm.name, settings).label, str(mine.generator_sha256)
+                known = groups.setdefault(shared, {})
+                label = Arm(arm.name, settings).label
+                name = label, str(mine.generator_sha256)
                 # Several cells take one search; the first may lack the baseline.
-                if label not in rows or rows[label][1] is None:
-                    rows[label] = mine, other
-    return groups
+                if name not in known or known[name][1] is None:
+                    at, other = theirs.get(run.seed, ((), None))
+                    known[name] = mine, other if at == shared else None
+    lines = []
+    for shared in sorted(groups, key=lambda shared: shared[:2]):
+        heading, _, at, seed, *_ = shared
+        labels = [label for label, _ in groups[shared]]
+        for (label, digest), pair in groups[shared].items():
+            # Another generator of the same name is told by its digest.
+            if labels.count(label) > 1:
+                label += f" {digest[:8]}"
+            row = at, str(seed), label
+            title = f"Searches, {heading}"
+            lines.append(Line(title, row, spread(*pair), shared))
+    return tables_of(lines, ("tuned at", "seed", "arm"))
 
 
-def shared_by(tuned: Search, run: Run) -> tuple:
-    """What searches to be compared share: value, measurement, seed, space, images."""
+def shared_by(cell: Cell, run: Run) -> tuple[Shared, Search | None]:
+    """The search behind a run, and what those to be compared share.
+
+    That is series, value, measurement, seed, space and images.
+    """
+    tuned = search_of(run)
+    if tuned is None:
+        return (), None
     value, noise = float(tuned.value or 0.0), float(tuned.noise_std or 0.0)
     at = Measurement("", "", "", "", "", tuned.knob, noise, value)
-    return value, at.text, run.of_study(tuned.seed), tuned.space, tuned.n
+    seed = run.of_study(tuned.seed)
+    return (cell.measurement.heading, value, at.text, seed, tuned.space, tuned.n), tuned
 
 
 def spread(mine: Search, theirs: Search | None) -> dict[str, str]:

@@ -12,115 +12,122 @@ import matplotlib
 import numpy as np
 from PIL import Image
 
-from rtil.reporting.arrange import reference
-from rtil.reporting.collect import Cell
+from rtil.reporting.arrange import Cell, reference
 from rtil.reporting.figures.mosaic import ImageRow
-from rtil.reporting.sections import Gallery, Picture, Shot, address
+from rtil.reporting.sections import Gallery, Picture, address
+from rtil.runs.run import Run
 
 SMALL = 128  # pixels; the page enlarges smaller images without smoothing
 ERROR_RANGE = 0.5  # of |x_hat - x| on [0, 1] images; larger errors are drawn alike
-# What every arm of a cell has alike: label, suffix of its files, and the row's key of its PSNR.
-COMMON = (
-    ("original", "-original", ""),
-    ("measurement", "-measurement", ""),
-    ("LMMSE", "-lmmse", "lmmse_psnr_db"),
-)
 
 
 @dataclass(frozen=True)
-class Shown:
-    """An arm's pictures: label, folder, rows by image id, and its baseline's rows if any.
+class Part:
+    """One kind of picture of a cell, a row of its mosaic and a column of its gallery.
 
-    suffix is that of its reconstructions' files.
+    Attributes:
+        runs: where it is looked for, the first that has it.
+        suffix: of its files, <image id><suffix>.png.
+        key: of its PSNR in the rows, "" without one.
+        base: the baseline's rows, of the reconstructions of an arm that has one.
     """
 
     label: str
-    folder: Path
-    rows: Mapping[str, Mapping]
-    base: Mapping[str, Mapping] | None
-    suffix: str = ""
+    runs: Sequence[Run]
+    suffix: str
+    key: str = ""
+    base: Mapping[str, Mapping] | None = None
+
+    def image(self, name: str) -> np.ndarray | None:
+        """The first file that can be read, (H, W, 3) in [0, 1]."""
+        if Path(name).name != name:  # an id, which anybody may have written, leads nowhere else
+            return None
+        for run in self.runs:
+            try:
+                with Image.open(run.path / "images" / f"{name}{self.suffix}.png") as file:
+                    return np.asarray(file.convert("RGB"), dtype=np.float32) / 255
+            except OSError:  # not written, or cut off while writing
+                continue
+        return None
+
+    def caption(self, name: str) -> str:
+        """The first value that a run has for an image, as text."""
+        values = (run.rows.get(name, {}).get(self.key) for run in self.runs)
+        return next((f"{value:.2f} dB" for value in values if value is not None), "")
+
+    def gain(self, name: str) -> float:
+        """PSNR over the baseline's; NaN, which comes last, where one has not this image."""
+        mine = self.runs[0].rows
+        if self.base is None or name not in mine or name not in self.base:
+            return math.nan
+        return mine[name]["psnr_db"] - self.base[name]["psnr_db"]
 
 
-def pictured(cell: Cell, baseline: str) -> list[Shown]:
-    """What is shown of each arm: the run of its first seed, beside that of its baseline."""
-    shown = []
+def parts_of(cell: Cell, baseline: str) -> list[Part]:
+    """What every arm has alike, then the reconstructions of each arm.
+
+    An arm's first seed stands for the others, as for the samples.
+    """
+    runs = [arm.runs[0] for arm in cell.arms]
+    parts = [
+        Part("original", runs, "-original"),
+        Part("measurement", runs, "-measurement"),
+        Part("LMMSE", runs, "-lmmse", "lmmse_psnr_db"),
+    ]
     for arm in cell.arms:
-        # Its first seed stands for the others, as for the samples.
-        run, base = arm.runs[0], reference(cell, arm, baseline)
-        theirs = base.runs[0].rows if base else None
-        suffix = "-oracle" if arm.oracle else ""
-        shown.append(Shown(arm.label, run.path / "images", run.rows, theirs, suffix))
-    return shown
+        base = reference(cell, arm, baseline)
+        part = Part(
+            arm.label,
+            arm.runs[:1],
+            "-oracle" if arm.oracle else "",
+            "psnr_db",
+            base.runs[0].rows if base else None,
+        )
+        parts.append(part)
+    return parts
 
 
-def image_ids(shown: Sequence[Shown]) -> list[str]:
+def image_ids(cell: Cell) -> list[str]:
     """Ids of a cell's images, those that every arm has first."""
-    ids = sorted({name for one in shown for name in one.rows})
-    return sorted(ids, key=lambda name: sum(name not in one.rows for one in shown))
+    rows = [arm.runs[0].rows for arm in cell.arms]
+    ids = sorted({name for own in rows for name in own})
+    return sorted(ids, key=lambda name: sum(name not in own for own in rows))
 
 
-def image_rows(shown: Sequence[Shown], names: Sequence[str]) -> list[ImageRow]:
-    """Original, measurement, LMMSE and each arm's reconstruction, with the PSNR of each."""
-    parts = [(label, shown, suffix, key) for label, suffix, key in COMMON]
-    parts += [(one.label, [one], one.suffix, "psnr_db") for one in shown]
+def image_rows(parts: Sequence[Part], names: Sequence[str]) -> list[ImageRow]:
+    """Each part with its PSNR; one that no run wrote, such as LMMSE, is left out."""
     rows = []
-    # A part that no run wrote, such as LMMSE without a yardstick, is left out.
-    for label, where, suffix, key in parts:
-        images = [picture(where, name, suffix) for name in names]
+    for part in parts:
+        images = [part.image(name) for name in names]
         if any(image is not None for image in images):
-            captions = [decibel(where, name, key) for name in names]
-            rows.append(ImageRow(label, images, captions))
+            rows.append(ImageRow(part.label, images, [part.caption(name) for name in names]))
     return rows
 
 
-def gallery(title: str, shown: Sequence[Shown], names: Sequence[str], unfold: bool) -> Gallery:
-    """The images of a cell, with the error of each reconstruction."""
-    headings = ["image", "original", "measurement", "LMMSE"]
-    for one in shown:
-        headings += [one.label, f"|error| of {one.label}"]
-    orders = [one.label for one in shown if one.base]
-    shots = [shot(shown, name, number) for number, name in enumerate(names)]
+def gallery(title: str, parts: Sequence[Part], names: Sequence[str], unfold: bool) -> Gallery:
+    """The images of a cell, with the error of each reconstruction, sorted by gains."""
+    headings = ["image"]
+    for part in parts:
+        own = [part.label, f"|error| of {part.label}"]
+        headings += own if part.key == "psnr_db" else own[:1]
+    gained = [part for part in parts if part.base]
+    shots = []
+    for number, name in enumerate(names):
+        pictures: list[Picture] = []
+        for part in parts:
+            pictures += shown(part, name, parts[0].image(name))
+        shots.append((name, pictures, [float(number), *(part.gain(name) for part in gained)]))
+    orders = [part.label for part in gained]
     return Gallery(f"{title}; {len(names)} images", headings, shots, orders, unfold)
 
 
-def shot(shown: Sequence[Shown], name: str, number: int) -> Shot:
-    """One image of a gallery, sorted by its number or by the gain of an arm."""
-    pictures = [
-        packed(picture(shown, name, suffix), decibel(shown, name, key))
-        for _, suffix, key in COMMON
-    ]
-    original, keys = picture(shown, name, "-original"), [float(number)]
-    for one in shown:
-        image, text = picture([one], name, one.suffix), decibel([one], name, "psnr_db")
-        if one.base:
-            both = name in one.rows and name in one.base
-            gain = one.rows[name]["psnr_db"] - one.base[name]["psnr_db"] if both else math.nan
-            text += f" ({gain:+.2f})" if both else ""
-            keys.append(gain)  # NaN comes last, whatever is sorted
-        pictures += [packed(image, text), packed(error_map(image, original))]
-    return Shot(name, pictures, keys)
-
-
-def picture(shown: Sequence[Shown], name: str, suffix: str) -> np.ndarray | None:
-    """The first of the files <name><suffix>.png that can be read, (H, W, 3) in [0, 1].
-
-    An id that would lead out of its folder names no file.
-    """
-    if Path(name).name != name:  # ids come from files that anybody may have written
-        return None
-    for one in shown:
-        try:
-            with Image.open(one.folder / f"{name}{suffix}.png") as file:
-                return np.asarray(file.convert("RGB"), dtype=np.float32) / 255
-        except OSError:  # not written, or cut off while writing
-            continue
-    return None
-
-
-def decibel(shown: Sequence[Shown], name: str, key: str) -> str:
-    """The first value that an arm has for an image, as text."""
-    values = (one.rows.get(name, {}).get(key) for one in shown)
-    return next((f"{value:.2f} dB" for value in values if value is not None), "")
+def shown(part: Part, name: str, original: np.ndarray | None) -> list[Picture]:
+    """A picture with its PSNR and gain, and the error of a reconstruction."""
+    image, text, gain = part.image(name), part.caption(name), part.gain(name)
+    text += "" if math.isnan(gain) else f" ({gain:+.2f})"
+    if part.key != "psnr_db":
+        return [packed(image, text)]
+    return [packed(image, text), packed(error_map(image, original))]
 
 
 def error_map(x_hat: np.ndarray | None, x: np.ndarray | None) -> np.ndarray | None:
@@ -132,7 +139,7 @@ def error_map(x_hat: np.ndarray | None, x: np.ndarray | None) -> np.ndarray | No
 
 
 def packed(image: np.ndarray | None, caption: str = "") -> Picture:
-    """An image in [0, 1] as a file in the page."""
+    """An image as a file in the page."""
     if image is None:
         return Picture("", caption)
     small = image.shape[1] < SMALL

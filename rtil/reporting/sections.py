@@ -1,6 +1,7 @@
-"""What a page is made of. Each is made once; `markdown` and `html` write it.
+"""What a page is made of, and how it is written: as HTML and as Markdown.
 
-A further kind is a dataclass here and a branch in each of the two.
+Texts, and the page itself, are files of templates/. A further kind of section is a dataclass here
+and a branch in `markdown` and in page.html.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ import base64
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
 
 @dataclass(frozen=True)
@@ -22,21 +25,17 @@ class Table:
 
     @classmethod
     def of(cls, title: str, lines: Sequence[Mapping[str, str]]) -> Table:
-        """From {heading: text} of each line."""
+        """From {heading: text} of lines."""
         return cls(title, [*lines[0]], [[*line.values()] for line in lines])
 
     def column(self, heading: str) -> list[str]:
         """The texts under a heading."""
-        place = [*self.headings].index(heading)
-        return [line[place] for line in self.lines]
+        return [line[[*self.headings].index(heading)] for line in self.lines]
 
 
 @dataclass(frozen=True)
 class Text:
-    """A paragraph and, as they are typed, the commands that it speaks of.
-
-    With a fold it is shown once its fold is opened.
-    """
+    """A paragraph and the commands that it speaks of; with a fold, shown once that is opened."""
 
     paragraph: str = ""
     commands: Sequence[str] = ()
@@ -52,13 +51,13 @@ class Figure:
 
     @property
     def address(self) -> str:
-        """The file as the address of itself."""
+        """The file as its own address."""
         return address(self.path.read_bytes())
 
 
 @dataclass(frozen=True)
 class Picture:
-    """An image of a gallery, its file as the address of itself; "" where there is none."""
+    """An image of a gallery; no address where there is none."""
 
     address: str
     caption: str = ""
@@ -66,36 +65,84 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Shot:
-    """One test image in a gallery; keys are what its buttons sort by."""
-
-    name: str
-    pictures: Sequence[Picture]
-    keys: Sequence[float]
-
-
-@dataclass(frozen=True)
 class Gallery:
     """Images side by side, sortable by the gain of an arm: its best or its worst first.
 
-    orders are the arms that have a gain; a folded gallery costs the browser nothing.
+    shots are (name, pictures, values of the orders) of each test image. A folded gallery costs
+    the browser nothing.
     """
 
     title: str
     headings: Sequence[str]
-    shots: Sequence[Shot]
+    shots: Sequence[tuple[str, Sequence[Picture], Sequence[float]]]
     orders: Sequence[str]
     unfold: bool
 
 
 Section = Table | Figure | Gallery | Text
 
+# The one place where names from files, such as an id or a label, become safe in HTML: all that
+# page.html is given is escaped. Markdown texts are not HTML, and are escaped inside the page.
+TEMPLATES = Environment(
+    loader=PackageLoader("rtil.reporting"),
+    autoescape=lambda name: name is not None and name.endswith(".html"),
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+TEMPLATES.tests["kind"] = lambda section, name: type(section).__name__ == name
+
 
 def address(content: bytes, kind: str = "png") -> str:
-    """A picture's file as the address of itself."""
+    """A picture's file as its own address."""
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def texts(lines: Iterable[str]) -> list[Text]:
-    """A section for each paragraph."""
-    return [Text(line) for line in lines]
+def texts(name: str, **values: object) -> list[Text]:
+    """The paragraphs of templates/<name>.md; indented lines are commands of the one before."""
+    made: list[Text] = []
+    for part in TEMPLATES.get_template(f"{name}.md").render(values).split("\n\n"):
+        lines = part.strip("\n").split("\n")
+        if part.startswith("    ") and made:
+            commands = [line.strip() for line in lines]
+            made[-1] = Text(made[-1].paragraph, commands)
+        elif part.strip():
+            made.append(Text(" ".join(part.split())))
+    return made
+
+
+def paragraph(name: str, **values: object) -> str:
+    """A template as one paragraph."""
+    return " ".join(text.paragraph for text in texts(name, **values))
+
+
+def page(title: str, lead: str, sections: Mapping[str, Sequence[Section]]) -> str:
+    """The whole page in one file: no network, and sorting is the only script in it."""
+    captions = {name: paragraph(f"captions/{name}") for name in sections}
+    values = {"title": title, "lead": lead, "sections": sections, "captions": captions}
+    return TEMPLATES.get_template("page.html").render(values)
+
+
+def markdown(sections: Iterable[Section]) -> str:
+    """Tables and texts one below the other; figures and galleries are left to the page."""
+    text = ""
+    for section in sections:
+        if isinstance(section, Table):
+            text += table_text(section)
+        elif isinstance(section, Text):
+            text += f"\n{section.paragraph}\n"
+            if section.commands:
+                lines = "\n".join(section.commands)
+                text += f"\n```\n{lines}\n```\n"
+    return text
+
+
+def table_text(table: Table) -> str:
+    """A table under its heading, its columns padded."""
+    widths = [max(map(len, column)) for column in zip(table.headings, *table.lines)]
+    rule = ["-" * width for width in widths]
+    text = f"\n## {table.title}\n\n"
+    for line in (table.headings, rule, *table.lines):
+        cells = (cell.ljust(width) for cell, width in zip(line, widths))
+        text += f"| {' | '.join(cells)} |\n"
+    return text

@@ -1,13 +1,13 @@
 """Means, paired differences and their intervals, from one tidy frame of a report's numbers.
 
 A row of the frame is one number: (run, image, metric, value). What is averaged over what is said
-in templates/reading.md. Which runs are compared is decided in `rtil.reporting.collect`. A further
+in templates/reading.md. Which runs are compared is decided in `rtil.reporting.arrange`. A further
 metric is a name in METRICS and a column in `rtil.reporting.tables`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import isnan
 
@@ -29,7 +29,7 @@ METRICS = (
     "lmmse_ssim",
     "lmmse_gradient_energy",
 )
-PAIRED = ("psnr_db", "ssim")  # with the baseline
+PAIRED = ("psnr_db", "ssim")
 NONE = "–"
 
 
@@ -46,13 +46,9 @@ class Gain:
         """As table.json has it."""
         return {"mean": self.mean, "ci95": self.half, "n": self.n}
 
-    @property
-    def excludes_zero(self) -> bool:
-        return abs(self.mean) > self.half
-
 
 def estimate(values: Sequence[float] | np.ndarray) -> Gain | None:
-    """Mean and interval; None without values."""
+    """Mean and interval, if any."""
     return Gain(*mean_ci(values), len(values)) if len(values) else None
 
 
@@ -93,26 +89,49 @@ class Scores:
         return pd.DataFrame(columns).sort_index()
 
 
-def image_means(values: pd.DataFrame) -> np.ndarray:
-    """Each image averaged over the seeds that hold it, in the order of the images' ids."""
-    # Rows one by one: an image is held by some seeds, and pandas' mean rounds otherwise.
-    return np.array([np.mean(row[~np.isnan(row)]) for row in values.to_numpy()])
+Means = dict[int | str, float]  # by seed
 
 
-def over_images(values: pd.DataFrame) -> Gain | None:
-    """Estimate over images, each averaged over its seeds."""
-    return estimate(image_means(values))
+def estimates_of(
+    scores: Scores, mine: Sequence[Run], base: Sequence[Run], size: int
+) -> tuple[dict[str, Gain | None], dict[str, Means]]:
+    """Estimates of the runs of an arm, and the means of their paired differences by seed.
 
-
-def over_sets(values: pd.DataFrame, size: int) -> Gain | None:
-    """Estimate of the means of sets of `size` images, in the order of their ids; n counts sets.
-
-    Images beyond the last full set are left out. Fewer degrees of freedom than over images make
-    its interval wider; both cover the same mean.
+    Args:
+        base: the baseline's runs, if any.
+        size: of the sets of images that PSNR is averaged over besides; 0: of none.
     """
-    means = image_means(values)
-    full = len(means) - len(means) % size
-    return estimate([float(np.mean(one)) for one in means[:full].reshape(-1, size)])
+    values = {metric: scores.of(mine, metric) for metric in METRICS}
+    estimates = {metric: over_images(own) for metric, own in values.items()}
+    linear = differences(values["lmmse_psnr_db"], values["psnr_db"])
+    estimates["lmmse_gain_psnr_db"] = over_images(linear)
+    if size:
+        estimates["sets"] = over_images(values["psnr_db"], size)
+    by_seed: dict[str, Means] = {}
+    for metric in PAIRED:
+        pairs = differences(values[metric], scores.of(base, metric))
+        # An image that this seed does not pair is left out.
+        columns = {seed: pairs[seed].dropna().to_numpy() for seed in pairs.columns}
+        by_seed[metric] = {seed: float(np.mean(column)) for seed, column in columns.items()}
+        estimates[f"gain_{metric}"] = over_images(pairs)
+        estimates[f"gain_{metric}_seeds"] = over_seeds(by_seed[metric], mine, base)
+    return estimates, by_seed
+
+
+def over_images(values: pd.DataFrame, size: int = 1) -> Gain | None:
+    """Estimate over images in the order of their ids, each averaged over the seeds that hold it.
+
+    Args:
+        size: of the sets of images that are averaged first; n counts sets, and images beyond the
+            last full one are left out. Fewer degrees of freedom than over images make the
+            interval wider; both cover the same mean.
+    """
+    # Rows one by one: an image is held by some seeds, and pandas' mean rounds otherwise.
+    means = np.array([np.mean(row[~np.isnan(row)]) for row in values.to_numpy()])
+    if size > 1:
+        full = len(means) - len(means) % size
+        means = np.array([np.mean(one) for one in means[:full].reshape(-1, size)])
+    return estimate(means)
 
 
 def differences(mine: pd.DataFrame, theirs: pd.DataFrame) -> pd.DataFrame:
@@ -130,20 +149,13 @@ def differences(mine: pd.DataFrame, theirs: pd.DataFrame) -> pd.DataFrame:
     return pairs.dropna(how="all").dropna(axis="columns", how="all")
 
 
-def seed_means(pairs: pd.DataFrame) -> dict[int | str, float]:
-    """Means of `differences` over the images of each seed."""
-    return {seed: float(np.mean(pairs[seed].dropna().to_numpy())) for seed in pairs.columns}
-
-
-def over_seeds(
-    means: Mapping[int | str, float], mine: Sequence[Run], theirs: Sequence[Run]
-) -> Gain | None:
-    """Estimate of `seed_means` between the runs of an arm and those of its baseline.
+def over_seeds(means: Means, *arms: Sequence[Run]) -> Gain | None:
+    """Estimate of the means of the seeds of an arm and its baseline.
 
     None below two seeds, which have no interval, and where seeds share a generator: other random
-    numbers in inversion are no other training.
+    numbers are no other training.
     """
-    for runs in (mine, theirs):
+    for runs in arms:
         digests = [run.config.get("generator_sha256") for run in runs if run.seed in means]
         known = [digest for digest in digests if digest]  # earlier runs do not say theirs
         if len({*known}) < len(known):

@@ -14,8 +14,7 @@ from rtil import checkpoint, diagnose, invert
 from rtil.data import lineage
 from rtil.inverters import lmmse
 from rtil.inverters.lmmse import GaussianPrior
-from rtil.reporting.arrange import rows_of
-from rtil.reporting.collect import cells_of
+from rtil.reporting.arrange import cells_of, rows_of
 from rtil.reporting.statistics import Scores
 from rtil.runs import archive
 from rtil.runs import keys as key_table

@@ -12,8 +12,9 @@ from PIL import Image
 from rtil import checkpoint, report
 from rtil.process.command import CONFIGS
 from rtil.process.instantiate import instantiate
-from rtil.reporting import collect, statistics
-from rtil.reporting.arrange import record, rows_of
+from rtil.reporting import arrange, statistics
+from rtil.reporting.arrange import rows_of
+from rtil.reporting.tables import record
 from rtil.runs import run as run_files
 
 FAMILY = {"_target_": "rtil.latents.family.additive", "sigma": 0.5, "mixture": True}
@@ -116,7 +117,7 @@ def rows_below(root, baseline="vanilla"):
 
 
 def rows_of_runs(runs, baseline="vanilla"):
-    cells = collect.cells_of(runs, baseline)
+    cells = arrange.cells_of(runs, baseline)
     return rows_of(cells, statistics.Scores(runs), baseline)
 
 

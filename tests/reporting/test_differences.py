@@ -11,15 +11,16 @@ from helpers.reports import lines_of
 from rtil import report
 from rtil.experiments import plan as experiment
 from rtil.reporting import compare
-from rtil.reporting.arrange import record, reference
-from rtil.reporting.texts import paragraph
+from rtil.reporting.arrange import reference
+from rtil.reporting.sections import paragraph
+from rtil.reporting.tables import record
 from rtil.runs import identity
 
 BASE = {"a": 20.0, "b": 21.0, "c": 25.0}
 
 
 def switches(study):
-    return compare.by_switch(study.cells, study.scores, study.plan)
+    return compare.by_switch(study.cells, study.plan)
 
 
 def job_of(plan, rtil="vanilla", task="cs", inverter="ilo", **switch):

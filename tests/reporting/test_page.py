@@ -12,11 +12,9 @@ from helpers.reports import make_run, run_report
 from PIL import Image
 
 from rtil.reporting import pictures
-from rtil.reporting.html import page
-from rtil.reporting.markdown import markdown
-from rtil.reporting.sections import Table, Text
+from rtil.reporting.sections import Table, Text, markdown, page
 from rtil.reporting.statistics import Scores
-from rtil.runs.run import collect
+from rtil.runs.run import Run, collect
 
 ROOT = Path(__file__).parents[2]
 HOSTILE = '"><script>alert("x")</script>'
@@ -59,9 +57,9 @@ def test_an_id_that_leads_out_of_its_folder_names_no_picture(tmp_path, name):
     folder.mkdir()
     for path in (tmp_path / "secret.png", folder / "a.png"):
         Image.new("L", (4, 4)).save(path)
-    shown = [pictures.Shown("x", folder, {}, None)]
-    assert pictures.picture(shown, "a", "") is not None
-    assert pictures.picture(shown, name, "") is None
+    part = pictures.Part("x", [Run(tmp_path, {}, {})], "")
+    assert part.image("a") is not None
+    assert part.image(name) is None
 
 
 def test_both_renderings_of_a_table_hold_its_cells_and_its_remarks():

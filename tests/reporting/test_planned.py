@@ -14,10 +14,10 @@ from scipy import stats
 
 from rtil import report
 from rtil.experiments import plan as experiment
-from rtil.reporting import statistics, tables
-from rtil.reporting.arrange import record
+from rtil.reporting import page, statistics, tables
 from rtil.reporting.figures import curves
 from rtil.reporting.figures.style import axis_of, looks_of
+from rtil.reporting.tables import record
 from rtil.runs import record as run_record
 
 
@@ -145,7 +145,9 @@ def test_a_run_stays_with_the_experiments_that_it_was_run_for(tmp_path):
         {**jobs[1], "rtil": "ilo_mixture"},
     ]
     assert all("data.num_train=64" in line for line in content_of.commands[:2])
-    assert all("experiment=fig6_ilo" in command for command in content_of.recorded)
+    _, recorded = page.commands(content_of)
+    assert recorded.commands
+    assert all("experiment=fig6_ilo" in command for command in recorded.commands)
 
 
 def test_a_seed_that_was_stopped_early_has_its_command(tmp_path):
@@ -160,7 +162,7 @@ def test_a_seed_that_was_stopped_early_has_its_command(tmp_path):
         stopped = job["seed"] == "1"
         write_run(tmp_path, plan, job, dict([*everyone.items()][:4]) if stopped else everyone)
     (row,) = [row for row in content(tmp_path, "evidence_ilo").rows if not row.missing]
-    (line,) = row.planned.commands
+    (line,) = row.more
     assert "seed=1" in line and row.n == len(everyone)
     assert any("Fewer images" in one.paragraph for one in tables.remarks([row]))
     assert tables.overview("x", [row], "vanilla").column("n") == [f"4 to {row.n} of {row.n}"]
@@ -236,8 +238,8 @@ def test_pairs_and_sets_are_those_of_the_images(fig6):
     half = stats.t.ppf(0.975, 2) * stats.sem(means)
     assert ilo["sets"] == pytest.approx({"mean": np.mean(values), "ci95": half, "n": 3})
     three = pd.DataFrame({0: {"c": 9.0, "a": 1.0, "b": 2.0}}).sort_index()
-    assert statistics.over_sets(three, 4) is None
-    assert statistics.over_sets(three, 2).mean == 1.5
+    assert statistics.over_images(three, 4) is None
+    assert statistics.over_images(three, 2).mean == 1.5
     table = tables.overview("x", content(fig6[0], "fig6_ilo").rows, "vanilla")
     assert table.column("n")[2] == "2 of 36" and table.column("PSNR over sets [dB]")[2] == "–"
 
@@ -261,9 +263,8 @@ def drawn(monkeypatch, tmp_path, rows, plan):
 
     monkeypatch.setattr(curves, "Figure", Kept)
     published = plan.get("published", {})
-    panels = curves.panels_of(rows, plan["figure"]["x"], published)
     looks = looks_of((row.arm.name, row.place.line) for row in rows)
-    curves.draw_panels(panels, looks, tmp_path / "x.png", str(published.get("what")))
+    curves.draw_panels(rows, looks, tmp_path / "x.png", plan["figure"]["x"], published)
     return kept[0].axes
 
 
@@ -295,7 +296,6 @@ def test_lines_of_an_arm_share_its_colour_and_those_of_a_setting_their_marker(tm
     plan = plan_of("fig19_codes", "demo")
     write_run(tmp_path, plan, experiment.jobs(plan, "invert")[0], {"a": 20.0, "b": 22.0})
     rows = content(tmp_path, "fig19_codes").rows
-    panels = curves.panels_of(rows)
     looks = looks_of((row.arm.name, row.place.line) for row in rows)
     assert [*looks] == [f"{arm}, N = {n}" for arm in ("vanilla", "mgan") for n in (1, 5, 10)]
     red, green, blue = np.transpose([to_rgb(look.color) for look in looks.values()])
@@ -305,8 +305,9 @@ def test_lines_of_an_arm_share_its_colour_and_those_of_a_setting_their_marker(tm
     assert markers[:3] == markers[3:] and len({*markers}) == 3
     fig = Figure()
     axes = fig.subplots(1, 2)
-    for ax, panel in zip(axes, panels):
-        curves.draw_panel(ax, panel, looks)
+    for ax, panel in zip(axes, dict.fromkeys(row.place.panel for row in rows)):
+        mine = [row for row in rows if row.place.panel == panel]
+        curves.draw_panel(ax, mine, looks, "ratio", {})
     assert [*curves.legend(axes, looks, "paper")] == [
         *looks,
         "oracle (no result)",

@@ -19,14 +19,14 @@ from rtil.diagnosis import render
 from rtil.latents.family import additive
 from rtil.process.command import CONFIGS
 from rtil.process.instantiate import instantiate
-from rtil.reporting import collect, html, page, pictures, statistics, tables
+from rtil.reporting import arrange, page, pictures, sections, statistics, tables
 from rtil.runs import run as run_files
 from rtil.runs.commands import commands
 from rtil.runs.keys import complete
 
 
-def html_of(*sections):
-    return html.page("x", "", {"Tables": sections})
+def html_of(*parts):
+    return sections.page("x", "", {"Tables": parts})
 
 
 @pytest.fixture(scope="module")
@@ -357,7 +357,7 @@ def test_several_generators_of_one_seed_are_entries_of_their_own(tmp_path):
         for root in (tmp_path / "one", tmp_path / "other")
         for run in run_files.collect(root)[0]
     ]
-    (cell,) = collect.cells_of(runs, "vanilla")
+    (cell,) = arrange.cells_of(runs, "vanilla")
     assert sorted(arm.settings["generator_sha256"] for arm in cell.arms) == sorted(
         run.config["generator_sha256"][:8] for run in runs
     )

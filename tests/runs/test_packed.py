@@ -14,7 +14,7 @@ from hydra import compose, initialize_config_dir
 from rtil import report
 from rtil.experiments import plan as experiment
 from rtil.process.command import CONFIGS
-from rtil.reporting.arrange import record
+from rtil.reporting.tables import record
 from rtil.runs import archive
 from rtil.runs import keys as key_table
 from rtil.runs import rows as jsonl

@@ -16,7 +16,7 @@ from rtil import tune
 from rtil.experiments import plan as experiment
 from rtil.inverters.ilo import ILO
 from rtil.inverters.minimise import NotFinite
-from rtil.reporting.protocols import choice as told
+from rtil.reporting.tables import choice as told
 from rtil.runs import keys, tuning
 from rtil.runs.record import claim
 from rtil.runs.rows import append, result_rows

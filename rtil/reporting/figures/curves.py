@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from math import isnan, log, nan
+from dataclasses import asdict, dataclass, replace
+from math import log, nan
 from pathlib import Path
 from typing import Any
 
@@ -28,108 +28,78 @@ from rtil.reporting.figures.style import (
 from rtil.reporting.statistics import Gain
 
 PER_CHARACTER = 0.024  # width of a tick label's character, of the axis
-ORACLE, MISSING, PAPER = "oracle (no result)", "missing", "paper"
-LINEAR = "LMMSE, no generator"
-LINEAR_LOOK = Look(GREY, ".", "-.")
+LINEAR, LINEAR_LOOK = "LMMSE, no generator", Look(GREY, ".", "-.")
+# What is drawn of a line beside its estimates, and how, in the order of the legend.
+ORACLE, PAPER, MISSING = "oracle (no result)", "paper", "missing"
+KINDS: dict[str, dict[str, Any]] = {
+    ORACLE: {"linestyle": ":"},
+    PAPER: {"linestyle": "--", "marker": "."},
+    MISSING: {"linestyle": "", "marker": "x", "markersize": 9},
+}
 
 
 @dataclass(frozen=True)
-class Curve:
-    """One line: (text of x, estimate, the oracle's mean or NaN), and where it has no estimate.
+class Pen:
+    """Draws one line of a panel.
 
-    across are estimates without x, such as those of a generator without the axis' σ; published
-    is {x: PSNR} of the paper's figure.
+    Attributes:
+        places: of the texts of x.
+        shift: keeps the bars of several lines at one x apart.
     """
 
-    points: Sequence[tuple[str, Gain, float]]
-    across: Sequence[Gain] = ()
-    missing: Sequence[str] = ()
-    published: Mapping[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Panel:
-    """Curves by their label over values of a setting; linear are those without generator."""
-
-    title: str
-    key: str
-    values: Sequence[Any]
-    curves: Mapping[str, Curve]
-    linear: Mapping[str, Curve]
-
-
-@dataclass(frozen=True)
-class Scale:
-    """Where the texts of x stand on an axis; a shift keeps the bars of several lines apart."""
-
+    ax: Axes
     places: Mapping[str, float]
     log: bool
+    line: str = ""
+    look: Look = LINEAR_LOOK
     shift: float = 0.0
 
-    def at(self, x: str, wide: bool = False) -> float:
-        """Place of a line's bar, or of its cross, which is wider."""
+    def at(self, x: object, wide: bool = False) -> float:
+        """Place of the line's bar, or of its cross, which is wider."""
+        place = self.places[str(x)]
         if self.log:
-            return self.places[x] * (1.03 if wide else 1.02) ** self.shift
-        return self.places[x] + (0.1 if wide else 0.04) * self.shift
+            return place * (1.03 if wide else 1.02) ** self.shift
+        return place + (0.1 if wide else 0.04) * self.shift
+
+    def intervals(self, x: Sequence[float], gains: Sequence[Gain]) -> None:
+        """Draws means with their bars."""
+        means = [gain.mean for gain in gains]
+        half = [gain.half for gain in gains]
+        bars: dict[str, Any] = {"capsize": 4, "linewidth": 1.8, **asdict(self.look)}
+        self.ax.errorbar(x, means, half, label=self.line, **bars)
+
+    def across(self, gain: Gain) -> None:
+        """Draws an estimate that holds for every x."""
+        low, high = gain.mean - gain.half, gain.mean + gain.half
+        self.ax.axhspan(low, high, color=self.look.color, alpha=0.12, linewidth=0)
+        self.ax.axhline(gain.mean, color=self.look.color, linewidth=1.8, label=self.line)
+
+    def values(self, kind: str, x: Sequence[float], y: Sequence[float]) -> None:
+        """Draws what has no interval."""
+        style: dict[str, Any] = {"linewidth": 1.3, "markersize": 5} | KINDS[kind]
+        if kind == MISSING:  # at the foot of the panel
+            style["transform"] = self.ax.get_xaxis_transform()
+        self.ax.plot(x, y, color=self.look.color, label=f"{self.line}, {kind}", **style)
 
 
-def panels_of(rows: Iterable[Row], x: str = "value", published: Mapping = {}) -> list[Panel]:
-    """A panel for each that rows have their place in.
+def draw_panels(
+    rows: Iterable[Row],
+    looks: Mapping[str, Look],
+    path: Path,
+    x: str = "value",
+    published: Mapping = {},
+) -> None:
+    """Draws a panel for each that rows have their place in, over one legend.
 
     Args:
         x: the setting of the axis, or "value", the knob.
         published: {"what", panel: {"value": [...], line: [...]}}, or empty.
     """
-    groups: dict[str, list[Row]] = defaultdict(list)
+    panels = defaultdict[str, list[Row]](list)
     for row in rows:
         # What is missing of a series is in its table; an experiment's figure has crosses for it.
         if row.planned or not row.missing:
-            groups[row.place.panel].append(row)
-    panels = []
-    for name, mine in groups.items():
-        paper = published.get(name, {}) if x == "value" else {}
-        lines: dict[str, list[Row]] = defaultdict(list)
-        linear: dict[str, dict[str, Gain]] = defaultdict(dict)
-        for row in mine:
-            lines[row.place.line].append(row)
-            estimate = row.estimates.get("lmmse_psnr_db")
-            if estimate and row.place.x is not None:  # every arm's is the same: the first one's
-                linear[LINEAR + row.measurement.noise].setdefault(str(row.place.x), estimate)
-        panels.append(
-            Panel(
-                f"{TASKS.get(name, name)}; {counts(mine)}",
-                mine[0].measurement.knob if x == "value" else x,
-                [*(row.place.x for row in mine), *paper.get("value", ())],
-                {line: curve_of(own, paper, line) for line, own in lines.items()},
-                {
-                    label: Curve([(at, gain, nan) for at, gain in estimates.items()])
-                    for label, estimates in linear.items()
-                },
-            )
-        )
-    return panels
-
-
-def curve_of(rows: Sequence[Row], paper: Mapping, line: str) -> Curve:
-    """One line of a panel, and what the paper's figure has for it."""
-    points, across, missing = [], [], []
-    for row in rows:
-        if row.psnr is None:
-            missing += [] if row.place.x is None else [str(row.place.x)]
-        elif row.place.x is None:
-            across.append(row.psnr)
-        else:
-            oracle = row.estimates.get("oracle_psnr_db") if row.planned else None
-            points.append((str(row.place.x), row.psnr, oracle.mean if oracle else nan))
-    # The marker of a value that the paper's figure hides is left out.
-    values = zip(paper.get("value", ()), paper.get(line, ()))
-    return Curve(points, across, missing, {str(x): value for x, value in values if value})
-
-
-def draw_panels(
-    panels: Sequence[Panel], looks: Mapping[str, Look], path: Path, what: str = ""
-) -> None:
-    """Draws panels of curves over one legend; `what` says what the published curves are of."""
+            panels[row.place.panel].append(row)
     columns = min(len(panels), 3)
     lines = -(-len(panels) // columns)
     width = max(8.4, 4.9 * columns)  # inches
@@ -137,95 +107,103 @@ def draw_panels(
     axes = fig.subplots(lines, columns, squeeze=False).flatten()
     for ax in axes[len(panels) :]:
         ax.set_axis_off()
-    for ax, panel in zip(axes, panels):
-        draw_panel(ax, panel, looks)
-    entries = legend(axes, looks, what)
+    for ax, (name, mine) in zip(axes, panels.items()):
+        paper = published.get(name, {}) if x == "value" else {}
+        key = mine[0].measurement.knob if x == "value" else x
+        draw_panel(ax, mine, looks, key, paper)
+        ax.set_title(f"{TASKS.get(name, name)}; {counts(mine)}", fontsize=12)
+    entries = legend(axes, looks, str(published.get("what")))
     ncols = legend_columns(width, entries)
     fig.set_size_inches(width, 4.3 * lines + 0.5 + 0.25 * -(-len(entries) // ncols))
-    fig.legend(
-        [*entries.values()], [*entries], loc="outside lower center", fontsize=10.5, ncols=ncols
-    )
+    place: dict[str, Any] = {"loc": "outside lower center", "fontsize": 10.5}
+    fig.legend([*entries.values()], [*entries], ncols=ncols, **place)
     fig.savefig(path)
 
 
-def draw_panel(ax: Axes, panel: Panel, looks: Mapping[str, Look]) -> None:
-    """Draws the curves of a panel, those without a generator in grey."""
-    scale = scale_x(ax, panel.values, axis_of(panel.key))
+def draw_panel(
+    ax: Axes,
+    rows: Sequence[Row],
+    looks: Mapping[str, Look],
+    key: str,
+    paper: Mapping,
+) -> None:
+    """Draws the lines of a panel over a setting, those without a generator in grey."""
+    values = [*(row.place.x for row in rows), *paper.get("value", ())]
+    pen = scale_x(ax, values, axis_of(key))
+    lines = defaultdict[str, list[Row]](list)
+    linear: dict[str, dict[float, Gain]] = defaultdict(dict)
+    for row in rows:
+        lines[row.place.line].append(row)
+        estimate = row.estimates.get("lmmse_psnr_db")
+        if estimate and row.place.x is not None:  # every arm's is the same: the first one's
+            at = row.measurement
+            name = LINEAR + at.noise
+            linear[name].setdefault(pen.at(row.place.x), estimate)
+    middle = (len(looks) - 1) / 2
     for number, (line, look) in enumerate(looks.items()):
-        if line in panel.curves:
-            # Sideways, to keep the bars of several lines at one x apart.
-            shifted = replace(scale, shift=number - (len(looks) - 1) / 2)
-            draw(ax, line, panel.curves[line], look, shifted)
-    for line, curve in panel.linear.items():
-        draw(ax, line, curve, LINEAR_LOOK, scale)
-    ax.set_title(panel.title, fontsize=12)
+        if line in lines:
+            shift = number - middle
+            own = replace(pen, line=line, look=look, shift=shift)
+            draw(own, lines[line], paper)
+    for line, estimates in linear.items():
+        x = sorted(estimates)
+        replace(pen, line=line).intervals(x, [estimates[at] for at in x])
     ax.set_ylabel("PSNR [dB], mean and 95 % interval", fontsize=12)
     ax.tick_params(labelsize=11)
     ax.grid(True, color=GRID, linewidth=0.8)
 
 
-def draw(ax: Axes, line: str, curve: Curve, look: Look, scale: Scale) -> None:
-    """Draws a curve: its intervals, its oracle dotted, the paper's dashed, crosses for gaps."""
-    colour = look.color
-    points = sorted(curve.points, key=lambda point: scale.places[point[0]])
+def draw(pen: Pen, rows: Sequence[Row], paper: Mapping) -> None:
+    """Draws a line: its intervals, its oracle dotted, the paper's dashed, crosses for gaps."""
+    with_x = [row for row in rows if row.place.x is not None]
+    points = sorted((row for row in with_x if row.psnr), key=lambda row: pen.at(row.place.x))
     if points:
-        x = [scale.at(text) for text, _, _ in points]
-        means, halves = zip(*((gain.mean, gain.half) for _, gain, _ in points))
-        ax.errorbar(x, means, halves, label=line, capsize=4, linewidth=1.8, **asdict(look))
-        oracle = [mean for _, _, mean in points]
-        if not all(map(isnan, oracle)):
-            dotted: dict[str, Any] = {"linestyle": ":", "linewidth": 1.3}
-            ax.plot(x, oracle, color=colour, label=f"{line}, {ORACLE}", **dotted)
+        x = [pen.at(p.place.x) for p in points]
+        gains = [p.psnr for p in points if p.psnr]
+        pen.intervals(x, gains)
+        oracle = [row.estimates.get("oracle_psnr_db") for row in points if row.planned]
+        means = [gain.mean if gain else nan for gain in oracle]
+        if any(oracle):
+            pen.values(ORACLE, x, means)
     # No value of the axis' setting: the estimate holds for all of them.
-    for gain in curve.across:
-        low, high = gain.mean - gain.half, gain.mean + gain.half
-        ax.axhspan(low, high, color=colour, alpha=0.12, linewidth=0)
-        ax.axhline(gain.mean, color=colour, linewidth=1.8, label=line)
-    if curve.missing:
-        foot = [0.03] * len(curve.missing)
-        x = [scale.at(text, wide=True) for text in curve.missing]
-        cross: dict[str, Any] = {"marker": "x", "linestyle": "", "markersize": 9}
-        cross |= {"transform": ax.get_xaxis_transform(), "label": f"{line}, {MISSING}"}
-        ax.plot(x, foot, color=colour, **cross)
-    if curve.published:
-        x, values = [scale.places[text] for text in curve.published], curve.published.values()
-        dashed: dict[str, Any] = {"linestyle": "--", "linewidth": 1.3, "marker": "."}
-        ax.plot(x, [*values], color=colour, label=f"{line}, {PAPER}", markersize=5, **dashed)
+    for row in rows:
+        if row.psnr and row.place.x is None:
+            pen.across(row.psnr)
+    crosses = [pen.at(row.place.x, wide=True) for row in with_x if not row.psnr]
+    if crosses:
+        pen.values(MISSING, crosses, [0.03] * len(crosses))
+    values = zip(paper.get("value", ()), paper.get(pen.line, ()))
+    # The marker of a value that the paper's figure hides is left out.
+    shown = {pen.places[str(at)]: value for at, value in values if value}
+    if shown:
+        pen.values(PAPER, [*shown], [*shown.values()])
 
 
 def legend(axes: Iterable[Axes], looks: Mapping[str, Look], what: str) -> dict[str, Any]:
     """{text: handle}: every line of `looks`, then once each what is drawn in their colours."""
     handles = {text: h for ax in axes for h, text in zip(*ax.get_legend_handles_labels())}
     entries: dict[str, Any] = {
-        line: handles.get(line) or Line2D([], [], **asdict(look)) for line, look in looks.items()
+        line: handles.pop(line, None) or Line2D([], [], **asdict(look))
+        for line, look in looks.items()
     }
-    kinds: dict[str, dict[str, Any]] = {
-        ORACLE: {"linestyle": ":"},
-        PAPER: {"linestyle": "--", "marker": "."},
-        MISSING: {"linestyle": "", "marker": "x", "markersize": 9},
-    }
-    of_lines: set[str] = set()
-    for kind, look in kinds.items():
-        labels = {f"{line}, {kind}" for line in looks}
-        of_lines |= labels
-        if labels & handles.keys():
-            entries[f"{PAPER} ({what})" if kind == PAPER else kind] = Line2D(
-                [], [], color="black", **look
-            )
-    rest = {text: h for text, h in handles.items() if text not in entries.keys() | of_lines}
-    return entries | rest
+    for kind, style in KINDS.items():
+        drawn = [handles.pop(f"{line}, {kind}", None) for line in looks]
+        if any(drawn):
+            text = f"{PAPER} ({what})" if kind == PAPER else kind
+            entries[text] = Line2D([], [], color="black", **style)
+    return entries | handles
 
 
 def counts(rows: Sequence[Row]) -> str:
     """For example "n = 36 images" or "n = 2 to 36 of 36 planned"."""
     known = sorted({row.n for row in rows})
     text = f"n = {known[0]}" + (f" to {known[-1]}" if known[1:] else "")
-    planned = max((row.planned.images for row in rows if row.planned), default=0)
+    planned = max(row.planned for row in rows)
     return text + (f" of {planned} planned" if known[0] < planned else " images")
 
 
-def scale_x(ax: Axes, values: Iterable[Any], axis: Axis) -> Scale:
-    """Sets up the x axis for these values; says where each, as text, is drawn.
+def scale_x(ax: Axes, values: Iterable[Any], axis: Axis) -> Pen:
+    """Sets up the x axis for these values; the pen knows where each, as text, is drawn.
 
     Numbers stand in order, lists of stages by the layer they reach, z_k. Of values too close
     together to be written, the ends of the axis are, or the first ones.
@@ -247,20 +225,18 @@ def scale_x(ax: Axes, values: Iterable[Any], axis: Axis) -> Scale:
         ax.set_xlim(-0.5, max(len(order) - 0.5, 0.5))
     ax.set_xlabel(axis.label, fontsize=12)
     ax.xaxis.set_minor_locator(NullLocator())
-    ax.set_xticks([*ticks], [*ticks.values()])
-    return Scale(places, axis.log)
+    ax.set_xticks([*ticks])
+    ax.set_xticklabels([*ticks.values()])
+    return Pen(ax, places, axis.log)
 
 
 def legible(ticks: Mapping[float, str], span: float) -> set[float]:
     """Places of a logarithmic axis, e^span long, whose texts do not run into each other."""
-    width = span * PER_CHARACTER
-    shown: dict[float, str] = {}
+    shown: set[float] = set()
     # The ends first, which a reader needs to read the others.
     for place in dict.fromkeys((max(ticks), min(ticks), *ticks)):
-        text = ticks[place]
-        if all(
-            abs(log(place / other)) > width * ((len(text) + len(near)) / 2 + 1)
-            for other, near in shown.items()
-        ):
-            shown[place] = text
-    return set(shown)
+        letters = {other: (len(ticks[place]) + len(ticks[other])) / 2 + 1 for other in shown}
+        gaps = {other: abs(log(place / other)) / (span * PER_CHARACTER) for other in shown}
+        if all(gaps[other] > letters[other] for other in shown):
+            shown.add(place)
+    return shown

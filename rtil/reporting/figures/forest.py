@@ -31,22 +31,23 @@ def draw_forest(name: str, rows: Sequence[Row], baseline: str, path: Path) -> No
     fig = Figure(figsize=(WIDTH, height), dpi=DPI, layout="constrained")
     ax = fig.subplots()
     ax.axvline(0, color=GREY, linewidth=1)
-    # A label's first point names it in the legend.
+    # A label's first point is in the legend.
     named: set[str] = set()
     for row in rows:
         assert row.gain is not None
-        number, seeds = labels.index(row.arm.label), row.estimates["gain_psnr_db_seeds"]
+        seeds = row.estimates["gain_psnr_db_seeds"]
+        number = labels.index(row.arm.label)
         y = places.index(row.measurement.text) + 0.8 * ((number + 0.5) / len(labels) - 0.5)
-        colour = COLOURS[number % len(COLOURS)]
+        color = COLOURS[number % len(COLOURS)]
         for one, width, alpha, cap in ((row.gain, 6.0, 0.4, 0), (seeds, 1.4, 1.0, 4)):
             if one:
                 bar: dict[str, Any] = {"linewidth": width, "alpha": alpha, "capsize": cap}
-                ax.errorbar(one.mean, y, xerr=one.half, color=colour, **bar)
+                ax.errorbar(one.mean, y, xerr=one.half, color=color, **bar)
         ax.plot(
             row.gain.mean,
             y,
             color="white",
-            markeredgecolor=colour,
+            markeredgecolor=color,
             marker=MARKERS[number % len(MARKERS)],
             markersize=6.5,
             linestyle="",

@@ -73,9 +73,9 @@ def looks_of(lines: Iterable[tuple[str, str]]) -> dict[str, Look]:
             white = 0.75 * (1 - (i + 1) / len(own))
             base = to_rgb(COLOURS[number % len(COLOURS)])
             red, green, blue = (white + (1 - white) * channel for channel in base)
-            colour = to_hex((red, green, blue))
+            color = to_hex((red, green, blue))
             marker = MARKERS[(i if len(own) > 1 else number) % len(MARKERS)]
-            looks[line] = Look(colour, marker)
+            looks[line] = Look(color, marker)
     return looks
 
 
