@@ -51,7 +51,7 @@ def tune(cfg: DictConfig, words: Sequence[str] | None = None) -> Path:
     proposals = space.trials(config["search"], steps, cfg.trials, cfg.search_seed)
     varied = space.keys(config["search"], steps)
     tuned_settings.refuse_typed(words, varied)
-    place = identity.invert_dir("tuned", config, trained.config)
+    place = place_of(config, trained.config)
 
     def invert(settings: Mapping[str, object], images: int) -> None:
         inverted(trial_of(cfg, settings, images), words)
@@ -64,6 +64,15 @@ def tune(cfg: DictConfig, words: Sequence[str] | None = None) -> Path:
     print(chosen.table(content))
     print(f"{path}: trial {content['trial']}; use it with python -m rtil.invert protocol=fair")
     return path
+
+
+def place_of(config: Mapping, trained: Mapping) -> Path:
+    """The directory of a tuning: that which holds it, under whatever name, or a new one."""
+    for path, content in tuning.search(config)[0]:
+        same_seed = content["search_seed"] == config["search_seed"]
+        if same_seed and content["space"] == config["search"]:
+            return path.parent
+    return identity.invert_dir("tuned", config, trained)
 
 
 def inverted(cfg: DictConfig, words: Sequence[str]) -> Path:
@@ -99,6 +108,8 @@ def check(cfg: DictConfig) -> None:
         )
     if cfg.protocol.name != "fair":
         raise ValueError(f"tune: protocol={cfg.protocol.name} has nothing to tune; leave it out.")
+    if cfg.tuned:
+        raise ValueError(f"tune: tuned={cfg.tuned} is what a tuning makes; leave it out.")
     if cfg.run_dir:
         raise ValueError(
             f"tune: run_dir={cfg.run_dir}; a tuning lies where protocol=fair looks "

@@ -53,7 +53,8 @@ def trainings_of(root: Path) -> Moves:
     moves = {}
     for path in sorted((root / "train").glob("*/config.yaml")):
         config = {**identity.read_config(path.parent), "root": str(root)}
-        if record.experiments(path.parent) is None:
+        stem = identity.training_stem(config)
+        if not identity.is_named(path.parent) and path.parent.name.startswith(stem):
             moves[path.parent] = identity.named_train_dir(config)
     return moves
 
@@ -67,12 +68,12 @@ def inversions_of(root: Path, trained: Moves) -> Moves:
     for path in sorted((root / "invert").glob("*/*/config.yaml")):
         old, training = path.parent, root / "train" / path.parent.parent.name
         config = {**identity.read_config(old), "root": str(root)}
-        renamed = record.experiments(old) is not None and training not in trained
+        renamed = identity.is_named(old) and training not in trained
         if renamed or lacking(config):
             continue
         if training in trained:
             config["generator"] = str(training / identity.EXPORTED)
-        place = identity.invert_dir("invert", config, config)
+        place = identity.named_invert_dir("invert", config, config)
         parent = trained.get(training, place.parent).name
         moves[old] = root / "invert" / parent / place.name
     return moves

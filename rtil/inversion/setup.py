@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from rtil import checkpoint
 from rtil.data import lineage
-from rtil.data.load import load_data
+from rtil.data.load import load_data, split_files
 from rtil.inversion import measurement_file as measurement
 from rtil.inversion import tuned_settings
 from rtil.inversion.estimate import Recovery
@@ -192,7 +192,7 @@ def load_generator(cfg: DictConfig, overrides: Sequence[str]) -> tuple[DictConfi
         ValueError: the file holds another model or family than asked for, or was trained on
             images of cfg.split; names the keys.
     """
-    path = Path(cfg.generator) if cfg.generator else identity.find_generator(resolved(cfg))
+    path = Path(cfg.generator) if cfg.generator else trained_generator(resolved(cfg))
     G, trained, nimg = checkpoint.load_trained(path)
     trained = {**trained, keys.NIMG: nimg or None}
     cfg = cfg.copy()
@@ -229,6 +229,22 @@ def load_generator(cfg: DictConfig, overrides: Sequence[str]) -> tuple[DictConfi
     return cfg, Trained(path, digest, G, trained)
 
 
+def trained_generator(config: Mapping) -> Path:
+    """The generator that was trained with these choices, on these very images where they are here.
+
+    Raises as `rtil.runs.identity.find_generator` does.
+    """
+    data = config["data"]
+    files = None
+    if data.get("trained_on") in (None, data["name"]):
+        try:
+            split = split_files(data, "train")
+            files = split.digest() if split else None
+        except (FileNotFoundError, ValueError):
+            pass  # the images may be gone: the generator is known by its choices then
+    return identity.find_generator(config, files)
+
+
 def check_same(path: Path, trained: Mapping, asked: Mapping) -> None:
     """Raises ValueError where a file holds another model or family than asked for."""
     parts = {"model": ("name", "generator"), "rtil": ("name", "family")}
@@ -258,6 +274,11 @@ def with_tuned(cfg: DictConfig, overrides: Sequence[str], digest: str) -> DictCo
     """cfg with what a tuning chose, where the protocol takes it from one."""
     config = resolved(cfg)
     if not tuned_settings.is_open(config):
+        if config["tuned"] and "tuned" not in config["protocol"]:
+            raise ValueError(
+                f"invert: tuned={config['tuned']} is a choice of protocol=fair; add that, or "
+                "leave it out."
+            )
         return cfg
     tuned = tuned_settings.find(config, digest, overrides)
     cfg = cfg.copy()

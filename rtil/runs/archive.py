@@ -19,6 +19,8 @@ from pathlib import Path, PurePosixPath
 
 from rtil.process.files import write_text
 from rtil.runs import keys, overrides, record
+from rtil.runs.identity import digest as digest_of
+from rtil.runs.identity import values as values_of
 from rtil.runs.run import Run, check, generator_file, is_number
 from rtil.runs.search import search_of
 
@@ -39,7 +41,8 @@ def write(runs: Sequence[Run], root: Path, file: Path) -> str:
     """Packs runs below root into a file; its lines of other runs stay.
 
     A run is known by its folder below root and by its generator, so that equally named trainings
-    of several machines do not replace each other.
+    of several machines do not replace each other. A line of the same computation under another
+    folder's name, as before the folder was renamed, is replaced too.
 
     Returns:
         What was done, in a sentence or two.
@@ -51,6 +54,8 @@ def write(runs: Sequence[Run], root: Path, file: Path) -> str:
         raise ValueError(f"report: pack={file} names no .jsonl file, such as results/NAME.jsonl.")
     old = {identity(line): line for _, line in lines_of(file)} if file.exists() else {}
     new = {identity(line): line for line in (packed(run, root) for run in runs)}
+    again = {computation(line) for line in new.values()} - {None}
+    old = {key: line for key, line in old.items() if computation(line) not in again}
     kept = old.keys() - new.keys()
     lines = shortened([line for _, line in sorted((old | new).items())])
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -156,6 +161,12 @@ def packable(place: Path | Sequence[Path]) -> Path:
     """A file that pack= can write: the first place itself, or one in it."""
     first = place if isinstance(place, Path) else place[0]
     return first if first.suffix == ".jsonl" else first / "rows.jsonl"
+
+
+def computation(line: Line) -> tuple[str, str] | None:
+    """What a line's run computed: its generator and the digest of its values; None if unknown."""
+    generator = line["config"].get("generator_sha256")
+    return (generator, digest_of(values_of(line["config"], "invert"))) if generator else None
 
 
 def identity(line: Line) -> tuple[str, str]:

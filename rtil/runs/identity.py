@@ -26,6 +26,7 @@ from rtil.runs.setup import composed
 
 ROOM = 100  # bytes of a directory's name, digest included
 EXPORTED = "generator.pt"
+DIGESTED = re.compile(r"-[0-9a-f]{8}$")  # how a name ends
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast where it is built
 Config = Mapping[str, object]
 
@@ -55,7 +56,7 @@ def train_dir(config: Config) -> Path:
     parent, stem = _root(config) / "train", _stem(config, _own_source(config))
     # Files may have been renamed since: they are known by their digest, where both say it.
     anywhere = config.get(keys.FILES) is not None
-    start = stem.partition("-folder-")[0] + "-folder" if anywhere and "-folder-" in stem else stem
+    start = _any_folder(stem) if anywhere else stem
     for run_dir, other in trainings(parent, start):
         known = run_dir.name.startswith(stem) or other.get(keys.FILES)
         if known and not keys.differing_keys(other, config, keys.matters("train")):
@@ -72,9 +73,9 @@ def named_train_dir(config: Config) -> Path:
 
 
 def invert_dir(kind: str, config: Config, trained: Config) -> Path:
-    """<root>/kind/<directory of the training>/<name of the inversion>.
+    """The directory of an inversion: that which holds it, under whatever name, or a new one.
 
-    The training is that of the generator's file where it lies in <root>/train; another generator
+    <root>/kind/<directory of the training>/<name of the inversion>. The training is that of the generator's file where it lies in <root>/train; another generator
     is named after its own training and its digest.
 
     Args:
@@ -82,15 +83,28 @@ def invert_dir(kind: str, config: Config, trained: Config) -> Path:
         config: resolved, with `generator` and `generator_sha256`.
         trained: configuration of the generator's training.
     """
+    command: keys.Command = "tune" if kind == "tuned" else "invert"
+    parent = _below_training(kind, config, trained)
+    held = _held(parent, config, command)
+    return held or named_invert_dir(kind, config, trained)
+
+
+def _below_training(kind: str, config: Config, trained: Config) -> Path:
+    """Where the inversions of a generator lie."""
     root, file = _root(config), Path(str(config["generator"]))
-    training = file.parent.name
-    if file.name != EXPORTED or file.parent.parent.resolve() != (root / "train").resolve():
-        stem = _stem({**config, **trained}, _own_source(trained))
-        training = f"{stem},{str(config['generator_sha256'])[:8]}"
+    if file.name == EXPORTED and file.parent.parent.resolve() == (root / "train").resolve():
+        return root / kind / file.parent.name
+    stem = _stem({**config, **trained}, _own_source(trained))
+    return root / kind / f"{stem},{str(config['generator_sha256'])[:8]}"
+
+
+def named_invert_dir(kind: str, config: Config, trained: Config) -> Path:
+    """The directory of an inversion as it is named, whatever is on disk; see `invert_dir`."""
     command: keys.Command = "tune" if kind == "tuned" else "invert"
     flat = keys.complete(keys.flatten(config))
     groups = {name: flat[f"{name}.name"] for name in (*keys.TRAINING, "task", "inverter")}
-    told = differences(config, command, groups | {"protocol": flat["protocol.name"]})
+    groups["protocol"] = flat["protocol.name"]
+    told = differences(config, command, groups, "diagnose" if kind == "diagnose" else command)
     chosen = flat.get("protocol.tuned.keys") or ()
     assert isinstance(chosen, Sequence)
     hidden = (*keys.TRAINING, "protocol", "seed", "noise_std", str(flat.get("task.knob")), *chosen)
@@ -98,11 +112,37 @@ def invert_dir(kind: str, config: Config, trained: Config) -> Path:
     if command == "invert" and flat["protocol.name"] != "paper":
         told["protocol"] = flat["protocol.name"]
     name = name_of(inversion_stem(config), told, digest(values(config, command)))
-    return root / kind / training / name
+    return _below_training(kind, config, trained) / name
 
 
-def find_generator(config: Config) -> Path:
+def is_named(run_dir: Path) -> bool:
+    """Whether a directory's name ends in a digest, as those of version 0.1 do not."""
+    return DIGESTED.search(run_dir.name) is not None
+
+
+def _held(parent: Path, config: Config, command: keys.Command) -> Path | None:
+    """The directory below parent that holds a computation already, under whatever name.
+
+    Names end in the digest of what they hold, but for those of version 0.1, which were made of
+    what was typed: these are read.
+    """
+    for run_dir in sorted(parent.glob(f"*-{digest(values(config, command))}")):
+        return run_dir
+    for path in sorted(parent.glob("*/config.yaml")):
+        if is_named(path.parent):
+            continue
+        other = keys.complete(keys.flatten(read_config(path.parent)))
+        if not keys.differing_keys(other, config, keys.matters(command)):
+            return path.parent
+    return None
+
+
+def find_generator(config: Config, files: str | None = None) -> Path:
     """The generator that an inversion's choices ask for, found by value below <root>/train.
+
+    Args:
+        files: digest of the training images as they are here; None where it is not known. A
+            training with another digest is of other images, whatever they are called.
 
     Raises:
         FileNotFoundError: there is none; holds the command that trains it.
@@ -110,7 +150,12 @@ def find_generator(config: Config) -> Path:
     """
     parent = _root(config) / "train"
     stem = training_stem(config)
-    near = [each for each in trainings(parent, stem) if (each[0] / EXPORTED).exists()]
+    near = []
+    for run_dir, other in trainings(parent, _any_folder(stem) if files else stem):
+        known = other.get(keys.FILES)
+        same = known == files if files and known else run_dir.name.startswith(stem)
+        if same and (run_dir / EXPORTED).exists():
+            near.append((run_dir, other))
     asked = _asked_of_training(config)
     fitting = [(run_dir, other) for run_dir, other in near if not _lacks(other, asked)]
     if not fitting:
@@ -133,6 +178,11 @@ def find_generator(config: Config) -> Path:
             f"'there':{lines}\nName one with generator=FILE."
         )
     return fitting[0][0] / EXPORTED
+
+
+def _any_folder(stem: str) -> str:
+    """How names of trainings on folders begin, whatever the folder was called."""
+    return stem.partition("-folder-")[0] + "-folder" if "-folder-" in stem else stem
 
 
 def trainings(parent: Path, stem: str) -> list[tuple[Path, dict]]:
@@ -172,12 +222,15 @@ def training_command(config: Config) -> str:
 
 
 def differences(
-    config: Config, command: keys.Command, groups: Mapping[str, object]
+    config: Config, command: keys.Command, groups: Mapping[str, object], entry: str = ""
 ) -> dict[str, object]:
     """{key: value} of the settings that are not what a command composes from its groups alone.
 
     What follows from another of them, or was found out, is left out. Nothing is composed where
     nothing but groups was typed.
+
+    Args:
+        entry: the command whose yaml is composed, where it is not `command`.
     """
     words, counts = overrides.running(), keys.matters(command)
     named = {*groups, "seed", "hardware"} - {"protocol" if command == "train" else ""}
@@ -186,7 +239,7 @@ def differences(
     ):
         return {}
     typed = tuple(f"{name}={value}" for name, value in groups.items())
-    plain, written = composed(command, typed)
+    plain, written = composed(entry or command, typed)
     flat = keys.complete(keys.flatten(config))
     differing = {}
     for key, value in sorted(flat.items() if plain else ()):
@@ -209,7 +262,7 @@ def name_of(stem: str, told: Mapping[str, object], digits: str) -> str:
     """A directory's name: choices, as many differences as there is room for, digest."""
     name = stem
     for key, value in sorted(told.items()):
-        text = overrides.as_text(value).replace("[", "").replace("]", "")
+        text = overrides.as_text(keys.canonical(value)).replace("[", "").replace("]", "")
         more = f",{key}={re.sub(r'[^A-Za-z0-9_.=,+-]', '_', text)}"
         if len(f"{name}{more}-{digits}".encode()) <= ROOM:
             name += more
@@ -279,8 +332,10 @@ def inversion_stem(config: Config) -> str:
     flat = keys.complete(keys.flatten(config))
     knob = str(flat.get("task.knob"))
     parts = [flat["task.name"]]
-    parts += [f"{knob}{flat[knob]}"] if knob != "noise_std" and knob in flat else []
-    parts += [f"noise{flat['noise_std']}"] if flat.get("noise_std") else []
+    if knob != "noise_std" and knob in flat:
+        parts.append(f"{knob}{keys.canonical(flat[knob])}")
+    if flat.get("noise_std"):
+        parts.append(f"noise{keys.canonical(flat['noise_std'])}")
     parts += [flat["inverter.name"]]
     if flat.get("data.trained_on") not in (None, flat["data.name"]):
         parts.append(flat["data.name"])

@@ -104,12 +104,13 @@ def _text(path: Path, changed: int) -> str:
         content = yaml.load(path.read_text(encoding="utf-8"), LOADER)
         for part in (*PARTS, "total_steps"):
             content[part]
+        len(content["trials"]), content["settings"].keys()
         own = path.parent / "trial-000"
         if "restarts" not in content["settings"] and (own / "config.yaml").exists():
             # Version 0.1 left some settings to the folder's name; its first trial has them.
             more = settings(read_config(own), content["chosen"])
             content["settings"] = {**more, **content["settings"]}
-    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+    except (OSError, yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError) as error:
         raise ValueError(
             f"protocol=fair: {path} is no file of python -m rtil.tune "
             f"({type(error).__name__}: {error})."

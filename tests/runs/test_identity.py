@@ -219,6 +219,60 @@ def test_inversions_lie_below_their_training_or_below_a_name_with_the_generators
     assert names[0] != names[1]
 
 
+@pytest.mark.parametrize(
+    ("task", "one", "other"),
+    [
+        ("sr", "factor=2", "factor=2.0"),
+        ("cs", "ratio=1", "ratio=1.0"),
+        ("denoise", "noise_std=1", "noise_std=1.0"),
+        ("cs", "noise_std=1", "noise_std=1.0"),
+    ],
+)
+@pytest.mark.parametrize("command", ["invert", "tune"])
+def test_a_number_is_one_value_with_and_without_a_point(command, task, one, other):
+    config = resolved(command, f"task={task}", one)
+    again = resolved(command, f"task={task}", other)
+    kind = {"invert": "invert", "tune": "tuned"}[command]
+    trained = resolved("train")
+    found = [identity.invert_dir(kind, each, trained) for each in (config, again)]
+    assert found[0] == found[1]
+
+
+def write_config(run_dir, config):
+    run_dir.mkdir(parents=True)
+    (run_dir / "config.yaml").write_text(yaml.safe_dump(config))
+
+
+def test_an_inversion_of_version_0_1_goes_on_where_it_is(tmp_path):
+    config = resolved("invert", f"root={tmp_path}")
+    trained, new = resolved("train"), identity.invert_dir("invert", config, resolved("train"))
+    old = new.with_name("cs-ratio0.1-ilo,inverter.lr_style=0.2")
+    said = {key: value for key, value in keys.flatten(config).items() if key != "rtil.arm"}
+    of_old = [key for key in said if key.startswith("task.") and key != "task.scale"]
+    said = {key: value for key, value in said.items() if key not in of_old}
+    said |= {"task.name": "cs", keys.FILES: None, "num_images": 3}
+    write_config(old, keys.nested({key: v for key, v in said.items() if v is not None}))
+    assert identity.invert_dir("invert", config, trained) == old
+    other = resolved("invert", f"root={tmp_path}", "inverter.lr_style=0.3")
+    assert identity.invert_dir("invert", other, trained) not in (old, new)
+
+
+def test_a_moved_folder_of_training_images_is_known_by_its_files(tmp_path):
+    moved = ("data=folder", "data.path=moved", f"root={tmp_path}")
+    for name, digest in (("photos", "of these"), ("other", "of others")):
+        config = resolved("train", "data=folder", f"data.path={name}", f"root={tmp_path}")
+        config[keys.FILES] = digest
+        run_dir = identity.named_train_dir(config)
+        write_config(run_dir, config)
+        (run_dir / "generator.pt").touch()
+    asked = {**resolved("invert", *moved), "generator": None}
+    assert "folder-photos" in str(identity.find_generator(asked, "of these"))
+    with pytest.raises(FileNotFoundError):
+        identity.find_generator(asked, "of none of them")
+    with pytest.raises(FileNotFoundError):  # by its name, where the digest is not known
+        identity.find_generator(asked)
+
+
 def test_composing_leaves_the_command_that_asks_as_it_was():
     with initialize_config_dir(CONFIGS, version_base="1.3"):
         before = GlobalHydra.instance().hydra
