@@ -79,9 +79,8 @@ class Arm:
 
     @property
     def protocol(self) -> str:
-        if self.runs:
-            return self.runs[0].protocol
-        return self.settings.get("protocol", "paper")
+        said = self.settings.get("protocol", "paper")
+        return self.runs[0].protocol if self.runs else said
 
 
 @dataclass(frozen=True)
@@ -354,10 +353,11 @@ def reference(cell: Cell, arm: Arm, baseline: str) -> Arm | None:
             alike.append(other)
     # A family's own settings are not the baseline's.
     keys = {key for other in alike for key in other.settings if not key.startswith("rtil.")}
-    wanted = {key: arm.settings.get(key) for key in keys}
-    exact = [
-        other for other in alike if all(other.settings.get(key) == wanted[key] for key in keys)
-    ]
+
+    def chosen(one: Arm) -> dict[str, str | None]:
+        return {key: one.settings.get(key) for key in keys}
+
+    exact = [other for other in alike if chosen(other) == chosen(arm)]
     # One with the same settings, or the only one; among several none is the right one.
     only = exact if len(exact) == 1 else alike
     return only[0] if len(only) == 1 else None

@@ -351,11 +351,14 @@ def test_a_line_without_the_axis_setting_runs_across(tmp_path, monkeypatch):
     assert [t.get_text() for t in ax.get_xticklabels()] == ["0.5", "1.0"]
 
 
-def test_nothing_yet_is_an_error_with_the_commands_and_writes_nothing(tmp_path):
-    cfg = composed("report", "experiment=fig7_mgan", "scale=demo", f"root={tmp_path}")
+@pytest.mark.parametrize(
+    ("name", "parts"), [("fig7_mgan", ("train", "invert")), ("fig9_samples", ("train",))]
+)
+def test_nothing_yet_is_an_error_with_the_commands_and_writes_nothing(tmp_path, name, parts):
+    cfg = composed("report", f"experiment={name}", "scale=demo", f"root={tmp_path}")
     with pytest.raises(FileNotFoundError) as error:
         report.report(cfg)
-    for part in ("train", "invert"):
-        line = f"python -m rtil.{part} experiment=fig7_mgan scale=demo root={tmp_path}"
+    for part in parts:
+        line = f"python -m rtil.{part} experiment={name} scale=demo root={tmp_path}"
         assert line in str(error.value)
     assert not [*tmp_path.iterdir()]

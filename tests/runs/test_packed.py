@@ -14,6 +14,7 @@ from hydra import compose, initialize_config_dir
 from rtil import report
 from rtil.experiments import plan as experiment
 from rtil.process.command import CONFIGS
+from rtil.reporting import page
 from rtil.reporting.tables import record
 from rtil.runs import archive
 from rtil.runs import keys as key_table
@@ -69,7 +70,9 @@ def test_packed_rows_give_the_tables_of_the_runs(root, tmp_path):
     report.pack(composed(root=root, pack=file))
     one, other = (study_of(root, rows=rows) for rows in ((), [file]))
     compared(rows_of(one), rows_of(other))
-    assert other.recorded and len(one.recorded) == len(other.recorded) == 2
+    # A line for each command, with the number of its runs.
+    lines = [page.commands(study)[1].commands for study in (one, other)]
+    assert lines[1] and len(lines[0]) == len(lines[1]) == 2
     out = report.report(composed(results=file, out=tmp_path / "page")).parent
     made = report.report(composed(root=root, out=tmp_path / "runs")).parent
     texts = [(folder / "table.md").read_text() for folder in (out, made)]
