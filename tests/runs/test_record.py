@@ -41,7 +41,7 @@ def test_an_lmmse_run_of_version_01_goes_on_with_the_noise_it_was_measured_with(
     assert record.claim(tmp_path, old, "invert") is False
     assert record.claim(tmp_path, new, "invert") is True
     new["inverter"]["noise_std"] = 0.1
-    with pytest.raises(ValueError, match="inverter.noise_std: 0.05 there, 0.1 here"):
+    with pytest.raises(ValueError, match=r"inverter\.noise_std: 0\.05 there, 0\.1 here"):
         record.claim(tmp_path, new, "invert")
 
 
