@@ -75,7 +75,9 @@ def named_train_dir(config: Config) -> Path:
 def invert_dir(kind: str, config: Config, trained: Config) -> Path:
     """The directory of an inversion: that which holds it, under whatever name, or a new one.
 
-    <root>/kind/<directory of the training>/<name of the inversion>. The training is that of the generator's file where it lies in <root>/train; another generator
+        <root>/kind/<directory of the training>/<name of the inversion>
+
+    The training is that of the generator's file where it lies in <root>/train; another generator
     is named after its own training and its digest.
 
     Args:
