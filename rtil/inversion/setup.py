@@ -272,14 +272,14 @@ def with_files(cfg: DictConfig, asked: Asked, share: float | None) -> DictConfig
 
 def with_tuned(cfg: DictConfig, overrides: Sequence[str], digest: str) -> DictConfig:
     """cfg with what a tuning chose, where the protocol takes it from one."""
-    config = resolved(cfg)
-    if not tuned_settings.is_open(config):
-        if config["tuned"] and "tuned" not in config["protocol"]:
+    if not tuned_settings.is_open(cfg):
+        if cfg.tuned and "tuned" not in cfg.protocol:
             raise ValueError(
-                f"invert: tuned={config['tuned']} is a choice of protocol=fair; add that, or "
+                f"invert: tuned={cfg.tuned} is a choice of protocol=fair; add that, or "
                 "leave it out."
             )
         return cfg
+    config = resolved(cfg)
     tuned = tuned_settings.find(config, digest, overrides)
     cfg = cfg.copy()
     with open_dict(cfg):

@@ -91,6 +91,7 @@ def test_an_unknown_command_names_the_nearest(tmp_path):
     assert "rtil has no command 'trian'; did you mean `rtil train`?" in done.stderr
 
 
+@pytest.mark.slow
 def test_rtil_train_is_python_m_rtil_train(tmp_path):
     given = ["scale=tiny", "hardware=cpu", "hardware.threads=1", "total_nimg=8"]
     records = []

@@ -12,6 +12,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.slow  # three commands in processes of their own
+
 FAMILY = '''
 """Styles drawn from shrunk Gaussians."""
 

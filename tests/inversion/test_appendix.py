@@ -48,6 +48,7 @@ def settings(cfg, expected):
     return {key: flat[key] for key in expected}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("inverter", WITH_TABLE)
 def test_every_arm_and_scale_that_takes_the_place_of_another_has_its_own_settings(inverter):
     """As where generator=FILE brings its family and scale along."""

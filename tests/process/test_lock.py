@@ -79,7 +79,7 @@ def test_of_many_that_want_it_at_once_one_has_it(tmp_path):
     processes = [subprocess.Popen(command) for _ in range(4)]
     assert [process.wait() for process in processes] == [0] * 4
     lines = (tmp_path / "log").read_text().split()
-    assert len(lines) > 100 and lines == ["in", "out"] * (len(lines) // 2)
+    assert len(lines) > 20 and lines == ["in", "out"] * (len(lines) // 2)
 
 
 def test_what_a_killed_owner_left_half_written_is_swept(tmp_path):

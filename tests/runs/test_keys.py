@@ -1,5 +1,6 @@
 """The table of keys: it says something of every setting, and of nothing else."""
 
+from itertools import zip_longest
 from pathlib import Path
 
 import pytest
@@ -39,13 +40,14 @@ def leaves():
 def choices_of(command):
     groups = ("model", "rtil", "data", "scale", "hardware", "protocol")
     groups += () if command == "train" else ("task", "inverter")
-    words = [[]]
+    choices = []
     for group in groups:
         names = sorted(path.stem for path in (Path(CONFIGS) / group).glob("*.yaml"))
         if group == "inverter" and command == "tune":
             names = SEARCHED
-        words += [[f"{group}={name}"] for name in names if name != "linear"]
-    return words
+        choices.append([f"{group}={name}" for name in names if name != "linear"])
+    # Each choice stands in some composition, those of several groups side by side.
+    return [[], *([word for word in words if word] for words in zip_longest(*choices))]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

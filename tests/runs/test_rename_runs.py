@@ -15,6 +15,8 @@ from rtil.process.command import CONFIGS
 from rtil.runs import identity
 from rtil.runs.run import inversions
 
+pytestmark = pytest.mark.slow  # some seconds together
+
 
 def resolved(command, *words):
     with initialize_config_dir(CONFIGS, version_base="1.3"):

@@ -14,6 +14,8 @@ from rtil.experiments import plan as experiment
 from rtil.runs import archive
 from rtil.runs import run as run_files
 
+pytestmark = pytest.mark.slow  # some seconds together
+
 
 def write_old(root, *arguments, **options):
     """A run as version 0.1 wrote it."""
