@@ -21,6 +21,7 @@ def command(cwd, *arguments):
     )
 
 
+@pytest.mark.slow
 def test_train_then_invert_then_report(tmp_path):
     for rtil in ("vanilla", "ilo"):
         done = command(tmp_path, "rtil.train", "model=stylegan2", f"rtil={rtil}", *TINY)
