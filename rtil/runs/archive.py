@@ -178,7 +178,9 @@ def lines_of(file: Path) -> list[tuple[int, Line]]:
     """(number from 1, line) of a packed file. Raises ValueError where one is no packed run."""
     lines: list[tuple[int, Line]] = []
     first = None
-    for number, text in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+    # Of what is no text, each line says so below, with its number.
+    content = file.read_text(encoding="utf-8", errors="replace")
+    for number, text in enumerate(content.splitlines(), start=1):
         try:
             line = json.loads(text)
             if line["packed"] not in (WHOLE, SHORT, FORMAT):

@@ -51,7 +51,7 @@ def test_names_from_files_are_texts_of_the_page_and_stay_in_its_folder(tmp_path)
     assert not [*tmp_path.parent.glob("*away*")]
 
 
-@pytest.mark.parametrize("name", ["../secret", "/tmp/secret", "a/../../secret"])
+@pytest.mark.parametrize("name", ["../secret", "/secret", "a/../../secret"])
 def test_an_id_that_leads_out_of_its_folder_names_no_picture(tmp_path, name):
     folder = tmp_path / "images"
     folder.mkdir()
