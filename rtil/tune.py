@@ -23,6 +23,7 @@ from rtil.process.command import CONFIGS, check_numbers, entry
 from rtil.process.device import ranks
 from rtil.process.files import write_text
 from rtil.runs import identity, keys, overrides, tuning
+from rtil.runs.setup import checked
 from rtil.tuning import chosen, space, trials
 
 OWN = ("search", "trials", "search_seed", "finalists", "final_images")  # no settings of a trial
@@ -43,6 +44,7 @@ def tune(cfg: DictConfig, words: Sequence[str] | None = None) -> Path:
         RuntimeError: no trial had a finite loss, or several processes.
     """
     words = (overrides.running() or []) if words is None else words
+    cfg = checked(cfg, "tune", words)
     check(cfg)
     cfg, trained = setup.load_generator(cfg, words)
     config = {**setup.resolved(cfg), "generator": str(trained.path)}

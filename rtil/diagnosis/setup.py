@@ -26,6 +26,7 @@ from rtil.process.command import check_numbers
 from rtil.process.device import Hardware, Runtime, start
 from rtil.process.instantiate import instantiate
 from rtil.runs import identity
+from rtil.runs.setup import checked
 
 LOWEST = {"num_samples": 8, "dims": 1, "neighbours": 1, "bootstrap": 2, "stage_steps": 1}
 
@@ -78,6 +79,7 @@ def prepare(cfg: DictConfig, overrides: Sequence[str]) -> Job:
     Raises:
         ValueError, FileNotFoundError: bad settings, files, generator or data.
     """
+    cfg = checked(cfg, "diagnose", overrides)
     check_numbers("diagnose", cfg, LOWEST)
     if cfg.inverter.name != "ilo":
         raise ValueError(

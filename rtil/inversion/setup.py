@@ -39,6 +39,7 @@ from rtil.process.device import Hardware, Runtime, start
 from rtil.process.instantiate import instantiate
 from rtil.runs import identity, keys
 from rtil.runs.overrides import groups, typed
+from rtil.runs.setup import checked
 
 log = logging.getLogger("rtil.inversion.setup")
 APPENDIX = "appendix"  # the table that other settings are read from, none itself
@@ -78,6 +79,7 @@ def compose(cfg: DictConfig, overrides: Sequence[str]) -> Inversion:
         ValueError, FileNotFoundError: bad settings, files, generator or data.
         RuntimeError: a device that is not there.
     """
+    cfg = checked(cfg, "invert", overrides)
     check_settings(cfg)
     recovery = recovery_of(cfg)
     # The user's files come first: no mistake in them waits for a generator.

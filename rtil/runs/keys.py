@@ -40,6 +40,7 @@ class Key:
             say it, so it is equal to anything there.
         default: what a configuration without it means; a run with this value is named as if it
             had none.
+        mixed: whether it takes a word in place of a number.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Key:
     cell: bool = False
     found: bool = False
     default: object = None
+    mixed: bool = False
 
 
 FILES, NIMG = "split_files", "nimg"
@@ -96,6 +98,7 @@ KEYS = (
     Key("mask", NONE, FREE, ID, path="file"),
     Key("mask_sha256", NONE, ID, FREE, cell=True),
     Key("inverter", NONE, ID, ID, group="inversion"),
+    Key("inverter.alpha_init", NONE, ID, ID, mixed=True),
     Key("inverter.family", NONE, FREE, FREE),
     Key("loss", NONE, ID, ID),
     Key("selection", NONE, ID, ID),

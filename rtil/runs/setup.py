@@ -1,19 +1,26 @@
-"""What a command composes from its choices alone: what a run's directory need not say."""
+"""What a command composes from its choices alone, and what was typed beside it.
+
+A run's directory need not say what its choices compose to, and a setting is of the type that it
+has there.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from rtil.process.command import CONFIGS
-from rtil.runs.keys import flatten
+from rtil.runs import overrides
+from rtil.runs.keys import GROUPS, flatten, row
 
+SWITCH = {"yes": True, "on": True, "no": False, "off": False}
 Composed = tuple[Mapping[str, object], Mapping[str, object]]
 
 
@@ -36,3 +43,52 @@ def composed(command: str, words: tuple[str, ...]) -> Composed:
         GlobalHydra.instance().hydra = hydra
     assert isinstance(resolved, Mapping) and isinstance(written, Mapping)
     return flatten(resolved), flatten(written)
+
+
+def checked(cfg: DictConfig, command: str, words: Iterable[str] | None) -> DictConfig:
+    """cfg with typed settings of the types that they have where nothing is typed.
+
+    A switch takes true or false, and yes, no, on, off for the same; a number is finite.
+
+    Args:
+        cfg: composed from <command>.yaml; it stays as it is.
+        words: "key=value" texts given by the user; None where they are not known.
+
+    Raises:
+        ValueError: something else was typed; names the key.
+    """
+    for key in overrides.typed(words or ()):
+        if key in GROUPS or row(key).path or key not in _leaves(cfg, key):
+            continue
+        value = OmegaConf.select(cfg, key)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{command}: {key}={value} must be a finite number.")
+        if isinstance(value, str):
+            cfg = _with_type(cfg, command, key, value)
+    return cfg
+
+
+def _leaves(cfg: DictConfig, key: str) -> tuple[str, ...]:
+    """The key, where it is a setting of cfg and not a group of settings."""
+    parent, _, name = key.rpartition(".")
+    node = OmegaConf.select(cfg, parent) if parent else cfg
+    is_leaf = OmegaConf.is_dict(node) and name in node and not OmegaConf.is_dict(node[name])
+    return (key,) if is_leaf else ()
+
+
+def _with_type(cfg: DictConfig, command: str, key: str, value: str) -> DictConfig:
+    """cfg with a switch of this text; a text where a number belongs is refused."""
+    choices = tuple(
+        f"{group}={cfg[group].name}"
+        for group in GROUPS
+        if OmegaConf.is_dict(cfg.get(group)) and group != "experiment" and "name" in cfg[group]
+    )
+    default = composed(command, choices)[0].get(key)
+    if isinstance(default, bool):
+        if value.lower() not in SWITCH:
+            raise ValueError(f"{command}: {key}={value} must be true or false.")
+        cfg = cfg.copy()
+        OmegaConf.update(cfg, key, SWITCH[value.lower()])
+    elif isinstance(default, (int, float)) and not row(key).mixed:
+        raise ValueError(f"{command}: {key}={value} must be a number; its default is {default}.")
+    return cfg

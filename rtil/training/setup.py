@@ -29,7 +29,8 @@ from rtil.process.device import Hardware, Runtime, ranks, start
 from rtil.process.instantiate import instantiate
 from rtil.process.lock import Owner
 from rtil.process.provenance import provenance
-from rtil.runs import identity, keys, record
+from rtil.runs import identity, keys, overrides, record
+from rtil.runs.setup import checked
 from rtil.training.loop import Nets, Settings, Training
 
 log = logging.getLogger("rtil.train")
@@ -55,6 +56,7 @@ def compose(cfg: DictConfig) -> Training:
         ValueError, FileNotFoundError, RuntimeError: bad settings, data or directory.
     """
     # Cheap things first: nothing is read or written for settings that cannot be trained.
+    cfg = checked(cfg, "train", overrides.running())
     phase_nimg = check(cfg)
     rt = start(Hardware(**cfg.hardware))
     data = load_data(

@@ -11,6 +11,7 @@ from rtil.process.command import CONFIGS
 from rtil.runs import keys
 
 COMMANDS = ("train", "invert", "tune")
+NAMES = (*COMMANDS, "path", "needs", "cell", "found", "default", "mixed")
 # What a run finds out, and what configs may say of a part.
 FOUND = (
     *("split_files", "nimg", "images_found", "generator_sha256", "mask_sha256"),
@@ -68,10 +69,7 @@ def test_every_row_is_about_a_setting(leaves):
 def test_a_row_says_more_than_the_one_above_it():
     for row in keys.KEYS:
         above = keys.row(row.name.rpartition(".")[0]) if "." in row.name else keys.OTHER
-        same = all(
-            getattr(row, name) == getattr(above, name)
-            for name in ("train", "invert", "tune", "path", "needs", "cell", "found", "default")
-        )
+        same = all(getattr(row, name) == getattr(above, name) for name in NAMES)
         assert not same or row.group or above is keys.OTHER, row.name
     assert len({row.name for row in keys.KEYS}) == len(keys.KEYS)
 
