@@ -27,11 +27,11 @@ from rtil.models.generator import Generator
 from rtil.process.digest import brief, digest
 from rtil.process.files import replacing
 from rtil.process.instantiate import instantiate
+from rtil.runs.identity import EXPORTED
 
 log = logging.getLogger("rtil.checkpoint")
 
 CHECKPOINT, EXPORT = "rtil-checkpoint-1", "rtil-generator-1"
-EXPORTED = "generator.pt"
 DIGEST = "sha256"  # key of the digest in a file
 NUMBERED = re.compile(r"checkpoint-(\d{10})\.pt")  # the names that rtil writes
 ADVICE = "Copy it again, or choose another."
@@ -208,7 +208,7 @@ def export(run_dir: Path, parts: Parts, config: Mapping, at: Progress) -> None:
 def restore_training(run_dir: Path, parts: Parts) -> Progress:
     """Loads the newest good checkpoint of run_dir into the parts; (0, 0) where there is none.
 
-    Damaged ones are named, and stay where they are until training has gone beyond them.
+    Damaged ones are named; `set_damaged_aside` renames them.
 
     Raises:
         ValueError: all are damaged, or the newest good one does not fit.

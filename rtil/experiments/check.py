@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rtil.experiments.plan import command, for_training, for_tuning
 from rtil.runs import tuning
-from rtil.runs.identity import find_generator, read_config, training_command
+from rtil.runs.identity import EXPORTED, find_generator, read_config, training_command
 from rtil.runs.rows import read
 
 Config = Mapping
@@ -45,7 +45,7 @@ def _is_there(config: Config) -> bool:
 
 def trained(run_dir: Path) -> bool:
     """Whether a training run is at its end: one that was stopped leaves a generator too."""
-    if not (run_dir / "generator.pt").exists() or not (run_dir / "config.yaml").exists():
+    if not (run_dir / EXPORTED).exists() or not (run_dir / "config.yaml").exists():
         return False
     rows = read(run_dir / "log.jsonl")
     return bool(rows) and rows[-1]["nimg"] >= read_config(run_dir)["total_nimg"]

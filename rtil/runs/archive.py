@@ -30,10 +30,6 @@ FORMAT = 3  # as SHORT, with the experiments that a run was run for
 ABSOLUTE = re.compile(r"""(?:(?<=[\s"'=\[({,])|^)~?(?:/[^\s"'\])},=/]+)+/?""")
 DECIMALS = {"psnr_db": 3, "ssim": 4, "lpips": 4, "seconds": 3}  # by the last words of a column
 DIGITS = 4  # significant ones, of every other column
-WITHOUT_PICTURES = (
-    "Made from packed rows, which hold no picture and no generator: "
-    "reconstructions and samples are in the report made from the runs."
-)
 Line = dict
 
 

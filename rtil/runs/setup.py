@@ -58,7 +58,7 @@ def checked(cfg: DictConfig, command: str, words: Iterable[str] | None) -> DictC
         ValueError: something else was typed; names the key.
     """
     for key in overrides.typed(words or ()):
-        if key in GROUPS or row(key).path or key not in _leaves(cfg, key):
+        if key in GROUPS or row(key).path or not _is_leaf(cfg, key):
             continue
         value = OmegaConf.select(cfg, key)
         if isinstance(value, float) and not math.isfinite(value):
@@ -68,12 +68,11 @@ def checked(cfg: DictConfig, command: str, words: Iterable[str] | None) -> DictC
     return cfg
 
 
-def _leaves(cfg: DictConfig, key: str) -> tuple[str, ...]:
-    """The key, where it is a setting of cfg and not a group of settings."""
+def _is_leaf(cfg: DictConfig, key: str) -> bool:
+    """Whether a key is a setting of cfg and not a group of settings."""
     parent, _, name = key.rpartition(".")
     node = OmegaConf.select(cfg, parent) if parent else cfg
-    is_leaf = OmegaConf.is_dict(node) and name in node and not OmegaConf.is_dict(node[name])
-    return (key,) if is_leaf else ()
+    return OmegaConf.is_dict(node) and name in node and not OmegaConf.is_dict(node[name])
 
 
 def _with_type(cfg: DictConfig, command: str, key: str, value: str) -> DictConfig:
