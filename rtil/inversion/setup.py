@@ -33,8 +33,7 @@ from rtil.inverters import build_inverter
 from rtil.inverters.inverter import Inverter
 from rtil.models.generator import Generator
 from rtil.operators import check_task, knobs_of
-from rtil.operators.task import NOISE, describe, takes
-from rtil.process.command import check_numbers
+from rtil.operators.task import takes
 from rtil.process.device import Hardware, Runtime, start
 from rtil.process.instantiate import instantiate
 from rtil.runs import identity, keys
@@ -80,7 +79,7 @@ def compose(cfg: DictConfig, overrides: Sequence[str]) -> Inversion:
         RuntimeError: a device that is not there.
     """
     cfg = checked(cfg, "invert", overrides)
-    check_settings(cfg)
+    check_settings(cfg, "invert")
     recovery = recovery_of(cfg)
     # The user's files come first: no mistake in them waits for a generator.
     asked = asked_of(cfg, overrides)
@@ -122,20 +121,18 @@ def compose(cfg: DictConfig, overrides: Sequence[str]) -> Inversion:
     return Inversion(problem, parts, method, rt)
 
 
-def check_settings(cfg: Mapping) -> None:
+def check_settings(cfg: Mapping, command: str) -> None:
     """Raises ValueError for settings that no generator or data could fit."""
-    # Only that they are numbers: which values a knob may have is up to its task.
-    lowest = {"num_images": 1, "inversion_batch": 1, "seed": 0, NOISE: 0.0}
-    check_numbers("invert", cfg, {**lowest, describe(cfg["task"]).knob: 0.0})
     check_task(cfg["task"], **knobs_of(cfg))
     if cfg["split"] not in ("val", "test"):
         raise ValueError(
-            f"invert: split={cfg['split']} must be test or val: held-out images only."
+            f"{command}: split={cfg['split']} must be test or val: held-out images only."
         )
-    check_choices(cfg["selection"], cfg["target_range"], cfg["inverter"]["name"], cfg["protocol"])
+    inverter, protocol = cfg["inverter"]["name"], cfg["protocol"]
+    check_choices(cfg["selection"], cfg["target_range"], inverter, protocol, command)
     if "generator" not in cfg["model"]:
         raise ValueError(
-            f"invert: model={cfg['model']['name']} has no trained generator; see "
+            f"{command}: model={cfg['model']['name']} has no trained generator; see "
             "python -m rtil.theory."
         )
 

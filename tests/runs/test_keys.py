@@ -11,7 +11,7 @@ from rtil.process.command import CONFIGS
 from rtil.runs import keys
 
 COMMANDS = ("train", "invert", "tune")
-NAMES = (*COMMANDS, "path", "needs", "cell", "found", "default", "mixed")
+NAMES = (*COMMANDS, "path", "needs", "cell", "found", "default", "kind", "optional")
 # What a run finds out, and what configs may say of a part.
 FOUND = (
     *("split_files", "nimg", "images_found", "generator_sha256", "mask_sha256"),
@@ -21,6 +21,7 @@ FOUND = (
 )
 
 
+REPORTED = ("pack", "results", "baseline")
 DIAGNOSED = ("num_samples", "dims", "neighbours", "bootstrap", "stage_steps", "out")
 SEARCHED = [path.stem for path in (Path(CONFIGS) / "search").glob("*.yaml")]
 
@@ -59,7 +60,7 @@ def test_every_setting_has_a_row_and_is_one_of_its_command(leaves, command):
 
 
 def test_every_row_is_about_a_setting(leaves):
-    every = set().union(*leaves.values(), FOUND, DIAGNOSED)
+    every = set().union(*leaves.values(), FOUND, DIAGNOSED, REPORTED)
     for row in keys.KEYS:
         assert any(keys.row(key) is row or keys.is_under(key, [row.name]) for key in every), (
             row.name

@@ -271,7 +271,7 @@ def test_two_processes_end_with_identical_weights(tmp_path):
     ("overrides", "words"),
     [
         (("resolution=24",), "24 is not a power of two"),
-        (("scale.stylegan2.channels=4:8",), "no table of whole numbers"),
+        (("scale.stylegan2.channels=4:8",), "channels=4:8 must be a table"),
         (("batch=0",), "batch=0"),
         (("batch=many",), "batch=many must be a whole number"),
         (("total_nimg=0",), "total_nimg=0"),
