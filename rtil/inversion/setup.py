@@ -36,7 +36,8 @@ from rtil.operators import check_task, knobs_of
 from rtil.operators.task import takes
 from rtil.process.device import Hardware, Runtime, start
 from rtil.process.instantiate import instantiate
-from rtil.runs import identity, keys
+from rtil.runs import identity, keys, schema
+from rtil.runs.kinds import check
 from rtil.runs.overrides import groups, typed
 from rtil.runs.setup import checked
 
@@ -193,6 +194,7 @@ def load_generator(cfg: DictConfig, overrides: Sequence[str]) -> tuple[DictConfi
     """
     path = Path(cfg.generator) if cfg.generator else trained_generator(resolved(cfg))
     G, trained, nimg = checkpoint.load_trained(path)
+    check(trained, schema.TRAINING, str(path), "Train or import it again, or name another.")
     trained = {**trained, keys.NIMG: nimg or None}
     cfg = cfg.copy()
     with open_dict(cfg):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 LONGEST = 40  # characters of a value
 SHOWN = 4  # entries of a list
+OTHERS = re.compile(r"|[-+.\deE]+|null|true|false|\[.*|\{.*")  # texts that read as other values
 WORDS = {None: "null", True: "true", False: "false"}
 
 
@@ -25,7 +27,8 @@ def _entry(value: object) -> str:
     if isinstance(value, str):
         # Cut before it is escaped, which makes a text longer.
         start = value[: LONGEST + 1]
-        return start if start.isprintable() and start.strip() == start != "" else repr(start)
+        plain = start.isprintable() and start.strip() == start and not OTHERS.fullmatch(start)
+        return start if plain else repr(start)
     if isinstance(value, int):
         # Python refuses to write numbers of thousands of digits.
         return str(value) if value.bit_length() <= 64 else f"a number of {value.bit_length()} bits"

@@ -18,6 +18,9 @@ from rtil.process.brief import brief
 BIG = 10**9  # most of whatever is counted
 
 
+ABSENT = object()  # what is got of a key that is not there
+
+
 class Fault(NamedTuple):
     """Where a value is not of its kind: the place within it ("" for all of it), got, allowed."""
 
@@ -26,6 +29,8 @@ class Fault(NamedTuple):
     allowed: str
 
     def __str__(self) -> str:
+        if self.got is ABSENT:
+            return f"{self.place} is missing; it must be {self.allowed}"
         return f"{self.place}={brief(self.got)} must be {self.allowed}"
 
 
@@ -164,7 +169,7 @@ class Record(Kind):
         for key, kind in {**self.needed, **self.optional}.items():
             if key not in value:
                 if key in self.needed:
-                    return Fault(_below(place, key), None, f"there, {kind}")
+                    return Fault(_below(place, key), ABSENT, str(kind))
                 continue
             fault = kind.fault(value[key], _below(place, key))
             if fault is not None:

@@ -8,13 +8,13 @@ in it, got, allowed, what to do. To read another kind of file, describe it here.
 from __future__ import annotations
 
 import json
-import stat
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from rtil.process.bounds import check_regular, check_size
 from rtil.process.brief import brief
 from rtil.runs import keys
 from rtil.runs.kinds import (
@@ -36,8 +36,6 @@ from rtil.runs.kinds import (
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast where it is built
 LARGEST = 2**28  # bytes of a file; the rows of 100,000 images take 2**26
-MOST = 10**6  # entries of a file, those that aliases of yaml repeat counted each time
-DEEPEST = 64  # levels of a file
 
 # What files hold. A record may hold more than is said of it.
 NUMBER = Number(finite=False)  # a score: the PSNR of an exact reconstruction is infinite
@@ -118,13 +116,10 @@ def read_text(path: Path) -> str:
         FileNotFoundError: there is none.
         ValueError: a folder, pipe or device, too large, or not UTF-8.
     """
-    status = path.stat()
-    if not stat.S_ISREG(status.st_mode):
-        raise ValueError(f"{path} is no regular file. Move it out of the way.")
-    if status.st_size > LARGEST:
+    size = check_regular(path)
+    if size > LARGEST:
         raise ValueError(
-            f"{path} has {status.st_size} bytes; rtil writes {LARGEST} at most. "
-            "Move it out of the way."
+            f"{path} has {size} bytes; rtil writes {LARGEST} at most. Move it out of the way."
         )
     try:
         return path.read_bytes().decode("utf-8")
@@ -155,27 +150,6 @@ def parsed(
     check_size(content, where, advice)
     check(content, kind, where, advice)
     return content
-
-
-def check_size(content: object, where: str, advice: str) -> None:
-    """Raises ValueError where walking through content would take too long, or not end.
-
-    A few bytes of yaml, or of a pickle, can name one list many times over.
-    """
-    level: list[object] = [content]
-    count = 0
-    for _ in range(DEEPEST):
-        below: list[object] = []
-        for node in level:
-            if isinstance(node, (Mapping, list, tuple)):
-                count += len(node)
-                if count > MOST:
-                    raise ValueError(f"{where} holds more than {MOST} entries. {advice}")
-                below += node.values() if isinstance(node, Mapping) else node
-        if not below:
-            return
-        level = below
-    raise ValueError(f"{where} is nested more than {DEEPEST} levels deep. {advice}")
 
 
 def check_settings(flat: Mapping[str, object], where: str, advice: str) -> None:

@@ -234,7 +234,7 @@ def test_a_signal_writes_a_checkpoint_and_the_same_command_goes_on(tmp_path, kin
     ("overrides", "words"),
     [
         (("resolution=24",), "24 is not a power of two"),
-        (("scale.stylegan2.channels=4:8",), "channels=4:8 must be a table"),
+        (("scale.stylegan2.channels=4:8",), "no table of whole numbers"),
         (("batch=0",), "batch=0"),
         (("batch=many",), "batch=many must be a whole number"),
         (("total_nimg=0",), "total_nimg=0"),
