@@ -28,6 +28,8 @@ ADVICE = "Copy it again, or choose another."
 SHARED = 8  # times that tensors may show what a file holds: networks and their averages share
 # Of what torch's own reader calls, these alone are given storages that the file holds.
 TENSORS = ("_rebuild_tensor", "_rebuild_tensor_v2")
+PUTS, GETS = ("BINPUT", "LONG_BINPUT"), ("BINGET", "LONG_BINGET")
+CALLS = ("REDUCE", "NEWOBJ", "BUILD")
 PARAMETERS = ("_rebuild_parameter", "_rebuild_parameter_with_state")
 
 
@@ -86,30 +88,52 @@ def _check_zip(path: Path) -> None:
 
 
 def _check_names(path: Path) -> None:
-    """Checks what a file asks torch to call: some of what it allows takes memory by a number.
-
-    Raises:
-        ValueError: a call that no weights need, named as torch names one that it refuses.
-    """
+    """Raises ValueError as `check_calls` does, of the pickles of a file."""
     if not zipfile.is_zipfile(path):
         with open(path, "rb") as file:
-            for _ in range(4):  # a magic number, a version, facts of the system, the content
-                _check_calls(file)
+            check_legacy(file)
         return
     with zipfile.ZipFile(path) as archive:
         for entry in archive.infolist():
             if entry.filename.endswith("/data.pkl"):
                 with archive.open(entry) as file:
-                    _check_calls(file)
+                    check_calls(file)
 
 
-def _check_calls(file: IO[bytes]) -> None:
+def check_legacy(file: IO[bytes]) -> None:
+    """`check_calls` of a file of torch before 1.6."""
+    for _ in range(4):  # a magic number, a version, facts of the system, the content
+        check_calls(file)
+
+
+def check_calls(file: IO[bytes]) -> None:
+    """Checks what a pickle asks torch to call: some of what it allows takes memory by a number.
+
+    The type of a storage is named where one of the file is, and is never called.
+
+    Raises:
+        ValueError: a call that no weights need, named as torch names one that it refuses.
+    """
+    storages: set[int] = set()  # their numbers in the pickle's memo
+    name, named = "", ""
     for operation, argument, _ in pickletools.genops(file):
         if operation.name == "GLOBAL":
-            name = str(argument).rpartition(" ")[2]
-            rebuilds = name.startswith("_rebuild") and name not in (*TENSORS, *PARAMETERS)
-            if rebuilds or name == "bytearray" or name.endswith("Tensor"):
-                raise ValueError(f"GLOBAL {str(argument).replace(' ', '.')}")
+            name = str(argument).replace(" ", ".")
+            last = name.rpartition(".")[2]
+            rebuilds = last.startswith("_rebuild") and last not in (*TENSORS, *PARAMETERS)
+            if rebuilds or last == "bytearray" or last.endswith("Tensor"):
+                raise ValueError(f"GLOBAL {name}")
+            named = name if last.endswith("Storage") else named
+        elif operation.name in PUTS and name.endswith("Storage"):
+            storages.add(int(argument or 0))
+        elif operation.name in GETS and argument in storages:
+            named = "torch.Storage"
+        elif operation.name == "BINPERSID":
+            named = ""
+        elif operation.name in CALLS and named:
+            raise ValueError(f"GLOBAL {named}")
+        if operation.name != "GLOBAL":
+            name = ""
 
 
 def check_tensors(content: object, path: Path, size: int) -> None:
