@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import NamedTuple
 
 from rtil.process.brief import brief
 
 BIG = 10**9  # most of whatever is counted
+LARGEST = sys.float_info.max
 
 
 ABSENT = object()  # what is got of a key that is not there
@@ -45,7 +48,8 @@ class Kind(ABC):
     def __str__(self) -> str: ...
 
     def __or__(self, other: Kind) -> Kind:
-        return Either((self, other))
+        kinds = (kind.kinds if isinstance(kind, Either) else (kind,) for kind in (self, other))
+        return Either(tuple(chain.from_iterable(kinds)))
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,8 @@ class Number(Kind):
             return Fault(place, value, str(self))
         # Written so that what is no number (nan) is out of range too.
         inside = self.low <= value <= self.high and not (self.above and value == self.low)
-        finite = not self.finite or isinstance(value, int) or math.isfinite(value)
+        # A whole number of 400 digits is finite, and no number that can be computed with.
+        finite = not self.finite or -LARGEST <= value <= LARGEST
         return None if inside and finite else Fault(place, value, str(self))
 
     def __str__(self) -> str:

@@ -123,7 +123,7 @@ def check(command: str, words: Iterable[str]) -> None:
         except HydraException as error:
             advice = f"{key}={quoted(text)}"
             raise ValueError(
-                f"{command}: {key}={brief(text)} cannot be read. Texts with other characters "
+                f"{command}: {brief(word)} cannot be read. Texts with other characters "
                 f"than letters, digits and /-+._ stand in quotes: {shlex.quote(advice)}"
             ) from error
         if not (Path(CONFIGS) / key).is_dir() or override.is_sweep_override():
