@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path, PurePosixPath
 
+from rtil.process.bounds import check_regular
 from rtil.process.files import write_text
 from rtil.runs import keys, overrides, record, schema
 from rtil.runs.identity import digest as digest_of
@@ -175,6 +176,7 @@ def lines_of(file: Path) -> list[tuple[int, Line]]:
     lines: list[tuple[int, Line]] = []
     first = None
     # Of what is no text, each line says so below, with its number.
+    check_regular(file)
     content = file.read_text(encoding="utf-8", errors="replace")
     for number, text in enumerate(content.splitlines(), start=1):
         try:

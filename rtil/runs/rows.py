@@ -65,13 +65,13 @@ def mend(
     return rows
 
 
-def result_rows(run_dir: Path) -> list[dict]:
+def result_rows(run_dir: Path, kind: Kind = schema.NAMED) -> list[dict]:
     """Rows of every process that wrote to an inversion's directory, one per image id.
 
     Raises:
-        ValueError: a row is damaged, or has no id or score; names the file and the line.
+        ValueError: a row is of another kind; names the file and the line.
     """
     rows: dict[object, dict] = {}
     for path in sorted(run_dir.glob("results*.jsonl")):
-        rows.update({row["id"]: row for row in read(path, schema.ROW)})
+        rows.update({row["id"]: row for row in read(path, kind)})
     return list(rows.values())

@@ -39,7 +39,8 @@ LARGEST = 2**28  # bytes of a file; the rows of 100,000 images take 2**26
 
 # What files hold. A record may hold more than is said of it.
 NUMBER = Number(finite=False)  # a score: the PSNR of an exact reconstruction is infinite
-ROW = Record({"id": TEXT, "psnr_db": NUMBER})  # of results*.jsonl
+NAMED = Record({"id": TEXT})  # a row of results*.jsonl, whatever it lacks besides
+ROW = Record({"id": TEXT, "psnr_db": NUMBER})  # one that counts as an image that is done
 LOGGED = Record({"nimg": COUNT_OR_NONE})  # of a training's log.jsonl
 WORDS = ListOf(Text(empty=True), fewest=1)
 COMMAND = Record({"command": WORDS})
