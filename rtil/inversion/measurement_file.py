@@ -20,7 +20,10 @@ from PIL import Image
 from torch import Tensor
 
 from rtil.data.files import UNREADABLE, covering, crop_centre, open_picture, pixels
+from rtil.process.bounds import check_regular, check_size
 from rtil.process.files import replacing
+from rtil.runs import keys
+from rtil.runs.schema import check_settings
 
 BRIGHT = 128  # grey value from which on a mask's pixel says "observed"
 KEPT_SHARE = 0.7  # of a scaled pixel's weight that observed pixels must have
@@ -63,6 +66,7 @@ def load(path: Path) -> Saved:
     Raises:
         ValueError: damaged, no .npz, no y, or a y that is not of finite real numbers.
     """
+    check_regular(path)
     try:
         with np.load(path, allow_pickle=False) as archive:
             found = {key: archive[key] for key in ("y", "settings", "mask") if key in archive}
@@ -78,6 +82,11 @@ def load(path: Path) -> Saved:
             f"{path} holds {', '.join(names) or 'nothing'}; a measurement is an array named y, "
             "with settings, if there are any, as the JSON text of a mapping."
         )
+    advice = (
+        "Settings in a file are those of configs/invert.yaml: correct them, or leave them out."
+    )
+    check_size(settings, str(path), advice)
+    check_settings(keys.flatten(settings), str(path), advice)
     y, mask = found["y"], found.get("mask")
     if y.dtype.kind not in "fiu" or y.size == 0:
         raise ValueError(

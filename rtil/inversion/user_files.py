@@ -27,7 +27,7 @@ from rtil.operators import ForwardOperator
 from rtil.operators.task import NOISE, takes
 from rtil.process.device import Runtime
 from rtil.process.files import write_text
-from rtil.runs import keys
+from rtil.runs import keys, schema
 
 log = logging.getLogger("rtil.inversion.user_files")
 
@@ -227,12 +227,8 @@ class UserFiles(Problem):
                 if path.exists():
                     raise ValueError(f"invert: {path} exists without a record of it. {advice}")
             return False
-        try:
-            old = json.loads(record.read_text(encoding="utf-8"))["settings"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(
-                f"invert: {record} is no record of a reconstruction. {advice}"
-            ) from error
+        other = f"So it is no record of a reconstruction. {advice}"
+        old = schema.read_json(record, schema.RECONSTRUCTION, other)["settings"]
         differs = keys.differing_keys(old, self._settings(item), keys.matters_to_files)
         if differs:
             raise ValueError(

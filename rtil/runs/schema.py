@@ -82,6 +82,10 @@ PACKED = Record(
         "tuning": SEARCH,
     },
 )
+# Beside the picture of a user's file.
+RECONSTRUCTION = Record(
+    {"settings": MapOf(ANYTHING), "residual_rms": NUMBER, "loss": NUMBER, "seconds": NUMBER}
+)
 # What a generator's file says of its training, as inversions need it.
 CLASS = Record({"_target_": TEXT})
 TRAINING = Record(
