@@ -361,7 +361,7 @@ CS, FILL, PHOTO = "task=cs ratio=0.2", "task=inpainting", "task=inpainting input
     ("text", "words"),
     [
         (f"{CS} input=@none.npz", r"input=.*none\.npz: nothing at"),
-        (f"{CS} input=", "input=: nothing at"),
+        (f"{CS} input=", "input='' must be a text"),
         (f"{CS} input=2024", r"input=2024: nothing at"),
         (f"{FILL} input=@none.png mask=@mask.png", r"input=.*none\.png: nothing at"),
         (f"{PHOTO} mask=@none.png", r"mask=.*none\.png: nothing at"),
