@@ -12,6 +12,7 @@ from rtil.process.files import write_text
 from rtil.runs import keys, schema
 from rtil.runs.identity import read_config
 from rtil.runs.keys import Command
+from rtil.runs.kinds import MapOf, Text
 
 FILE = "provenance.json"
 
@@ -72,7 +73,10 @@ def experiment_of(config: Mapping) -> dict | None:
     if "job" not in node:
         return None
     job = node["job"]
-    return {"name": node["name"], "job": json.loads(job) if isinstance(job, str) else dict(job)}
+    if isinstance(job, str):
+        advice = "The sweep of an experiment sets it: leave it out."
+        job = schema.parsed(job, MapOf(Text(empty=True)), "experiment.job", advice)
+    return {"name": node["name"], "job": dict(job)}
 
 
 def experiments(run_dir: Path) -> list[dict] | None:

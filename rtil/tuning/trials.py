@@ -17,7 +17,6 @@ from rtil.inverters.minimise import NotFinite
 from rtil.metrics.intervals import mean_ci
 from rtil.process.files import write_text
 from rtil.runs.rows import result_rows
-from rtil.runs.schema import ROW
 
 METRIC = "psnr_db"
 NOTE = "not-finite.json"  # in the folder of a trial whose loss was not finite
@@ -91,7 +90,7 @@ def run(place: Path, invert: Invert, trial: Trial, images: int) -> Trial:
     except NotFinite as error:
         write_text(where / NOTE, json.dumps({"num_images": images, "error": str(error)}))
         return Trial(number, settings, {})
-    rows = result_rows(where, ROW)[:images]  # a longer tuning may have left more
+    rows = result_rows(where)[:images]  # a longer tuning may have left more
     return Trial(number, settings, {row["id"]: row[METRIC] for row in rows})
 
 

@@ -440,6 +440,12 @@ def test_script_imports_reports_exports_and_fails_with_a_message(
         run(path, "--out", out)
     with pytest.raises(SystemExit, match="import_checkpoint: no checkpoint at"):
         run(tmp_path / "none.pt", "--report")
+    with pytest.raises(SystemExit, match=r"generator\.pt: there is no folder /proc/nothing"):
+        run(path, "--out", "/proc/nothing/generator.pt")
+    back.write_bytes(back.read_bytes()[:5000])
+    with pytest.raises(SystemExit, match="import_checkpoint: .* cannot be read") as error:
+        run(back, "--report")
+    assert "import_checkpoint.py" not in str(error.value)  # the user is there already
     for wrong in ([path], [path, "--out", out, "--report"]):
         with pytest.raises(SystemExit) as error:
             run(*wrong)

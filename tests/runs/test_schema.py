@@ -89,6 +89,11 @@ def test_a_recorded_setting_of_another_kind_is_named(tmp_path, setting, named):
     assert f"{tmp_path / 'config.yaml'}: {named}" in str(error.value)
 
 
+def test_a_root_that_is_named_as_a_number_is_found_again(tmp_path):
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({"root": 2024, "run_dir": 7}))
+    assert read_config(tmp_path) == {"root": 2024, "run_dir": 7}
+
+
 @pytest.mark.parametrize(("row", "named"), [
     ({"id": 5}, "id=5 must be a text"),
     ({"psnr_db": 20.0}, "id is missing"),
