@@ -22,7 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from rtil.process.command import CONFIGS, entry
 from rtil.runs import keys, overrides
 from rtil.runs.keys import GROUPS, flatten, is_under, row
-from rtil.runs.kinds import ANYTHING, FINITE, SWITCH, Kind, MapOf
+from rtil.runs.kinds import ANYTHING, FINITE, NULL, SWITCH, Kind, MapOf
 
 WORDS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 MISSING = "???"  # of a setting that has no default
@@ -165,5 +165,6 @@ def _kind_of_default(cfg: DictConfig, command: str, key: str) -> Kind | None:
         return SWITCH
     if isinstance(default, (int, float)):
         return FINITE
-    is_group = any(is_under(other, [key]) for other in plain)
-    return MapOf(ANYTHING) if is_group else None
+    if not any(is_under(other, [key]) for other in plain):
+        return None
+    return MapOf(ANYTHING) | NULL if row(key).optional else MapOf(ANYTHING)

@@ -81,11 +81,8 @@ NAMES: Mapping[str, Kind] = {
     "map_sigma": NULL | POSITIVE | ListOf(POSITIVE),
     "l1_radius": NULL | ListOf(POSITIVE),
     "alpha_init": OneOf(("dirichlet",)) | FINITE,
-    # Measurements, in units of the [0, 1] image; the task's own range is narrower.
-    "noise_std": WEIGHT,
-    "ratio": Number(0, 8, above=True),
-    "factor": Number(1, 2**14),
-    "blur_std": POSITIVE,
+    # Measurements, in units of the [0, 1] image. What a task takes its own `range` says.
+    **dict.fromkeys(("noise_std", "ratio", "factor", "blur_std"), WEIGHT),
     # Data.
     "crop_scale": Number(1, 8),
     "cache_gb": Number(0, 10**6),

@@ -55,7 +55,7 @@ SETTINGS = {
         ("inverter.lr_style=[0.1,x]", "inverter.lr_style[1]=x must be a number"),
         ("metrics.lpips=maybe", "metrics.lpips=maybe must be auto, true or false"),
         ("pictures=x", "pictures=x must be true or false"),
-        ("ratio=null", "ratio=null must be a number above 0"),
+        ("ratio=null", "ratio=null must be a number from 0"),
         ("noise_std=[0.1]", "noise_std=[0.1] must be a number"),
         ("loss.mse=-1", "loss.mse=-1 must be a number from 0"),
         ("split=3", "split=3 must be a text"),

@@ -443,7 +443,7 @@ def test_script_imports_reports_exports_and_fails_with_a_message(
     with pytest.raises(SystemExit, match=r"generator\.pt: there is no folder /proc/nothing"):
         run(path, "--out", "/proc/nothing/generator.pt")
     back.write_bytes(back.read_bytes()[:5000])
-    with pytest.raises(SystemExit, match="import_checkpoint: .* cannot be read") as error:
+    with pytest.raises(SystemExit, match=r"import_checkpoint: .* cannot be read") as error:
         run(back, "--report")
     assert "import_checkpoint.py" not in str(error.value)  # the user is there already
     for wrong in ([path], [path, "--out", out, "--report"]):

@@ -75,7 +75,7 @@ def test_a_large_file_is_refused_before_it_is_read(tmp_path):
 
 
 @pytest.mark.parametrize(("setting", "named"), [
-    ({"ratio": None}, "ratio=null must be a number above 0"),
+    ({"ratio": None}, "ratio=null must be a number from 0"),
     ({"seed": "0"}, "seed='0' must be a whole number"),
     ({"model": {"betas": [0.0]}}, "model.betas=[0.0] must be a list of 2"),
     ({"data": {"mirror": "yes"}}, "data.mirror=yes must be true or false"),
