@@ -13,7 +13,7 @@ from rtil.runs import schema
 from rtil.runs.kinds import Kind, Record
 
 ANY = Record({})
-ADVICE = "It is damaged: delete that line, and the same command makes its row anew."
+ADVICE = "It is damaged: delete that line, and run the same command again."
 
 
 def append(path: Path, rows: Iterable[Mapping]) -> None:

@@ -151,7 +151,10 @@ def parsed(
     # Python's own limits on nesting and on digits of a number are errors of other kinds.
     except (ValueError, RecursionError, yaml.YAMLError) as error:
         language = "JSON" if parse is json.loads else "yaml"
-        raise ValueError(f"{where}: not {language} ({brief(str(error))}). {advice}") from error
+        why = brief(str(error))
+        if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
+            why = f"line {error.problem_mark.line + 1}: {brief(error.problem)}"
+        raise ValueError(f"{where}: not {language} ({why}). {advice}") from error
     check_size(content, where, advice)
     check(content, kind, where, advice)
     return content
