@@ -1,8 +1,9 @@
 """What a generator was trained on: where its images are here, and that held-out images are others.
 
 The checkpoint holds the `data` group of the training and a digest of the files that it took. Files
-may have moved since: a file of the same name, or with the same files in it, is the same source.
-How splits are cut is in `rtil.data.cut`.
+may have moved since: a file of the same name, or with the same files in it, is the same source. A
+picture is known by its contents, or by those that it was packed from, whatever it is called. How
+splits are cut is in `rtil.data.cut`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,10 @@ from rtil.data.load import split_files
 from rtil.data.source import SplitFiles, source_of
 
 log = logging.getLogger("rtil.data.lineage")
+UNKNOWN = (
+    "Whether images that %s was trained on are among those of split=%s is not known: %s "
+    "Scores of images that it has seen are no result."
+)
 CUT = ("path", "val_path", "test_path", "num_train", "num_val", "num_test", "split_seed")
 
 
@@ -83,8 +88,8 @@ def _find(trained: Mapping, data: Mapping) -> Training:
 def check_held_out(trained: Mapping, data: Mapping, split: str, generator: Path) -> None:
     """Checks that no image of a split is one that the generator was trained on.
 
-    Nothing is said where that cannot be known: drawn images, whose splits have typefaces of their
-    own, and training files that are not here.
+    Where that cannot be known a warning says so: training files that are not here, and zips that
+    do not say what their images were made from. Drawn images have splits that differ anyway.
 
     Args:
         trained: configuration of the training.
@@ -103,10 +108,18 @@ def _check(trained_text: str, data_text: str, split: str, generator: str) -> Non
     trained, data = json.loads(trained_text), json.loads(data_text)
     try:
         held_out = split_files(data, split)
-        training = _find(trained, data) if held_out else None
     except (FileNotFoundError, ValueError):
-        return  # what the command needs of it is read, and refused, where it is used
-    if held_out is None or training is None or training.files is None:
+        return  # refused where they are read
+    if held_out is None:
+        return
+    try:
+        training = _find(trained, data)
+    except (FileNotFoundError, ValueError) as error:
+        log.warning(UNKNOWN, generator, split, error)
+        return
+    if training.files is None:
+        if source_of(training.data).from_files:
+            log.warning(UNKNOWN, generator, split, f"{training.data.get('path')} is not here.")
         return
     same = _shared(held_out, training.files)
     if same:
@@ -119,6 +132,19 @@ def _check(trained_text: str, data_text: str, split: str, generator: str) -> Non
             "data.test_path."
         )
     files = held_out.files
+    alike = _namesakes(held_out, training.files)
+    if alike:
+        log.warning(
+            "%d of the %d images of split=%s are named as images that %s was trained on, and a zip"
+            " among %s, %s does not say what it was packed from: whether they are the same is not "
+            "known. Pack it again with scripts/prepare_data.py.",
+            alike,
+            len(held_out.order),
+            split,
+            generator,
+            files.path,
+            training.files.files.path,
+        )
     if not training.same and files.path.samefile(training.files.files.path):
         log.warning(
             "%s has other files than when %s was trained, and splits are cut from all files anew: "
@@ -131,18 +157,40 @@ def _check(trained_text: str, data_text: str, split: str, generator: str) -> Non
 
 
 def _shared(one: SplitFiles, other: SplitFiles) -> list[str]:
-    """Names of the files that are in both splits: of one name, size and checksum."""
-    numbers = {other.files.names[i]: i for i in other.order}
-    shared = []
-    for i in one.order:
-        name = one.files.names[i]
-        if name not in numbers:
-            continue
-        j = numbers[name]
-        # Sizes first: a checksum may have to read the file.
-        if one.files.size(i) == other.files.size(j) and one.files.crc(i) == other.files.crc(j):
-            shared.append(name)
-    return shared
+    """Names of the files of a split whose contents, or those they were made from, are another's.
+
+    Sizes go first: the checksum of a file in a folder has to read it.
+    """
+    sizes = _sizes(one) & _sizes(other)
+    known = {content for i in other.order for content in other.files.contents(i, sizes)}
+    names = one.files.names
+    return [names[i] for i in one.order if known & {*one.files.contents(i, sizes)}]
+
+
+def _sizes(split: SplitFiles) -> set[int]:
+    """Of all files of a split, and of what they were made from."""
+    files = split.files
+    own = {files.size(i) for i in split.order}
+    return own | {source.size for i in split.order for source in files.sources(i)}
+
+
+def _namesakes(one: SplitFiles, other: SplitFiles) -> int:
+    """How many files of a split are named as another's, apart from the ending, and may be the same
+    though their contents differ: 0 unless one is a zip of unknown sources.
+
+    Names as 0001 are everywhere: fewer than half of them mean nothing.
+    """
+    if not any(split.files.is_unmarked_zip() for split in (one, other)):
+        return 0
+    if one.files.path.samefile(other.files.path):
+        return 0
+    stems = {_stem(other.files.names[i]) for i in other.order}
+    alike = sum(_stem(one.files.names[i]) in stems for i in one.order)
+    return alike if 2 * alike >= len(one.order) else 0
+
+
+def _stem(name: str) -> str:
+    return name.rpartition(".")[0]
 
 
 def _differing(old: Mapping, new: Mapping) -> list[str]:

@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from rtil.data.files import UNREADABLE, covering, crop_centre, open_picture, pixels
+from rtil.data.picture import UNREADABLE, covering, crop_centre, open_picture, pixels
 from rtil.process.files import replacing
 
 BRIGHT = 128  # grey value from which on a mask's pixel says "observed"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from rtil.data.files import SUFFIXES
+from rtil.data.listing import SUFFIXES
 from rtil.inversion import measurement_file as measurement
 from rtil.inversion.selection import rules
 from rtil.operators.task import takes

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from rtil.data.base import to_float, to_uint8
-from rtil.data.files import pixels
+from rtil.data.picture import pixels
 from rtil.inversion import measurement_file as measurement
 from rtil.inversion.batch import Measured, Part
 from rtil.inversion.problem import Batch, Measuring, Problem

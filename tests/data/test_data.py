@@ -23,9 +23,11 @@ import rtil.data
 from rtil.data import lineage
 from rtil.data.base import ImageData, to_float, to_uint8
 from rtil.data.cut import Cut
-from rtil.data.files import ImageFiles, decode, pack
+from rtil.data.files import ImageFiles
 from rtil.data.folder import ImageFolder
 from rtil.data.load import load_data
+from rtil.data.pack import Packing, pack
+from rtil.data.picture import decode
 from rtil.data.stream import Prefetch, epoch_indices
 
 # Pillow's own, beside ours, for some damaged files.
@@ -543,8 +545,8 @@ def test_prepare_data_round_trip_and_refusals(folder, tmp_path):
 
 def test_pack_limits_converts_and_replaces(folder, tmp_path):
     out = tmp_path / "out.zip"
-    assert pack(folder, out, 16) == 30
-    assert pack(folder, out, 8, channels=1, limit=4, force=True) == 4
+    assert pack(folder, out, Packing(16)) == 30
+    assert pack(folder, out, Packing(8, channels=1, limit=4), force=True) == 4
     packed, whole = ImageFolder(out, 8), ImageFolder(folder, 8, channels=1)
     assert packed.channels == 1
     assert torch.equal(packed.batch(range(4)), whole.batch(range(4)))
@@ -553,17 +555,17 @@ def test_pack_limits_converts_and_replaces(folder, tmp_path):
 
 def test_failed_pack_leaves_the_old_file_and_no_remains(folder, tmp_path):
     out = tmp_path / "out.zip"
-    pack(folder, out, 8)
+    pack(folder, out, Packing(8))
     before = out.read_bytes()
     corrupt(folder, *ImageFiles(folder).names)
     with pytest.raises(ValueError, match="all 30 images"):
-        pack(folder, out, 8, channels=3, force=True)
+        pack(folder, out, Packing(8, channels=3), force=True)
     assert out.read_bytes() == before
     assert [path.name for path in tmp_path.glob("out*")] == ["out.zip"]
     with pytest.raises(ValueError, match=r"must end in \.zip"):
-        pack(folder, tmp_path / "out.tar", 8)
+        pack(folder, tmp_path / "out.tar", Packing(8))
     with pytest.raises(ValueError, match="resolution=0"):
-        pack(folder, tmp_path / "new.zip", 0)
+        Packing(0)
 
 
 # Prefetch

@@ -12,8 +12,8 @@ from PIL import Image
 
 from rtil import checkpoint, invert
 from rtil.data.base import to_float
-from rtil.data.files import decode
 from rtil.data.load import load_data
+from rtil.data.picture import decode
 from rtil.inversion import measurement_file as measurement
 from rtil.inversion import setup
 from rtil.inverters.ilo import ILO

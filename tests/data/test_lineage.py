@@ -1,0 +1,120 @@
+"""A picture is known by its contents: what a generator was trained on is no held-out image."""
+
+import shutil
+import zipfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rtil.data import lineage
+from rtil.data.files import Content, ImageFiles
+from rtil.data.load import split_files
+from rtil.data.pack import Packing, pack
+
+
+@pytest.fixture(autouse=True)
+def unasked():
+    """Files of these tests change within a process, those of a command do not."""
+    lineage._check.cache_clear()
+
+
+def pictures(folder, seeds, side=16):
+    folder.mkdir(parents=True)
+    for seed in seeds:
+        rng = np.random.default_rng(seed)
+        Image.fromarray(rng.integers(0, 256, (side, side), np.uint8)).save(folder / f"{seed}.png")
+    return folder
+
+
+def group(path, **more):
+    counts = {"num_train": None, "num_val": 0, "num_test": 0, "split_seed": 0}
+    return {"name": "folder", "source": "folder", "path": str(path), **counts, **more}
+
+
+def check(trained_on, tested_on, **trained):
+    """Asks whether images of one folder or zip are among those of another."""
+    data = group(trained_on)
+    digest = split_files(data, "train").digest()
+    here = group("elsewhere", test_path=str(tested_on), num_test=None)
+    trained = {"data": data, "split_files": digest, **trained}
+    lineage.check_held_out(trained, here, "test", "generator.pt")
+
+
+def packed(source, name="pack", **options):
+    out = source.parent / f"{name}.zip"
+    pack(source, out, Packing(8, **options))
+    return out
+
+
+def anonymous(path):
+    """The zip as another program, or version 0.1, would have written it."""
+    out = path.with_name("anonymous.zip")
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(out, "w") as new:
+        for name in old.namelist():
+            new.writestr(name, old.read(name))
+    return out
+
+
+def test_a_pack_says_what_each_image_was_made_from(tmp_path):
+    source = pictures(tmp_path / "set", range(3))
+    files, originals = ImageFiles(packed(packed(source), "again")), ImageFiles(source)
+    for i in range(3):
+        own = Content(originals.size(i), originals.crc(i))
+        assert own in files.sources(i) and len(files.sources(i)) == 2
+
+
+@pytest.mark.parametrize("trained", ["set", "pack", "again"])
+@pytest.mark.parametrize("tested", ["renamed", "set", "pack", "again", "other"])
+def test_training_images_are_refused_under_any_name_and_size(tmp_path, trained, tested):
+    source = pictures(tmp_path / "set", range(4))
+    places = {"set": source, "pack": packed(source)}
+    places["again"] = packed(places["pack"], "again")
+    places["renamed"] = shutil.copytree(source, tmp_path / "renamed")
+    places["other"] = packed(source, "other", channels=3)  # other pixels of the same pictures
+    for i, path in enumerate(sorted(places["renamed"].iterdir())):
+        path.rename(path.with_name(f"photo{i}.png"))
+    with pytest.raises(ValueError, match="4 of the 4 images of split=test are among those"):
+        check(places[trained], places[tested])
+
+
+def test_a_file_that_was_unreadable_when_it_was_packed_hides_no_other(tmp_path):
+    source = pictures(tmp_path / "set", range(6))
+    (source / "0.png").write_bytes(b"damaged")
+    with pytest.warns(UserWarning, match=r"0\.png"):
+        out = packed(source)
+    with pytest.raises(ValueError, match="5 of the 6 images of split=test"):
+        check(out, source)
+
+
+def test_equal_names_and_sizes_of_other_contents_are_other_images(tmp_path, caplog):
+    check(pictures(tmp_path / "a" / "set", range(4)), pictures(tmp_path / "b", range(4, 8)))
+    shades = tmp_path / "shades"
+    shades.mkdir()
+    for shade in range(4):
+        Image.new("L", (16, 16), shade).save(shades / f"{shade}.bmp")
+    others = shutil.copytree(shades, tmp_path / "others")
+    for shade in range(4):
+        Image.new("L", (16, 16), 100 + shade).save(others / f"{shade}.bmp")
+    check(shades, others)
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("names", ["same", "others"])
+def test_a_zip_of_unknown_sources_is_warned_of_where_names_agree(tmp_path, caplog, names):
+    source = pictures(tmp_path / "set", range(4))
+    unknown = anonymous(packed(source))
+    if names == "others":
+        source = pictures(tmp_path / "b", range(10, 14))
+    check(unknown, source)
+    told = "4 of the 4 images of split=test are named as images that generator.pt was trained on"
+    assert (told in caplog.text) == (names == "same")
+
+
+def test_training_images_that_are_not_here_are_warned_of(tmp_path, caplog):
+    source, other = pictures(tmp_path / "a", range(4)), pictures(tmp_path / "b", range(4, 8))
+    gone = {"data": group(tmp_path / "gone"), "split_files": "4 files, 0123456789abcdef"}
+    check(source, other)
+    assert not caplog.records
+    check(source, other, **gone)
+    assert "Whether images that generator.pt was trained on are among" in caplog.text
