@@ -77,6 +77,7 @@ class ImageFolder(ImageData):
         self.split = split
         self._order = cut.indices(len(self.files), split)
         self._split = self._order  # also with those that turn out unreadable
+        self._skipped: list[str] = []
         self._ids = _unique_ids(self.files.names)
         self.size = size
         auto = channels == "auto"
@@ -85,10 +86,10 @@ class ImageFolder(ImageData):
         self._num_warned = 0
         self._images: Tensor | None = None
         if len(self._order) * self.channels * size**2 <= cache_gb * 1e9:
-            self._decode_all(f"decoding {split} images")
+            self._images = self._decode_all(f"decoding {split} images")
         elif split in HELD_OUT:
             readable = self.files.each(self._order, self._decode, f"trying {split} images")
-            self._order = [file for file, _ in readable]
+            self._skip_all_but([file for file, _ in readable])
         else:
             self._load(0)  # raises if nothing is readable
             self._warn()
@@ -108,9 +109,7 @@ class ImageFolder(ImageData):
         return self.files.digest(self._split)
 
     def unreadable(self) -> list[str]:
-        readable = set(self._order)
-        tried = [self.files.names[file] for file in self._split if file not in readable]
-        return [*tried, *self._bad]
+        return [*self._skipped, *self._bad]
 
     def provenance(self) -> dict[str, object]:
         bad = self.unreadable()
@@ -136,13 +135,20 @@ class ImageFolder(ImageData):
     def _decode(self, data: bytes) -> np.ndarray:
         return decode(data, self.size, self.channels, self.files.limits)
 
-    def _decode_all(self, label: str) -> None:
+    def _decode_all(self, label: str) -> Tensor:
         images = torch.empty(len(self), self.channels, self.size, self.size, dtype=torch.uint8)
         readable: list[int] = []
         for file, pixels in self.files.each(self._order, self._decode, label):
             images[len(readable)] = torch.tensor(pixels)
             readable.append(file)
-        self._images, self._order = images[: len(readable)], readable
+        self._skip_all_but(readable)
+        return images[: len(readable)]
+
+    def _skip_all_but(self, readable: list[int]) -> None:
+        """Makes the split of these files alone."""
+        lost = sorted(set(self._order) - set(readable))
+        self._skipped = [self.files.names[file] for file in lost]
+        self._order = readable
 
     def _load(self, index: int) -> np.ndarray:
         for step in range(len(self)):

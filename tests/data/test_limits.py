@@ -157,7 +157,7 @@ def test_a_picture_of_the_largest_size_takes_little_more_than_its_pixels():
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    # 16 million pixels: making them took 64 MB of the peak; laid on white whole they took 190 more.
+    # Of 16 million pixels; laid on white as a whole they took 250 MB.
     assert int(done.stdout) < 100_000, done.stderr  # KiB
 
 

@@ -1,4 +1,4 @@
-"""Which files of a folder or zip are images, what is said of the others, and what colour they are."""
+"""Which files of a folder or zip are images and of what colour, and what is said of the others."""
 
 import io
 import logging
@@ -181,5 +181,5 @@ def test_an_unreadable_header_says_why(tmp_path):
     stream = io.BytesIO()
     Image.fromarray(np.full((8, 8), 0.5, np.float32)).save(stream, "tiff")
     (tmp_path / "a.tif").write_bytes(stream.getvalue())
-    with pytest.raises(ValueError, match="all 1 images .*a.tif, because: floating-point pixels"):
+    with pytest.raises(ValueError, match=r"all 1 images .*a\.tif, because: floating-point pixels"):
         ImageFolder(tmp_path, 8)
