@@ -85,6 +85,55 @@ def _find(trained: Mapping, data: Mapping) -> Training:
     )
 
 
+def check_namesake(trained: Mapping, data: Mapping, generator: Path) -> None:
+    """Checks that a generator that was found by its choices was trained on images that these name.
+
+    A warning says where only their names are known: files that are gone, or have moved since a
+    version that noted no digest.
+
+    Args:
+        trained: configuration of the training.
+        data: the command's `data` group.
+
+    Raises:
+        ValueError: they are others; names both.
+    """
+    own, foreign = dict(trained["data"]), data.get("trained_on") not in (None, data.get("name"))
+    if foreign or not source_of(own).from_files or _same_place(own, data):
+        return
+    there = trained.get("split_files") or _digest(own)
+    here = _digest(data)
+    if there and here and there != here:
+        raise ValueError(
+            f"{generator} was trained on data.path={own['path']}, and data.path={data['path']} "
+            "holds other images under the same name. Train on these, or name that generator with "
+            "generator=FILE."
+        )
+    if not (there and here):
+        log.warning(
+            "%s was trained on data.path=%s; whether data.path=%s holds the same images is not "
+            "known, since one of them is not here.",
+            generator,
+            own.get("path"),
+            data.get("path"),
+        )
+
+
+def _same_place(one: Mapping, other: Mapping) -> bool:
+    """Whether two `data` groups name one folder or zip."""
+    paths = [Path(str(group.get("path"))).expanduser().resolve() for group in (one, other)]
+    return paths[0] == paths[1]
+
+
+def _digest(data: Mapping) -> str | None:
+    """Of the training images of a `data` group; None where they are not here."""
+    try:
+        files = split_files(data, "train")
+    except (FileNotFoundError, ValueError):
+        return None
+    return files.digest() if files else None
+
+
 def check_held_out(trained: Mapping, data: Mapping, split: str, generator: Path) -> None:
     """Checks that no image of a split is one that the generator was trained on.
 

@@ -234,7 +234,7 @@ def load_generator(cfg: DictConfig, overrides: Sequence[str]) -> tuple[DictConfi
 def trained_generator(config: Mapping) -> Path:
     """The generator that was trained with these choices, on these very images where they are here.
 
-    Raises as `rtil.runs.identity.find_generator` does.
+    Raises as `rtil.runs.identity.find_generator` and `rtil.data.lineage.check_namesake` do.
     """
     data = config["data"]
     files = None
@@ -244,7 +244,9 @@ def trained_generator(config: Mapping) -> Path:
             files = split.digest() if split else None
         except (FileNotFoundError, ValueError):
             pass  # the images may be gone: the generator is known by its choices then
-    return identity.find_generator(config, files)
+    path = identity.find_generator(config, files)
+    lineage.check_namesake(identity.read_config(path.parent), data, path)
+    return path
 
 
 def check_same(path: Path, trained: Mapping, asked: Mapping) -> None:
