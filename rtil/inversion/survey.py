@@ -7,18 +7,22 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from rtil.data.limits import Limits
 from rtil.data.listing import SUFFIXES
 from rtil.inversion import measurement_file as measurement
 from rtil.inversion.selection import rules
 from rtil.operators.task import takes
+from rtil.process.digest import brief
 from rtil.runs.keys import KEYS, flatten, is_under
 from rtil.runs.overrides import as_text
 
+log = logging.getLogger("rtil.inversion.survey")
 ENDINGS = (*SUFFIXES, ".npz")
 MAX_NAMED = 5  # files named in a message
 NEEDS_INPUT = tuple(row.name for row in KEYS if row.needs == "input")
@@ -32,7 +36,7 @@ class Asked:
 
     task: of configs/task. selection: name of a rule.
     settings: all of them, resolved and flat, which a saved measurement is compared with.
-    typed: keys that the user gave.
+    typed: keys that the user gave. limits: of files, from the `data` group.
     """
 
     input: str | None
@@ -44,6 +48,7 @@ class Asked:
     selection: str
     settings: Mapping[str, object]
     typed: frozenset[str]
+    limits: Limits
 
     @property
     def knob(self) -> str:
@@ -69,7 +74,7 @@ class Item(NamedTuple):
     masked: whether a file says which pixels are observed, instead of `ratio` and `seed`.
     colour: whether a picture would lose something as a grey one.
     image_shape: (C, H, W) of what was measured, where a saved measurement says so.
-    sha256: of the files.
+    sha256: of the files. limits: that they were read within, and are again.
     """
 
     name: str
@@ -81,6 +86,7 @@ class Item(NamedTuple):
     colour: bool
     image_shape: tuple[int, ...] | None
     sha256: dict[str, str | None]
+    limits: Limits
 
     @property
     def saved(self) -> bool:
@@ -122,7 +128,9 @@ def observed_share(asked: Asked) -> float | None:
     """
     if asked.input is not None or not asked.mask:
         return None
-    observed = measurement.read_mask(existing("mask", asked.mask))
+    path = existing("mask", asked.mask)
+    observed = measurement.read_mask(path, asked.limits)
+    say_transparency("mask", path, asked.limits)
     share = int(observed.sum()) / observed.numel()
     if asked.knob in asked.typed and asked.settings[asked.knob] != share:
         raise ValueError(
@@ -269,22 +277,43 @@ def examine(asked: Asked, path: Path, mask: Path | None) -> Item:
     return examine_picture(asked, path, mask)
 
 
-def digests(path: Path, mask: Path | None) -> dict[str, str | None]:
-    """SHA-256 of a measurement and its mask, under their keys in records."""
-    files = {"input_sha256": path, "mask_sha256": mask}
-    return {
-        key: hashlib.sha256(file.read_bytes()).hexdigest() if file else None
-        for key, file in files.items()
-    }
+def digests(path: Path, mask: Path | None, limits: Limits) -> dict[str, str | None]:
+    """SHA-256 of a measurement and its mask, under their keys in records.
+
+    Raises:
+        ValueError: one cannot be read; names it.
+    """
+    found: dict[str, str | None] = {}
+    for key, file in {"input": path, "mask": mask}.items():
+        try:
+            digest = hashlib.sha256(limits.read(file)).hexdigest() if file else None
+        except (OSError, ValueError) as error:
+            raise ValueError(f"invert: {key}: {file} cannot be read ({error}).") from error
+        found[f"{key}_sha256"] = digest
+    return found
+
+
+def say_transparency(key: str, path: Path, limits: Limits) -> None:
+    """Says how the transparency of a picture is read, where it has any."""
+    if measurement.is_transparent(path, limits):
+        meaning = "white" if key == "input" else "white, observed: only dark pixels are missing"
+        log.warning("%s: transparent pixels of %s are read as %s.", key, path, meaning)
 
 
 def examine_saved(asked: Asked, path: Path, mask: Path | None) -> Item:
     """A saved measurement. Raises ValueError as `examine` does."""
-    sha256 = digests(path, mask)
-    saved = measurement.load(path)
+    sha256 = digests(path, mask, asked.limits)
+    saved = measurement.load(path, asked.limits)
+    if saved.as_pixels and asked.task["measures"] == "vector":
+        raise ValueError(
+            f"invert: {path}: y is stored as whole numbers, and task={asked.task['name']} measures"
+            " vectors of real ones, in the units of what it measures of an image in [-1, 1]. Save "
+            "those by y.astype(numpy.float32)."
+        )
     if mask and saved.mask is not None:
         raise ValueError(f"invert: {path} holds its own mask; leave out mask={mask}.")
     check_measured(asked, path, saved.settings)
+    say_unit_range(path, saved)
     stream = str(saved.settings.get("id", path.stem))
     image_shape = saved.settings.get("image_shape")
     return Item(
@@ -297,13 +326,24 @@ def examine_saved(asked: Asked, path: Path, mask: Path | None) -> Item:
         False,
         tuple(image_shape) if isinstance(image_shape, list) else None,
         sha256,
+        asked.limits,
     )
+
+
+def say_unit_range(path: Path, saved: measurement.Saved) -> None:
+    """Warns of an image of a user's own that looks as one of the [0, 1] range."""
+    y = saved.y
+    if y.ndim == 3 and not saved.settings and not saved.as_pixels and 0 <= y.min() < y.max() <= 1:
+        log.warning(
+            "%s: no number of y is below 0. Images are in [-1, 1]; of one in [0, 1] save 2 y - 1.",
+            path,
+        )
 
 
 def examine_picture(asked: Asked, path: Path, mask: Path | None) -> Item:
     """A picture. Raises ValueError as `examine` does."""
     where, name = f"invert: {path}", asked.task["name"]
-    sha256 = digests(path, mask)
+    sha256 = digests(path, mask, asked.limits)
     if asked.task["measures"] == "vector":
         raise ValueError(
             f"{where} is a picture, and task={name} measures vectors: give a .npz, "
@@ -314,9 +354,11 @@ def examine_picture(asked: Asked, path: Path, mask: Path | None) -> Item:
             f"{where}: task={name} needs to know which pixels are damaged: "
             "mask=FILE, a picture of the same size, dark where they are."
         )
-    image = measurement.read_picture(path)
+    image = measurement.read_picture(path, asked.limits)
+    say_transparency("input", path, asked.limits)
     if mask:
-        observed = measurement.read_mask(mask)
+        observed = measurement.read_mask(mask, asked.limits)
+        say_transparency("mask", mask, asked.limits)
         if observed.shape != (image.height, image.width):
             height, width = observed.shape
             raise ValueError(
@@ -333,6 +375,7 @@ def examine_picture(asked: Asked, path: Path, mask: Path | None) -> Item:
         measurement.is_colour(image),
         None,
         sha256,
+        asked.limits,
     )
 
 
@@ -346,7 +389,9 @@ def check_measured(asked: Asked, path: Path, settings: Mapping) -> None:
     differs = {key: value for key, value in measured.items() if here.get(key) != value}
     if not differs:
         return
-    lines = [f"{key}: {value!r} there, {here.get(key)!r} here" for key, value in differs.items()]
+    lines = []
+    for key, value in differs.items():
+        lines.append(f"{brief(key)[1:-1]}: {brief(value)} there, {here.get(key)!r} here")
     words = [f"{key.removesuffix('.name')}={as_text(value)}" for key, value in differs.items()]
     if "seed" in differs and not here.get("generator"):
         words.append("and generator=FILE (seed also chooses the generator)")

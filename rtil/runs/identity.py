@@ -186,7 +186,7 @@ def find_generator(config: Config, files: str | None = None) -> Path:
 
 
 def _other_images(config: Config, namesakes: Sequence[tuple[Path, Config]]) -> str:
-    """Says of trainings whose images are only called as those that are asked for where both are."""
+    """Says where both are of trainings whose images are only called as those asked for."""
     asked = keys.flatten(config).get("data.path")
     lines = ""
     for run_dir, other in namesakes:
