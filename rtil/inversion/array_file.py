@@ -56,6 +56,7 @@ def _array(name: str, data: bytes) -> np.ndarray:
         raise ValueError(f"{name} holds Python objects, which only allow_pickle=True would load")
     claimed, held = dtype.itemsize * prod(shape), len(data) - stream.tell()
     if min(shape, default=0) < 0 or claimed != held:
-        raise ValueError(f"{name} claims {claimed} bytes {shape} and holds {held}")
+        amount = "more" if claimed > held else "fewer"
+        raise ValueError(f"{name} claims {amount} than the {held} bytes that it holds")
     flat = np.frombuffer(data, dtype, prod(shape), stream.tell()).copy()
     return flat.reshape(shape, order="F" if in_columns else "C")
