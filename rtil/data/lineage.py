@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rtil.data.load import split_files
+from rtil.data.overlap import are_cut_apart, namesakes, shared
 from rtil.data.source import SplitFiles, source_of
 
 log = logging.getLogger("rtil.data.lineage")
@@ -170,76 +171,61 @@ def _check(trained_text: str, data_text: str, split: str, generator: str) -> Non
         if source_of(training.data).from_files:
             log.warning(UNKNOWN, generator, split, f"{training.data.get('path')} is not here.")
         return
-    same = _shared(held_out, training.files)
-    if same:
-        raise ValueError(
-            f"{len(same)} of the {len(held_out.order)} images of split={split} are among those "
-            f"that {generator} was trained on ({same[0]}, ...).\n"
-            + "".join(f"  {line}\n" for line in _differing(training.data, data))
-            + "Set these keys as they were there, leave data=... out, which takes them from "
-            "generator=FILE, or give held-out images of their own in data.val_path and "
-            "data.test_path."
-        )
-    files = held_out.files
-    alike = _namesakes(held_out, training.files)
+    _refuse_shared(held_out, training, data, f"split={split}", generator)
+    _warn_of_unknown(held_out, training, f"split={split}", generator)
+
+
+def _refuse_shared(
+    held_out: SplitFiles, training: Training, data: Mapping, split: str, generator: str
+) -> None:
+    """Raises ValueError where held-out images are training images; warns of mere duplicates."""
+    assert training.files is not None
+    same = shared(held_out, training.files)
+    if not same:
+        return
+    found = (
+        f"{len(same)} of the {len(held_out.order)} images of {split} are among those "
+        f"that {generator} was trained on ({same[0]}, ...)"
+    )
+    # No key sets this right: the data set holds pictures twice.
+    if are_cut_apart(held_out, training.files):
+        log.warning("%s, though under other names in %s.", found, held_out.files.path)
+        return
+    raise ValueError(
+        f"{found}.\n"
+        + "".join(f"  {line}\n" for line in _differing(training.data, data))
+        + "Set these keys as they were there, leave data=... out, which takes them from "
+        "generator=FILE, or give held-out images of their own in data.val_path and "
+        "data.test_path."
+    )
+
+
+def _warn_of_unknown(held_out: SplitFiles, training: Training, split: str, generator: str) -> None:
+    """Says where held-out images may be training images, and the files do not tell."""
+    assert training.files is not None
+    here, there = held_out.files.path, training.files.files.path
+    alike = namesakes(held_out, training.files)
     if alike:
         log.warning(
-            "%d of the %d images of split=%s are named as images that %s was trained on, and a zip"
-            " among %s, %s does not say what it was packed from: whether they are the same is not "
-            "known. Pack it again with scripts/prepare_data.py.",
+            "%d of the %d images of %s are named as images that %s was trained on, and a zip among"
+            " %s, %s does not say what it was packed from: whether they are the same is not known."
+            " Pack it again with scripts/prepare_data.py.",
             alike,
             len(held_out.order),
             split,
             generator,
-            files.path,
-            training.files.files.path,
+            here,
+            there,
         )
-    if not training.same and files.path.samefile(training.files.files.path):
+    if not training.same and here.samefile(there):
         log.warning(
             "%s has other files than when %s was trained, and splits are cut from all files anew: "
-            "images of split=%s may be among its training images. Give it the files it had, or "
+            "images of %s may be among its training images. Give it the files it had, or "
             "held-out images of their own (data.val_path, data.test_path).",
-            files.path,
+            here,
             generator,
             split,
         )
-
-
-def _shared(one: SplitFiles, other: SplitFiles) -> list[str]:
-    """Names of the files of a split whose contents, or those they were made from, are another's.
-
-    Sizes go first: the checksum of a file in a folder has to read it.
-    """
-    sizes = _sizes(one) & _sizes(other)
-    known = {content for i in other.order for content in other.files.contents(i, sizes)}
-    names = one.files.names
-    return [names[i] for i in one.order if known & {*one.files.contents(i, sizes)}]
-
-
-def _sizes(split: SplitFiles) -> set[int]:
-    """Of all files of a split, and of what they were made from."""
-    files = split.files
-    own = {files.size(i) for i in split.order}
-    return own | {source.size for i in split.order for source in files.sources(i)}
-
-
-def _namesakes(one: SplitFiles, other: SplitFiles) -> int:
-    """How many files of a split are named as another's, apart from the ending, and may be the same
-    though their contents differ: 0 unless one is a zip of unknown sources.
-
-    Names as 0001 are everywhere: fewer than half of them mean nothing.
-    """
-    if not any(split.files.is_unmarked_zip() for split in (one, other)):
-        return 0
-    if one.files.path.samefile(other.files.path):
-        return 0
-    stems = {_stem(other.files.names[i]) for i in other.order}
-    alike = sum(_stem(one.files.names[i]) in stems for i in one.order)
-    return alike if 2 * alike >= len(one.order) else 0
-
-
-def _stem(name: str) -> str:
-    return name.rpartition(".")[0]
 
 
 def _differing(old: Mapping, new: Mapping) -> list[str]:

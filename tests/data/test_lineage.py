@@ -87,6 +87,24 @@ def test_a_file_that_was_unreadable_when_it_was_packed_hides_no_other(tmp_path):
         check(out, source)
 
 
+def test_duplicates_in_one_data_set_are_said_and_do_not_stop(tmp_path, caplog):
+    source = pictures(tmp_path / "set", range(8))
+    data = group(source, num_test=4)
+    trained = {"data": data, "split_files": split_files(data, "train").digest()}
+    lineage.check_held_out(trained, data, "test", "generator.pt")
+    assert not caplog.records
+    files, order = split_files(data, "test")
+    shutil.copy(source / files.names[order[0]], tmp_path / "copy")
+    (_, others) = split_files(data, "train")
+    shutil.copy(tmp_path / "copy", source / files.names[others[0]])
+    trained["split_files"] = split_files(data, "train").digest()
+    lineage._check.cache_clear()
+    lineage.check_held_out(trained, data, "test", "generator.pt")
+    assert "1 of the 4 images of split=test are among" in caplog.text
+    with pytest.raises(ValueError, match=r"(?s)images of split=test .*num_test"):
+        lineage.check_held_out(trained, {**data, "num_test": 6}, "test", "generator.pt")
+
+
 def test_equal_names_and_sizes_of_other_contents_are_other_images(tmp_path, caplog):
     check(pictures(tmp_path / "a" / "set", range(4)), pictures(tmp_path / "b", range(4, 8)))
     shades = tmp_path / "shades"
