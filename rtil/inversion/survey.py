@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from rtil.data.limits import Limits
-from rtil.data.listing import SUFFIXES
+from rtil.data.listing import SUFFIXES, in_words
 from rtil.inversion import measurement_file as measurement
 from rtil.inversion.selection import rules
 from rtil.operators.task import takes
@@ -149,6 +150,7 @@ def pictures(folder: Path, mask: str | None) -> list[Path]:
     files = sorted(p for p in folder.iterdir() if not p.name.startswith("."))
     stems = {p.stem for p in files}
     inputs: dict[str, Path] = {}
+    others: Counter[str] = Counter()
     mask_file = Path(mask).expanduser().resolve() if mask else None
     for path in files:
         is_result = any(
@@ -157,7 +159,10 @@ def pictures(folder: Path, mask: str | None) -> list[Path]:
             if path.stem.endswith(end)
         )
         is_mask = path.resolve() == mask_file
-        if path.suffix.lower() not in ENDINGS or is_result or is_mask:
+        if is_result or is_mask:
+            continue
+        if path.suffix.lower() not in ENDINGS:
+            others["subfolders" if path.is_dir() else path.suffix.lower() or "no ending"] += 1
             continue
         # Results have the ending .png whatever the input's, on some systems in any case.
         other = inputs.setdefault(path.stem.casefold(), path)
@@ -171,6 +176,8 @@ def pictures(folder: Path, mask: str | None) -> list[Path]:
             f"invert: input={folder} holds no file that ends in {' '.join(ENDINGS)}; "
             "subfolders are not read."
         )
+    if others:
+        log.info("input=%s: %d files; left out: %s.", folder, len(inputs), in_words(others))
     return [*inputs.values()]
 
 

@@ -79,5 +79,5 @@ def check_range(y: Tensor, largest: float, noise_std: float) -> None:
         raise ValueError(
             f"y reaches {most:.4g}, and no image in [-1, 1] measures more than about {limit:.3g}. "
             "Of pixels from 0 to 255 take y / 127.5 - 1 before it is measured, or save them as "
-            "numpy.uint8; of an image in [0, 1] take 2 y - 1."
+            "numpy.uint8; of an image in [0, 1] take 2 y - 1. Noise is said by noise_std."
         )

@@ -529,6 +529,7 @@ def test_prepare_data_round_trip_and_refusals(folder, tmp_path):
     result = prepare(folder, out, "--resolution", 16)
     assert result.returncode == 0, result.stderr
     assert "1 of 31" in result.stderr and "part2/002.webp" in result.stderr
+    assert "left out .txt 1, unreadable 1" in result.stderr
     assert "30 images of 16x16" in result.stdout
     with pytest.warns(UserWarning, match=r"002\.webp"):
         expected = ImageFolder(folder, 16)
@@ -541,6 +542,10 @@ def test_prepare_data_round_trip_and_refusals(folder, tmp_path):
     result = prepare(folder, out, "--resolution", 8)
     assert result.returncode == 1 and "--force" in result.stderr and "Trace" not in result.stderr
     assert out.read_bytes() == before
+
+    result = prepare(folder, out, "--resolution", 8, "--force", "--max-megapixels", 0.0001)
+    assert result.returncode == 1 and out.read_bytes() == before
+    assert "at most 0.0001 million are read" in result.stderr
 
 
 def test_pack_limits_converts_and_replaces(folder, tmp_path):

@@ -112,6 +112,18 @@ def test_noise_is_of_images_in_0_to_1():
         check_noise(25)
 
 
+# Folders
+
+
+def test_what_is_left_out_of_a_folder_is_counted_by_kind(tmp_path, caplog):
+    caplog.set_level("INFO")
+    for name in ("a.png", "b.gif", "c.gif"):
+        picture(tmp_path / name, np.zeros((4, 4), np.uint8))
+    (tmp_path / "more").mkdir()
+    assert survey.pictures(tmp_path, None) == [tmp_path / "a.png"]
+    assert caplog.messages == [f"input={tmp_path}: 1 files; left out: .gif 2, subfolders 1."]
+
+
 # Masks
 
 
