@@ -60,6 +60,12 @@ class LatentSpace(ABC):
     def members(self) -> tuple[Member, ...]:
         """The members that `sample` draws from: itself, or those of a mixture."""
 
+    @final
+    @property
+    def title(self) -> str:
+        """Its name in terms and logs."""
+        return self.names[0] if len(self.names) == 1 else "family"
+
     @abstractmethod
     def check(self, G: Generator) -> None:
         """Raises ValueError where G cannot be driven by this space."""

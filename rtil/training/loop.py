@@ -140,12 +140,7 @@ class Step:
     style_mixing: float
 
     def sample(self, space: LatentSpace, G: Generator, draws: Draws, turn: int) -> Latents:
-        """Latents of this process's samples.
-
-        Args:
-            draws: of the batch, or of another number of samples.
-            turn: number of the draw; rotates the members of a mixture.
-        """
+        """Latents of this process's samples; `turn` rotates the members of a mixture."""
         latents = space.sample(G, draws.total, draws.rng, self.style_mixing, turn)
         return latents if draws.world == 1 else take(latents, draws.own)
 
@@ -218,8 +213,7 @@ def reader(training: Training) -> Prefetch[Tensor]:
     settings, data, rt = training.settings, training.data, training.rt
 
     def fetch(nimg: int) -> Tensor:
-        batch = settings.batch_at(nimg)
-        indices = epoch_indices(len(data), settings.seed, nimg, batch)
+        indices = epoch_indices(len(data), settings.seed, nimg, settings.batch_at(nimg))
         return data.batch(indices.chunk(rt.world)[rt.rank])
 
     return Prefetch(fetch)
@@ -288,11 +282,11 @@ def d_update(nets: Nets, family: Family, step: Step) -> Noted:
                 fake = space.synthesize(G, latents)
             members = member_names(space, latents.member)
             loss = objective.fake(D(fake))
-            noted.append((f"D/fake {title(space)}", loss.detach(), members))
+            noted.append((f"D/fake {space.title}", loss.detach(), members))
             penalty = None
             if objective.pair_penalty is not None:
                 penalty = objective.pair_penalty(D, real, fake, step.draws)
-                noted.append((f"D/penalty {title(space)}", penalty.detach(), members))
+                noted.append((f"D/penalty {space.title}", penalty.detach(), members))
                 loss = loss + penalty
             (weight * loss.mean()).backward()
             # Free before the next member's are made: the peak is that of one member.
@@ -331,7 +325,7 @@ def g_update(nets: Nets, family: Family, step: Step) -> Noted:
             latents = step.sample(space, G, step.draws, step.number)
             loss = nets.objective.generator(D(space.synthesize(G, latents)))
             members = member_names(space, latents.member)
-            noted.append((f"G/loss {title(space)}", loss.detach(), members))
+            noted.append((f"G/loss {space.title}", loss.detach(), members))
             # Gradients add up over the spaces to those of the family's weighted mean.
             (weight * loss.mean()).backward()
             del latents, loss
@@ -348,7 +342,7 @@ def g_penalty(nets: Nets, family: Family, lazy: GeneratorPenalty, step: Step) ->
             latents = step.sample(space, G, draws, turn)
             penalty = lazy.penalty(G, space, i, latents, draws)
             members = member_names(space, latents.member)
-            noted.append((f"G/{lazy.name} {title(space)}", penalty.detach(), members))
+            noted.append((f"G/{lazy.name} {space.title}", penalty.detach(), members))
             (weight * penalty.mean()).backward()
             del latents, penalty
     return noted
@@ -374,11 +368,6 @@ def average(nets: Nets, decay: float) -> None:
 def drawn(family: Family, batch: int, turn: int) -> list[tuple[int, ...]]:
     """Member of each sample, by space; () where every draw of a space is alike."""
     return [space.drawn(batch, turn) for space in family.spaces]
-
-
-def title(space: LatentSpace) -> str:
-    """Name of a space in terms and logs."""
-    return space.names[0] if len(space.names) == 1 else "family"
 
 
 def member_names(space: LatentSpace, member: tuple[int, ...]) -> tuple[str, ...]:
