@@ -214,7 +214,7 @@ def files_of(data: Mapping[str, Any], split: str) -> tuple[Path, Cut]:
     where = f"data={data['name']}"
     if data["path"] in (None, "", "???"):  # the last is OmegaConf's mandatory value
         raise ValueError(f"{where}: path is not set; give data.path=DIR or data.path=FILE.zip")
-    path = Path(data["path"]).expanduser()
+    path = Path(str(data["path"])).expanduser()
     if data.get("origin") and not path.exists():
         raise FileNotFoundError(
             f"{where}: no {path.name} in {path.parent.absolute()}. Get {data['origin']}, then "
@@ -228,7 +228,7 @@ def files_of(data: Mapping[str, Any], split: str) -> tuple[Path, Cut]:
     if split in apart:
         nothing = dict.fromkeys(("train", "val", "test"), 0)
         own = replace(cut, **{**nothing, split: data[f"num_{split}"]})
-        return Path(data[f"{split}_path"]).expanduser(), own
+        return Path(str(data[f"{split}_path"])).expanduser(), own
     # `path` keeps nothing back for splits that have their own.
     return path, replace(cut, **dict.fromkeys(apart, 0))
 
@@ -236,7 +236,7 @@ def files_of(data: Mapping[str, Any], split: str) -> tuple[Path, Cut]:
 def check_apart(data: Mapping[str, Any]) -> None:
     """Raises ValueError where splits with files of their own share them with another split."""
     keys = [key for key in ("path", "val_path", "test_path") if data.get(key)]
-    named = {key: Path(data[key]).expanduser().resolve() for key in keys}
+    named = {key: Path(str(data[key])).expanduser().resolve() for key in keys}
     for (key, one), (other, two) in combinations(named.items(), 2):
         inner, outer = (one, two) if one.is_relative_to(two) else (two, one)
         # A zip in a folder of images is none of them, a folder in it is read with it.

@@ -65,9 +65,13 @@ class Limits:
         Raises:
             OSError: it cannot be read. ValueError: too large, or no regular file.
         """
-        self.check_bytes(regular_size(path))
+        size = regular_size(path)
+        self.check_bytes(size)
         with open(path, "rb") as file:
-            return file.read()
+            data = file.read(size + 1)
+        if len(data) != size:  # as of files of the system, which say 0
+            raise ValueError(f"it is said to hold {size} bytes and does not")
+        return data
 
 
 def regular_size(path: str | Path) -> int:

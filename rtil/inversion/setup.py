@@ -21,13 +21,15 @@ from rtil.data.limits import Limits
 from rtil.data.load import load_data, split_files
 from rtil.inversion import measurement_file as measurement
 from rtil.inversion import tuned_settings
+from rtil.inversion.asked import Asked
 from rtil.inversion.estimate import Recovery
 from rtil.inversion.held_out import HeldOut, HeldOutRun
+from rtil.inversion.item import Item
 from rtil.inversion.loop import Inversion, Method
 from rtil.inversion.problem import Measuring, Problem
 from rtil.inversion.score import load_lpips
 from rtil.inversion.selection import check_choices
-from rtil.inversion.survey import Asked, Item, observed_share, survey
+from rtil.inversion.survey import observed_share, survey
 from rtil.inversion.units import check_noise
 from rtil.inversion.user_files import UserFiles, UserRun
 from rtil.inversion.yardstick import TrainingImages, fitted, load_yardstick
@@ -130,7 +132,8 @@ def check_settings(cfg: Mapping) -> None:
     lowest = {"num_images": 1, "inversion_batch": 1, "seed": 0, NOISE: 0.0}
     check_numbers("invert", cfg, {**lowest, describe(cfg["task"]).knob: 0.0})
     check_task(cfg["task"], **knobs_of(cfg))
-    check_noise(cfg[NOISE])
+    check_noise(NOISE, cfg[NOISE])
+    check_noise(f"discrepancy.{NOISE}", cfg["discrepancy"][NOISE])
     if cfg["split"] not in ("val", "test"):
         raise ValueError(
             f"invert: split={cfg['split']} must be test or val: held-out images only."

@@ -34,12 +34,16 @@ def signed(y: np.ndarray) -> np.ndarray:
     return (y / (PIXELS[y.dtype.name] / 2) - 1).astype(np.float32)
 
 
-def check_noise(noise_std: float) -> None:
-    """Raises ValueError for noise that is stronger than an image is bright."""
-    if noise_std > 1:
+def check_noise(key: str, noise_std: float | None) -> None:
+    """Raises ValueError for noise that is stronger than an image is bright; None is none.
+
+    Args:
+        key: of the setting, for the message.
+    """
+    if noise_std is not None and noise_std > 1:
         raise ValueError(
-            f"invert: noise_std={noise_std} must be from 0 to 1: it is in units of the [0, 1] "
-            f"image. Of pixels from 0 to 255 it is noise_std={noise_std / 255:.3g}."
+            f"{key}={noise_std} must be from 0 to 1: it is in units of the [0, 1] image. "
+            f"Of pixels from 0 to 255 it is {key}={noise_std / 255:.3g}."
         )
 
 

@@ -21,8 +21,9 @@ from rtil.data.base import to_float, to_uint8
 from rtil.data.picture import pixels
 from rtil.inversion import measurement_file as measurement
 from rtil.inversion.batch import Measured, Part
+from rtil.inversion.item import Item
 from rtil.inversion.problem import Batch, Measuring, Problem
-from rtil.inversion.survey import DRAWN, RESULT, Item
+from rtil.inversion.survey import DRAWN, RESULT
 from rtil.inversion.units import check_range, reach
 from rtil.operators import ForwardOperator
 from rtil.operators.task import NOISE, takes

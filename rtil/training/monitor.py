@@ -80,7 +80,7 @@ class Board:
         nimg: images seen so far.
         total: images at the end.
         device: whose memory the rows tell.
-        data: the images, whose unreadable files are counted as they turn up.
+        data: the images; unreadable files that this process meets are counted as they turn up.
     """
 
     def __init__(

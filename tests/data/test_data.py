@@ -412,6 +412,7 @@ def test_missing_data_set_names_file_place_and_command(name, tmp_path, monkeypat
         ({"path": ""}, ValueError, r"path is not set.*data\.path="),
         ({"path": None}, ValueError, r"path is not set.*data\.path="),
         ({"path": "nowhere.zip"}, FileNotFoundError, "nothing at .*nowhere.zip"),
+        ({"path": 2024}, FileNotFoundError, "nothing at .*2024"),
     ],
 )
 def test_bad_configs_are_named(overrides, error, words):
@@ -429,6 +430,8 @@ class Stripes(ImageData):
     def __len__(self): return 3
     def name(self, index): return str(index)
     def digest(self): return None
+    def unreadable(self): return []
+    def provenance(self): return {}
     def batch(self, indices): return torch.zeros(len(indices), 1, 8, 8, dtype=torch.uint8)
 
 class Stripe(Source):

@@ -177,6 +177,12 @@ def test_a_data_set_that_is_no_regular_file_is_refused(tmp_path, kind):
         ImageFiles(path)
 
 
+@pytest.mark.skipif(not os.path.exists("/proc/self/maps"), reason="needs the files of Linux")
+def test_a_file_that_holds_more_than_it_says_is_unreadable():
+    with pytest.raises(ValueError, match="it is said to hold 0 bytes and does not"):
+        Limits().read("/proc/self/maps")
+
+
 # Units
 
 

@@ -12,6 +12,8 @@ from PIL import Image
 from rtil.data.limits import Limits
 from rtil.inversion import measurement_file as measurement
 from rtil.inversion import survey
+from rtil.inversion.asked import Asked
+from rtil.inversion.item import examine
 from rtil.inversion.units import check_noise, check_range, reach
 from rtil.operators import build_operator
 from rtil.operators.task import NOISE
@@ -40,9 +42,7 @@ def asked(task="denoise", measures="image", limits=LIMITS):
     target = TASKS[task][0]
     described = {"name": task, "_target_": target, "knob": "ratio", "measures": measures}
     settings = {"task.name": task}
-    return survey.Asked(
-        "x", None, None, None, None, described, "best", settings, frozenset(), limits
-    )
+    return Asked("x", None, None, None, None, described, "best", settings, frozenset(), limits)
 
 
 def saved(path, **arrays):
@@ -95,21 +95,22 @@ def test_whole_numbers_of_another_type_have_no_unit(tmp_path, kind):
 def test_pixels_are_no_vector_of_measurements(tmp_path):
     path = saved(tmp_path / "y.npz", y=np.ones(51, np.uint8))
     with pytest.raises(ValueError, match=r"stored as whole numbers, and task=cs measures vectors"):
-        survey.examine(asked("cs", "vector"), path, None)
+        examine(asked("cs", "vector"), path, None)
 
 
 def test_an_image_that_looks_as_one_of_0_to_1_is_warned_of(tmp_path, caplog):
     x = np.random.default_rng(0).random((1, 4, 4), np.float32)
-    survey.examine(asked(), saved(tmp_path / "signed.npz", y=2 * x - 1), None)
+    examine(asked(), saved(tmp_path / "signed.npz", y=2 * x - 1), None)
     assert not caplog.records
-    survey.examine(asked(), saved(tmp_path / "unit.npz", y=x), None)
+    examine(asked(), saved(tmp_path / "unit.npz", y=x), None)
     assert "unit.npz: no number of y is below 0" in caplog.text and "2 y - 1" in caplog.text
 
 
 def test_noise_is_of_images_in_0_to_1():
-    check_noise(1.0)
+    check_noise(NOISE, 1.0)
+    check_noise("discrepancy.noise_std", None)
     with pytest.raises(ValueError, match=r"noise_std=25 .*\[0, 1\].* noise_std=0\.098"):
-        check_noise(25)
+        check_noise(NOISE, 25)
 
 
 # Folders
@@ -153,9 +154,9 @@ def test_how_transparency_is_read_is_said_for_pictures_and_masks(tmp_path, caplo
     mask[1, 1, :3] = 0
     path = picture(tmp_path / "m.png", mask)
     opaque = picture(tmp_path / "x.png", mask[..., :3])
-    survey.examine(asked("inpainting"), opaque, opaque)
+    examine(asked("inpainting"), opaque, opaque)
     assert not caplog.records
-    survey.examine(asked("inpainting"), path, path)
+    examine(asked("inpainting"), path, path)
     assert caplog.messages == [
         f"input: transparent pixels of {path} are read as white.",
         f"mask: transparent pixels of {path} are read as white, observed: only dark pixels are "
@@ -233,7 +234,7 @@ def test_what_is_no_regular_file_is_refused_and_not_waited_for(tmp_path, name, k
     else:
         path.mkdir()
     with pytest.raises(ValueError, match=rf"input: {path} cannot be read \(no regular file"):
-        survey.examine(asked(), path, None)
+        examine(asked(), path, None)
 
 
 def test_settings_that_nest_without_end_are_damage(tmp_path):
