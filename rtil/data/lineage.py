@@ -1,9 +1,9 @@
 """What a generator was trained on: where its images are here, and that held-out images are others.
 
 The checkpoint holds the `data` group of the training and a digest of the files that it took. Files
-may have moved since: a file of the same name, or with the same files in it, is the same source. A
-picture is known by its contents, or by those that it was packed from, whatever it is called. How
-splits are cut is in `rtil.data.cut`.
+may have moved since: a folder or zip with the same files in it is the same source, and where version
+0.1 noted no digest one of the same name. A picture is known by its contents, or by those that it was
+packed from (`rtil.data.overlap`). How splits are cut is in `rtil.data.cut`.
 """
 
 from __future__ import annotations
@@ -71,6 +71,9 @@ def _find(trained: Mapping, data: Mapping) -> Training:
             continue
         if files is not None and digest and files.digest() == digest:
             return Training(candidate, files, True)
+        # Elsewhere other files are another data set of that name; at its place files were added.
+        if digest and path != str(own["path"]):
+            continue
         if Path(path).name == Path(str(own["path"])).name:
             namesakes.append(Training(candidate, files, not digest))
     if namesakes:

@@ -136,3 +136,17 @@ def test_training_images_that_are_not_here_are_warned_of(tmp_path, caplog):
     assert not caplog.records
     check(source, other, **gone)
     assert "Whether images that generator.pt was trained on are among" in caplog.text
+
+
+def test_images_of_the_same_name_elsewhere_are_no_training_images(tmp_path):
+    own = pictures(tmp_path / "a" / "photos", range(4))
+    other = group(pictures(tmp_path / "b" / "photos", range(4, 8)))
+    trained = {"data": group(own), "split_files": split_files(group(own), "train").digest()}
+    assert lineage.training_data(trained, other)["path"] == str(own)
+    moved = group(shutil.move(own, tmp_path / "moved"))
+    assert lineage.training_data(trained, moved)["path"] == moved["path"]
+    with pytest.raises(FileNotFoundError, match="b/photos is another source"):
+        lineage.training_data(trained, other)
+    # Version 0.1 noted nothing else than the name.
+    found = lineage.training_data({**trained, "split_files": None}, other)
+    assert found["path"] == other["path"]
