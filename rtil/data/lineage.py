@@ -1,9 +1,9 @@
 """What a generator was trained on: where its images are here, and that held-out images are others.
 
 The checkpoint holds the `data` group of the training and a digest of the files that it took. Files
-may have moved since: a folder or zip with the same files in it is the same source, and where version
-0.1 noted no digest one of the same name. A picture is known by its contents, or by those that it was
-packed from (`rtil.data.overlap`). How splits are cut is in `rtil.data.cut`.
+may have moved since: a folder or zip with the same files in it is the same source, and where
+version 0.1 noted no digest one of the same name. A picture is known by its contents, or by those
+that it was packed from (`rtil.data.overlap`). How splits are cut is in `rtil.data.cut`.
 """
 
 from __future__ import annotations
