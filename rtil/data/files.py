@@ -10,6 +10,7 @@ import hashlib
 import os
 import re
 import warnings
+import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -29,18 +30,35 @@ WORKERS = min(8, os.cpu_count() or 1)
 MAX_NAMED = 5  # unreadable files named in warnings
 DIGESTED = 256  # files whose contents a digest reads
 HEAD = 2**16  # bytes that most formats need to tell what they hold
-MARK = re.compile(rb"rtil-source=(\d+):([0-9a-f]{8})")  # in the comment of a zip's entry
+# In the comment of a zip's entry.
+ORIGINAL = re.compile(rb"rtil-original=(\d+):([0-9a-f]{8}):([0-9a-f]{64})")
 
 
-class Content(NamedTuple):
-    """What a file is known by, whatever it is called: bytes and their CRC-32."""
+class Mark(NamedTuple):
+    """What tells most contents apart and costs little: bytes and their CRC-32.
+
+    Not all: the CRC of a PNG's chunks is in the file, so of those of one size and shape the CRC-32
+    has only 16 bits that differ.
+    """
 
     size: int
     crc: int
 
-    def comment(self) -> bytes:
-        """Marks an entry of a zip as made from a file of this content."""
-        return b"rtil-source=%d:%08x" % self
+
+class Original(NamedTuple):
+    """What an entry of a zip was made from: the mark of that file, and SHA-256 of its contents."""
+
+    mark: Mark
+    sha256: str
+
+    @classmethod
+    def of(cls, data: bytes) -> Original:
+        """A file of these contents."""
+        return cls(Mark(len(data), zlib.crc32(data)), hashlib.sha256(data).hexdigest())
+
+    def note(self) -> bytes:
+        """As it stands in the comment of the entry."""
+        return b"rtil-original=%d:%08x:%s" % (*self.mark, self.sha256.encode())
 
 
 class ImageFiles:
@@ -136,27 +154,39 @@ class ImageFiles:
         except UNREADABLE:
             return -1
 
-    def sources(self, index: int) -> list[Content]:
+    def originals(self, index: int) -> list[Original]:
         """What `pack` made an entry of a zip from, a copy of a copy included."""
         if self._entries is None:
             return []
-        marks = MARK.findall(self._entries[self.names[index]].comment)
-        return [Content(int(size), int(crc, 16)) for size, crc in marks]
+        notes = ORIGINAL.findall(self._entries[self.names[index]].comment)
+        return [Original(Mark(int(size), int(crc, 16)), sha.decode()) for size, crc, sha in notes]
 
     def is_unmarked_zip(self) -> bool:
         """Whether it is a zip that does not say what its entries were made from."""
         return self._entries is not None and not any(
-            self.sources(index) for index in range(len(self))
+            self.originals(index) for index in range(len(self))
         )
 
-    def contents(self, index: int, sizes: Collection[int]) -> list[Content]:
-        """A file's own content and what it was made from, as far as they are of these sizes.
+    def marks(self, index: int, sizes: Collection[int]) -> set[Mark]:
+        """Those of a file and of what it was made from, as far as they are of these sizes.
 
         The others need no reading.
         """
-        found = [source for source in self.sources(index) if source.size in sizes]
+        marks = {
+            original.mark for original in self.originals(index) if original.mark.size in sizes
+        }
         size = self.size(index)
-        return [*found, Content(size, self.crc(index))] if size in sizes else found
+        return marks | {Mark(size, self.crc(index))} if size in sizes else marks
+
+    def hashes(self, index: int, marks: Collection[Mark]) -> set[str]:
+        """SHA-256 of the contents with these marks: a file's own, and of what it was made from."""
+        found = {original.sha256 for original in self.originals(index) if original.mark in marks}
+        if Mark(self.size(index), self.crc(index)) in marks:
+            try:
+                found.add(hashlib.sha256(self.read(index)).hexdigest())
+            except UNREADABLE:
+                return found  # no image, whatever its mark
+        return found
 
     def digest(self, indices: Sequence[int]) -> str:
         """Tells lists of files apart: how many, and a hash of their order, names, sizes and CRCs.

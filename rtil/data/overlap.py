@@ -12,12 +12,21 @@ from rtil.data.source import SplitFiles
 def shared(one: SplitFiles, other: SplitFiles) -> list[str]:
     """Names of the files of a split whose contents, or those they were made from, are another's.
 
-    Sizes go first: the checksum of a file in a folder has to read it.
+    What costs least goes first: sizes, then checksums, for which files in a folder are read, and
+    hashes of those alone that agree so far.
     """
     sizes = _sizes(one) & _sizes(other)
-    known = {content for i in other.order for content in other.files.contents(i, sizes)}
+    here = {i: one.files.marks(i, sizes) for i in one.order}
+    there = {i: other.files.marks(i, sizes) for i in other.order}
+    both = set().union(*here.values()) & set().union(*there.values())
+    known: set[str] = set()
+    for i, marks in there.items():
+        if marks & both:
+            known |= other.files.hashes(i, both)
     names = one.files.names
-    return [names[i] for i in one.order if known & {*one.files.contents(i, sizes)}]
+    return [
+        names[i] for i, marks in here.items() if marks & both and known & one.files.hashes(i, both)
+    ]
 
 
 def are_cut_apart(one: SplitFiles, other: SplitFiles) -> bool:
@@ -43,7 +52,7 @@ def _sizes(split: SplitFiles) -> set[int]:
     """Of all files of a split, and of what they were made from."""
     files = split.files
     own = {files.size(i) for i in split.order}
-    return own | {source.size for i in split.order for source in files.sources(i)}
+    return own | {original.mark.size for i in split.order for original in files.originals(i)}
 
 
 def _stem(name: str) -> str:

@@ -8,14 +8,13 @@ from __future__ import annotations
 import io
 import logging
 import zipfile
-import zlib
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from PIL import Image
 
-from rtil.data.files import WORKERS, Content, ImageFiles
+from rtil.data.files import WORKERS, ImageFiles, Original
 from rtil.data.limits import Limits
 from rtil.data.listing import in_words
 from rtil.data.picture import decode
@@ -80,11 +79,11 @@ def pack(source: str | Path, out: str | Path, packing: Packing, force: bool = Fa
     order = range(len(files))[: packing.limit]
     channels = files.channels(order) if packing.channels == "auto" else int(packing.channels)
 
-    def shrink(data: bytes) -> tuple[Content, bytes]:
+    def shrink(data: bytes) -> tuple[Original, bytes]:
         image = decode(data, packing.resolution, channels, packing.limits).transpose(1, 2, 0)
         png = io.BytesIO()
         Image.fromarray(image[:, :, 0] if channels == 1 else image).save(png, "png")
-        return Content(len(data), zlib.crc32(data)), png.getvalue()
+        return Original.of(data), png.getvalue()
 
     out.parent.mkdir(parents=True, exist_ok=True)
     written: set[str] = set()
@@ -93,11 +92,11 @@ def pack(source: str | Path, out: str | Path, packing: Packing, force: bool = Fa
         replacing(out) as part,
         zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as archive,
     ):
-        for index, (content, png) in files.each(order, shrink, "packing", packing.workers):
+        for index, (own, png) in files.each(order, shrink, "packing", packing.workers):
             entry = zipfile.ZipInfo(_free_name(files.names[index], written))
             entry.external_attr = 0o644 << 16  # what an unpacked file may be used for
-            sources = [content, *files.sources(index)]
-            entry.comment = b" ".join(source.comment() for source in sources)
+            originals = [own, *files.originals(index)]
+            entry.comment = b" ".join(original.note() for original in originals)
             archive.writestr(entry, png)
             written.add(entry.filename)
     left_out = files.left_out + Counter(unreadable=len(order) - len(written))
