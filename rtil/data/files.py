@@ -19,7 +19,7 @@ from zipfile import ZipInfo
 
 from tqdm import tqdm
 
-from rtil.data.limits import Limits, crc_of, regular_size
+from rtil.data.limits import DEFAULT, Limits, crc_of, regular_size
 from rtil.data.listing import SUFFIXES, in_words, listing, names_below
 from rtil.data.picture import GREY_MODES, UNREADABLE, stored_mode
 from rtil.data.zip_file import entries, head_of_entry, read_entry
@@ -81,9 +81,9 @@ class ImageFiles:
         ValueError: `path` is a file but no zip, or holds no images.
     """
 
-    def __init__(self, path: str | Path, limits: Limits | None = None):
+    def __init__(self, path: str | Path, limits: Limits = DEFAULT):
         self.path = Path(path).expanduser()
-        self.limits = limits or Limits()
+        self.limits = limits
         if not self.path.exists():
             raise FileNotFoundError(
                 f"ImageFiles: nothing at {self.path.absolute()}; "

@@ -25,7 +25,7 @@ from torch import Tensor
 from rtil.data.base import ImageData
 from rtil.data.cut import Cut
 from rtil.data.files import DIGESTED, MAX_NAMED, WORKERS, ImageFiles
-from rtil.data.limits import Limits
+from rtil.data.limits import DEFAULT, Limits
 from rtil.data.listing import in_words
 from rtil.data.picture import UNREADABLE, decode
 from rtil.data.source import Source, SplitFiles
@@ -67,7 +67,7 @@ class ImageFolder(ImageData):
         channels: int | str = "auto",
         cut: Cut = WHOLE,
         cache_gb: float = 4.0,
-        limits: Limits | None = None,
+        limits: Limits = DEFAULT,
     ):
         if size < 1:
             raise ValueError(f"ImageFolder: size={size} pixels; must be 1 or more")

@@ -74,6 +74,9 @@ class Limits:
         return data
 
 
+DEFAULT = Limits()
+
+
 def regular_size(path: str | Path) -> int:
     """Bytes of a file.
 

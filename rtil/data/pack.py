@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from PIL import Image
 
 from rtil.data.files import WORKERS, ImageFiles, Original
-from rtil.data.limits import Limits
+from rtil.data.limits import DEFAULT, Limits
 from rtil.data.listing import in_words
 from rtil.data.picture import decode
 from rtil.process.files import replacing
@@ -43,7 +43,7 @@ class Packing:
     channels: int | str = "auto"
     limit: int | None = None
     workers: int = WORKERS
-    limits: Limits = Limits()  # noqa: RUF009  # frozen
+    limits: Limits = DEFAULT
 
     def __post_init__(self) -> None:
         for name in ("resolution", "limit", "workers"):

@@ -11,12 +11,13 @@ import io
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from rtil.data.limits import Limits
+from rtil.data.limits import DEFAULT, Limits
 
 # By contents, whatever a file is called. Others are left out: Pillow hands EPS to a program.
 FORMATS = ("PNG", "JPEG", "BMP", "DIB", "PPM", "GIF", "WEBP", "TIFF")
 GREY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L")
 UNREADABLE = (OSError, ValueError)  # what reading and decoding a file raise where it is damaged
+MOST_SCALED = 64e6  # pixels of a scaled picture that is made whole; no limit changes what is read
 BAND = 256  # rows that are laid on white at a time
 # 16 bits to 8, rounded: 65535 = 257 * 255.
 EIGHT_BITS = ((np.arange(65536) + 128) // 257).astype(np.uint8)
@@ -24,7 +25,7 @@ EIGHT_BITS = ((np.arange(65536) + 128) // 257).astype(np.uint8)
 Image.MAX_IMAGE_PIXELS = None  # `Limits` refuses large pictures, and may be told to take them
 
 
-def decode(data: bytes, size: int, channels: int, limits: Limits | None = None) -> np.ndarray:
+def decode(data: bytes, size: int, channels: int, limits: Limits = DEFAULT) -> np.ndarray:
     """Decode an image, scale its short side to `size` (Lanczos, anti-aliased), crop the centre.
 
     Returns:
@@ -33,19 +34,16 @@ def decode(data: bytes, size: int, channels: int, limits: Limits | None = None) 
     Raises:
         One of `UNREADABLE`.
     """
-    limits = limits or Limits()
     image = open_picture(data, "L" if channels == 1 else "RGB", limits)
     scaled = covering(image.size, size)
-    if scaled[0] * scaled[1] > limits.megapixels * 1e6:
+    if scaled[0] * scaled[1] > MOST_SCALED:
         return pixels(_middle(image, scaled, size))
     if image.size != scaled:
         image = image.resize(scaled, Image.Resampling.LANCZOS)
     return pixels(crop_centre(image, size))
 
 
-def open_picture(
-    data: bytes, mode: str | None = None, limits: Limits | None = None
-) -> Image.Image:
+def open_picture(data: bytes, mode: str | None = None, limits: Limits = DEFAULT) -> Image.Image:
     """Decode an image to `mode`, "L" or "RGB"; None: "L" where it is stored grey, else "RGB".
 
     Orientation tags are applied, transparency is laid on white, 16-bit grey becomes 8-bit.
@@ -53,7 +51,7 @@ def open_picture(
     Raises:
         One of `UNREADABLE`.
     """
-    with _opened(data, limits or Limits()) as image:
+    with _opened(data, limits) as image:
         mode = mode or ("L" if image.mode in GREY_MODES else "RGB")
         try:
             image.load()
@@ -67,15 +65,15 @@ def open_picture(
             raise ValueError(f"damaged ({error})") from error
 
 
-def stored_mode(data: bytes, limits: Limits | None = None) -> str:
+def stored_mode(data: bytes, limits: Limits = DEFAULT) -> str:
     """Pillow's mode of a picture, by its header; raises one of `UNREADABLE`."""
-    with _opened(data, limits or Limits()) as image:
+    with _opened(data, limits) as image:
         return image.mode
 
 
-def has_transparency(data: bytes, limits: Limits | None = None) -> bool:
+def has_transparency(data: bytes, limits: Limits = DEFAULT) -> bool:
     """Whether a picture has pixels that may be transparent; raises one of `UNREADABLE`."""
-    with _opened(data, limits or Limits()) as image:
+    with _opened(data, limits) as image:
         return image.has_transparency_data
 
 
