@@ -17,23 +17,27 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from rtil import checkpoint
 from rtil.data import lineage
+from rtil.data.limits import Limits
 from rtil.data.load import load_data, split_files
 from rtil.inversion import measurement_file as measurement
 from rtil.inversion import tuned_settings
+from rtil.inversion.asked import Asked
 from rtil.inversion.estimate import Recovery
 from rtil.inversion.held_out import HeldOut, HeldOutRun
+from rtil.inversion.item import Item
 from rtil.inversion.loop import Inversion, Method
 from rtil.inversion.problem import Measuring, Problem
 from rtil.inversion.score import load_lpips
 from rtil.inversion.selection import check_choices
-from rtil.inversion.survey import Asked, Item, observed_share, survey
+from rtil.inversion.survey import observed_share, survey
+from rtil.inversion.units import check_noise
 from rtil.inversion.user_files import UserFiles, UserRun
 from rtil.inversion.yardstick import TrainingImages, fitted, load_yardstick
 from rtil.inverters import build_inverter
 from rtil.inverters.inverter import Inverter
 from rtil.models.generator import Generator
 from rtil.operators import check_task, knobs_of
-from rtil.operators.task import takes
+from rtil.operators.task import NOISE, takes
 from rtil.process.device import Hardware, Runtime, start
 from rtil.process.instantiate import instantiate
 from rtil.runs import identity, keys, schema
@@ -125,6 +129,8 @@ def compose(cfg: DictConfig, overrides: Sequence[str]) -> Inversion:
 def check_settings(cfg: Mapping, command: str) -> None:
     """Raises ValueError for settings that no generator or data could fit."""
     check_task(cfg["task"], **knobs_of(cfg))
+    check_noise(NOISE, cfg[NOISE])
+    check_noise(f"discrepancy.{NOISE}", cfg["discrepancy"][NOISE])
     if cfg["split"] not in ("val", "test"):
         raise ValueError(
             f"{command}: split={cfg['split']} must be test or val: held-out images only."
@@ -177,6 +183,7 @@ def asked_of(cfg: DictConfig, overrides: Sequence[str]) -> Asked:
         config["selection"],
         keys.flatten(config),
         frozenset(typed(overrides)),
+        Limits.of(config["data"]),
     )
 
 
@@ -233,7 +240,7 @@ def load_generator(cfg: DictConfig, overrides: Sequence[str]) -> tuple[DictConfi
 def trained_generator(config: Mapping) -> Path:
     """The generator that was trained with these choices, on these very images where they are here.
 
-    Raises as `rtil.runs.identity.find_generator` does.
+    Raises as `rtil.runs.identity.find_generator` and `rtil.data.lineage.check_namesake` do.
     """
     data = config["data"]
     files = None
@@ -243,7 +250,9 @@ def trained_generator(config: Mapping) -> Path:
             files = split.digest() if split else None
         except (FileNotFoundError, ValueError):
             pass  # the images may be gone: the generator is known by its choices then
-    return identity.find_generator(config, files)
+    path = identity.find_generator(config, files)
+    lineage.check_namesake(identity.read_config(path.parent), data, path)
+    return path
 
 
 def check_same(path: Path, trained: Mapping, asked: Mapping) -> None:
@@ -323,14 +332,15 @@ def held_out(config: Mapping, measuring: Measuring, trained: Trained, rt: Runtim
     mask = None
     if config["mask"]:
         path = Path(config["mask"]).expanduser()
-        mask = measurement.read_mask(path)
+        limits = Limits.of(config["data"])
+        mask = measurement.read_mask(path, limits)
         if tuple(mask.shape) != G.image_shape[1:]:
             sizes = [f"{width}x{height}" for height, width in (mask.shape, G.image_shape[1:])]
             raise ValueError(
                 f"invert: mask={path} has {sizes[0]} pixels and the generator draws "
                 f"{sizes[1]}; both must have the same size."
             )
-        found["mask_sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+        found["mask_sha256"] = hashlib.sha256(limits.read(path)).hexdigest()
     part = measuring.part(G.image_shape, mask)
     lpips = load_lpips(config["metrics"]["lpips"], config["metrics"]["lpips_net"], G.image_shape)
     data = load_data(

@@ -97,6 +97,8 @@ KEYS = (
     Key("data.test_path", FREE, FREE, ID, path="file"),
     Key("data.cache_gb", FREE, FREE, FREE),
     Key("data.channels", ID, ID, ID, kind=OneOf(("auto", 1, 3))),
+    Key("data.max_megapixels", FREE, FREE, FREE),
+    Key("data.max_file_mb", FREE, FREE, FREE),
     Key("data.origin", FREE, FREE, FREE, cell=True),
     Key("data.trained_on", FREE, ID, FREE, kind=TEXT | NULL),
     Key("scale", FREE, FREE, FREE, group="training"),

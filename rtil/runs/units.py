@@ -86,6 +86,7 @@ NAMES: Mapping[str, Kind] = {
     # Data.
     "crop_scale": Number(1, 8),
     "cache_gb": Number(0, 10**6),
+    **dict.fromkeys(("max_megapixels", "max_file_mb"), POSITIVE),
 }
 ENDINGS: Mapping[str, Kind] = {"_every": COUNT, "_weight": WEIGHT}
 
