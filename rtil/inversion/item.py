@@ -181,7 +181,7 @@ def check_measured(asked: Asked, path: Path, settings: Mapping) -> None:
         return
     lines = []
     for key, value in differs.items():
-        lines.append(f"{brief(key)[1:-1]}: {brief(value)} there, {here.get(key)!r} here")
+        lines.append(f"{brief(key)}: {brief(value)} there, {brief(here.get(key))} here")
     words = [f"{key.removesuffix('.name')}={as_text(value)}" for key, value in differs.items()]
     if "seed" in differs and not here.get("generator"):
         words.append("and generator=FILE (seed also chooses the generator)")

@@ -27,7 +27,7 @@ SETTINGS = {
         ("model.betas=[]", "must be a list of 2"),
         ("model.betas=[0.5,2]", "model.betas[1]=2 must be a number from 0 to 1"),
         ("crop_scale=1e400", "crop_scale=inf must be a number from 1 to 8"),
-        ("data.num_train=1e26", "must be a whole number from 1 to 10^9"),
+        ("data.num_train=1e26", "must be a whole number from 0 to 10^9"),
         ("data.num_train=None", "data.num_train=None must be a whole number"),
         ("data.mirror=abc", "data.mirror=abc must be true or false"),
         ("data.channels=2", "data.channels=2 must be auto, 1 or 3"),
