@@ -99,7 +99,7 @@ def start(hardware: Hardware) -> Runtime:
     device = torch.device("cuda", local) if cuda else torch.device("cpu")
     if hardware.precision == "bf16":
         check_bf16(local if cuda else None)
-    torch.set_num_threads(hardware.threads or max(1, _cores() // world))
+    torch.set_num_threads(hardware.threads or max(1, cores() // world))
     _keep_large_blocks()
     if cuda:
         torch.cuda.set_device(local)
@@ -149,7 +149,7 @@ def ranks() -> Ranks:
     return Ranks(rank, world, local)
 
 
-def _cores() -> int:
+def cores() -> int:
     """CPU cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
