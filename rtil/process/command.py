@@ -9,8 +9,12 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 
 PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -26,12 +30,20 @@ def _configs() -> str:
 CONFIGS = _configs()
 
 
+class FailedJob(RuntimeError):
+    """A job of a sweep has failed and said so; the others run."""
+
+
 def entry(work: Callable[[], int | None]) -> None:
     """Runs an entry point: a bad setting ends it with its message and code 1, not a traceback.
 
     Args:
         work: returns the number of the signal that stopped it, or None.
+
+    Raises:
+        FailedJob: in a job of a sweep, in place of the exit that would end the whole sweep.
     """
+    signum, failure = None, None
     try:
         signum = work()
     except KeyboardInterrupt:
@@ -40,11 +52,26 @@ def entry(work: Callable[[], int | None]) -> None:
     except (ValueError, TypeError, RuntimeError, OSError) as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
-        text = f"error: {error}\n(set HYDRA_FULL_ERROR=1 for the traceback)"
+        failure = str(error)
+        text = f"error: {failure}\n(set HYDRA_FULL_ERROR=1 for the traceback)"
         print(text, file=sys.stderr, flush=True)
+    except Exception as error:
+        if not _in_sweep():
+            raise
+        failure = f"{type(error).__name__}: {error}"
+        traceback.print_exc()
+    if failure is not None:
+        # Past the except: there the failure would hold the networks of the job's frames.
+        if _in_sweep():
+            raise FailedJob(failure)
         sys.exit(1)
     if signum:
         sys.exit(128 + signum)
+
+
+def _in_sweep() -> bool:
+    """Whether a job of a sweep runs; the sweeper itself runs outside of its jobs."""
+    return HydraConfig.initialized() and HydraConfig.get().mode is RunMode.MULTIRUN
 
 
 def check_numbers(who: str, settings: Mapping, lowest: Mapping[str, float]) -> None:
