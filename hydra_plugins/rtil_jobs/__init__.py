@@ -22,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from rtil.experiments import check, plan
 from rtil.process.command import entry
+from rtil.runs.overrides import key_of
 
 
 class Register(Callback):
@@ -63,16 +64,15 @@ class JobSweeper(Sweeper):
             ValueError: a mistake in any job, before the first.
             RuntimeError: some failed.
         """
-        given = self._given(arguments)
         node = self.config.get("experiment")
         if node is None:
-            jobs = self._typed_jobs(given)
+            jobs = self._typed_jobs(self._given(arguments))
             self._composed(jobs)
         else:
             experiment = OmegaConf.to_container(node, resolve=True)
             assert isinstance(experiment, dict)
             words = [word for word in arguments if word.partition("=")[0] != "experiment"]
-            jobs = self._planned_jobs(experiment, given, words)
+            jobs = self._planned_jobs(experiment, words)
             composed = self._composed(jobs)
             if self._part != "train":
                 check.check_trained(experiment, composed, words)
@@ -109,17 +109,16 @@ class JobSweeper(Sweeper):
             jobs.append(Job(words, shlex.join(["python", "-m", f"rtil.{self._part}", *words])))
         return jobs
 
-    def _planned_jobs(
-        self, experiment: Mapping, given: Mapping[str, Sequence[str]], words: Sequence[str]
-    ) -> list[Job]:
+    def _planned_jobs(self, experiment: Mapping, words: Sequence[str]) -> list[Job]:
         """What an experiment plans of this command, under what is typed."""
-        return [
-            Job(
-                plan.overrides(experiment, job),
-                plan.command(experiment, self._part, words, job),
-            )
-            for job in plan.jobs(experiment, self._part, given)
-        ]
+        given = {key_of(word): word for word in words}
+        jobs = []
+        for job in plan.jobs(experiment, self._part, self._given(words)):
+            # Of what is typed with several values a job has one.
+            own = [f"{key}={job[key]}" if key in job else word for key, word in given.items()]
+            command = plan.command(experiment, self._part, own, job)
+            jobs.append(Job(plan.overrides(experiment, job), command))
+        return jobs
 
     def _composed(self, jobs: Sequence[Job]) -> list[dict]:
         """The resolved configuration of each job; a mistake in any ends the sweep here."""

@@ -71,7 +71,8 @@ def entry(work: Callable[[], int | None]) -> None:
 
 def _in_sweep() -> bool:
     """Whether a job of a sweep runs; the sweeper itself runs outside of its jobs."""
-    return HydraConfig.initialized() and HydraConfig.get().mode is RunMode.MULTIRUN
+    # Hydra sets the mode of a single run; that of a job is MULTIRUN, or unset in an experiment.
+    return HydraConfig.initialized() and HydraConfig.get().mode is not RunMode.RUN
 
 
 def check_numbers(who: str, settings: Mapping, lowest: Mapping[str, float]) -> None:

@@ -30,7 +30,7 @@ def work(cfg):
     return 15 if cfg.seed == 4 else None
 
 
-@hydra.main(version_base="1.3", config_path=CONFIGS, config_name="theory")
+@hydra.main(version_base="1.3", config_path=CONFIGS, config_name="train")
 def main(cfg):
     entry(lambda: work(cfg))
 
@@ -42,7 +42,7 @@ main()
 def sweep(folder, *words):
     (folder / "app.py").write_text(APP)
     return subprocess.run(
-        [sys.executable, "app.py", "-m", f"root={folder}", *words],
+        [sys.executable, "app.py", *words, f"root={folder}"],
         cwd=folder,
         capture_output=True,
         text=True,
@@ -54,29 +54,37 @@ def done_of(folder):
 
 
 def test_the_others_run_and_the_failures_are_listed_at_the_end(tmp_path):
-    ended = sweep(tmp_path, "seed=0,1,2,3")
+    ended = sweep(tmp_path, "-m", "seed=0,1,2,3")
     assert ended.returncode == 1
     assert done_of(tmp_path) == ["done-0", "done-3"]
     listed = ended.stderr.partition("error: 2 of 4 jobs failed")[2].splitlines()
     assert listed[1:5] == [
         "  seed=1 is refused.",
-        f"    python -m rtil.theory root={tmp_path} seed=1",
+        f"    python -m rtil.train seed=1 root={tmp_path}",
         "  KeyError: 'a mistake of the code'",
-        f"    python -m rtil.theory root={tmp_path} seed=2",
+        f"    python -m rtil.train seed=2 root={tmp_path}",
     ]
 
 
 def test_the_same_command_runs_what_failed_alone(tmp_path):
-    assert sweep(tmp_path, "seed=0,1").returncode == 1
+    assert sweep(tmp_path, "-m", "seed=0,1").returncode == 1
     (tmp_path / "mended").touch()
-    again = sweep(tmp_path, "seed=0,1")
+    again = sweep(tmp_path, "-m", "seed=0,1")
     assert again.returncode == 0
     assert again.stdout.count("is done already") == 1
     assert done_of(tmp_path) == ["done-0", "done-1"]
 
 
+def test_a_job_of_an_experiment_does_alike(tmp_path):
+    ended = sweep(tmp_path, "experiment=fig2_cs", "rtil=vanilla", "seed=0,1,3")
+    assert ended.returncode == 1
+    assert done_of(tmp_path) == ["done-0", "done-3"]
+    command = "python -m rtil.train experiment=fig2_cs seed=1 root="
+    assert command in ended.stderr.partition("error: 1 of 3 jobs failed")[2]
+
+
 def test_a_stop_signal_ends_the_sweep(tmp_path):
-    ended = sweep(tmp_path, "seed=0,4,3")
+    ended = sweep(tmp_path, "-m", "seed=0,4,3")
     assert ended.returncode == 128 + 15
     assert done_of(tmp_path) == ["done-0", "done-4"]
 
@@ -85,7 +93,7 @@ def test_a_stop_signal_ends_the_sweep(tmp_path):
 @pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
 def test_other_launchers_do_alike(tmp_path, launcher):
     pytest.importorskip(f"hydra_plugins.hydra_{launcher.partition('_')[0]}_launcher")
-    ended = sweep(tmp_path, "seed=0,1,3", f"hydra/launcher={launcher}")
+    ended = sweep(tmp_path, "-m", "seed=0,1,3", f"hydra/launcher={launcher}")
     assert ended.returncode == 1, ended.stderr
     assert "error: 1 of 3 jobs failed" in ended.stderr and "seed=1 is refused." in ended.stderr
     assert done_of(tmp_path) == ["done-0", "done-3"]
