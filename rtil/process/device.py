@@ -110,6 +110,7 @@ def start(hardware: Hardware) -> Runtime:
     if hardware.ops == "cuda":
         _check_kernels(device)
     if world > 1 and not dist.is_initialized():
+        check_restarts()
         log.info("Waiting for %d processes.", world)
         dist.init_process_group("nccl" if cuda else "gloo", timeout=timedelta(minutes=30))
     layout = torch.channels_last if hardware.channels_last else torch.contiguous_format
@@ -147,6 +148,28 @@ def ranks() -> Ranks:
             "torchrun sets both."
         )
     return Ranks(rank, world, local)
+
+
+def check_restarts() -> None:
+    """Refuses restarts over several machines that would meet what the last start left.
+
+    torchrun's agents count restarts apart from each other, and lend the processes a store that
+    lasts: one that restarts then finds addresses of processes that are gone, fails or waits.
+
+    Raises:
+        ValueError: names the variable with which each start has a store of its own.
+    """
+    said = {
+        name: os.environ.get(f"TORCHELASTIC_{name}", "")
+        for name in ("MAX_RESTARTS", "USE_AGENT_STORE")
+    }
+    several = os.environ.get("GROUP_WORLD_SIZE", "1") != "1"
+    if several and said["USE_AGENT_STORE"] == "True" and said["MAX_RESTARTS"] not in ("", "0"):
+        raise ValueError(
+            f"torchrun --max-restarts={said['MAX_RESTARTS']} over several machines needs "
+            "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 in the environment of torchrun on each: without "
+            "it processes that restart look for those of the last start."
+        )
 
 
 def cores() -> int:
