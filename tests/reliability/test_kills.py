@@ -93,7 +93,7 @@ def make_pictures(folder):
     for i in range(3):
         picture = rng.integers(0, 255, (18, 20), dtype=np.uint8)
         Image.fromarray(picture).save(folder / "pictures" / f"{i}.png")
-    mask = np.where(rng.random((16, 16)) < 0.5, 0, 255).astype(np.uint8)
+    mask = np.where(rng.random((18, 20)) < 0.5, 0, 255).astype(np.uint8)
     Image.fromarray(mask).save(folder / "mask.png")
 
 
