@@ -22,7 +22,7 @@ def replacing(path: Path) -> Iterator[Path]:
     it at a time take turns.
     """
     temporary = path.with_name(f".{path.name}{SUFFIX}")
-    with _only_writer(temporary):
+    with _locked(temporary):
         try:
             yield temporary
             os.replace(temporary, path)
@@ -31,19 +31,17 @@ def replacing(path: Path) -> Iterator[Path]:
             raise
 
 
-@contextmanager
-def _only_writer(temporary: Path) -> Iterator[None]:
-    """Makes a file and locks it, when no other process writes to it any more."""
-    for _ in range(TURNS):
+def _locked(temporary: Path) -> IO:
+    """The open file to write to, made and locked when no other process writes to it any more."""
+    for turns_left in reversed(range(TURNS)):
         file = open(temporary, "ab")  # noqa: SIM115  # it stays open: it is the lock
         with suppress(OSError):  # of a file system without locks
             fcntl.flock(file, fcntl.LOCK_EX)
         # Whoever held it has put it in its place meanwhile: then it is no longer this file.
-        if is_at(file, temporary):
+        if is_at(file, temporary) or not turns_left:
             break
         file.close()
-    with file:
-        yield
+    return file
 
 
 def is_at(file: IO, path: Path) -> bool:
