@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import json
 import multiprocessing
 import os
 import shutil
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,6 +30,7 @@ PRELOADED = (
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.link")
 PATIENCE = 120.0  # seconds until a command counts as hanging
+LIMIT = 12.0  # seconds until an attempt does
 
 
 class Command(NamedTuple):
@@ -46,6 +49,23 @@ class Ended(NamedTuple):
     code: int | None
     text: str
     operations: int
+    seconds: float
+    peak_mb: float
+
+
+class Try(NamedTuple):
+    """A call "module:function" with texts, and the name that its error must hold."""
+
+    function: str
+    words: tuple[str, ...]
+    named: str
+
+
+class Outcome(NamedTuple):
+    """How a `Try` ended: its error's type and text, or None; seconds; memory that it took."""
+
+    kind: str
+    error: str | None
     seconds: float
     peak_mb: float
 
@@ -92,6 +112,61 @@ class Nursery:
         counted = self._count.read_text().split() if self._count.exists() else ["0", "0"]
         code = None if hangs and kill_after is None else process.exitcode
         return Ended(code, text, int(counted[0]), seconds, float(counted[1]))
+
+    def attempt(self, tries: Sequence[Try]) -> list[Outcome]:
+        """The outcome of each; one that hangs or ends its process costs a process and no more."""
+        outcomes: list[Outcome] = []
+        while len(outcomes) < len(tries):
+            left = tries[len(outcomes) :]
+            self._count.unlink(missing_ok=True)
+            process = self._context.Process(
+                target=_attempt, args=(left, self.work, self._log, self._count)
+            )
+            process.start()
+            number = self._follow(process)
+            outcomes += [Outcome(*json.loads(line)) for line in self._lines()]
+            if number < len(left):
+                kind = "hangs" if process.exitcode == -signal.SIGKILL else "ends the process"
+                outcomes.append(Outcome(kind, kind, LIMIT, 0.0))
+        return outcomes
+
+    def _follow(self, process) -> int:
+        """Waits for a process that writes a line now and then, or kills it; counts its lines."""
+        number, last = 0, time.monotonic()
+        while process.exitcode is None:
+            process.join(0.02)
+            if len(self._lines()) > number:
+                number, last = len(self._lines()), time.monotonic()
+            if time.monotonic() > last + LIMIT:
+                process.kill()
+                process.join()
+        return len(self._lines())
+
+    def _lines(self) -> list[str]:
+        text = self._count.read_text() if self._count.exists() else ""
+        return text.split("\n")[:-1]
+
+
+def _attempt(tries: Sequence[Try], work: Path, log: Path, results: Path) -> None:
+    """The process of several attempts."""
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    for stream in (1, 2):
+        os.dup2(output, stream)
+    os.chdir(work)
+    for tried in tries:
+        module, _, name = tried.function.partition(":")
+        function = getattr(importlib.import_module(module), name)
+        Path("/proc/self/clear_refs").write_text("5")  # the peak is that of now
+        before, begin = _resident_mb(), time.perf_counter()
+        kind, error = "", None
+        try:
+            function(*tried.words)
+        except BaseException as raised:
+            kind, error = type(raised).__name__, str(raised)
+        seconds = time.perf_counter() - begin
+        line = json.dumps(Outcome(kind, error, seconds, max(0.0, _peak_mb() - before)))
+        with open(results, "a") as file:
+            file.write(f"{line}\n")
 
 
 def _child(command: Command, work: Path, log: Path, count: Path, kill_at: int | None) -> None:
