@@ -1,5 +1,6 @@
 """Whose images: rows of one split, test images that no training saw, the yardstick's own."""
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -92,6 +93,7 @@ def test_rows_of_other_images_are_not_mixed_in_and_files_may_move(tmp_path):
     assert (saved(place)["split_files"], saved(place)["nimg"]) == (digest, 64)
 
 
+@pytest.mark.slow
 def test_a_tuning_belongs_to_its_validation_images_wherever_they_are(tmp_path):
     sets = {
         name: pictures(tmp_path / name, 4, seed)
@@ -121,6 +123,32 @@ def test_a_tuning_belongs_to_its_validation_images_wherever_they_are(tmp_path):
     start("invert", tmp_path, *words(sets["val"]), "protocol=fair")
     with pytest.raises(FileNotFoundError, match=r"data\.val_path"):
         start("invert", tmp_path, *words(moved["val"]), "protocol=fair")
+
+
+@pytest.mark.parametrize("cache_gb", [0, 1])
+def test_an_unreadable_test_image_has_no_row_and_is_counted(tmp_path, capsys, cache_gb):
+    faces, test = pictures(tmp_path / "faces", 6, 0), pictures(tmp_path / "test", 4, 1)
+    common = (
+        *of(faces),
+        "data.num_val=null",
+        f"data.test_path={test}",
+        f"data.cache_gb={cache_gb}",
+    )
+    common += ("data.num_test=null",)
+    path = trained(tmp_path, *of(faces))
+    (test / "001.bmp").write_bytes(b"damaged")
+    given = (f"generator={path}", "ratio=0.5", *common)
+    with pytest.warns(UserWarning, match=r"001\.bmp"):
+        place = start("invert", tmp_path, *given, "num_images=3")
+    assert {row["id"] for row in jsonl.result_rows(place)} == {"000", "002", "003"}
+    assert "no row: 1 unreadable images (001.bmp" in capsys.readouterr().out
+    images = json.loads((place / "provenance.json").read_text())["images"]
+    assert (images["files"], images["unreadable"]) == (4, 1)
+    with (
+        pytest.warns(UserWarning, match=r"001\.bmp"),
+        pytest.raises(ValueError, match="3 images, 1 more that are unreadable, and 4 are needed"),
+    ):
+        start("invert", tmp_path, *given, "num_images=4")
 
 
 # Images that no training saw
@@ -156,6 +184,7 @@ def test_test_images_that_the_generator_was_trained_on_are_refused(tmp_path, gon
     start("invert", tmp_path, *given, *of(faces, *CUT))
 
 
+@pytest.mark.slow
 def test_tuning_and_diagnosis_refuse_training_images_too(tmp_path):
     faces = pictures(tmp_path / "faces", 40, 0)
     given = (
@@ -234,6 +263,7 @@ def test_the_yardstick_is_of_the_generators_images_and_not_of_the_commands(
 # Length of training
 
 
+@pytest.mark.slow
 def test_a_report_tells_arms_trained_for_different_lengths(tmp_path, caplog):
     for arm, nimg in (("vanilla", 8), ("ilo", 64)):
         export(tmp_path, rtil=arm)
