@@ -6,27 +6,26 @@ import sys
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
-from rtil.data.files import pack
-from rtil.importers import conversion
+from rtil.data.limits import Limits
 from rtil.inversion import measurement_file
 from rtil.runs import archive, identity, record, rows
 from rtil.runs import run as runs
 
 
 def imported(path):
-    conversion.import_file(path, Path(path).with_suffix(".imported"), force=True)
+    command("import_checkpoint", path, "--out", f"{path}.imported", "--force")
 
 
 def packed(path):
-    pack(path, f"{path}.packed.zip", 8, workers=1, force=True)
+    command("prepare_data", path, f"{path}.out.zip", "--resolution", "8", "--workers", "1")
 
 
 def seen(path):
-    measurement_file.read_picture(Path(path))
+    measurement_file.read_picture(Path(path), Limits())
 
 
 def measured(path):
-    measurement_file.load(Path(path))
+    measurement_file.load(Path(path), Limits())
 
 
 def run(path):
@@ -42,7 +41,7 @@ def rows_packed(path):
 
 
 def command(module, *words):
-    """Raises RuntimeError with what a command printed where its exit code is not 0."""
+    """Raises RuntimeError with what a command printed where it does not end well."""
     sys.argv = [f"{module}.py", *words]
     printed = io.StringIO()
     try:
@@ -50,4 +49,5 @@ def command(module, *words):
             importlib.import_module(module).main()
     except SystemExit as ended:
         if ended.code:
-            raise RuntimeError(printed.getvalue()) from None
+            said = ended.code if isinstance(ended.code, str) else ""
+            raise RuntimeError(printed.getvalue() + said) from None
