@@ -1,6 +1,6 @@
 """How a command begins and ends: where its configurations are, its errors, its exit code.
 
-No torch and no OmegaConf: `rtil` alone and reports start without them. What an entry point makes
+No torch: reports start without it. What an entry point makes
 of its configuration lives in the `setup` module of its room.
 """
 

@@ -50,4 +50,6 @@ def command(module, *words):
     except SystemExit as ended:
         if ended.code:
             said = ended.code if isinstance(ended.code, str) else ""
-            raise RuntimeError(printed.getvalue() + said) from None
+            text = printed.getvalue() + said
+            # What a command logs before it fails is no part of its error.
+            raise RuntimeError(text[max(0, text.rfind("error:")) :]) from None

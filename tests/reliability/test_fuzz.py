@@ -265,9 +265,23 @@ VALUES = (
 )  # fmt: skip
 ENTRIES = {
     "rtil.train": (*TINY, "batch=8", "total_nimg=8"),
-    "rtil.invert": (*TINY, "task=cs", "ratio=0.5", "num_images=1", "yardstick.num_train=64"),
-    "rtil.tune": (*TINY, "task=cs", "ratio=0.5", "num_images=1", "trials=1"),
-    "rtil.report": (),
+    "rtil.invert": (
+        *TINY,
+        "generator=given/train/generator.pt",
+        "task=cs",
+        "ratio=0.5",
+        "num_images=1",
+        "yardstick.num_train=64",
+    ),
+    "rtil.tune": (
+        *TINY,
+        "generator=given/train/generator.pt",
+        "task=cs",
+        "ratio=0.5",
+        "num_images=1",
+        "trials=1",
+    ),
+    "rtil.report": ("root=given/runs", "out=report"),
     "rtil.theory": ("steps=2", "num_train=[50]", "num_signals=2", "ratios=[0.5]"),
 }
 OVERRIDES = 250
@@ -275,9 +289,10 @@ SLOW_KEYS = re.compile(r"hydra|defaults|experiment")
 
 
 def test_any_value_of_any_key_runs_or_is_refused_by_key(given):
-    nursery, _ = given
+    nursery, kept = given
     rng = random.Random("overrides")
     nursery.clear()
+    (nursery.work / "given").symlink_to(kept)
     tries = []
     for _ in range(OVERRIDES):
         module, words = rng.choice([*ENTRIES.items()])
@@ -326,7 +341,8 @@ def problem_of(tried, outcome):
     if outcome.kind not in EXPECTED or "Traceback" in text:
         return f"{outcome.kind}: {brief}"
     # An import of one file may name the entries of it that do not fit.
-    names = ("NAME", tried.named.partition(".")[0], "generator in the layout of")
+    parts = tried.named.split(".")
+    names = ("NAME", parts[0], f"{parts[-1]}=", "generator in the layout of")
     if not any(name in text for name in names):
         return f"without its name, {outcome.kind}: {brief}"
     if len(text) > 2000 or re.search(r"[\x00-\x08\x0b-\x1f]", text):
