@@ -14,7 +14,7 @@ import torch
 
 from rtil.process.digest import digest
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 TRAIN = ("hardware=cpu", "hardware.threads=1", "scale=tiny", "data.num_train=64", "rtil=vanilla")
 LENGTH = ("batch=8", "total_nimg=320", "checkpoint_every=16", "log_every=1", "run_dir=run")
 PATIENCE = 120.0

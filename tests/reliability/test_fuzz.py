@@ -29,7 +29,7 @@ from rtil.process.command import CONFIGS
 from rtil.process.digest import digest
 from rtil.runs import keys
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 TINY = ("hardware=cpu", "hardware.threads=1", "scale=tiny", "data.num_train=64", "rtil=vanilla")
 LAYOUTS = ("rosinality", "nvlabs", "genforce", "mganprior", "authors_pggan", "genforce_pggan")
 NO_FILES = 0.03  # share of pipes, devices and folders

@@ -18,7 +18,7 @@ from PIL import Image
 
 from rtil.process.digest import digest
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 TINY = ("hardware=cpu", "hardware.threads=1", "scale=tiny", "data.num_train=64")
 FEW = ("task=cs", "ratio=0.5", "yardstick.num_train=64", "inversion_batch=2")
 TRAIN = Command(
