@@ -9,8 +9,10 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import tempfile
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -34,6 +36,34 @@ class FailedJob(RuntimeError):
     """A job of a sweep has failed and said so; the others run."""
 
 
+def check_writable(folder: Path, setting: str) -> None:
+    """Shows that files can be written to a folder, which need not be there yet; leaves nothing.
+
+    Args:
+        setting: "command: key=value" that the folder comes from, for the message.
+
+    Raises:
+        ValueError: they cannot, before anything is computed for them.
+    """
+    made: list[Path] = []
+    try:
+        for path in (*reversed(folder.parents), folder):
+            if not path.exists():
+                path.mkdir()
+                made.append(path)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"{setting}: nothing can be written to {folder} ({error.strerror}). "
+            "Name a folder where files can be written."
+        ) from error
+    finally:
+        for path in reversed(made):
+            with suppress(OSError):  # another process may use it by now
+                path.rmdir()
+
+
 def entry(work: Callable[[], int | None]) -> None:
     """Runs an entry point: a bad setting ends it with its message and code 1, not a traceback.
 
@@ -53,8 +83,10 @@ def entry(work: Callable[[], int | None]) -> None:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
         failure = str(error)
-        text = f"error: {failure}\n(set HYDRA_FULL_ERROR=1 for the traceback)"
-        print(text, file=sys.stderr, flush=True)
+        # What rtil refuses names what to do; an error from elsewhere may not.
+        expected = isinstance(error, (ValueError, FileNotFoundError))
+        hint = "" if expected else "\n(set HYDRA_FULL_ERROR=1 for the traceback)"
+        print(f"error: {failure}{hint}", file=sys.stderr, flush=True)
     except Exception as error:
         if not _in_sweep():
             raise
@@ -73,30 +105,3 @@ def _in_sweep() -> bool:
     """Whether a job of a sweep runs; the sweeper itself runs outside of its jobs."""
     # Hydra sets the mode of a single run; that of a job is MULTIRUN, or unset in an experiment.
     return HydraConfig.initialized() and HydraConfig.get().mode is not RunMode.RUN
-
-
-def check_numbers(who: str, settings: Mapping, lowest: Mapping[str, float]) -> None:
-    """Checks settings that are numbers, before anything is read or computed.
-
-    Args:
-        who: entry point, for the message.
-        settings: key to a number or a list of them; keys that it lacks are passed over.
-        lowest: smallest value allowed of each key; a whole number asks for whole numbers.
-
-    Raises:
-        ValueError: not a number, or too small.
-    """
-    for key, low in lowest.items():
-        setting = settings.get(key, low)
-        several = isinstance(setting, Sequence) and not isinstance(setting, str)
-        for value in setting if several else [setting]:
-            if not _is_number(value, isinstance(low, int)) or not value >= low:
-                kind = "a whole number" if isinstance(low, int) else "a number"
-                raise ValueError(f"{who}: {key}={value} must be {kind} from {low} up.")
-
-
-def _is_number(value: object, whole: bool) -> bool:
-    """Whether a setting is a number; true and false, which Python counts as 1 and 0, are none."""
-    if isinstance(value, bool):
-        return False
-    return isinstance(value, int if whole else (int, float))
