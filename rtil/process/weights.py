@@ -74,7 +74,7 @@ def read(path: str | Path, advice: str = "") -> object:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
-    """The zip that a file is; within, what its damage makes the reader raise is a `DamagedFile`."""
+    """The zip that a file is; what its damage makes the reader raise within is a `DamagedFile`."""
     try:
         with zipfile.ZipFile(path) as archive:
             yield archive

@@ -113,17 +113,30 @@ def _leaves(cfg: DictConfig) -> dict[str, object]:
     with suppress(OmegaConfBaseException):
         tree = OmegaConf.to_container(cfg, resolve=True)
         assert isinstance(tree, Mapping)
-        return {key: value for key, value in flatten(tree).items() if value != MISSING}
+        return {key: value for key, value in _values(tree).items() if value != MISSING}
     tree = OmegaConf.to_container(cfg)
     assert isinstance(tree, Mapping)
     leaves = {}
-    for key, value in flatten(tree).items():
+    for key, value in _values(tree).items():
         with suppress(OmegaConfBaseException):
             # Sizes are keys that are numbers, which `select` does not find.
             written = not isinstance(value, str) or "${" not in value
             found = value if written else OmegaConf.select(cfg, key)
             leaves[key] = OmegaConf.to_container(found) if OmegaConf.is_config(found) else found
     return {key: value for key, value in leaves.items() if value != MISSING}
+
+
+def _values(tree: Mapping) -> dict[str, object]:
+    """`flatten`, with tables that hold nothing: {} may stand where a number belongs."""
+    empty: dict[str, object] = {}
+    groups = [("", tree)]
+    while groups:
+        name, group = groups.pop()
+        if name and not group:
+            empty[name] = {}
+        inner = {f"{name}.{key}" if name else str(key): value for key, value in group.items()}
+        groups += [(key, value) for key, value in inner.items() if isinstance(value, Mapping)]
+    return flatten(tree) | empty
 
 
 def _read(key: str, value: object, kind: Kind, text: str | None) -> object:

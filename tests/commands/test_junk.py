@@ -88,6 +88,7 @@ SETTINGS = {
         ("pack=/proc/nothing/x.jsonl", "pack=/proc/nothing/x.jsonl: nothing can be written to"),
     ),
     "theory": (
+        ("n1={}", "n1={} must be a whole number"),
         ("ratios=abc", "ratios=abc must be a list"),
         ("ratios=[]", "ratios=[] must be a list"),
         ("noise_std=nan", "noise_std=nan must be"),

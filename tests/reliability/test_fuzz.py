@@ -258,10 +258,11 @@ def test_a_damaged_file_is_read_or_refused_by_name(given, kind):
     judge(kind, tries, nursery.attempt(tries))
 
 
+LONG = "x" * 300
 VALUES = (
     "abc", "null", "nan", "inf", "-inf", "-1", "0", "1.5", "1e400", "1e26", "[]", "{}", "[1,[2]]",
     "[a,b]", "{a:1}", "true", "maybe", "''", "' '", "a/b", "~/x", "é", "日本", "'#'", "[null]",
-    "x" * 300, "'a\tb'",
+    LONG, "'a\tb'",
 )  # fmt: skip
 ENTRIES = {
     "rtil.train": (*TINY, "batch=8", "total_nimg=8"),
@@ -340,9 +341,10 @@ def problem_of(tried, outcome):
     brief = re.sub(r"\d+", "N", text)[:160]
     if outcome.kind not in EXPECTED or "Traceback" in text:
         return f"{outcome.kind}: {brief}"
-    # An import of one file may name the entries of it that do not fit.
+    # An import of one file may name the entries of it that do not fit, and the system names a
+    # path that is too long itself.
     parts = tried.named.split(".")
-    names = ("NAME", parts[0], f"{parts[-1]}=", "generator in the layout of")
+    names = ("NAME", parts[0], f"{parts[-1]}=", "generator in the layout of", LONG[:50])
     if not any(name in text for name in names):
         return f"without its name, {outcome.kind}: {brief}"
     if len(text) > 2000 or re.search(r"[\x00-\x08\x0b-\x1f]", text):
