@@ -19,7 +19,7 @@ from rtil.metrics.image import to_unit
 from rtil.models.generator import Generator
 from rtil.process.instantiate import instantiate
 from rtil.process.rng import seeded
-from rtil.reporting.arrange import Cell, measurement_of
+from rtil.reporting.arrange import Row
 from rtil.reporting.figures.mosaic import ImageRow, draw_mosaic
 from rtil.reporting.page import Look
 from rtil.reporting.sections import Figure, Section, Text
@@ -58,11 +58,14 @@ def trained(runs: Iterable[Run]) -> list[Trained]:
     return generators
 
 
-def inverted(cells: Iterable[Cell], root: Path) -> list[Trained]:
+def inverted(rows: Iterable[Row], root: Path) -> list[Trained]:
     """The generators that were inverted, of several seeds the first one's."""
     generators: dict[tuple[str, str], Trained] = {}
-    for run in (arm.runs[0] for cell in cells for arm in cell.arms):
-        config, at, arm = run.config, measurement_of(run), str(run.config["rtil.name"])
+    for row in rows:
+        if row.missing:
+            continue
+        run, at, arm = row.runs[0], row.measurement, row.arm
+        config = run.config
         digest = str(config.get("generator_sha256"))
         if (arm, digest) in generators or config["inverter.family"] is None:
             continue
@@ -87,7 +90,7 @@ def samples_of(study: Study, look: Look) -> list[Section]:
     only: list[Run] = []
     if plan and not study.runs:
         only = sorted(plan.runs, key=lambda run: plan.order(run.job))
-    for one in [*trained(only), *inverted(study.cells, study.source.root)]:
+    for one in [*trained(only), *inverted(study.rows, study.source.root)]:
         group = groups[one.group]
         try:
             other = one.digest[:8] if one.digest else one.path.parent.name

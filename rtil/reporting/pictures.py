@@ -1,4 +1,4 @@
-"""Pictures that inversions wrote beside their rows: mosaics and galleries of a cell."""
+"""Pictures that inversions wrote beside their rows: mosaics and galleries of a measurement."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import matplotlib
 import numpy as np
 from PIL import Image
 
-from rtil.reporting.arrange import Cell, reference
+from rtil.reporting.arrange import Row
 from rtil.reporting.figures.mosaic import ImageRow
 from rtil.reporting.sections import Gallery, Picture, address
 from rtil.runs.run import Run
@@ -23,7 +23,7 @@ ERROR_RANGE = 0.5  # of |x_hat - x| on [0, 1] images; larger errors are drawn al
 
 @dataclass(frozen=True)
 class Part:
-    """One kind of picture of a cell, a row of its mosaic and a column of its gallery.
+    """One kind of picture of a measurement, a row of its mosaic and a column of its gallery.
 
     Attributes:
         runs: where it is looked for, the first that has it.
@@ -62,36 +62,38 @@ class Part:
             return math.nan
         return mine[name]["psnr_db"] - self.base[name]["psnr_db"]
 
+    def pictures(self, name: str, original: np.ndarray | None) -> list[Picture]:
+        """The picture with its PSNR and gain, and the error of a reconstruction."""
+        image, text, gain = self.image(name), self.caption(name), self.gain(name)
+        text += "" if math.isnan(gain) else f" ({gain:+.2f})"
+        if self.key != "psnr_db":
+            return [packed(image, text)]
+        return [packed(image, text), packed(error_map(image, original))]
 
-def parts_of(cell: Cell, baseline: str) -> list[Part]:
-    """What every arm has alike, then the reconstructions of each arm.
+
+def parts_of(rows: Sequence[Row]) -> list[Part]:
+    """What the arms of a measurement have alike, then the reconstructions of each.
 
     An arm's first seed stands for the others, as for the samples.
     """
-    runs = [arm.runs[0] for arm in cell.arms]
+    runs = [row.runs[0] for row in rows]
     parts = [
         Part("original", runs, "-original"),
         Part("measurement", runs, "-measurement"),
         Part("LMMSE", runs, "-lmmse", "lmmse_psnr_db"),
     ]
-    for arm in cell.arms:
-        base = reference(cell, arm, baseline)
-        part = Part(
-            arm.label,
-            arm.runs[:1],
-            "-oracle" if arm.oracle else "",
-            "psnr_db",
-            base.runs[0].rows if base else None,
-        )
-        parts.append(part)
+    for row in rows:
+        suffix = "-oracle" if row.oracle else ""
+        base = row.baseline.runs[0].rows if row.baseline else None
+        parts.append(Part(row.label, row.runs[:1], suffix, "psnr_db", base))
     return parts
 
 
-def image_ids(cell: Cell) -> list[str]:
-    """Ids of a cell's images, those that every arm has first."""
-    rows = [arm.runs[0].rows for arm in cell.arms]
-    ids = sorted({name for own in rows for name in own})
-    return sorted(ids, key=lambda name: sum(name not in own for own in rows))
+def image_ids(rows: Sequence[Row]) -> list[str]:
+    """Ids of a measurement's images, those that every arm has first."""
+    known = [row.runs[0].rows for row in rows]
+    ids = sorted({name for own in known for name in own})
+    return sorted(ids, key=lambda name: sum(name not in own for own in known))
 
 
 def image_rows(parts: Sequence[Part], names: Sequence[str]) -> list[ImageRow]:
@@ -105,7 +107,7 @@ def image_rows(parts: Sequence[Part], names: Sequence[str]) -> list[ImageRow]:
 
 
 def gallery(title: str, parts: Sequence[Part], names: Sequence[str], unfold: bool) -> Gallery:
-    """The images of a cell, with the error of each reconstruction, sorted by gains."""
+    """The images of a measurement, with the error of each reconstruction, sorted by gains."""
     headings = ["image"]
     for part in parts:
         own = [part.label, f"|error| of {part.label}"]
@@ -113,21 +115,13 @@ def gallery(title: str, parts: Sequence[Part], names: Sequence[str], unfold: boo
     gained = [part for part in parts if part.base]
     shots = []
     for number, name in enumerate(names):
+        original = parts[0].image(name)
         pictures: list[Picture] = []
         for part in parts:
-            pictures += shown(part, name, parts[0].image(name))
+            pictures += part.pictures(name, original)
         shots.append((name, pictures, [float(number), *(part.gain(name) for part in gained)]))
     orders = [part.label for part in gained]
     return Gallery(f"{title}; {len(names)} images", headings, shots, orders, unfold)
-
-
-def shown(part: Part, name: str, original: np.ndarray | None) -> list[Picture]:
-    """A picture with its PSNR and gain, and the error of a reconstruction."""
-    image, text, gain = part.image(name), part.caption(name), part.gain(name)
-    text += "" if math.isnan(gain) else f" ({gain:+.2f})"
-    if part.key != "psnr_db":
-        return [packed(image, text)]
-    return [packed(image, text), packed(error_map(image, original))]
 
 
 def error_map(x_hat: np.ndarray | None, x: np.ndarray | None) -> np.ndarray | None:

@@ -13,6 +13,8 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+NONE = "–"  # the text of a cell that has none
+
 
 @dataclass(frozen=True)
 class Table:
@@ -28,9 +30,13 @@ class Table:
         """From {heading: text} of lines."""
         return cls(title, [*lines[0]], [[*line.values()] for line in lines])
 
-    def column(self, heading: str) -> list[str]:
-        """The texts under a heading."""
-        return [line[[*self.headings].index(heading)] for line in self.lines]
+    @classmethod
+    def shown(
+        cls, title: str, lines: Sequence[Mapping[str, str]], looks: Sequence[str] = ()
+    ) -> Table:
+        """From lines likewise, without columns in which no line has a text."""
+        shown = [key for key in lines[0] if any(line[key] != NONE for line in lines)]
+        return cls(title, shown, [[line[key] for key in shown] for line in lines], looks)
 
 
 @dataclass(frozen=True)

@@ -150,7 +150,8 @@ def generators_of(lines: Iterable[Line]) -> dict[str, set[str]]:
 
 def told(place: Path | Sequence[Path]) -> str:
     """What results= is given for these files, as Hydra reads it."""
-    return str(place) if isinstance(place, Path) else f"[{','.join(map(str, place))}]"
+    paths = [place] if isinstance(place, Path) else place
+    return str(paths[0]) if len(paths) == 1 else f"[{','.join(map(str, paths))}]"
 
 
 def packable(place: Path | Sequence[Path]) -> Path:

@@ -34,6 +34,7 @@ class Axis:
         return f"{100 * value:g}" if self.percent else f"{value:g}"
 
 
+# Any other setting stands under its own key.
 AXES = {
     "ratio": Axis("measurements m/n [%]", log=True, percent=True),
     "factor": Axis("down-sampling per side", log=True, inverse=True),
@@ -43,11 +44,6 @@ AXES = {
     "inverter.block": Axis("block after which codes are mixed"),
     "rtil.family.sigma": Axis("σ of the maps injected in training"),
 }
-
-
-def axis_of(key: str) -> Axis:
-    """The axis of a setting; an unknown one stands under its own key."""
-    return AXES.get(key, Axis(key))
 
 
 @dataclass(frozen=True)
