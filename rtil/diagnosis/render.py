@@ -53,7 +53,7 @@ def trained(runs: Iterable[Run]) -> list[Trained]:
     for run in runs:
         config = run.config
         trained_on = str(config.get("data.trained_on") or config["data.name"])
-        group = trained_on, str(config["scale.name"]), str((run.job or {})["model"])
+        group = trained_on, str(config["scale.name"]), str(run.job["model"])
         generators.append(Trained(group, str(config["rtil.name"]), run.path / EXPORTED))
     return generators
 
@@ -84,12 +84,10 @@ def samples_of(study: Study, look: Look) -> list[Section]:
     A page of samples draws each generator with its own family alone (paper, Fig. 9). What is gone
     or has changed since it was inverted is noted.
     """
-    plan, notes = study.plan, list[str]()
+    notes: list[str] = []
     groups: dict[Group, dict[str, Loaded]] = defaultdict(dict)
     # An experiment without inversions shows its trainings.
-    only: list[Run] = []
-    if plan and not study.runs:
-        only = sorted(plan.runs, key=lambda run: plan.order(run.job))
+    only = () if study.rows else study.runs
     for one in [*trained(only), *inverted(study.rows, study.source.root)]:
         group = groups[one.group]
         try:

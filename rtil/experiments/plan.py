@@ -108,9 +108,6 @@ def jobs(experiment: Mapping, part: str, given: Given | None = None) -> list[dic
     key, so a ratio is planned or not for the task that is typed. Products without a typed key are
     left out. Every key that no product has is set in all jobs, each of its values in turn.
 
-    Args:
-        given: {key: texts of its values} of the command line.
-
     Raises:
         ValueError: no job is left, or more than one scale.
     """
@@ -133,10 +130,10 @@ def jobs(experiment: Mapping, part: str, given: Given | None = None) -> list[dic
     )
     if not chosen:
         what = "inversions" if part == "invert" else "training runs"
-        typed = ", ".join(f"{key}={','.join(texts)}" for key, texts in given.items())
+        words = ", ".join(f"{key}={','.join(texts)}" for key, texts in given.items())
         why = f": train its generators, then python -m rtil.report experiment={name}."
         if planned:
-            why = f" with {typed}."
+            why = f" with {words}."
         raise ValueError(f"experiment={name} has no {what}{why}")
     return chosen
 

@@ -1,7 +1,7 @@
 """What is compared: runs sorted into rows, each an arm at a measurement, and their estimates.
 
 An arm is an rtil=... under one choice of settings; its runs differ in their seed only. Numbers
-come from `rtil.reporting.statistics`, what an experiment planned from `rtil.reporting.planned`.
+come from `rtil.reporting.statistics`, what an experiment planned from `rtil.reporting.study`.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class Row:
     commands: Sequence[str] = ()
     differs: Sequence[str] = ()
     unpaired: str = ""
-    job: Mapping[str, str] | None = None
+    job: Mapping[str, str] = field(default_factory=dict)
     planned: int = 0
     more: Sequence[str] = ()
 
@@ -136,16 +136,10 @@ class Row:
         return min((len(run.rows) for run in self.runs), default=0)
 
 
-def row_at(
-    at: Measurement,
-    arm: str,
-    settings: Settings,
-    runs: Sequence[Run] = (),
-    fill: Iterable[str] = (),
-) -> Row:
-    """A row with its place in the figure of its series; it has each of its commands once."""
+def row_at(at: Measurement, arm: str, settings: Settings, runs: Sequence[Run] = ()) -> Row:
+    """A row with its place in the figure of its series."""
     panel, line = ", ".join(at.series.values()), label_of(arm, settings) + at.noise
-    return Row(at, arm, settings, runs, panel, line, at.value, commands=unique(fill))
+    return Row(at, arm, settings, runs, panel, line, at.value)
 
 
 def typed(settings: Settings) -> str:
@@ -169,7 +163,6 @@ def listed(values: Iterable) -> str:
 
 
 def measurement_of(run: Run) -> Measurement:
-    """What a run measured."""
     config: Mapping[str, Any] = run.config
     series = {key: str(config[f"{key}.name"]) for key in SERIES}
     # Every folder of images has the same name, and other images.
@@ -181,7 +174,6 @@ def measurement_of(run: Run) -> Measurement:
 
 
 def arm_of(run: Run) -> str:
-    """The name of a run's arm."""
     return str(run.config["rtil.name"])
 
 
@@ -224,7 +216,7 @@ def missing_row(at: Measurement, arm: str, ran: Iterable[Row]) -> Row:
     for row in ran:
         for run in row.runs:
             lines += commands(run, arm, row.settings)
-    return row_at(at, arm, {}, fill=lines)
+    return replace(row_at(at, arm, {}), commands=unique(lines))
 
 
 def differences_among(runs: Sequence[Run], named: Iterable[str] = ()) -> list[Settings]:

@@ -129,17 +129,16 @@ def commands(study: Study) -> list[Section]:
     That is the last command behind each generator that was inverted, then behind each run: of
     those for the experiment, if any.
     """
-    runs = study.plan.runs if study.plan else study.runs
     name = study.plan.experiment["name"] if study.plan else ""
     # Many inversions share a generator.
     trained = {
         (run.path.parent.name, run.config.get("generator_sha256")): run.trained
-        for run in runs
+        for run in study.runs
         if run.config.get("inverter.family") is not None
     }
     counts: Counter[str] = Counter()
     # Only the last command that worked on a run: earlier ones were stopped, or asked for less.
-    for history in (*trained.values(), *(run.recorded for run in runs)):
+    for history in (*trained.values(), *(run.recorded for run in study.runs)):
         for program, *arguments in (commands_for(history, name) or history)[:1]:
             line = f"python -m rtil.{Path(program).stem} {shlex.join(arguments)}"
             counts[line.strip()] += 1
@@ -173,7 +172,7 @@ def images(study: Study, look: Look) -> tuple[list[Section], list[Section]]:
 def settings(study: Study) -> list[Section]:
     """The notes, then the folder, size and configuration of each run."""
     folds: list[Section] = []
-    for run in study.runs:
+    for run in study.runs if study.rows else ():
         # The page has no address in it, not even of where the data came from.
         lines = [f"{key}: {value}" for key, value in run.config.items() if key != "data.origin"]
         folds.append(Text("\n".join(lines), fold=f"{run.path}, {len(run.rows)} images"))

@@ -57,19 +57,18 @@ class Source:
 
 @dataclass(frozen=True)
 class Plan:
-    """An experiment, the command whose runs it shows, what they were given beside it, and runs."""
+    """An experiment, the command whose runs it shows, and what they were given beside it."""
 
     experiment: Mapping
     part: str
     given: Sequence[str]
-    runs: Sequence[Run]
 
     @cached_property
     def _order(self) -> dict[str, int]:
         jobs = experiments.jobs(self.experiment, self.part)
         return {json.dumps(job): number for number, job in enumerate(jobs)}
 
-    def order(self, job: Job | None) -> int:
+    def order(self, job: Job) -> int:
         """Place of a job in the plan; what was run without being planned comes last."""
         return self._order.get(json.dumps(job), len(self._order))
 
@@ -109,16 +108,13 @@ class Plan:
     def told_apart(self, runs: Sequence[Run]) -> Sequence[Settings]:
         """What tells runs of a series apart: their switch, or what was varied and what differs."""
         if self.switches:
-            return [self.label(job_of(run), run.asked) for run in runs]
+            return [self.label(run.job, run.asked) for run in runs]
         return differences_among(runs, self.named)
 
 
 @dataclass(frozen=True)
 class Study:
-    """What a report is about; plan is that of an experiment.
-
-    One without inversions has its trainings in the plan, and no runs or rows.
-    """
+    """What a report is about: inversions, or of an experiment without any its trainings."""
 
     title: str
     source: Source
@@ -136,7 +132,7 @@ class Study:
     @property
     def lead(self) -> str:
         """How much of what the page is about is there."""
-        return paragraph("lead", rows=self.rows, notes=self.notes, plan=self.plan)
+        return paragraph("lead", rows=self.rows, notes=self.notes, runs=self.runs)
 
 
 def of_everything(source: Source, baseline: str) -> Study:
@@ -184,19 +180,19 @@ def of_experiment(experiment: Mapping, scale: str, source: Source, baseline: str
     own += [word for word in given if word.startswith("scale.")]
     own += [source.override] if source.packed else []
     lines.append(experiments.command(experiment, "report", own))
-    plan = Plan(experiment, part, given, members)
-    study = Study(experiment["title"], source, lines, notes, plan=plan)
+    plan, rows = Plan(experiment, part, given), list[Row]()
     if part == "train":
-        return replace(study, notes=[*notes, *untrained(plan)])
-    runs, more = on_the_same_images(members)
-    plan = replace(plan, runs=runs)
-    rows = planned_rows(plan, baseline)
-    return replace(study, notes=[*notes, *more], runs=runs, rows=rows, plan=plan)
+        members.sort(key=lambda run: plan.order(run.job))
+        notes += untrained(members, plan)
+    else:
+        members, more = on_the_same_images(members)
+        notes += more
+        rows = planned_rows(members, plan, baseline)
+    return Study(experiment["title"], source, lines, notes, members, rows, plan)
 
 
-def untrained(plan: Plan) -> list[str]:
+def untrained(runs: Sequence[Run], plan: Plan) -> list[str]:
     """What is missing of the generators of an experiment."""
-    runs = sorted(plan.runs, key=lambda run: plan.order(run.job))
     notes = [f"{run.path} was stopped before its end." for run in runs if not trained(run.path)]
     for job in plan.missing(runs):
         line = experiments.command(plan.experiment, "train", plan.given, job)
@@ -230,15 +226,9 @@ def on_the_same_images(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
     return made, [note] if cut else []
 
 
-def job_of(run: Run) -> Job:
-    """The planned job that a run of an experiment was."""
-    assert run.job is not None
-    return run.job
-
-
 def images_of(run: Run) -> int:
     """How many images were planned of a run."""
-    return int(job_of(run)["num_images"])
+    return int(run.job["num_images"])
 
 
 @lru_cache
@@ -248,14 +238,14 @@ def knob_of(task: str) -> str:
     return yaml.safe_load(text)["task"]["knob"]
 
 
-def planned_rows(plan: Plan, baseline: str) -> list[Row]:
+def planned_rows(runs: Sequence[Run], plan: Plan, baseline: str) -> list[Row]:
     """Rows with what was planned of them, and one for each planned job that nobody ran."""
     sets = plan.experiment.get("sets")
     size = int(plan.experiment["common"]["num_images"]) // sets if sets else 0
     # What is missing is what the plan says, not what other measurements have.
-    rows = rows_of(plan.runs, baseline, plan.told_apart)
+    rows = rows_of(runs, baseline, plan.told_apart)
     ran = estimated([row for row in rows if not row.missing], baseline, size)
-    rows = [*(with_plan(row, plan) for row in ran), *missing_rows(plan)]
+    rows = [*(with_plan(row, plan) for row in ran), *missing_rows(runs, plan)]
     return sorted(rows, key=lambda row: (row.measurement, plan.order(row.job)))
 
 
@@ -266,24 +256,24 @@ def with_plan(row: Row, plan: Plan) -> Row:
     if row.protocol != "paper":
         given.append(f"protocol={row.protocol}")
     fill = [
-        experiments.command(plan.experiment, "invert", given, job_of(run))
+        experiments.command(plan.experiment, "invert", given, run.job)
         for run in row.runs
         if len(run.rows) < images_of(run)
     ]
     # Seeds share what the figure shows, so the first one's job places them all.
     first = row.runs[0]
-    row = placed(row, job_of(first), first.asked, plan.experiment["figure"])
+    row = placed(row, first.job, first.asked, plan.experiment["figure"])
     return replace(row, more=unique(fill))
 
 
-def missing_rows(plan: Plan) -> list[Row]:
+def missing_rows(runs: Sequence[Run], plan: Plan) -> list[Row]:
     """A row for what nobody ran of the plan, on each data set that runs are of."""
-    runs = defaultdict[tuple[str, str], list[Run]](list)
-    for run in plan.runs:
+    groups = defaultdict[tuple[str, str], list[Run]](list)
+    for run in runs:
         at = measurement_of(run)
-        runs[at.data, at.scale].append(run)
+        groups[at.data, at.scale].append(run)
     rows: dict[tuple[Measurement, str], Row] = {}
-    for (data, scale), own in runs.items():
+    for (data, scale), own in groups.items():
         for job in plan.missing(own):
             row = missing_row(plan, job, data, scale)
             same = rows.get((row.measurement, row.label), row)
@@ -298,8 +288,8 @@ def missing_row(plan: Plan, job: Job, data: str, scale: str) -> Row:
     knob, asked = knob_of(job["task"]), {key: parsed(text) for key, text in job.items()}
     noise, value = (float(job.get(key, 0.0)) for key in ("noise_std", knob))
     at = Measurement(job["task"], job["inverter"], data, scale, job["model"], knob, noise, value)
-    fill = experiments.commands(plan.experiment, plan.given, job)
-    row = row_at(at, job["rtil"], plan.label(job, asked), fill=fill)
+    row = row_at(at, job["rtil"], plan.label(job, asked))
+    row = replace(row, commands=experiments.commands(plan.experiment, plan.given, job))
     return placed(row, job, asked, plan.experiment["figure"])
 
 

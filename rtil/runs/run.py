@@ -33,7 +33,7 @@ class Run:
         experiments: [{"name", "job": {key: text}}] that it was run for; None where version 0.1,
             which did not record them, ran it.
         tuning: the search behind its settings where it was packed (`rtil.runs.search`).
-        job: the planned job that it is read as (`rtil.experiments.members`).
+        job: the planned job that it is read as (`rtil.experiments.plan`).
         study: the file that it was read from where an earlier one has other trainings of its
             seeds.
     """
@@ -45,7 +45,7 @@ class Run:
     trained: Sequence[list[str]] = ()
     experiments: Sequence[Mapping] | None = None
     tuning: Mapping | None = None
-    job: Mapping[str, str] | None = None
+    job: Mapping[str, str] = field(default_factory=dict)
     study: str = ""
 
     @property

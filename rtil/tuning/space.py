@@ -23,11 +23,6 @@ def trials(space: Mapping, steps: Sequence[int] | None, count: int, seed: int) -
         space: a file of configs/search, resolved.
         steps: of each stage as configured; None where the inverter has no stages. Every trial has
             as many stages and the same sum.
-        count: 1 or more.
-        seed: of the drawn points.
-
-    Returns:
-        {key: value} for each trial.
 
     Raises:
         ValueError: a range that is empty or not positive, or stages for fewer steps.
