@@ -71,7 +71,7 @@ def pack(cfg: DictConfig) -> Path:
             "report: pack= writes what is below root=, results= reads what was "
             "packed: give one of them."
         )
-    runs, _ = collect(root)
+    runs, notes = collect(root)
     if experiment:
         runs = members(runs, experiment, cfg.scale.name)
         name = experiment["name"]
@@ -81,7 +81,7 @@ def pack(cfg: DictConfig) -> Path:
                 f"below {root}. python -m rtil.report experiment={name} root={root} "
                 "names the commands that run it."
             )
-    print(archive.write(runs, root, Path(cfg.pack)))
+    print("\n".join([archive.write(runs, root, Path(cfg.pack)), *notes]))
     return Path(cfg.pack)
 
 

@@ -21,6 +21,7 @@ from rtil.process.instantiate import instantiate
 from rtil.process.rng import seeded
 from rtil.reporting.arrange import Row
 from rtil.reporting.figures.mosaic import ImageRow, draw_mosaic
+from rtil.reporting.figures.style import plain
 from rtil.reporting.page import Look
 from rtil.reporting.sections import Figure, Section, Text
 from rtil.reporting.study import Study
@@ -143,6 +144,6 @@ def sample_rows(
             images = to_unit(space.synthesize(G, latents)).expand(-1, 3, -1, -1)
             scale = space.map_scale(1)
             sigma = "" if scale is None else f", σ = {scale.sigma:g}"
-            name = f"{label}  ${space.name}${sigma}"
+            name = f"{plain(label)}  ${space.name}${sigma}"
             rows.append(ImageRow(name, [*images.permute(0, 2, 3, 1).numpy()], [""] * num_images))
     return rows

@@ -6,6 +6,7 @@ of its configuration lives in the `setup` module of its room.
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -32,6 +33,10 @@ def entry(work: Callable[[], int | None]) -> None:
     Args:
         work: returns the number of the signal that stopped it, or None.
     """
+    for stream in (sys.stdout, sys.stderr):
+        # What a terminal or a file cannot hold is shown by its code, and ends nothing.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         signum = work()
     except KeyboardInterrupt:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shlex
@@ -30,6 +31,7 @@ FIRST = {
     "samples": "Samples",
     "differences": "Tables",
 }
+LONGEST = 180  # bytes of a file's name; file systems take 255
 Sections = dict[str, list[Section]]
 
 
@@ -45,6 +47,9 @@ class Look:
     def file(self, *parts: str) -> Path:
         """A PNG file named after these; what a run calls itself stays inside the folder."""
         name = re.sub(r"[^\w.,=+@-]", "_", "-".join(parts).replace(" ", ""))
+        if len(name.encode()) > LONGEST:
+            digits = hashlib.sha256(name.encode()).hexdigest()[:8]
+            name = f"{name.encode()[:LONGEST].decode(errors='ignore')}-{digits}"
         return self.out / f"{name}.png"
 
 
@@ -179,17 +184,22 @@ def settings(study: Study) -> list[Section]:
     return [*map(Text, study.notes), *folds]
 
 
+def written(text: str) -> str:
+    """A text that a file can hold: half a character, as damaged names have them, is its code."""
+    return text.encode(errors="backslashreplace").decode()
+
+
 def write(study: Study, found: Sections, out: Path) -> Path:
     """Writes table.json, table.md and the page, whose path it returns; prints the tables."""
     reading = [paragraph("reading")] if study.rows else []
     head = "\n\n".join([f"# {study.title}", *reading, *study.notes]) + "\n"
-    text = head + sections.markdown(found.get("Tables", ()))
+    text = written(head + sections.markdown(found.get("Tables", ())))
     rows = json.dumps([record(row) for row in study.rows])
     # JSON has no NaN: an interval of one image is null.
     values = json.loads(rows, parse_constant=lambda _: None)
     write_text(out / "table.json", json.dumps(values, indent=1) + "\n")
     write_text(out / "table.md", text)
     page = out / "report.html"
-    write_text(page, sections.page(study.title, study.lead, found))
+    write_text(page, written(sections.page(study.title, study.lead, found)))
     print(f"{text}\nPage: {page}")
     return page

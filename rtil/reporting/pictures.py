@@ -14,6 +14,7 @@ from PIL import Image
 
 from rtil.reporting.arrange import Row
 from rtil.reporting.figures.mosaic import ImageRow
+from rtil.reporting.figures.style import plain
 from rtil.reporting.sections import Gallery, Picture, address
 from rtil.runs.run import Run
 
@@ -46,7 +47,7 @@ class Part:
             try:
                 with Image.open(run.path / "images" / f"{name}{self.suffix}.png") as file:
                     return np.asarray(file.convert("RGB"), dtype=np.float32) / 255
-            except OSError:  # not written, or cut off while writing
+            except (OSError, ValueError):  # not written, cut off while writing, or no file's name
                 continue
         return None
 
@@ -102,7 +103,9 @@ def image_rows(parts: Sequence[Part], names: Sequence[str]) -> list[ImageRow]:
     for part in parts:
         images = [part.image(name) for name in names]
         if any(image is not None for image in images):
-            rows.append(ImageRow(part.label, images, [part.caption(name) for name in names]))
+            rows.append(
+                ImageRow(plain(part.label), images, [part.caption(name) for name in names])
+            )
     return rows
 
 

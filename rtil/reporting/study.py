@@ -162,9 +162,9 @@ def of_experiment(experiment: Mapping, scale: str, source: Source, baseline: str
     notes = [experiment["note"]] if experiment.get("note") else []
     if source.packed:
         runs, more = archive.read(source.packed)
-        notes += more
     else:
-        runs = inversions(source.root)[0] if part == "invert" else trainings(source.root)
+        runs, more = (inversions if part == "invert" else trainings)(source.root)
+    notes += more
     own = [f"scale={scale}", *([f"root={source.root}"] if str(source.root) != "runs" else [])]
     # Commands repeat what most of the runs were given, such as the files of images.
     given = [*own, *experiments.besides(runs, experiment, scale, part)]

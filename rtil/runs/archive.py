@@ -21,7 +21,7 @@ from rtil.process.files import write_text
 from rtil.runs import keys, overrides, record
 from rtil.runs.identity import digest as digest_of
 from rtil.runs.identity import values as values_of
-from rtil.runs.run import Run, check, generator_file, is_number
+from rtil.runs.run import Run, generator_file, is_number, sound
 from rtil.runs.search import search_of
 
 WHOLE, SHORT = 1, 2  # formats of version 0.1: every line with its whole configuration, or not
@@ -109,11 +109,6 @@ def read(place: Path | Sequence[Path]) -> tuple[list[Run], list[str]]:
                     "the one with more images counts. Pack it again into both files."
                 )
                 lines[identity(line)] = max(other, line, key=lambda x: len(x["ids"]))
-    if not lines:
-        raise FileNotFoundError(
-            f"report: no packed inversion in results={told(place)}. This makes one from runs:\n"
-            f"    python -m rtil.report root=runs pack={packable(place)}"
-        )
     if old:
         notes.append(
             "Rows of version 0.1 are of no experiment; python scripts/upgrade_rows.py "
@@ -123,7 +118,19 @@ def read(place: Path | Sequence[Path]) -> tuple[list[Run], list[str]]:
     runs = []
     for (folder, digest), line in sorted(lines.items()):
         path = Path(folder) if folders.count(folder) == 1 else Path(digest[:8] or "none") / folder
-        runs.append(replace(unpacked(line, path), study=studies[folder, digest]))
+        try:
+            run, more = sound(replace(unpacked(line, path), study=studies[folder, digest]))
+        except ValueError as error:
+            notes.append(f"Left out: {path} has {error}.")
+        else:
+            runs.append(run)
+            notes += more
+    if not runs:
+        raise FileNotFoundError(
+            f"report: no packed inversion in results={told(place)}. This makes one from runs:\n"
+            f"    python -m rtil.report root=runs pack={packable(place)}"
+            + "".join(f"\n{note}" for note in notes[1:])
+        )
     return runs, notes
 
 
@@ -190,8 +197,7 @@ def lines_of(file: Path) -> list[tuple[int, Line]]:
             for key, column in line["columns"].items():
                 if len(column) != len(line["ids"]):
                     raise ValueError(f"{len(column)} values of {key}, {len(line['ids'])} ids")
-            run = unpacked(line, Path(line["run"]))
-            check(run.config, run.rows)
+            unpacked(line, Path(line["run"]))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(
                 f"report: {file}, line {number}: no packed inversion ({type(error).__name__}: "

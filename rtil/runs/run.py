@@ -7,7 +7,8 @@ runs too (`rtil.runs.archive`). Which runs are compared is decided in `rtil.repo
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -20,6 +21,8 @@ from rtil.runs.rows import result_rows
 
 NEEDED = (*(f"{g}.name" for g in ("model", "rtil", "data", "scale", "task", "inverter")), "seed")
 TUNED = "protocol.tuned"
+SCORES = ("psnr_db", "ssim", "lpips", "gradient_energy")  # how the columns end that reports show
+CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")  # in no name that can be shown
 
 
 @dataclass(frozen=True)
@@ -77,27 +80,46 @@ class Run:
 
 
 def inversions(root: Path) -> tuple[list[Run], list[str]]:
-    """Reads every inversion below <root>/invert; the notes name those without rows.
-
-    Raises:
-        ValueError: one cannot be read.
-    """
-    paths = sorted((root / "invert").rglob("config.yaml"))
-    runs = [read_run(p.parent) for p in paths if any(p.parent.glob("results*.jsonl"))]
-    notes = [f"{run.path} has no rows yet." for run in runs if not run.rows]
+    """Reads every inversion below <root>/invert; the notes say what is left out, and why."""
     commands = lru_cache(maxsize=None)(record.commands)  # many runs share a generator
-    trained = [
-        replace(run, trained=commands(generator_file(run, root).parent))
-        for run in runs
-        if run.rows
-    ]
-    return trained, notes
+
+    def read(run_dir: Path) -> tuple[Run, list[str]]:
+        rows = {str(row["id"]): row for row in result_rows(run_dir)}
+        run, notes = sound(_read(run_dir, rows))
+        return replace(run, trained=commands(generator_file(run, root).parent)), notes
+
+    paths = sorted((root / "invert").rglob("config.yaml"))
+    started = [path.parent for path in paths if any(path.parent.glob("results*.jsonl"))]
+    runs, notes = _each(started, read)
+    notes += [f"{run.path} has no rows yet." for run in runs if not run.rows]
+    return [run for run in runs if run.rows], notes
 
 
-def trainings(root: Path) -> list[Run]:
-    """The trainings below root that have a generator, as runs without rows."""
+def trainings(root: Path) -> tuple[list[Run], list[str]]:
+    """The trainings below root that have a generator, as runs without rows; notes likewise."""
     files = sorted((root / "train").glob(f"*/{EXPORTED}"))
-    return [_read(file.parent, {}) for file in files if (file.parent / "config.yaml").exists()]
+    started = [file.parent for file in files if (file.parent / "config.yaml").exists()]
+    return _each(started, lambda run_dir: (_read(run_dir, {}), []))
+
+
+def _each(
+    directories: Iterable[Path], read: Callable[[Path], tuple[Run, list[str]]]
+) -> tuple[list[Run], list[str]]:
+    """The runs that can be read, and their notes; one that cannot is a note."""
+    runs, notes = [], []
+    for run_dir in directories:
+        try:
+            run, more = read(run_dir)
+        except (AttributeError, KeyError, TypeError, ValueError, OSError, yaml.YAMLError) as error:
+            why = " ".join(f"{type(error).__name__}: {error}".split())
+            notes.append(
+                f"Left out: {run_dir} cannot be read as a run ({why}). Delete it and run its "
+                "command again, or move it out of the way."
+            )
+        else:
+            runs.append(run)
+            notes += more
+    return runs, notes
 
 
 def generator_file(run: Run, root: Path) -> Path:
@@ -110,7 +132,7 @@ def collect(root: Path) -> tuple[list[Run], list[str]]:
     """`inversions`, of which there must be some.
 
     Raises:
-        FileNotFoundError: none has rows. ValueError: one cannot be read.
+        FileNotFoundError: none has rows.
     """
     runs, notes = inversions(root)
     if not runs:
@@ -121,21 +143,9 @@ def collect(root: Path) -> tuple[list[Run], list[str]]:
         )
         raise FileNotFoundError(
             f"report: no inversion with results below {root / 'invert'}. Make some:{make}"
+            + "".join(f"\n{note}" for note in notes)
         )
     return runs, notes
-
-
-def read_run(directory: Path) -> Run:
-    """Reads one inversion; raises ValueError as `collect` says."""
-    try:
-        run = _read(directory, {str(row["id"]): row for row in result_rows(directory)})
-        check(run.config, run.rows)
-    except (AttributeError, KeyError, TypeError, ValueError, OSError, yaml.YAMLError) as error:
-        raise ValueError(
-            f"report: {directory} cannot be read as an inversion ({type(error).__name__}: "
-            f"{error}). Delete it and run its command again, or move it out of the way."
-        ) from error
-    return run
 
 
 def _read(directory: Path, rows: Mapping[str, Mapping]) -> Run:
@@ -144,14 +154,44 @@ def _read(directory: Path, rows: Mapping[str, Mapping]) -> Run:
     return Run(directory, config, rows, commands, experiments=experiments)
 
 
-def check(config: Mapping[str, object], rows: Mapping[str, Mapping]) -> None:
-    """Raises ValueError where a run lacks what a report needs, KeyError without a PSNR."""
-    bad = [key for key in NEEDED if key not in config]
-    bad += [f"psnr_db of image {i}" for i, r in rows.items() if not is_number(r["psnr_db"])]
-    if bad:
-        raise ValueError(f"no {', '.join(bad)}")
+def check(config: Mapping[str, object]) -> None:
+    """Raises ValueError where a run's settings are not what a report needs."""
+    knob = str(config.get("task.knob"))
+    wrong = [key for key in (*NEEDED, knob) if config.get(key) is None]
+    wrong += [key for key in NEEDED if CONTROL.search(str(config.get(key)))]
+    for key in (knob, "noise_std"):
+        if config.get(key) is not None and not is_number(config[key]):
+            wrong.append(key)
+    if wrong:
+        raise ValueError(f"no {', '.join(dict.fromkeys(wrong))} that can be shown")
+
+
+def sound(run: Run) -> tuple[Run, list[str]]:
+    """A run without the rows that a report cannot show, and a note on each; raises as `check`."""
+    check(run.config)
+    faults = {name: _fault(name, row) for name, row in run.rows.items()}
+    notes = [
+        f"Left out: image {i[:40]!a} of {run.path}: {why}." for i, why in faults.items() if why
+    ]
+    return replace(run, rows={i: row for i, row in run.rows.items() if not faults[i]}), notes
+
+
+def _fault(name: str, row: Mapping) -> str:
+    """Why a report cannot show a row, or ""."""
+    if CONTROL.search(name):
+        return "characters of its id cannot be shown"
+    texts = [
+        key
+        for key, value in row.items()
+        if key.endswith(SCORES) and not (value is None or isinstance(value, (int, float)))
+    ]
+    missing = [] if is_number(row.get("psnr_db")) else ["psnr_db"]
+    wrong = ", ".join(dict.fromkeys([*missing, *texts]))
+    return f"{wrong}: no number" if wrong else ""
 
 
 def is_number(value: object) -> bool:
     """Whether a column holds a value that can be averaged."""
-    return isinstance(value, (int, float)) and not math.isnan(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return abs(value) < 2**63
+    return isinstance(value, float) and not math.isnan(value)

@@ -542,24 +542,6 @@ def test_no_runs_names_the_place_and_the_commands(tmp_path):
     assert not (tmp_path / "report").exists()
 
 
-@pytest.mark.parametrize(
-    ("file", "text", "named"),
-    [
-        ("results.jsonl", "{broken\n{}\n", "not JSON"),
-        ("results.jsonl", '{"psnr_db": 1.0}\n', "id"),
-        ("results.jsonl", '{"id": "a", "psnr_db": NaN}\n', "psnr_db of image a"),
-        ("config.yaml", "model: {name: x\n", "ParserError"),
-        ("config.yaml", "seed: 0\n", "model.name"),
-    ],
-)
-def test_an_unreadable_run_is_named(tmp_path, file, text, named):
-    run_dir = make_run(tmp_path, "ilo", {"a": 20.0})
-    (run_dir / file).write_text(text)
-    with pytest.raises(ValueError, match=re.escape(str(run_dir))) as error:
-        run_files.collect(tmp_path)
-    assert named in str(error.value)
-
-
 def test_a_run_without_rows_is_a_note_and_rows_of_all_processes_count(tmp_path):
     empty = make_run(tmp_path, "vanilla", {})
     run_dir = make_run(tmp_path, "ilo", {"a": 20.0})

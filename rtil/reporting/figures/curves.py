@@ -53,13 +53,14 @@ class Pen:
         means, half = [gain.mean for gain in gains], [gain.half for gain in gains]
         bars: dict[str, Any] = {"capsize": 4, "linewidth": 1.8, **asdict(self.look)}
         if gains:
-            self.ax.errorbar(x, means, half, label=self.line, **bars)
+            self.ax.errorbar(x, means, half, label=style.plain(self.line), **bars)
 
     def band(self, gain: Gain) -> None:
         """Draws an estimate that holds for every x."""
         low, high = gain.mean - gain.half, gain.mean + gain.half
         self.ax.axhspan(low, high, color=self.look.color, alpha=0.12, linewidth=0)
-        self.ax.axhline(gain.mean, color=self.look.color, linewidth=1.8, label=self.line)
+        label = style.plain(self.line)
+        self.ax.axhline(gain.mean, color=self.look.color, linewidth=1.8, label=label)
 
     def plot(self, kind: str, x: Sequence[float], y: Sequence[float]) -> None:
         """Draws what has no interval, if there is any."""
@@ -67,7 +68,9 @@ class Pen:
         if kind == MISSING:  # at the foot of the panel
             looks["transform"] = self.ax.get_xaxis_transform()
         if y:
-            self.ax.plot(x, y, color=self.look.color, label=f"{self.line}, {kind}", **looks)
+            self.ax.plot(
+                x, y, color=self.look.color, label=f"{style.plain(self.line)}, {kind}", **looks
+            )
 
 
 def draw_panels(
@@ -93,7 +96,8 @@ def draw_panels(
         paper = published.get(name, {}) if x == "value" else {}
         key = own[0].measurement.knob if x == "value" else x
         draw_panel(ax, own, looks, key, paper)
-        ax.set_title(f"{style.TASKS.get(name, name)}; {counts(own)}", fontsize=12)
+        task = style.TASKS.get(name, style.plain(name))
+        ax.set_title(f"{task}; {counts(own)}", fontsize=12)
     entries = legend(axes, looks, str(published.get("what")))
     ncols = style.legend_columns(width, entries)
     fig.set_size_inches(width, 4.3 * lines + 0.5 + 0.25 * -(-len(entries) // ncols))
@@ -149,6 +153,7 @@ def draw_line(pen: Pen, rows: Sequence[Row], paper: Mapping) -> None:
 
 def legend(axes: Iterable[Axes], looks: Mapping[str, Look], what: str) -> dict[str, Any]:
     """{text: handle}: every line of `looks`, then once each what is drawn in their colours."""
+    looks = {style.plain(line): look for line, look in looks.items()}
     handles = {text: h for ax in axes for h, text in zip(*ax.get_legend_handles_labels())}
     entries: dict[str, Any] = {
         line: handles.pop(line, None) or Line2D([], [], **asdict(look))
@@ -177,7 +182,8 @@ def scale_x(ax: Axes, values: Iterable[Any], axis: Axis) -> Pen:
     together to be written, the ends of the axis are, or the first ones.
     """
     known = {str(value): value for value in values if value is not None}
-    if axis.log:
+    log_scale = axis.log and all(float(value) > 0 for value in known.values())
+    if log_scale:
         places = {x: 1 / float(v) if axis.inverse else float(v) for x, v in known.items()}
         ticks = {places[x]: axis.tick(float(value)) for x, value in known.items()}
         low, high = min(ticks), max(ticks)
@@ -194,7 +200,7 @@ def scale_x(ax: Axes, values: Iterable[Any], axis: Axis) -> Pen:
     ax.set_xlabel(axis.label, fontsize=12)
     ax.xaxis.set_minor_locator(NullLocator())
     ax.set_xticks([*ticks], [*ticks.values()])
-    return Pen(ax, places, axis.log)
+    return Pen(ax, places, log_scale)
 
 
 def legible(ticks: Mapping[float, str], span: float) -> set[float]:

@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from rtil.reporting.arrange import Row
-from rtil.reporting.figures.style import COLOURS, DPI, GREY, GRID, MARKERS, legend_columns
+from rtil.reporting.figures.style import COLOURS, DPI, GREY, GRID, MARKERS, legend_columns, plain
 
 WIDTH = 8.4  # inches
 
@@ -51,7 +51,7 @@ def draw_forest(name: str, rows: Sequence[Row], baseline: str, path: Path) -> No
             marker=MARKERS[number % len(MARKERS)],
             markersize=6.5,
             linestyle="",
-            label=None if row.label in named else row.label,
+            label=None if row.label in named else plain(row.label),
         )
         named.add(row.label)
     ax.set_yticks(range(len(places)), places)
@@ -65,5 +65,5 @@ def draw_forest(name: str, rows: Sequence[Row], baseline: str, path: Path) -> No
     fig.legend(fontsize=10, loc="outside lower center", ncols=columns)
     counts = sorted({row.gain.n for row in rows if row.gain})
     text = " to ".join(str(n) for n in dict.fromkeys((counts[0], counts[-1])))
-    ax.set_title(f"{name}; n = {text} images", fontsize=12)
+    ax.set_title(f"{plain(name)}; n = {text} images", fontsize=12)
     fig.savefig(path)

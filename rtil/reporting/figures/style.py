@@ -55,6 +55,11 @@ class Look:
     linestyle: str = "-"
 
 
+def plain(text: str) -> str:
+    """A name from a file as matplotlib shows it: none of it is a formula."""
+    return text.replace("$", r"\$")
+
+
 def looks_of(lines: Iterable[tuple[str, str]]) -> dict[str, Look]:
     """Looks of (arm, line): a colour an arm, light to dark over its lines.
 
