@@ -80,13 +80,8 @@ def _budget(run: Run) -> dict[str, object]:
     spent = budget(run.config)
     if spent is None:
         return {}
-    trials, images, _, *first = spent
-    if not first:
+    trials, images, _, *rounds = spent
+    if not rounds:
         return {"trials": trials, "num_images": images}
-    once, finalists = first
-    return {
-        "trials": trials,
-        "num_images": once,
-        "finalists": finalists,
-        "final_images": images,
-    }
+    names = ("trials", "num_images", "finalists", "final_images")
+    return dict(zip(names, (trials, *rounds, images)))

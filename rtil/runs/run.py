@@ -110,15 +110,12 @@ def _each(
     for run_dir in directories:
         try:
             run, more = read(run_dir)
+            runs.append(run)
         except (AttributeError, KeyError, TypeError, ValueError, OSError, yaml.YAMLError) as error:
             why = " ".join(f"{type(error).__name__}: {error}".split())
-            notes.append(
-                f"Left out: {run_dir} cannot be read as a run ({why}). Delete it and run its "
-                "command again, or move it out of the way."
-            )
-        else:
-            runs.append(run)
-            notes += more
+            advice = "Delete it and run its command again, or move it out of the way."
+            more = [f"Left out: {run_dir} cannot be read as a run ({why}). {advice}"]
+        notes += more
     return runs, notes
 
 
@@ -129,21 +126,16 @@ def generator_file(run: Run, root: Path) -> Path:
 
 
 def collect(root: Path) -> tuple[list[Run], list[str]]:
-    """`inversions`, of which there must be some.
-
-    Raises:
-        FileNotFoundError: none has rows.
-    """
+    """`inversions`; raises FileNotFoundError where none has rows."""
     runs, notes = inversions(root)
     if not runs:
-        make = "".join(
-            f"\n    python -m rtil.{part} rtil={arm} root={root}"
-            for part in ("train", "invert")
-            for arm in ("vanilla", "ilo")
-        )
+        words = [
+            f"{part} rtil={arm}" for part in ("train", "invert") for arm in ("vanilla", "ilo")
+        ]
+        lines = [f"    python -m rtil.{word} root={root}" for word in words]
         raise FileNotFoundError(
-            f"report: no inversion with results below {root / 'invert'}. Make some:{make}"
-            + "".join(f"\n{note}" for note in notes)
+            f"report: no inversion with results below {root / 'invert'}. Make some:\n"
+            + "\n".join([*lines, *notes])
         )
     return runs, notes
 
@@ -154,44 +146,34 @@ def _read(directory: Path, rows: Mapping[str, Mapping]) -> Run:
     return Run(directory, config, rows, commands, experiments=experiments)
 
 
-def check(config: Mapping[str, object]) -> None:
-    """Raises ValueError where a run's settings are not what a report needs."""
-    knob = str(config.get("task.knob"))
+def sound(run: Run) -> tuple[Run, list[str]]:
+    """A run without the rows that a report cannot show, and a note on each.
+
+    Raises:
+        ValueError: its settings are not what a report needs.
+    """
+    config, knob = run.config, str(run.config.get("task.knob"))
     wrong = [key for key in (*NEEDED, knob) if config.get(key) is None]
     wrong += [key for key in NEEDED if CONTROL.search(str(config.get(key)))]
-    for key in (knob, "noise_std"):
-        if config.get(key) is not None and not is_number(config[key]):
-            wrong.append(key)
+    wrong += [key for key in (knob, "noise_std") if not is_number(config.get(key) or 0)]
     if wrong:
         raise ValueError(f"no {', '.join(dict.fromkeys(wrong))} that can be shown")
-
-
-def sound(run: Run) -> tuple[Run, list[str]]:
-    """A run without the rows that a report cannot show, and a note on each; raises as `check`."""
-    check(run.config)
-    faults = {name: _fault(name, row) for name, row in run.rows.items()}
-    notes = [
-        f"Left out: image {i[:40]!a} of {run.path}: {why}." for i, why in faults.items() if why
-    ]
-    return replace(run, rows={i: row for i, row in run.rows.items() if not faults[i]}), notes
-
-
-def _fault(name: str, row: Mapping) -> str:
-    """Why a report cannot show a row, or ""."""
-    if CONTROL.search(name):
-        return "characters of its id cannot be shown"
-    texts = [
-        key
-        for key, value in row.items()
-        if key.endswith(SCORES) and not (value is None or isinstance(value, (int, float)))
-    ]
-    missing = [] if is_number(row.get("psnr_db")) else ["psnr_db"]
-    wrong = ", ".join(dict.fromkeys([*missing, *texts]))
-    return f"{wrong}: no number" if wrong else ""
+    rows, notes = {}, []
+    for name, row in run.rows.items():
+        scores = {key: value for key, value in row.items() if key.endswith(SCORES)}
+        known = {key: value for key, value in scores.items() if value is not None}
+        wrong = [key for key, value in {"psnr_db": None, **known}.items() if not is_number(value)]
+        wrong += ["id"] if CONTROL.search(name) else []
+        if wrong:
+            what = ", ".join(wrong)
+            notes.append(f"Left out: image {name[:40]!a} of {run.path}: no {what} to show.")
+        else:
+            rows[name] = row
+    return replace(run, rows=rows), notes
 
 
 def is_number(value: object) -> bool:
     """Whether a column holds a value that can be averaged."""
-    if isinstance(value, int) and not isinstance(value, bool):
+    if type(value) is int:  # true and false are none
         return abs(value) < 2**63
     return isinstance(value, float) and not math.isnan(value)
