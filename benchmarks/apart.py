@@ -1,8 +1,9 @@
 """The straightforward form in a process of its own.
 
-rtil tells the system's allocator to keep large blocks (rtil.process.device.start). That holds for a whole
-process, and a straightforward program does not do it, so on a CPU such a program runs apart; the
-two still take turns. On a GPU memory is torch's own affair and it runs in the same process.
+rtil tells the system's allocator to keep large blocks (`rtil.process.device.start`). That holds
+for a whole process, and a straightforward program does not do it, so on a CPU such a program runs
+apart; the two still take turns. On a GPU memory is torch's own affair and it runs in the same
+process.
 """
 
 from __future__ import annotations

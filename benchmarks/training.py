@@ -25,7 +25,7 @@ from benchmarks.timing import Peak, alternate, ratio_of, seconds_of
 from rtil.process import replay
 from rtil.process.instantiate import instantiate
 from rtil.process.replay import Recorder
-from rtil.process.rng import seed_of, seeded
+from rtil.process.rng import Draws, seed_of, seeded
 from rtil.training import loop, setup
 
 Clock = Callable[[Callable[[], object]], float]
@@ -50,7 +50,8 @@ class Ours:
     def prepare(self, raw: torch.Tensor) -> torch.Tensor:
         self.rng.manual_seed(seed_of("bench"))
         mirror = self.cfg["data"]["mirror"]
-        real = loop.prepare(raw, self.cfg["resolution"], self.nets.G, mirror, self.rng)
+        draws = Draws(self.rng, len(raw))
+        real = loop.prepare(raw, self.cfg["resolution"], self.nets.G, mirror, draws)
         return self.run.hold(real)
 
     def d_step(self, real: torch.Tensor, step: int, turn: int) -> None:
@@ -62,7 +63,8 @@ class Ours:
     def step(self, real: torch.Tensor, number: int, turn: int) -> loop.Step:
         """One whose draws depend on the turn alone."""
         self.rng.manual_seed(seed_of("bench", turn))
-        return loop.Step(number, real, turn, 1, self.cfg["model"]["style_mixing"], self.rng)
+        draws = Draws(self.rng, len(real))
+        return loop.Step(number, real, draws, self.cfg["model"]["style_mixing"])
 
     def follow(self) -> None:
         loop.average(self.nets, self.cfg["model"]["ema_decay"])

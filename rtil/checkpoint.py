@@ -300,4 +300,6 @@ def load_trained(path: str | Path) -> tuple[Generator, dict, int]:
     G: Generator = instantiate(config["model"]["generator"])
     load_weights(G, content["G_ema"], path)
     G.progress(nimg)
+    # A file may be older than the training that it lies beside: what is read is said.
+    log.info("%s: %s.", path, f"trained on {nimg:,} images" if nimg else "imported")
     return G.eval().requires_grad_(False), config, nimg

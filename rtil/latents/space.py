@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import NamedTuple, final
 
 import torch
@@ -58,6 +59,12 @@ class LatentSpace(ABC):
     @abstractmethod
     def members(self) -> tuple[Member, ...]:
         """The members that `sample` draws from: itself, or those of a mixture."""
+
+    @final
+    @property
+    def title(self) -> str:
+        """Its name in terms and logs."""
+        return self.names[0] if len(self.names) == 1 else "family"
 
     @abstractmethod
     def check(self, G: Generator) -> None:
@@ -186,6 +193,24 @@ def merge(parts: Sequence[Latents]) -> Latents:
         alpha=alpha,
         counts=counts,
         member=tuple(member for part in parts for member in part.member),
+    )
+
+
+def take(latents: Latents, rows: Sequence[int]) -> Latents:
+    """The latents of some samples of a batch, in memory of their own."""
+    index = [*rows]
+    counts = latents.counts
+    codes = index
+    if counts is not None:
+        ends = [*accumulate(counts)]
+        codes = [code for b in index for code in range(ends[b] - counts[b], ends[b])]
+    return Latents(
+        w=latents.w[codes],
+        noise=tuple(maps[index] for maps in latents.noise),
+        add=None if latents.add is None else {k: z[index] for k, z in latents.add.items()},
+        alpha=None if latents.alpha is None else latents.alpha[codes],
+        counts=None if counts is None else tuple(counts[b] for b in index),
+        member=tuple(latents.member[b] for b in index),
     )
 
 

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rtil.kernels.conv2d import conv2d
+from rtil.process.distributed import gathered, own, world
 
 T = TypeVar("T")
 
@@ -150,21 +151,24 @@ def minibatch_stddev(x: Tensor, limit: int | None) -> Tensor:
     """Appends the mean standard deviation within groups of samples (Karras et al. 2018, sec. 3).
 
     Groups are runs of consecutive samples, so that a batch laid out by family member keeps
-    each member's statistics to itself.
+    each member's statistics to itself. They are those of the whole batch: where processes share
+    it, a group that lies in several of them is gathered.
 
     Args:
-        x: (B, C, H, W).
-        limit: group size; the largest divisor of B up to it is used. None: the whole batch.
+        x: (B, C, H, W), this process's samples.
+        limit: group size; the largest divisor of the whole batch up to it is used. None: that.
 
     Returns:
         (B, C + 1, H, W); the last channel is constant within a group.
     """
     batch, _, height, width = x.shape
-    group = group_size(batch, limit)
-    groups = x.view(batch // group, group, *x.shape[1:])
-    std = (groups.var(1, unbiased=False) + 1e-8).sqrt().mean((1, 2, 3))
-    std = std.repeat_interleave(group).view(batch, 1, 1, 1).expand(batch, 1, height, width)
-    return torch.cat([x, std], 1)
+    group = group_size(batch * world(), limit)
+    is_apart = batch % group != 0
+    every = gathered(x) if is_apart else x
+    groups = every.view(len(every) // group, group, *x.shape[1:])
+    std = (groups.var(1, unbiased=False) + 1e-8).sqrt().mean((1, 2, 3)).repeat_interleave(group)
+    std = (own(std) if is_apart else std).view(batch, 1, 1, 1)
+    return torch.cat([x, std.expand(batch, 1, height, width)], 1)
 
 
 def check_resolution(who: str, resolution: int, channels: dict[int, int]) -> dict[int, int]:

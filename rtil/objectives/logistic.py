@@ -14,6 +14,7 @@ from rtil.latents.space import Latents, LatentSpace
 from rtil.models.generator import Generator
 from rtil.objectives.objective import GeneratorPenalty, Objective, RealPenalty
 from rtil.process.distributed import all_sum
+from rtil.process.rng import Draws
 
 
 @final
@@ -78,11 +79,10 @@ class Logistic(Objective):
         space: LatentSpace,
         index: int,
         latents: Latents,
-        rng: torch.Generator,
+        draws: Draws,
     ) -> Tensor:
         """path_every weight (|J_w^T y| - a)^2 for each sample (B',); updates the means a."""
-        batch = len(latents.member)
-        y = torch.randn((batch, *G.image_shape), generator=rng, device=rng.device)
+        y = draws.normal(*G.image_shape)
         lengths = path_lengths(G, space, latents, y.to(latents.w))
 
         # The running mean moves before the error is taken, as in the published code, with the

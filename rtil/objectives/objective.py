@@ -3,12 +3,13 @@
 Every objective has the three losses. A penalty is an attribute that is None where an objective
 has none, so a loop asks `if objective.d_lazy is not None`:
 
-    pair_penalty(D, real, fake, rng)    (B,), in every discriminator step, for each space's images
+    pair_penalty(D, real, fake, draws)  (B,), in every discriminator step, for each space's images
     d_lazy: RealPenalty                 an extra update of D every `d_lazy.every` steps
     g_lazy: GeneratorPenalty            an extra update of G every `g_lazy.every` steps
 
-A step with the last draws latents itself, as all others do, of the batch and the turn that
-`g_lazy.draw(world, turn)` says, and hands them to `g_lazy.penalty(G, space, index, latents, rng)`.
+A step with the last draws latents itself, as all others do, `g_lazy.batch` samples over all
+processes, and hands them to `g_lazy.penalty(G, space, index, latents, draws)`. What a penalty
+draws comes from `draws`, which gives this process its share.
 
 To add an objective, write a file with a final subclass that sets the penalties it has in its
 constructor, and point a model yaml's `objective` at it. Optimisers, steps and logs live in
@@ -21,13 +22,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from rtil.latents.space import Latents, LatentSpace
 from rtil.models.generator import Generator
+from rtil.process.rng import Draws
 
-PairPenalty = Callable[[nn.Module, Tensor, Tensor, torch.Generator], Tensor]
+PairPenalty = Callable[[nn.Module, Tensor, Tensor, Draws], Tensor]
 
 
 @dataclass(frozen=True)
@@ -52,32 +53,26 @@ class GeneratorPenalty:
     every: steps between penalties, 1 or more.
     batch: samples of a penalty over all processes.
     penalty: (G, space, position of the space in the family, latents drawn by it with gradients,
-        rng) to a value for each sample (B',), scaled to stand for all `every` steps.
+        draws) to a value for each sample (B',), scaled to stand for all `every` steps.
     """
 
     name: str
     every: int
     batch: int
-    penalty: Callable[[Generator, LatentSpace, int, Latents, torch.Generator], Tensor]
+    penalty: Callable[[Generator, LatentSpace, int, Latents, Draws], Tensor]
 
-    def draw(self, world: int, turn: int) -> tuple[int, int]:
-        """Samples that a process draws for a step's penalty, and the number of their draw.
-
-        Args:
-            world: processes that share the penalty's batch.
-            turn: number of the step's draw: step * world + rank.
-        """
+    def turn(self, step: int) -> int:
+        """Number of the draw for the penalty of a step; rotates the members of a mixture."""
         # Penalties are counted, not steps: where `every` divides a mixture's rotation, every
         # penalty would meet the same member.
-        number = turn // world // self.every * world + turn % world
-        return max(1, self.batch // world), number
+        return step // self.every
 
 
 class Objective(nn.Module, ABC):
     """Losses that the loop minimises; buffers are saved in checkpoints.
 
     Attributes:
-        pair_penalty: (D, real, fake, rng) to (B,), of every discriminator step; None for none.
+        pair_penalty: (D, real, fake, draws) to (B,), of every discriminator step; None for none.
         d_lazy: penalty on real images; None for none.
         g_lazy: penalty on the generator; None for none.
     """

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from rtil.objectives.objective import Objective
+from rtil.process.rng import Draws
 
 
 @final
@@ -39,11 +40,9 @@ class WGANGP(Objective):
     def generator(self, scores: Tensor) -> Tensor:
         return -scores
 
-    def gradient_penalty(
-        self, D: nn.Module, real: Tensor, fake: Tensor, rng: torch.Generator
-    ) -> Tensor:
+    def gradient_penalty(self, D: nn.Module, real: Tensor, fake: Tensor, draws: Draws) -> Tensor:
         """gp (|grad D(x')| - 1)^2 at x' = e real + (1 - e) fake, e ~ U(0, 1) per image (B,)."""
-        e = torch.rand((len(real), 1, 1, 1), generator=rng, device=rng.device).to(real)
+        e = draws.uniform(1, 1, 1).to(real)
         between = torch.lerp(fake, real, e).detach().requires_grad_(True)
         (grad,) = torch.autograd.grad(D(between).sum(), between, create_graph=True)
         return self.gp_weight * (grad.flatten(1).norm(dim=1) - 1).square()

@@ -2,8 +2,9 @@
 
 It reads from top to bottom. `run` is the loop; `d_step` and `g_step` are a step's two halves, each
 an update and, now and then, a second one for a lazy penalty; `average` ends the step. Progress is
-counted in images (nimg), every random number of a step is drawn from (seed, rank, nimg), and the
-same command goes on from its last checkpoint.
+counted in images (nimg), and the same command goes on from its last checkpoint. Every random
+number belongs to (seed, nimg, place in the batch), so any number of processes gives the same
+training up to the rounding of sums.
 
 What is trained is composed in `rtil.training.setup`, what is shown of it is in
 `rtil.training.monitor`. A new loss is an objective (`rtil.objectives`), a new member of the family
@@ -31,7 +32,7 @@ from rtil.checkpoint import Progress
 from rtil.data.base import ImageData, to_float
 from rtil.data.stream import Prefetch, epoch_indices
 from rtil.latents.family import Family
-from rtil.latents.space import LatentSpace
+from rtil.latents.space import Latents, LatentSpace, take
 from rtil.models.generator import Generator
 from rtil.objectives.objective import GeneratorPenalty, Objective, RealPenalty
 from rtil.process import replay
@@ -39,7 +40,7 @@ from rtil.process.device import Runtime
 from rtil.process.distributed import average_gradients, barrier
 from rtil.process.lock import Owner
 from rtil.process.replay import Noted, Recorder
-from rtil.process.rng import seed_of
+from rtil.process.rng import Draws, seed_of
 from rtil.process.signals import StopRequest
 from rtil.training.monitor import Board, Terms, save_grid
 
@@ -129,18 +130,19 @@ class Step:
     Attributes:
         number: steps before it.
         real: this process's share of the batch (B, C, H, W), in [-1, 1].
-        turn: number of its draw over steps and processes; rotates the members of a mixture.
-        world: number of processes.
+        draws: every random number, from a generator seeded for this step.
         style_mixing: see Generator.sample_w.
-        rng: of every draw, seeded for this step.
     """
 
     number: int
     real: Tensor
-    turn: int
-    world: int
+    draws: Draws
     style_mixing: float
-    rng: torch.Generator
+
+    def sample(self, space: LatentSpace, G: Generator, draws: Draws, turn: int) -> Latents:
+        """Latents of this process's samples; `turn` rotates the members of a mixture."""
+        latents = space.sample(G, draws.total, draws.rng, self.style_mixing, turn)
+        return latents if draws.world == 1 else take(latents, draws.own)
 
 
 def run(training: Training) -> int | None:
@@ -212,39 +214,40 @@ def reader(training: Training) -> Prefetch[Tensor]:
 
     def fetch(nimg: int) -> Tensor:
         indices = epoch_indices(len(data), settings.seed, nimg, settings.batch_at(nimg))
-        return data.batch(indices[rt.rank :: rt.world])
+        return data.batch(indices.chunk(rt.world)[rt.rank])
 
     return Prefetch(fetch)
 
 
 def next_step(training: Training, at: Progress, reals: Prefetch[Tensor], record: Recorder) -> Step:
     """Sets networks and draws to where training is, and reads and prepares real images."""
-    settings, nets, rt, rng = training.settings, training.nets, training.rt, record.rng
+    settings, nets, rt = training.settings, training.nets, training.rt
     nets.progress(at.nimg)
-    rng.manual_seed(seed_of(settings.seed, "train", rt.rank, at.nimg))
+    batch = settings.batch_at(at.nimg)
+    # The 0 is what version 0.1 says for one process, whose draws go on.
+    record.rng.manual_seed(seed_of(settings.seed, "train", 0, at.nimg))
+    draws = Draws(record.rng, batch, rt.rank, rt.world)
     images = reals.get(at.nimg)
     # The next ones are read while this step is taken.
-    reals.schedule(at.nimg + settings.batch_at(at.nimg))
-    real = prepare(images.to(rt.device), settings.resolution, nets.G, settings.mirror, rng)
-    turn = at.step * rt.world + rt.rank
-    return Step(at.step, record.hold(real), turn, rt.world, settings.style_mixing, rng)
+    reals.schedule(at.nimg + batch)
+    real = prepare(images.to(rt.device), settings.resolution, nets.G, settings.mirror, draws)
+    return Step(at.step, record.hold(real), draws, settings.style_mixing)
 
 
-def prepare(
-    images: Tensor, resolution: int, G: Generator, mirror: bool, rng: torch.Generator
-) -> Tensor:
+def prepare(images: Tensor, resolution: int, G: Generator, mirror: bool, draws: Draws) -> Tensor:
     """uint8 images (B, C, S, S) to [-1, 1]: random crop, flip, size of the growing stage."""
     x = to_float(images)
     slack = x.shape[2] - resolution
     if slack:
-        corners = torch.randint(slack + 1, (2, len(x)), generator=rng, device=rng.device)
+        size, rng = (2, draws.total), draws.rng
+        corners = torch.randint(slack + 1, size, generator=rng, device=rng.device)
         crops = [
             image[:, top : top + resolution, left : left + resolution]
-            for image, top, left in zip(x, *corners.tolist())
+            for image, (top, left) in zip(x, draws.keep(corners.T).tolist())
         ]
         x = torch.stack(crops)
     if mirror:
-        flip = torch.rand((len(x), 1, 1, 1), generator=rng, device=rng.device) < 0.5
+        flip = draws.uniform(1, 1, 1) < 0.5
         x = torch.where(flip.to(x.device), x.flip(3), x)
     factor = x.shape[2] // G.image_shape[1]
     return F.avg_pool2d(x, factor) if factor > 1 else x
@@ -254,8 +257,8 @@ def d_step(nets: Nets, family: Family, step: Step, record: Recorder) -> Noted:
     """The discriminator's half of a step, and its lazy penalty when that is due."""
     # A GPU replays what it recorded under the same key, so a key holds all that decides which
     # kernels run: besides the stage the number of images, and the members where they are drawn.
-    batch, stage = len(step.real), nets.G.stage
-    key = ("D", batch, *drawn(family, batch, step.turn))
+    batch, stage = step.draws.total, nets.G.stage
+    key = ("D", batch, *drawn(family, batch, step.number))
     noted = record(stage, key, lambda: d_update(nets, family, step))
     lazy = nets.objective.d_lazy
     if lazy is not None and step.number % lazy.every == 0:
@@ -275,15 +278,15 @@ def d_update(nets: Nets, family: Family, step: Step) -> Noted:
         del loss
         for space, weight in zip(family.spaces, family.weights):
             with torch.no_grad():
-                latents = space.sample(G, len(real), step.rng, step.style_mixing, step.turn)
+                latents = step.sample(space, G, step.draws, step.number)
                 fake = space.synthesize(G, latents)
             members = member_names(space, latents.member)
             loss = objective.fake(D(fake))
-            noted.append((f"D/fake {title(space)}", loss.detach(), members))
+            noted.append((f"D/fake {space.title}", loss.detach(), members))
             penalty = None
             if objective.pair_penalty is not None:
-                penalty = objective.pair_penalty(D, real, fake, step.rng)
-                noted.append((f"D/penalty {title(space)}", penalty.detach(), members))
+                penalty = objective.pair_penalty(D, real, fake, step.draws)
+                noted.append((f"D/penalty {space.title}", penalty.detach(), members))
                 loss = loss + penalty
             (weight * loss.mean()).backward()
             # Free before the next member's are made: the peak is that of one member.
@@ -301,29 +304,28 @@ def d_penalty(nets: Nets, lazy: RealPenalty, step: Step) -> Noted:
 
 def g_step(nets: Nets, family: Family, step: Step, record: Recorder) -> Noted:
     """The generator's half of a step, and its lazy penalty when that is due."""
-    batch, stage = len(step.real), nets.G.stage
-    key = ("G", batch, *drawn(family, batch, step.turn))
+    batch, stage = step.draws.total, nets.G.stage
+    key = ("G", batch, *drawn(family, batch, step.number))
     noted = record(stage, key, lambda: g_update(nets, family, step))
     lazy = nets.objective.g_lazy
     if lazy is not None and step.number % lazy.every == 0:
-        # A penalty draws fewer samples, and counts its own turns.
-        few, turn = lazy.draw(step.world, step.turn)
-        key = ("G penalty", few, *drawn(family, few, turn))
+        turn = lazy.turn(step.number)
+        key = ("G penalty", lazy.batch, *drawn(family, lazy.batch, turn))
         noted += record(stage, key, lambda: g_penalty(nets, family, lazy, step))
     return noted
 
 
 def g_update(nets: Nets, family: Family, step: Step) -> Noted:
     """An update of the generator, each space's images in turn."""
-    G, D, batch = nets.G, nets.D, len(step.real)
+    G, D = nets.G, nets.D
     noted: Noted = []
     D.requires_grad_(False)
     with update(G, nets.G_optim):
         for space, weight in zip(family.spaces, family.weights):
-            latents = space.sample(G, batch, step.rng, step.style_mixing, step.turn)
+            latents = step.sample(space, G, step.draws, step.number)
             loss = nets.objective.generator(D(space.synthesize(G, latents)))
             members = member_names(space, latents.member)
-            noted.append((f"G/loss {title(space)}", loss.detach(), members))
+            noted.append((f"G/loss {space.title}", loss.detach(), members))
             # Gradients add up over the spaces to those of the family's weighted mean.
             (weight * loss.mean()).backward()
             del latents, loss
@@ -332,15 +334,15 @@ def g_update(nets: Nets, family: Family, step: Step) -> Noted:
 
 def g_penalty(nets: Nets, family: Family, lazy: GeneratorPenalty, step: Step) -> Noted:
     """An update of the generator for its lazy penalty, each space's samples in turn."""
-    G, rng = nets.G, step.rng
-    batch, turn = lazy.draw(step.world, step.turn)
+    G = nets.G
+    draws, turn = step.draws.over(lazy.batch), lazy.turn(step.number)
     noted: Noted = []
     with update(G, nets.G_optim):
         for i, (space, weight) in enumerate(zip(family.spaces, family.weights)):
-            latents = space.sample(G, batch, rng, step.style_mixing, turn)
-            penalty = lazy.penalty(G, space, i, latents, rng)
+            latents = step.sample(space, G, draws, turn)
+            penalty = lazy.penalty(G, space, i, latents, draws)
             members = member_names(space, latents.member)
-            noted.append((f"G/{lazy.name} {title(space)}", penalty.detach(), members))
+            noted.append((f"G/{lazy.name} {space.title}", penalty.detach(), members))
             (weight * penalty.mean()).backward()
             del latents, penalty
     return noted
@@ -366,11 +368,6 @@ def average(nets: Nets, decay: float) -> None:
 def drawn(family: Family, batch: int, turn: int) -> list[tuple[int, ...]]:
     """Member of each sample, by space; () where every draw of a space is alike."""
     return [space.drawn(batch, turn) for space in family.spaces]
-
-
-def title(space: LatentSpace) -> str:
-    """Name of a space in terms and logs."""
-    return space.names[0] if len(space.names) == 1 else "family"
 
 
 def member_names(space: LatentSpace, member: tuple[int, ...]) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from rtil.latents.family import Family
 from rtil.metrics.image import to_unit
 from rtil.models.generator import Generator
+from rtil.process.distributed import all_mean
 from rtil.process.replay import Noted
 from rtil.process.rng import seeded
 from rtil.runs import rows
@@ -41,23 +42,33 @@ class Terms:
             self.add(step, name, values, members)
 
     def report(self) -> dict[str, float]:
-        """Mean of each term over the steps seen, and forgets them.
+        """Mean of each term over the steps and processes, and forgets them.
+
+        Every process has to call it after the same steps.
 
         Raises:
             RuntimeError: a value is not finite; names the step, the term and the member.
         """
+        if not self.seen:
+            return {}
+        device, found = self.seen[0][3].device, ""
         means: dict[str, list[float]] = {}
         for step, name, members, values in self.seen:
             values = values.cpu()
             for b in torch.nonzero(~values.isfinite()).flatten().tolist():
                 member = f" of member {members[b]}" if members else ""
-                raise RuntimeError(
-                    f"train: the loss term {name}{member} is {values[b]:.3g} at step {step}. The "
-                    "last checkpoint is from before it; lower model.lr or rtil.family.sigma."
-                )
+                found = found or f"{name}{member} is {values[b]:.3g} at step {step}"
             means.setdefault(name, []).append(float(values.mean()))
         self.seen = []
-        return {name: sum(values) / len(values) for name, values in means.items()}
+        own = [sum(values) / len(values) for values in means.values()]
+        # What is not finite in one process is so in the mean, which ends all of them.
+        shared = all_mean(torch.tensor(own, dtype=torch.float64, device=device))
+        if not bool(shared.isfinite().all()):
+            raise RuntimeError(
+                f"train: the loss term {found or 'of another process is not finite'}. The last "
+                "checkpoint is from before it; lower model.lr or rtil.family.sigma."
+            )
+        return dict(zip(means, shared.tolist()))
 
 
 class Board:

@@ -19,7 +19,7 @@ from rtil.objectives.logistic import Logistic
 from rtil.objectives.wgan_gp import WGANGP
 from rtil.operators.circulant import partial_circulant
 from rtil.process.replay import Recorder
-from rtil.process.rng import seeded
+from rtil.process.rng import Draws, seeded
 from rtil.training import loop
 
 SETTINGS = {
@@ -181,7 +181,7 @@ def test_two_training_steps_with_every_penalty_leave_the_same_weights(pair):
     rngs = [torch.Generator().manual_seed(3) for _ in range(2)]
     record = Recorder(rngs[0], False)
     for number in range(2):
-        step = loop.Step(number, real, number, 1, settings["style_mixing"], rngs[0])
+        step = loop.Step(number, real, Draws(rngs[0], 4), settings["style_mixing"])
         loop.d_step(nets, family, step, record)
         loop.g_step(nets, family, step, record)
         theirs.d_step(real, rngs[1], number)

@@ -69,9 +69,13 @@ def test_an_error_is_one_message_and_not_a_traceback(tmp_path):
     assert done.returncode == 1
     assert done.stderr.startswith("error: task=cs: ratio=1.4 must be in (0, 1]")
     assert "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_a_key_that_does_not_exist_is_named(tmp_path):
     done = command(tmp_path, "rtil.train", "learning_rate=1", *TINY)
     assert done.returncode == 1 and "learning_rate" in done.stderr
-    assert not list(tmp_path.iterdir())
 
 
 def test_rtil_alone_lists_every_command_with_a_line_and_without_torch(tmp_path):

@@ -91,6 +91,7 @@ def test_rows_of_other_images_are_not_mixed_in_and_files_may_move(tmp_path):
     assert (saved(place)["split_files"], saved(place)["nimg"]) == (digest, 64)
 
 
+@pytest.mark.slow
 def test_a_tuning_belongs_to_its_validation_images_wherever_they_are(tmp_path):
     sets = {
         name: pictures(tmp_path / name, 4, seed)
@@ -155,6 +156,7 @@ def test_test_images_that_the_generator_was_trained_on_are_refused(tmp_path, gon
     start("invert", tmp_path, *given, *of(faces, *CUT))
 
 
+@pytest.mark.slow
 def test_tuning_and_diagnosis_refuse_training_images_too(tmp_path):
     faces = pictures(tmp_path / "faces", 40, 0)
     given = (
@@ -233,6 +235,7 @@ def test_the_yardstick_is_of_the_generators_images_and_not_of_the_commands(
 # Length of training
 
 
+@pytest.mark.slow
 def test_a_report_tells_arms_trained_for_different_lengths(tmp_path, caplog):
     for arm, nimg in (("vanilla", 8), ("ilo", 64)):
         export(tmp_path, rtil=arm)

@@ -339,6 +339,7 @@ def test_a_typing_error_is_refused_with_the_experiments_that_exist():
         composed("invert", "experiment=fig6_ilo", "inverter.stps=3")
 
 
+@pytest.mark.slow
 def test_one_job_of_an_experiment_runs_and_the_report_names_the_rest(tmp_path):
     words = ["scale=tiny", *QUICK, "rtil=vanilla", "total_nimg=8", f"root={tmp_path / 'runs'}"]
     trainer.train(composed("train", *words))

@@ -5,11 +5,10 @@ to rounding, which adversarial training magnifies over its steps.
 """
 
 import hashlib
-import json
-from pathlib import Path
 
 import pytest
 import torch
+from helpers.pins import pinned_runs
 from hydra import compose, initialize_config_dir
 
 from rtil import invert, train
@@ -17,12 +16,8 @@ from rtil.process.command import CONFIGS
 from rtil.runs import rows as jsonl
 
 COMMON = ("scale=tiny", "hardware=cpu", "hardware.threads=1", "data.num_train=64")
-PINNED = json.loads((Path(__file__).parents[1] / "golden/tiny_runs.json").read_text())
 MEASURED = ("seconds", "images_per_second", "peak_memory_mb")
-SAME_MACHINE = (PINNED["torch"], PINNED["cpu"]) == (
-    torch.__version__,
-    torch.backends.cpu.get_cpu_capability(),
-)
+PINNED, SAME_MACHINE = pinned_runs()
 
 
 def composed(command, words):

@@ -92,7 +92,9 @@ def test_reference_differentiates_twice_by_image_and_filter(taps, up, down, padd
     assert gradgradcheck(call, (x, f), fast_mode=True)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    "dtype", [pytest.param(torch.float32, marks=pytest.mark.slow), torch.float64]
+)
 def test_operators_pass_opcheck(dtype):
     x, b, y = draw(2, 3, 4, 4, dtype=dtype), draw(3, seed=1, dtype=dtype), draw(2, 3, 4, 4, seed=2)
     y = y.detach().to(dtype)

@@ -300,7 +300,8 @@ def test_bias_act_kernel_propagates_nan_and_infinity(host):
     torch.testing.assert_close(y, torch.tensor([torch.nan, 3.0, -3.0, 0.0]), equal_nan=True)
 
 
-@pytest.mark.parametrize("arch", ["sm_75", pytest.param("sm_90", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("arch", ["sm_75", "sm_90"])
 def test_kernels_compile(arch, tmp_path, monkeypatch):
     if build.find_nvcc() is None:
         pytest.skip("nvcc is not here, so the .cu files are not compiled")

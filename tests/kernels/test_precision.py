@@ -20,7 +20,7 @@ from rtil.operators import partial_circulant
 from rtil.process.command import CONFIGS
 from rtil.process.device import PRECISIONS, Hardware, check_bf16, start
 from rtil.process.provenance import provenance
-from rtil.process.rng import seeded
+from rtil.process.rng import Draws, seeded
 from rtil.runs import identity
 from rtil.runs import keys as key_table
 
@@ -136,7 +136,7 @@ def test_gradients_of_a_training_step_agree_with_float32(request, discriminator,
             penalty = objective.d_lazy.penalty(D, real)
         else:
             rng = torch.Generator().manual_seed(0)
-            penalty = objective.pair_penalty(D, real, fake.detach(), rng)
+            penalty = objective.pair_penalty(D, real, fake.detach(), Draws(rng, len(real)))
         # Networks of random weights have scores of any size: a smooth loss compares them fairly.
         losses = ((D(real) + penalty.sqrt()).mean(), D(fake).mean())
         return [

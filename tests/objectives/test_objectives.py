@@ -12,7 +12,7 @@ from rtil.latents.mixture import Mixture
 from rtil.latents.multicode import MultiCode
 from rtil.objectives.logistic import Logistic, gradient_norm2, path_lengths
 from rtil.objectives.wgan_gp import WGANGP
-from rtil.process.rng import seeded
+from rtil.process.rng import Draws, seeded
 
 STEP = 1e-5
 
@@ -140,7 +140,8 @@ def test_gradient_of_the_path_penalty_in_the_weights_equals_differences(stylegan
     def value():
         rng, space = seeded("cpu", 0), Additive(1)
         latents = space.sample(G, objective.g_lazy.batch, rng, 0.5)
-        return objective.g_lazy.penalty(G, space, 0, latents, rng).mean()
+        draws = Draws(rng, objective.g_lazy.batch)
+        return objective.g_lazy.penalty(G, space, 0, latents, draws).mean()
 
     assert_weight_gradient(value, G)
 
@@ -168,11 +169,11 @@ def test_path_length_of_several_codes_is_the_norm_over_all_of_them(linear, pggan
     torch.testing.assert_close(lengths, grad.norm(dim=1).double(), rtol=1e-6, atol=0)
 
 
-def penalty(objective, G, space, turn=0, world=1, index=0):
-    rng = seeded("cpu", "penalty", turn)
-    batch, number = objective.g_lazy.draw(world, turn)
-    latents = space.sample(G, batch, rng, 0.0, number)
-    return objective.g_lazy.penalty(G, space, index, latents, rng), latents.member
+def penalty(objective, G, space, turn=0, index=0):
+    rng, batch = seeded("cpu", "penalty", turn), objective.g_lazy.batch
+    latents = space.sample(G, batch, rng, 0.0, turn)
+    value = objective.g_lazy.penalty(G, space, index, latents, Draws(rng, batch))
+    return value, latents.member
 
 
 def test_running_path_mean_is_the_exponential_average_of_the_lengths(stylegan2):
@@ -215,24 +216,16 @@ def test_each_member_of_a_mixture_has_its_own_running_mean(stylegan2):
     assert objective.path_mean_0[1] == before[1] and objective.path_mean_0[0] != before[0]
 
 
-@pytest.mark.parametrize("world", [1, 2])
 @pytest.mark.parametrize(("members", "every"), [(4, 4), (5, 4), (3, 6), (4, 2)])
-def test_lazy_path_penalties_visit_every_member_equally(stylegan2, members, every, world):
+def test_lazy_path_penalties_visit_every_member_equally(stylegan2, members, every):
     """Also where the interval and the rotation of the mixture share a divisor."""
     G = stylegan2(8)
     space = Mixture(tuple(Additive(0, sigma=i) for i in range(members)))
     objective = Logistic([members], path_every=every, path_batch=2)
     seen = []
     for step in range(0, every * members * 2, every):
-        for rank in range(world):
-            seen += penalty(objective, G, space, step * world + rank, world)[1]
+        seen += penalty(objective, G, space, objective.g_lazy.turn(step))[1]
     assert sorted(seen) == sorted(list(range(members)) * (len(seen) // members))
-
-
-def test_processes_share_the_batch_of_the_path_penalty(stylegan2):
-    objective = Logistic([1], path_batch=4).double()
-    sizes = [len(penalty(objective, stylegan2(8), Additive(0), world=w)[0]) for w in (1, 2, 4, 8)]
-    assert sizes == [4, 2, 1, 1]
 
 
 def test_weights_of_zero_switch_the_lazy_penalties_off():
@@ -281,7 +274,7 @@ def test_wgan_losses_are_score_differences_with_a_drift_on_real_scores():
 def test_gradient_penalty_of_a_linear_discriminator_has_a_closed_form(rng):
     D = LinearDiscriminator((1, 4, 4))
     real, fake = normal(2, 3, 1, 4, 4)
-    value = WGANGP([1], gp_weight=7.0).pair_penalty(D, real, fake, rng)
+    value = WGANGP([1], gp_weight=7.0).pair_penalty(D, real, fake, Draws(rng, 3))
     expected = 7 * (D.a.detach().norm() - 1) ** 2
     torch.testing.assert_close(value, expected.expand(3))
     (grad,) = torch.autograd.grad(value.mean(), D.a)
@@ -291,7 +284,8 @@ def test_gradient_penalty_of_a_linear_discriminator_has_a_closed_form(rng):
 def test_gradient_penalty_by_differences(discriminator):
     """At points between real and fake, one uniform draw per image."""
     D, real, fake = discriminator("pggan", 8), normal(3, 1, 8, 8), normal(3, 1, 8, 8, seed=1)
-    value = WGANGP([1], gp_weight=7.0).pair_penalty(D, real, fake, seeded("cpu", 3)).detach()
+    draws = Draws(seeded("cpu", 3), 3)
+    value = WGANGP([1], gp_weight=7.0).pair_penalty(D, real, fake, draws).detach()
     e = torch.rand((3, 1, 1, 1), generator=seeded("cpu", 3)).double()
     assert e.min() > 0.01 and e.std() > 0.05
     between = e * real + (1 - e) * fake
@@ -311,7 +305,7 @@ def test_gradient_of_the_gradient_penalty_in_the_weights_equals_differences(disc
     objective = WGANGP([1])
 
     def value():
-        return objective.pair_penalty(D, real, fake, seeded("cpu", 3)).mean()
+        return objective.pair_penalty(D, real, fake, Draws(seeded("cpu", 3), len(real))).mean()
 
     assert_weight_gradient(value, D)
 
@@ -319,7 +313,7 @@ def test_gradient_of_the_gradient_penalty_in_the_weights_equals_differences(disc
 def test_gradient_penalty_leaves_the_generator_alone(rng):
     D, real = LinearDiscriminator((1, 4, 4)), normal(3, 1, 4, 4)
     fake = normal(3, 1, 4, 4, seed=1).requires_grad_()
-    WGANGP([1]).pair_penalty(D, real, fake, rng).sum().backward()
+    WGANGP([1]).pair_penalty(D, real, fake, Draws(rng, len(real))).sum().backward()
     assert fake.grad is None and D.a.grad is not None
 
 

@@ -236,6 +236,14 @@ def test_load_generator_reads_the_average_of_a_training_checkpoint(tmp_path):
     assert all(torch.equal(v, G.state_dict()[k]) for k, v in loaded.state_dict().items())
 
 
+@pytest.mark.parametrize(("nimg", "words"), [(24000, "24,000 images"), (0, "imported")])
+def test_whoever_reads_a_generator_is_told_how_long_it_was_trained(tmp_path, caplog, nimg, words):
+    checkpoint.save(content(STYLEGAN2, nimg)[1], tmp_path / "generator.pt")
+    with caplog.at_level("INFO"):
+        checkpoint.load_generator(tmp_path / "generator.pt")
+    assert f"{tmp_path / 'generator.pt'}: " in caplog.text and words in caplog.text
+
+
 @pytest.mark.parametrize("change", ["missing", "unexpected", "misshapen"])
 def test_weights_that_do_not_fit_are_named(tmp_path, change):
     _, written = content(STYLEGAN2)

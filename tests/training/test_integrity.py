@@ -159,6 +159,7 @@ def test_a_record_that_unpacks_to_more_than_the_file_is_refused(tmp_path):
         checkpoint.read(path)
 
 
+@pytest.mark.slow
 def test_a_second_training_of_a_run_is_refused_and_told_of_the_first(copied):
     arguments = ["scale=tiny", "hardware=cpu", "hardware.threads=1", "data.num_train=64", *CHOICE]
     command = [sys.executable, "-m", "rtil.train", *arguments, f"run_dir={copied}"]

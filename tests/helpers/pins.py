@@ -1,0 +1,25 @@
+"""What version 0.1 computed in tiny runs, on the processor that is most like this one.
+
+tests/golden/tiny_runs*.json hold it for two: libraries choose their kernels by the vendor too.
+"""
+
+import json
+from pathlib import Path
+
+import torch
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+CPUINFO = Path("/proc/cpuinfo")
+
+
+def vendor():
+    lines = CPUINFO.read_text().splitlines() if CPUINFO.exists() else []
+    return next((line.split(":")[1].strip() for line in lines if "vendor_id" in line), "")
+
+
+def pinned_runs():
+    """The pinned runs, and whether this machine gives the same bits."""
+    here = torch.__version__, torch.backends.cpu.get_cpu_capability(), vendor()
+    pins = [json.loads(path.read_text()) for path in sorted(GOLDEN.glob("tiny_runs*.json"))]
+    same = [pin for pin in pins if (pin["torch"], pin["cpu"], pin["vendor"]) == here]
+    return (same or pins)[0], bool(same)
