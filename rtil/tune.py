@@ -39,14 +39,10 @@ HERE = "it is for inversions; give this tuning's own seed, ratio or factor."
 
 
 def tune(cfg: DictConfig, words: Sequence[str] | None = None) -> Path:
-    """Runs the trials that are not on disk and writes what is best.
+    """Runs the trials that are not on disk and writes what is best, to the file that it returns.
 
     Args:
-        cfg: composed from tune.yaml.
         words: "key=value" texts given by the user; None reads those of the Hydra job.
-
-    Returns:
-        The file of the chosen settings.
 
     Raises:
         ValueError, FileNotFoundError: bad settings or files, before any inversion.

@@ -240,15 +240,6 @@ def besides(
     return [*counts[0][0]] if counts else []
 
 
-def commands_for(recorded: Iterable[list[str]], name: str) -> list[list[str]]:
-    """Those of the recorded commands of a run that ran an experiment."""
-    return [
-        command
-        for command in recorded
-        if f"experiment={name}" in (word.lstrip("+") for word in command)
-    ]
-
-
 # Commands
 
 

@@ -40,7 +40,7 @@ class Measurement:
 
     @property
     def series(self) -> dict[str, str]:
-        """What the measurements of one figure share, as it is typed."""
+        """What one figure shares."""
         return {key: getattr(self, key) for key in SERIES}
 
     @property
@@ -50,7 +50,7 @@ class Measurement:
 
     @property
     def noise(self) -> str:
-        """As ", noise 0.01"; "" without, or where it is the knob."""
+        """As ", noise 0.01", or ""."""
         shown = self.noise_std and self.knob != "noise_std"
         return f", noise {self.noise_std:g}" if shown else ""
 
@@ -100,7 +100,7 @@ class Row:
 
     @property
     def oracle(self) -> bool:
-        """Whether its iterates were chosen by the true image."""
+        """Whether the true image chose."""
         return self.settings.get("selection") == "oracle"
 
     @property
@@ -113,7 +113,7 @@ class Row:
 
     @property
     def gap(self) -> str:
-        """What is missing of what an experiment planned."""
+        """What is missing of a plan."""
         fewer = "Fewer images than planned" if self.more else ""
         return "Missing" if self.planned and self.missing else fewer
 
@@ -137,7 +137,7 @@ class Row:
 
 
 def row_at(at: Measurement, arm: str, settings: Settings, runs: Sequence[Run] = ()) -> Row:
-    """A row with its place in the figure of its series."""
+    """A row, placed in its series' figure."""
     panel, line = ", ".join(at.series.values()), label_of(arm, settings) + at.noise
     return Row(at, arm, settings, runs, panel, line, at.value)
 
@@ -153,7 +153,7 @@ def label_of(arm: str, settings: Settings) -> str:
 
 
 def unique(texts: Iterable[str]) -> tuple[str, ...]:
-    """Each once, in the order in which they come."""
+    """Each once, in the order they come."""
     return tuple(dict.fromkeys(texts))
 
 
@@ -329,7 +329,7 @@ def reference(row: Row, rows: Iterable[Row], baseline: str) -> Row | None:
 
 
 def counterpart(settings: Settings, others: Sequence[tuple[Settings, Known]]) -> Known | None:
-    """What has the same settings among others of the baseline, or is the only one."""
+    """That of equal settings, or the only."""
     # A family's own settings are not the baseline's.
     keys = {key for own, _ in others for key in own if not is_under(key, ["rtil"])}
     wanted = {key: settings.get(key) for key in keys}

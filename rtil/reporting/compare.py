@@ -28,7 +28,7 @@ Line = Mapping[str, str]  # {heading: text}, of a row or of a part of one
 
 
 def table_of(title: str, lines: Sequence[Line], names: Sequence[str]) -> Table:
-    """A table of lines, of which those with the same names are one row; see `Table.shown`."""
+    """Lines of the same names are one row."""
     texts = pd.DataFrame(lines).groupby([*names], sort=False).first().fillna(NONE)
     return Table.shown(title, texts.reset_index().to_dict("records"))
 
@@ -51,7 +51,7 @@ def by_protocol(heading: str, rows: Iterable[Row], baseline: str) -> list[Table]
 
 
 def names_of(row: Row) -> dict[str, str]:
-    """What names the row of a table of protocols."""
+    """What names a row of the table."""
     return {"measurement": row.measurement.text, "arm": label_of(row.arm, settings_of(row))}
 
 
@@ -99,12 +99,12 @@ def to_best(rows: Iterable[Row]) -> str:
 
 
 def drawable(rows: Iterable[Row]) -> list[Row]:
-    """Rows whose gain can be drawn, by protocol: not those that an oracle selected."""
+    """Gains to draw: no oracle's."""
     return ranked(row for row in rows if row.gain and not row.oracle)
 
 
 def ranked(rows: Iterable[Row]) -> list[Row]:
-    """Rows in the order of their protocols, those of an oracle after the others of theirs."""
+    """By protocol, an oracle's rows last."""
 
     def rank(row: Row) -> tuple[int, str]:
         known = row.protocol in PROTOCOLS
@@ -114,12 +114,12 @@ def ranked(rows: Iterable[Row]) -> list[Row]:
 
 
 def group_of(row: Row) -> str:
-    """The columns of a row, for example "authors (oracle)"."""
+    """As "authors (oracle)"."""
     return row.protocol + (" (oracle)" if row.oracle else "")
 
 
 def settings_of(row: Row) -> Settings:
-    """The settings of a row beside what its columns say."""
+    """Settings that no column says."""
     columns = {"protocol", "selection"} if row.oracle else {"protocol"}
     return {key: text for key, text in row.settings.items() if key not in columns}
 
@@ -154,11 +154,10 @@ def by_switch(rows: Sequence[Row], plan: Plan) -> list[Table]:
 
 
 def by_setting(rows: Iterable[Row], baseline: str) -> list[Table]:
-    """How much an arm depends on its settings, a table for each series of searches.
+    """How much arms depend on their settings, a table for each series of searches.
 
-    A search tries the same settings for every arm, so the scores of its drawn trials, the
-    settings of somebody who knows nothing, are paired by trial. A search that several runs share
-    counts once.
+    A search tries the same settings for every arm, so its drawn trials, the settings of somebody
+    who knows nothing, are paired. A search that several runs share counts once.
     """
     groups: dict[tuple, dict[tuple, Search]] = defaultdict(dict)
     for row in rows:
@@ -169,21 +168,30 @@ def by_setting(rows: Iterable[Row], baseline: str) -> list[Table]:
                 who = row.arm, tuple(kept.items()), search.generator_sha256
                 groups[shared_by(row, run, search)].setdefault(who, search)
     tables = defaultdict[str, list[Line]](list)
-    for (heading, _, at, seed, *_), group in sorted(groups.items(), key=lambda one: one[0][:2]):
-        bases = [(dict(own), one) for (arm, own, _), one in group.items() if arm == baseline]
+    for shared in sorted(groups, key=lambda shared: shared[:2]):
+        heading, _, at, seed, *_ = shared
+        group = groups[shared]
+        bases = [
+            (dict(settings), search)
+            for (arm, settings, _), search in group.items()
+            if arm == baseline
+        ]
         names = [who[:2] for who in group]
         for (arm, settings, digest), search in group.items():
+            label = label_of(arm, dict(settings))
             # Another generator of the same name is told by its digest.
-            again = names.count((arm, settings)) > 1
-            label = label_of(arm, dict(settings)) + (f" {str(digest)[:8]}" if again else "")
-            base = counterpart(dict(settings), bases) if arm != baseline else None
-            line = {"tuned at": at, "seed": str(seed), "arm": label} | spread(search, base)
-            tables[f"Searches, {heading}"].append(line)
+            if names.count((arm, settings)) > 1:
+                label += f" {str(digest)[:8]}"
+            base = None
+            if arm != baseline:
+                base = counterpart(dict(settings), bases)
+            line = {"tuned at": at, "seed": str(seed), "arm": label}
+            tables[f"Searches, {heading}"].append(line | spread(search, base))
     return [Table.of(title, lines) for title, lines in tables.items()]
 
 
 def shared_by(row: Row, run: Run, search: Search) -> tuple:
-    """What searches to be compared share: series, value, measurement, seed, space and images."""
+    """What searches must share."""
     value, noise = float(search.value or 0.0), float(search.noise_std or 0.0)
     at = replace(row.measurement, knob=search.knob, noise_std=noise, value=value)
     seed = run.of_study(search.seed)
@@ -191,7 +199,7 @@ def shared_by(row: Row, run: Run, search: Search) -> tuple:
 
 
 def spread(mine: Search, theirs: Search | None) -> dict[str, str]:
-    """What a search reached, and its difference to the baseline's at the same settings."""
+    """What a search reached and gained."""
     scores, base = mine.scores, theirs.scores if theirs else {}
     # A setting that failed for one of the two has no pair.
     gains = [mean - base[number] for number, mean in scores.items() if number in base]

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rtil.experiments.plan import commands_for
 from rtil.process.files import write_text
 from rtil.reporting import compare, pictures, sections
 from rtil.reporting.arrange import Measurement, Row
@@ -95,7 +94,8 @@ def curves(study: Study, look: Look) -> list[Section]:
     for (title, names), rows in groups.items():
         # A colour for each line of a series: there may be many of one arm.
         looks = looks_of((row.arm if plan else row.line, row.line) for row in rows)
-        path, x = look.file(*names), plan["figure"]["x"] if plan else "value"
+        path = look.file(*names)
+        x = plan["figure"]["x"] if plan else "value"
         draw_panels(rows, looks, path, x, plan.get("published", {}))
         made.append(Figure(title, path))
     return [*made, *texts("figure", plan=plan)] if plan else made
@@ -134,7 +134,7 @@ def commands(study: Study) -> list[Section]:
     That is the last command behind each generator that was inverted, then behind each run: of
     those for the experiment, if any.
     """
-    name = study.plan.experiment["name"] if study.plan else ""
+    name = f"experiment={study.plan.experiment['name']}" if study.plan else ""
     # Many inversions share a generator.
     trained = {
         (run.path.parent.name, run.config.get("generator_sha256")): run.trained
@@ -142,18 +142,22 @@ def commands(study: Study) -> list[Section]:
         if run.config.get("inverter.family") is not None
     }
     counts: Counter[str] = Counter()
-    # Only the last command that worked on a run: earlier ones were stopped, or asked for less.
     for history in (*trained.values(), *(run.recorded for run in study.runs)):
-        for program, *arguments in (commands_for(history, name) or history)[:1]:
+        own = [words for words in history if {name, f"+{name}"} & {*words}]
+        # Only the last command that worked on a run: earlier ones were stopped, or asked for less.
+        for program, *arguments in (own or history)[:1]:
             line = f"python -m rtil.{Path(program).stem} {shlex.join(arguments)}"
             counts[line.strip()] += 1
-    lines = [f"{line}    # {n} {'runs' if n > 1 else 'run'}" for line, n in counts.items()]
+    lines = []
+    for line, n in counts.items():
+        what = "runs" if n > 1 else "run"
+        lines.append(f"{line}    # {n} {what}")
     recorded = [Text("As recorded by the runs:", lines)] if lines else []
     return [Text(commands=study.commands), *recorded]
 
 
 def images(study: Study, look: Look) -> tuple[list[Section], list[Section]]:
-    """Reconstructions at each measurement, and their galleries."""
+    """Mosaics and galleries."""
     groups = defaultdict[Measurement, list[Row]](list)
     for row in () if study.source.packed else study.rows:
         if not row.missing:
@@ -175,11 +179,13 @@ def images(study: Study, look: Look) -> tuple[list[Section], list[Section]]:
 
 
 def settings(study: Study) -> list[Section]:
-    """The notes, then the folder, size and configuration of each run."""
+    """Notes, then each run's settings."""
     folds: list[Section] = []
     for run in study.runs if study.rows else ():
         # The page has no address in it, not even of where the data came from.
-        lines = [f"{key}: {value}" for key, value in run.config.items() if key != "data.origin"]
+        shown = {**run.config}
+        shown.pop("data.origin", None)
+        lines = [f"{key}: {value}" for key, value in shown.items()]
         folds.append(Text("\n".join(lines), fold=f"{run.path}, {len(run.rows)} images"))
     return [*map(Text, study.notes), *folds]
 

@@ -40,7 +40,7 @@ class Part:
     base: Mapping[str, Mapping] | None = None
 
     def image(self, name: str) -> np.ndarray | None:
-        """The first file that can be read, (H, W, 3) in [0, 1]."""
+        """The first one, (H, W, 3) in [0, 1]."""
         if Path(name).name != name:  # an id, which anybody may have written, leads nowhere else
             return None
         for run in self.runs:
@@ -52,7 +52,7 @@ class Part:
         return None
 
     def caption(self, name: str) -> str:
-        """The first value that a run has for an image, as text."""
+        """The first value, as text."""
         values = (run.rows.get(name, {}).get(self.key) for run in self.runs)
         return next((f"{value:.2f} dB" for value in values if value is not None), "")
 
@@ -64,7 +64,7 @@ class Part:
         return mine[name]["psnr_db"] - self.base[name]["psnr_db"]
 
     def pictures(self, name: str, original: np.ndarray | None) -> list[Picture]:
-        """The picture with its PSNR and gain, and the error of a reconstruction."""
+        """The picture, then its error."""
         image, text, gain = self.image(name), self.caption(name), self.gain(name)
         text += "" if math.isnan(gain) else f" ({gain:+.2f})"
         if self.key != "psnr_db":
@@ -91,14 +91,14 @@ def parts_of(rows: Sequence[Row]) -> list[Part]:
 
 
 def image_ids(rows: Sequence[Row]) -> list[str]:
-    """Ids of a measurement's images, those that every arm has first."""
+    """Ids, those that every arm has first."""
     known = [row.runs[0].rows for row in rows]
     ids = sorted({name for own in known for name in own})
     return sorted(ids, key=lambda name: sum(name not in own for own in known))
 
 
 def image_rows(parts: Sequence[Part], names: Sequence[str]) -> list[ImageRow]:
-    """Each part with its PSNR; one that no run wrote, such as LMMSE, is left out."""
+    """Each part that any run wrote."""
     rows = []
     for part in parts:
         images = [part.image(name) for name in names]
@@ -110,7 +110,7 @@ def image_rows(parts: Sequence[Part], names: Sequence[str]) -> list[ImageRow]:
 
 
 def gallery(title: str, parts: Sequence[Part], names: Sequence[str], unfold: bool) -> Gallery:
-    """The images of a measurement, with the error of each reconstruction, sorted by gains."""
+    """Images, with the reconstructions' errors."""
     headings = ["image"]
     for part in parts:
         own = [part.label, f"|error| of {part.label}"]
@@ -122,7 +122,8 @@ def gallery(title: str, parts: Sequence[Part], names: Sequence[str], unfold: boo
         pictures: list[Picture] = []
         for part in parts:
             pictures += part.pictures(name, original)
-        shots.append((name, pictures, [float(number), *(part.gain(name) for part in gained)]))
+        gains = [part.gain(name) for part in gained]
+        shots.append((name, pictures, [float(number), *gains]))
     orders = [part.label for part in gained]
     return Gallery(f"{title}; {len(names)} images", headings, shots, orders, unfold)
 

@@ -110,8 +110,7 @@ def over_images(values: pd.DataFrame, size: int = 1) -> Gain | None:
 
     Args:
         size: of the sets of images that are averaged first; n counts sets, and images beyond the
-            last full one are left out. Fewer degrees of freedom than over images make the
-            interval wider; both cover the same mean.
+            last full one are left out.
     """
     # Rows one by one: an image is held by some seeds, and pandas' mean rounds otherwise.
     means = np.array([np.mean(row[~np.isnan(row)]) for row in values.to_numpy()])

@@ -73,7 +73,7 @@ class Plan:
         return self._order.get(json.dumps(job), len(self._order))
 
     def missing(self, runs: Iterable[Run]) -> list[Job]:
-        """The planned jobs that none of these runs is of."""
+        """Jobs that no run is of."""
         ran = {self.order(run.job) for run in runs}
         return [json.loads(job) for job, number in self._order.items() if number not in ran]
 
@@ -93,8 +93,8 @@ class Plan:
             for key, values in texts.items()
             if len(values) > 1 or key.startswith(("rtil.", "model."))
         }
-        told_otherwise = {*GROUPS, *FREE, *map(knob_of, texts["task"]), "noise_std", "seed"}
-        return sorted(varied - told_otherwise - self.switches)
+        measured = {*map(knob_of, texts["task"]), "noise_std", "seed"}
+        return sorted(varied - measured - {*GROUPS, *FREE} - self.switches)
 
     def label(self, job: Job, asked: Mapping) -> Settings:
         """What tells the arm of a job apart from others of its name.
@@ -126,17 +126,17 @@ class Study:
 
     @property
     def kind(self) -> str:
-        """What an experiment's figure is: curves, pictures, samples or differences."""
+        """As figure.kind says."""
         return self.plan.experiment["figure"]["kind"] if self.plan else ""
 
     @property
     def lead(self) -> str:
-        """How much of what the page is about is there."""
+        """How much is there."""
         return paragraph("lead", rows=self.rows, notes=self.notes, runs=self.runs)
 
 
 def of_everything(source: Source, baseline: str) -> Study:
-    """All inversions of a source; raises as `rtil.runs` does in reading them."""
+    """All inversions of a source."""
     runs, notes = archive.read(source.packed) if source.packed else collect(source.root)
     arms = sorted({*map(arm_of, runs)})
     if baseline not in arms:
@@ -165,7 +165,9 @@ def of_experiment(experiment: Mapping, scale: str, source: Source, baseline: str
     else:
         runs, more = (inversions if part == "invert" else trainings)(source.root)
     notes += more
-    own = [f"scale={scale}", *([f"root={source.root}"] if str(source.root) != "runs" else [])]
+    own = [f"scale={scale}"]
+    if str(source.root) != "runs":
+        own.append(f"root={source.root}")
     # Commands repeat what most of the runs were given, such as the files of images.
     given = [*own, *experiments.besides(runs, experiment, scale, part)]
     lines = [experiments.command(experiment, "train", given)]
@@ -192,7 +194,7 @@ def of_experiment(experiment: Mapping, scale: str, source: Source, baseline: str
 
 
 def untrained(runs: Sequence[Run], plan: Plan) -> list[str]:
-    """What is missing of the generators of an experiment."""
+    """Which generators are missing."""
     notes = [f"{run.path} was stopped before its end." for run in runs if not trained(run.path)]
     for job in plan.missing(runs):
         line = experiments.command(plan.experiment, "train", plan.given, job)
@@ -227,19 +229,19 @@ def on_the_same_images(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
 
 
 def images_of(run: Run) -> int:
-    """How many images were planned of a run."""
+    """How many images were planned."""
     return int(run.job["num_images"])
 
 
 @lru_cache
 def knob_of(task: str) -> str:
-    """The setting that a task is swept over, as configs/task says it."""
+    """What a task is swept over."""
     text = (Path(CONFIGS) / "task" / f"{task}.yaml").read_text(encoding="utf-8")
     return yaml.safe_load(text)["task"]["knob"]
 
 
 def planned_rows(runs: Sequence[Run], plan: Plan, baseline: str) -> list[Row]:
-    """Rows with what was planned of them, and one for each planned job that nobody ran."""
+    """What ran, and what nobody ran."""
     sets = plan.experiment.get("sets")
     size = int(plan.experiment["common"]["num_images"]) // sets if sets else 0
     # What is missing is what the plan says, not what other measurements have.
@@ -267,7 +269,7 @@ def with_plan(row: Row, plan: Plan) -> Row:
 
 
 def missing_rows(runs: Sequence[Run], plan: Plan) -> list[Row]:
-    """A row for what nobody ran of the plan, on each data set that runs are of."""
+    """What nobody ran, for each data set."""
     groups = defaultdict[tuple[str, str], list[Run]](list)
     for run in runs:
         at = measurement_of(run)
@@ -284,7 +286,7 @@ def missing_rows(runs: Sequence[Run], plan: Plan) -> list[Row]:
 
 
 def missing_row(plan: Plan, job: Job, data: str, scale: str) -> Row:
-    """The row of a planned job, with the commands that run it."""
+    """A job's row, with its commands."""
     knob, asked = knob_of(job["task"]), {key: parsed(text) for key, text in job.items()}
     noise, value = (float(job.get(key, 0.0)) for key in ("noise_std", knob))
     at = Measurement(job["task"], job["inverter"], data, scale, job["model"], knob, noise, value)
@@ -294,7 +296,7 @@ def missing_row(plan: Plan, job: Job, data: str, scale: str) -> Row:
 
 
 def placed(row: Row, job: Job, asked: Mapping, figure: Mapping) -> Row:
-    """A row with its job, and its place in the experiment's figure."""
+    """A row with its job and place."""
     at, key = row.measurement, str(figure.get("line"))
     # A line is an arm under one protocol and selection; other settings share it.
     line = row.arm

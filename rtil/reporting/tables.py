@@ -19,7 +19,7 @@ TUNED = "protocol.tuned."
 
 
 def overview(title: str, rows: Sequence[Row], baseline: str) -> Table:
-    """A line for each row; columns that none has are left out."""
+    """A line for each row."""
     # Metrics that no run has, such as LPIPS, take no column.
     return Table.shown(title, [cells_of(row, baseline) for row in rows], [*map(look, rows)])
 
@@ -55,7 +55,7 @@ def cells_of(row: Row, baseline: str) -> dict[str, str]:
 
 
 def count(row: Row) -> str:
-    """Images of a row, for example "4 to 36 of 36": of its seeds, of those planned."""
+    """As "4 to 36 of 36" images."""
     if row.missing:
         return NONE
     text = f"{row.fewest} to {row.n}" if row.fewest < row.n else str(row.n)
@@ -63,20 +63,20 @@ def count(row: Row) -> str:
 
 
 def look(row: Row) -> str:
-    """On which side of 0 the interval of the gain lies."""
+    """The side of 0 that a gain is on."""
     if row.gain and abs(row.gain.mean) > row.gain.half:
         return "better" if row.gain.mean > 0 else "worse"
     return "missing" if row.missing else ""
 
 
 def remarks(rows: Sequence[Row]) -> list[Text]:
-    """What the table of these rows lacks or must be read with, each once."""
+    """What the table must be read with."""
     lines = texts("remarks", rows=rows, choice=choice, budgets=budgets, places=places)
     return [*{line.paragraph: line for line in lines}.values()]
 
 
 def choice(config: Config) -> str:
-    """On what the settings of a run rest, in a sentence."""
+    """What a run's settings rest on."""
     tuned = {
         key.removeprefix(TUNED): value for key, value in config.items() if key.startswith(TUNED)
     }
@@ -85,13 +85,13 @@ def choice(config: Config) -> str:
 
 
 def budgets(rows: Iterable[Row]) -> list[tuple]:
-    """The different budgets that arms were tuned with."""
+    """Different budgets of the tunings."""
     known = {budget(run.config) for row in rows for run in row.runs}
     return sorted(one for one in known if one is not None)
 
 
 def places(rows: Iterable[Row]) -> dict[str, str]:
-    """{arm: measurements that it was tuned at}, of those that were tuned."""
+    """{arm: where it was tuned}."""
     known = defaultdict[str, set[str]](set)
     for row in rows:
         for run in row.runs:

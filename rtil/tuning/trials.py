@@ -61,11 +61,7 @@ def rounds(
     finalists: int,
     final_images: int | None,
 ) -> list[Round]:
-    """All proposals on `images`; with `final_images` the best of them, `finalists`, on so many.
-
-    Raises:
-        RuntimeError: no trial of a round has scores.
-    """
+    """All proposals on `images`; with `final_images` the best, `finalists`, on so many of them."""
     trials = [Trial(number, settings, {}) for number, settings in enumerate(proposals)]
     done = [ranked([run_trial(trial, images) for trial in trials])]
     if final_images:

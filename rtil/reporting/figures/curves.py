@@ -32,7 +32,7 @@ KINDS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Pen:
-    """Draws one line of a panel; places are those of the texts of x."""
+    """Draws one line of a panel."""
 
     ax: Axes
     places: Mapping[str, float]
@@ -49,21 +49,21 @@ class Pen:
         return place + (0.1 if wide else 0.04) * self.shift
 
     def bars(self, x: Sequence[float], gains: Sequence[Gain]) -> None:
-        """Draws means with their intervals, if there are any."""
+        """Draws means with intervals."""
         means, half = [gain.mean for gain in gains], [gain.half for gain in gains]
         bars: dict[str, Any] = {"capsize": 4, "linewidth": 1.8, **asdict(self.look)}
         if gains:
             self.ax.errorbar(x, means, half, label=style.plain(self.line), **bars)
 
     def band(self, gain: Gain) -> None:
-        """Draws an estimate that holds for every x."""
+        """Draws what holds for every x."""
         low, high = gain.mean - gain.half, gain.mean + gain.half
         self.ax.axhspan(low, high, color=self.look.color, alpha=0.12, linewidth=0)
         label = style.plain(self.line)
         self.ax.axhline(gain.mean, color=self.look.color, linewidth=1.8, label=label)
 
     def plot(self, kind: str, x: Sequence[float], y: Sequence[float]) -> None:
-        """Draws what has no interval, if there is any."""
+        """Draws what has no interval."""
         looks: dict[str, Any] = {"linewidth": 1.3, "markersize": 5} | KINDS[kind]
         if kind == MISSING:  # at the foot of the panel
             looks["transform"] = self.ax.get_xaxis_transform()
@@ -109,7 +109,7 @@ def draw_panels(
 def draw_panel(
     ax: Axes, rows: Sequence[Row], looks: Mapping[str, Look], key: str, paper: Mapping
 ) -> None:
-    """Draws the lines of a panel over a setting, those without a generator in grey."""
+    """Draws every line, and LMMSE in grey."""
     values = [*(row.x for row in rows), *paper.get("value", ())]
     pen = scale_x(ax, values, style.AXES.get(key, Axis(key)))
     for number, (line, look) in enumerate(looks.items()):
@@ -205,11 +205,15 @@ def scale_x(ax: Axes, values: Iterable[Any], axis: Axis) -> Pen:
 
 def legible(ticks: Mapping[float, str], span: float) -> set[float]:
     """Places of a logarithmic axis, e^span long, whose texts do not run into each other."""
+
+    def apart(one: float, other: float) -> bool:
+        letters = (len(ticks[one]) + len(ticks[other])) / 2 + 1
+        gap = abs(log(one / other)) / span
+        return gap > letters * PER_CHARACTER
+
     shown: set[float] = set()
     # The ends first, which a reader needs to read the others.
     for place in dict.fromkeys((max(ticks), min(ticks), *ticks)):
-        letters = {other: (len(ticks[place]) + len(ticks[other])) / 2 + 1 for other in shown}
-        gaps = {other: abs(log(place / other)) / (span * PER_CHARACTER) for other in shown}
-        if all(gaps[other] > letters[other] for other in shown):
+        if all(apart(place, other) for other in shown):
             shown.add(place)
     return shown

@@ -17,10 +17,8 @@ WIDTH = 8.4  # inches
 def draw_forest(name: str, rows: Sequence[Row], baseline: str, path: Path) -> None:
     """Draws the gain at each measurement, a point for each arm and protocol.
 
-    Thick bars are the 95 % interval over images, thin ones that over trainings.
-
-    Args:
-        rows: with a gain, at least one (`rtil.reporting.compare.drawable`).
+    Thick bars are the 95 % interval over images, thin ones that over trainings. At least one
+    row is there, and each has a gain.
     """
     labels = [*dict.fromkeys(row.label for row in rows)]
     order = sorted(rows, key=lambda row: (row.measurement.noise_std, row.measurement.value))

@@ -48,7 +48,7 @@ AXES = {
 
 @dataclass(frozen=True)
 class Look:
-    """Colour, marker and kind of a line, as matplotlib names them."""
+    """A line, in matplotlib's words."""
 
     color: str
     marker: str
@@ -56,7 +56,7 @@ class Look:
 
 
 def plain(text: str) -> str:
-    """A name from a file as matplotlib shows it: none of it is a formula."""
+    """A name, no part of it a formula."""
     return text.replace("$", r"\$")
 
 
@@ -81,6 +81,6 @@ def looks_of(lines: Iterable[tuple[str, str]]) -> dict[str, Look]:
 
 
 def legend_columns(inches: float, labels: Collection[str]) -> int:
-    """Columns of a legend so wide, by letters that fit."""
+    """Columns of a legend so wide."""
     fit = int(10.7 * inches) // (8 + max(map(len, labels)))
     return min(max(1, fit), len(labels))
