@@ -144,8 +144,7 @@ def distinct(jobs: Iterable[dict[str, str]]) -> list[dict[str, str]]:
 
 
 def precedence(key: str) -> tuple:
-    """Where a key is in the order of narrowing, which that of typing does not change: groups of
-    configs, what is inverted before how, then single settings, then where they are tuned."""
+    """Groups come first, what is inverted before how, then settings, then where they are tuned."""
     groups = keys.GROUPS
     return groups.index(key) if key in groups else len(groups), key.startswith(AT), key
 
@@ -183,9 +182,6 @@ def members(
     A run that serves several jobs, as where a switch is what an arm has anyway, is there once for
     each, with that in `Run.job`. Arms that were run for the experiment without being planned
     belong to it.
-
-    Args:
-        part: "invert", or "train" for trainings (`rtil.runs.run.trainings`).
     """
     if not experiment["cells"] and part == "invert":
         return []
@@ -256,12 +252,7 @@ def singled_out(experiment: Mapping, part: str, job: Job) -> list[str]:
 def command(
     experiment: Mapping, part: str, given: Iterable[str] = (), job: Job | None = None
 ) -> str:
-    """The command that runs a part, or one job of it.
-
-    Args:
-        given: overrides of an earlier command for the same experiment, repeated where the job
-            does not decide them.
-    """
+    """The command that runs a part, or one job of it, with what was given where that is open."""
     chosen = singled_out(experiment, part, job) if job else []
     decided = {*(key_of(shlex.split(word)[0]) for word in chosen), *BY_PLAN}
     kept = [shlex.quote(word) for word in given if word.partition("=")[0] not in decided]
@@ -284,12 +275,9 @@ def for_training(given: Iterable[str]) -> list[str]:
 
 
 def for_tuning(places: Iterable[Mapping], given: Iterable[str]) -> list[str]:
-    """Words of an experiment's inversions as those of the tunings that they lack.
+    """Words of an experiment's inversions as those of the tunings that they lack, at `places`.
 
     A ratio typed to `rtil.tune` is where it tunes; of these inversions that is protocol.at.
-
-    Args:
-        places: protocol.at of each tuning that is not there.
     """
     taken = []
     for word in given:

@@ -25,7 +25,7 @@ from rtil.tuning import space
 
 METRIC = "psnr_db"
 NOTE = "not-finite.json"  # in the folder of a trial whose loss was not finite
-Invert = Callable[[Mapping[str, object], int], object]
+Invert = Callable[[Mapping[str, object], int], object]  # settings with run_dir, images
 
 
 @dataclass(frozen=True, order=True)
@@ -92,11 +92,7 @@ def ranked(trials: Sequence[Trial], what: str = "trials") -> Round:
 
 
 def run(tuning_dir: Path, invert: Invert, trial: Trial, images: int) -> Trial:
-    """A trial with its scores: an inversion of the validation images, or what is on disk of it.
-
-    Args:
-        invert: inverts so many images under these settings, with `run_dir` among them.
-    """
+    """A trial with its scores: an inversion of the validation images, or what is on disk of it."""
     run_dir = tuning_dir / f"trial-{trial.number:03d}"
     if images >= fails_at(run_dir):
         return Trial(trial.number, trial.settings, {})
