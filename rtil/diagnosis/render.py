@@ -95,9 +95,8 @@ def samples_of(study: Study, look: Look) -> list[Section]:
             other = one.digest[:8] if one.digest else one.path.parent.name
             group[f"{one.arm} {other}" if one.arm in group else one.arm] = loaded(one)
         except (KeyError, OSError, TypeError, ValueError) as error:
-            if one.of is None:
-                raise
-            notes.append(f"No samples of {one.arm} as inverted in {one.of}: {error}")
+            where = f"as inverted in {one.of}" if one.of else f"as trained in {one.path.parent}"
+            notes.append(f"No samples of {one.arm} {where}: {error}")
     figures: list[Section] = []
     for name, group in groups.items():
         rows = sample_rows(group, look.columns, notes, own=study.kind == "samples")

@@ -197,11 +197,11 @@ def rows_of(runs: Iterable[Run], baseline: str, told_apart: ToldApart) -> list[R
         if family is not None:  # without a generator every arm's result is the same
             names |= {baseline} if names != {baseline} else {str(family)}
         order = sorted(names, key=lambda name: (name != baseline, name))
-        cells: dict[Measurement, dict[str, list[Told]]] = {}
+        groups: dict[Measurement, dict[str, list[Told]]] = {}
         for run, settings in zip(group, told_apart(group)):
-            arms = cells.setdefault(measurement_of(run), {name: [] for name in order})
+            arms = groups.setdefault(measurement_of(run), {name: [] for name in order})
             arms[arm_of(run)].append((settings, run))
-        for at, arms in cells.items():
+        for at, arms in groups.items():
             ran = []
             for name, own in arms.items():
                 ran += [row_at(at, name, *arm) for arm in arms_of(own)]
@@ -235,7 +235,11 @@ def differences_among(runs: Sequence[Run], named: Iterable[str] = ()) -> list[Se
         lines = differing_keys(other.asked, run.asked, tells_apart)
         keys = {line.partition(": ")[0] for line in lines}
         # A training that was inverted with two tunings is told by where it was tuned.
-        at = {item for item in run.config.items() if item[0].startswith("protocol.tuned.at.")}
+        at = {
+            (key, as_text(value))
+            for key, value in run.config.items()
+            if is_under(key, ["protocol.tuned.at"])
+        }
         keys |= {key for key, _ in at ^ tunings.setdefault((*group, run.seed), at)}
         # A choice of its own family tells an arm apart, any other choice tells all arms apart.
         own[arm_of(run)] |= keys

@@ -175,9 +175,10 @@ def of_experiment(experiment: Mapping, scale: str, source: Source, baseline: str
         lines = experiments.commands(experiment, given)
     members = experiments.members(runs, experiment, scale, part)
     if not members:
+        left_out = [note for note in more if note.startswith("Left out")]
         raise FileNotFoundError(
-            f"report: nothing of experiment={name} at scale={scale} {source}. Run it:"
-            + "".join(f"\n    {line}" for line in lines)
+            f"report: nothing of experiment={name} at scale={scale} {source}. Run it:\n    "
+            + "\n    ".join([*lines, *left_out])
         )
     own += [word for word in given if word.startswith("scale.")]
     own += [source.override] if source.packed else []

@@ -155,17 +155,17 @@ def sound(run: Run) -> tuple[Run, list[str]]:
     config, knob = run.config, str(run.config.get("task.knob"))
     wrong = [key for key in (*NEEDED, knob) if config.get(key) is None]
     wrong += [key for key in NEEDED if CONTROL.search(str(config.get(key)))]
-    wrong += [key for key in (knob, "noise_std") if not is_number(config.get(key) or 0)]
+    numbers = (knob, "noise_std", "seed", "num_images")
+    wrong += [key for key in numbers if not is_number(config.get(key) or 0)]
     if wrong:
         raise ValueError(f"no {', '.join(dict.fromkeys(wrong))} that can be shown")
     rows, notes = {}, []
     for name, row in run.rows.items():
-        scores = {key: value for key, value in row.items() if key.endswith(SCORES)}
-        known = {key: value for key, value in scores.items() if value is not None}
-        wrong = [key for key, value in {"psnr_db": None, **known}.items() if not is_number(value)]
+        scores = [key for key in row if key.endswith(SCORES) and row[key] is not None]
+        wrong = [key for key in {"psnr_db", *scores} if not is_number(row.get(key))]
         wrong += ["id"] if CONTROL.search(name) else []
         if wrong:
-            what = ", ".join(wrong)
+            what = ", ".join(sorted(wrong))
             notes.append(f"Left out: image {name[:40]!a} of {run.path}: no {what} to show.")
         else:
             rows[name] = row

@@ -5,9 +5,12 @@ import math
 
 import pytest
 import yaml
-from helpers.reports import make_run, run_report
+from helpers.experiments import plan_of
+from helpers.plans import study_of, write_run
+from helpers.reports import make_generator, make_run, run_report
 from PIL import Image
 
+from rtil.experiments import plan as experiment
 from rtil.inversion.score import summary
 from rtil.reporting.figures import curves
 from rtil.reporting.figures.style import AXES
@@ -73,6 +76,8 @@ def test_a_run_that_cannot_be_read_is_named_and_the_others_are_there(pair, file,
         ("ratio", "much"),
         ("ratio", [1]),
         ("noise_std", "loud"),
+        ("seed", [1]),
+        ("num_images", "many"),
         ("data.name", "a\x00b"),
         ("data.name", None),
         ("rtil.name", "a\nb"),
@@ -142,6 +147,30 @@ def test_packed_rows_that_cannot_be_shown_are_left_out_too(pair):
     assert [*run.rows] == ["b"]
     first, second = (note for note in notes if note.startswith("Left out: "))
     assert "a\\x00" in first and "ratio" in second
+
+
+def test_what_an_experiment_cannot_read_is_named_on_its_page_or_with_its_commands(tmp_path):
+    plan = plan_of("fig2_cs", "demo")
+    run_dirs = [
+        write_run(tmp_path, plan, job, {"a": 20.0}) for job in experiment.jobs(plan, "invert")
+    ]
+    (run_dirs[0] / "config.yaml").write_text("[]")
+    study = study_of(tmp_path, plan)
+    assert len(study.runs) == 1 and len(study.rows) == 2
+    assert any(str(run_dirs[0]) in note for note in study.notes)
+    (run_dirs[1] / "config.yaml").write_text("[]")
+    with pytest.raises(FileNotFoundError) as error:
+        study_of(tmp_path, plan)
+    assert all(f"Left out: {run_dir}" in str(error.value) for run_dir in run_dirs)
+
+
+def test_a_training_that_cannot_be_read_is_named_and_the_others_are_there(tmp_path):
+    for arm in ("vanilla", "ilo"):
+        make_generator(tmp_path, arm, [0])
+        text = "rtil: {name: vanilla" + ("}" if arm == "vanilla" else "")
+        (tmp_path / "train" / f"{arm}-0" / "config.yaml").write_text(text)
+    (run,), (note,) = run_files.trainings(tmp_path)
+    assert run.path.name == "vanilla-0" and "ilo-0" in note
 
 
 def test_names_make_files_of_bounded_length_that_stay_apart(tmp_path):
