@@ -106,11 +106,10 @@ def drawable(rows: Iterable[Row]) -> list[Row]:
 def ranked(rows: Iterable[Row]) -> list[Row]:
     """By protocol, an oracle's rows last."""
 
-    def rank(row: Row) -> tuple[int, str]:
-        known = row.protocol in PROTOCOLS
-        return PROTOCOLS.index(row.protocol) if known else len(PROTOCOLS), group_of(row)
+    def place(row: Row) -> tuple[int, str]:
+        return [*PROTOCOLS, row.protocol].index(row.protocol), group_of(row)
 
-    return sorted(rows, key=rank)
+    return sorted(rows, key=place)
 
 
 def group_of(row: Row) -> str:
