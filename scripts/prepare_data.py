@@ -5,10 +5,13 @@ For example: python scripts/prepare_data.py PHOTOS photos256.zip --resolution 25
 """
 
 import argparse
+import logging
 import sys
 import warnings
 
-from rtil.data.files import WORKERS, pack
+from rtil.data.files import WORKERS
+from rtil.data.limits import Limits
+from rtil.data.pack import Packing, pack
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -19,16 +22,20 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--channels", choices=("auto", "1", "3"), default="auto")
     parser.add_argument("--limit", type=int, help="take the first N files in sorted order")
     parser.add_argument("--workers", type=int, default=WORKERS, help="threads")
+    parser.add_argument("--max-megapixels", type=float, default=64, help="of a picture")
+    parser.add_argument("--max-file-mb", type=float, default=256, help="of a file, unpacked")
     parser.add_argument("--force", action="store_true", help="replace OUT.zip if it exists")
     return parser.parse_args()
 
 
 def main() -> None:
     a = parse_arguments()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     warnings.showwarning = lambda message, *_: print(message, file=sys.stderr)
-    channels = a.channels if a.channels == "auto" else int(a.channels)
     try:
-        count = pack(a.source, a.out, a.resolution, channels, a.limit, a.workers, a.force)
+        limits = Limits.of({"max_megapixels": a.max_megapixels, "max_file_mb": a.max_file_mb})
+        packing = Packing(a.resolution, a.channels, a.limit, a.workers, limits)
+        count = pack(a.source, a.out, packing, a.force)
     except (OSError, RuntimeError, ValueError) as error:
         sys.exit(f"prepare_data: {error}")
     print(f"{a.out}: {count} images of {a.resolution}x{a.resolution} pixels")

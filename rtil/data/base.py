@@ -40,6 +40,14 @@ class ImageData(ABC):
     def digest(self) -> str | None:
         """Tells the split's files from others; None where settings alone make the images."""
 
+    @abstractmethod
+    def unreadable(self) -> list[str]:
+        """Names of the split's files that could not be read so far."""
+
+    @abstractmethod
+    def provenance(self) -> dict[str, object]:
+        """What a record says of the split's files; nothing where settings make the images."""
+
 
 def to_float(u8: Tensor) -> Tensor:
     """x = u8 / 127.5 - 1: float32 in [-1, 1]."""

@@ -1,13 +1,16 @@
 """Images of a folder or zip, or of one for each split: what `source: folder` reads.
 
-Reading and decoding a file live in `rtil.data.files`, cutting splits in `rtil.data.cut`.
+Reading a file lives in `rtil.data.files`, decoding in `rtil.data.picture`, cutting splits in
+`rtil.data.cut`.
 """
 
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -21,10 +24,15 @@ from torch import Tensor
 
 from rtil.data.base import ImageData
 from rtil.data.cut import Cut
-from rtil.data.files import MAX_NAMED, UNREADABLE, WORKERS, ImageFiles, decode
+from rtil.data.files import DIGESTED, MAX_NAMED, WORKERS, ImageFiles
+from rtil.data.limits import DEFAULT, Limits
+from rtil.data.listing import in_words
+from rtil.data.picture import UNREADABLE, decode
 from rtil.data.source import Source, SplitFiles
 
+log = logging.getLogger("rtil.data.folder")
 WHOLE = Cut()  # all of the files are training images
+HELD_OUT = ("val", "test")  # splits whose images are scored: no other may stand in for one
 ID_BYTES = 180
 
 
@@ -39,11 +47,13 @@ class ImageFolder(ImageData):
         path: folder, read with its subfolders, or .zip.
         size: side S of the returned images in pixels.
         split: "train", "val", "test", or "all": every file, in sorted order.
-        channels: 1, 3, or "auto": 1 if the first images are all grey.
+        channels: 1, 3, or "auto": 1 if all of the split are stored grey.
         cut: which files the splits are.
         cache_gb: the split is decoded here, once, if its pixels fit in so many GB (10^9 bytes).
-            Otherwise images are decoded at each use, and the next readable one stands in for one
-            that turns out unreadable; the first five such are named.
+            Otherwise images are decoded at each use. In training the next readable one then stands
+            in for one that turns out unreadable, and the first five such are named; held-out
+            images are all tried here, so that none does.
+        limits: larger files are unreadable.
 
     Raises:
         FileNotFoundError, ValueError: see `ImageFiles`; or the splits do not fit the files.
@@ -57,25 +67,35 @@ class ImageFolder(ImageData):
         channels: int | str = "auto",
         cut: Cut = WHOLE,
         cache_gb: float = 4.0,
+        limits: Limits = DEFAULT,
     ):
         if size < 1:
             raise ValueError(f"ImageFolder: size={size} pixels; must be 1 or more")
         if channels not in ("auto", 1, 3):
             raise ValueError(f"ImageFolder: channels={channels!r}; allowed are auto, 1, 3")
-        self.files = ImageFiles(path)
+        self.files = ImageFiles(path, limits)
+        self.split = split
         self._order = cut.indices(len(self.files), split)
         self._split = self._order  # also with those that turn out unreadable
+        self._skipped: list[str] = []
         self._ids = _unique_ids(self.files.names)
         self.size = size
-        self.channels = self.files.channels() if channels == "auto" else int(channels)
+        auto = channels == "auto"
+        self.channels = self.files.channels(self._order) if auto else int(channels)
         self._bad: dict[str, Exception] = {}
         self._num_warned = 0
         self._images: Tensor | None = None
         if len(self._order) * self.channels * size**2 <= cache_gb * 1e9:
-            self._decode_all(f"decoding {split} images")
+            self._images = self._decode_all(f"decoding {split} images")
+        elif split in HELD_OUT:
+            readable = self.files.each(self._order, self._decode, f"trying {split} images")
+            self._skip_all_but([file for file, _ in readable])
         else:
             self._load(0)  # raises if nothing is readable
             self._warn()
+        left_out = self.files.left_out + Counter(unreadable=len(self.unreadable()))
+        if left_out.total():
+            log.info("%s: %d %s images; left out: %s.", path, len(self), split, in_words(left_out))
 
     def __len__(self) -> int:
         return len(self._order)
@@ -87,6 +107,19 @@ class ImageFolder(ImageData):
     def digest(self) -> str:
         """That of all its files, also of unreadable ones: what is cached does not change it."""
         return self.files.digest(self._split)
+
+    def unreadable(self) -> list[str]:
+        return [*self._skipped, *self._bad]
+
+    def provenance(self) -> dict[str, object]:
+        bad = self.unreadable()
+        images = {
+            "files": len(self._split),
+            "contents_in_digest": min(len(self._split), DIGESTED),
+            "unreadable": len(bad),
+            "unreadable_files": bad[:MAX_NAMED],
+        }
+        return {"images": images}
 
     def batch(self, indices: Sequence[int] | Tensor) -> Tensor:
         indices = torch.as_tensor(indices, dtype=torch.long, device="cpu")
@@ -100,15 +133,22 @@ class ImageFolder(ImageData):
         return torch.from_numpy(np.array(images, np.uint8).reshape(shape))
 
     def _decode(self, data: bytes) -> np.ndarray:
-        return decode(data, self.size, self.channels)
+        return decode(data, self.size, self.channels, self.files.limits)
 
-    def _decode_all(self, label: str) -> None:
+    def _decode_all(self, label: str) -> Tensor:
         images = torch.empty(len(self), self.channels, self.size, self.size, dtype=torch.uint8)
         readable: list[int] = []
         for file, pixels in self.files.each(self._order, self._decode, label):
             images[len(readable)] = torch.tensor(pixels)
             readable.append(file)
-        self._images, self._order = images[: len(readable)], readable
+        self._skip_all_but(readable)
+        return images[: len(readable)]
+
+    def _skip_all_but(self, readable: list[int]) -> None:
+        """Makes the split of these files alone."""
+        lost = sorted(set(self._order) - set(readable))
+        self._skipped = [self.files.names[file] for file in lost]
+        self._order = readable
 
     def _load(self, index: int) -> np.ndarray:
         for step in range(len(self)):
@@ -117,6 +157,11 @@ class ImageFolder(ImageData):
                 return self._decode(self.files.read(file))
             except UNREADABLE as error:
                 self._bad.setdefault(self.files.names[file], error)
+                if self.split in HELD_OUT:
+                    raise ValueError(
+                        f"ImageFolder: {self.files.names[file]} of {self.files.path} can no longer"
+                        f" be read ({error}); the same command goes on without it."
+                    ) from error
         raise ValueError(
             f"ImageFolder: all {len(self)} images of {self.files.path} are unreadable, "
             f"the first because: {next(iter(self._bad.values()))}"
@@ -169,7 +214,7 @@ def files_of(data: Mapping[str, Any], split: str) -> tuple[Path, Cut]:
     where = f"data={data['name']}"
     if data["path"] in (None, "", "???"):  # the last is OmegaConf's mandatory value
         raise ValueError(f"{where}: path is not set; give data.path=DIR or data.path=FILE.zip")
-    path = Path(data["path"]).expanduser()
+    path = Path(str(data["path"])).expanduser()
     if data.get("origin") and not path.exists():
         raise FileNotFoundError(
             f"{where}: no {path.name} in {path.parent.absolute()}. Get {data['origin']}, then "
@@ -183,7 +228,7 @@ def files_of(data: Mapping[str, Any], split: str) -> tuple[Path, Cut]:
     if split in apart:
         nothing = dict.fromkeys(("train", "val", "test"), 0)
         own = replace(cut, **{**nothing, split: data[f"num_{split}"]})
-        return Path(data[f"{split}_path"]).expanduser(), own
+        return Path(str(data[f"{split}_path"])).expanduser(), own
     # `path` keeps nothing back for splits that have their own.
     return path, replace(cut, **dict.fromkeys(apart, 0))
 
@@ -191,7 +236,7 @@ def files_of(data: Mapping[str, Any], split: str) -> tuple[Path, Cut]:
 def check_apart(data: Mapping[str, Any]) -> None:
     """Raises ValueError where splits with files of their own share them with another split."""
     keys = [key for key in ("path", "val_path", "test_path") if data.get(key)]
-    named = {key: Path(data[key]).expanduser().resolve() for key in keys}
+    named = {key: Path(str(data[key])).expanduser().resolve() for key in keys}
     for (key, one), (other, two) in combinations(named.items(), 2):
         inner, outer = (one, two) if one.is_relative_to(two) else (two, one)
         # A zip in a folder of images is none of them, a folder in it is read with it.
@@ -214,11 +259,12 @@ class FolderSource(Source):
         self, data: Mapping[str, Any], resolution: int, split: str, channels: int | str
     ) -> ImageFolder:
         path, cut = files_of(data, split)
-        return ImageFolder(path, resolution, split, channels, cut, data["cache_gb"])
+        limits = Limits.of(data)
+        return ImageFolder(path, resolution, split, channels, cut, data["cache_gb"], limits)
 
     def split_files(self, data: Mapping[str, Any], split: str) -> SplitFiles:
         path, cut = files_of(data, split)
-        files = ImageFiles(path)
+        files = ImageFiles(path, Limits.of(data))
         return SplitFiles(files, cut.indices(len(files), split))
 
 

@@ -165,6 +165,12 @@ class Glyphs(ImageData):
     def digest(self) -> None:
         """None: settings alone make the images."""
 
+    def unreadable(self) -> list[str]:
+        return []
+
+    def provenance(self) -> dict[str, object]:
+        return {}
+
     def batch(self, indices: Sequence[int] | Tensor) -> Tensor:
         """Draw images.
 

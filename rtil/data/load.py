@@ -34,9 +34,12 @@ def load_data(
     wanted = data["channels"] if channels is None else channels
     images = source_of(data).load(data, resolution, split, wanted)
     if len(images) < min_images:
+        unreadable = len(images.unreadable())
+        others = f", {unreadable} more that are unreadable," if unreadable else ""
         raise ValueError(
-            f"data={data['name']}: the {split} split has {len(images)} images and {min_images} "
-            "are needed; add images, or change data.num_train, data.num_val, data.num_test"
+            f"data={data['name']}: the {split} split has {len(images)} images{others} and "
+            f"{min_images} are needed; add images, or change data.num_train, data.num_val, "
+            "data.num_test"
         )
     return images
 

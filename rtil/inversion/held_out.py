@@ -81,7 +81,8 @@ class HeldOut(Problem):
             return
         self._owner = Owner(self.place, "invert")
         record.claim(self.place, self.run.config, "invert")
-        record.write_provenance(self.place, provenance, self.run.config)
+        facts = {**provenance, **self.data.provenance()}
+        record.write_provenance(self.place, facts, self.run.config)
         for path in self.place.glob("results*.jsonl"):
             rows.mend(path)  # a line that was cut off while writing
 
@@ -135,3 +136,6 @@ class HeldOut(Problem):
     def summarise(self) -> None:
         """Prints the means with their intervals over every row of the directory."""
         print(summary(self.place, rows.result_rows(self.place)))
+        unreadable = self.data.unreadable()
+        if unreadable:
+            print(f"  no row: {len(unreadable)} unreadable images ({unreadable[0]}, ...)")

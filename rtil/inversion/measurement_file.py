@@ -1,15 +1,15 @@
 """Measurements in files: vectors and images with how they were measured, pictures, masks.
 
 A saved measurement is a .npz that `numpy.load` reads without running code from it: `y`, float32,
-in the units of the operator's output; optionally `settings`, a JSON text; optionally `mask`, bool.
-What an inversion makes of such files is in `rtil.inversion.user_files`.
+in the units of the operator's output, or pixels of uint8 or uint16; optionally `settings`, a JSON
+text; optionally `mask`, bool. What an inversion makes of such files is in
+`rtil.inversion.user_files`.
 """
 
 from __future__ import annotations
 
 import io
 import json
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -19,20 +19,36 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from rtil.data.files import UNREADABLE, covering, crop_centre, open_picture, pixels
+from rtil.data.limits import Limits
+from rtil.data.picture import (
+    UNREADABLE,
+    covering,
+    crop_centre,
+    has_transparency,
+    open_picture,
+    pixels,
+)
+from rtil.inversion.array_file import read_arrays
+from rtil.inversion.units import signed
+from rtil.process.digest import brief
 from rtil.process.files import replacing
 
 BRIGHT = 128  # grey value from which on a mask's pixel says "observed"
 KEPT_SHARE = 0.7  # of a scaled pixel's weight that observed pixels must have
+MAX_NAMED = 5  # arrays named in a message
 FITS = ("error", "crop", "resize")
 
 
 class Saved(NamedTuple):
-    """A saved measurement: y of any shape, how it was measured, and the mask of inpainting."""
+    """A saved measurement: y of any shape, how it was measured, and the mask of inpainting.
+
+    as_pixels: whether y was stored as pixels, 0 black, and is in [-1, 1] by their type.
+    """
 
     y: Tensor
     settings: dict
     mask: Tensor | None
+    as_pixels: bool
 
 
 def save(
@@ -57,25 +73,24 @@ def save(
             np.savez(file, y=values, settings=text, mask=mask.cpu().numpy())
 
 
-def load(path: Path) -> Saved:
+def load(path: Path, limits: Limits) -> Saved:
     """Reads what `save` wrote, or a .npz with an array y alone.
 
     Raises:
-        ValueError: damaged, no .npz, no y, or a y that is not of finite real numbers.
+        ValueError: damaged, too large, no .npz, no y, or a y that is not of finite real numbers.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            found = {key: archive[key] for key in ("y", "settings", "mask") if key in archive}
-            names = list(archive)
+        found, names = read_arrays(path, ("y", "settings", "mask"), limits)
         settings = json.loads(str(found.get("settings", "{}")))
-    except (*UNREADABLE, AttributeError, TypeError, zipfile.BadZipFile) as error:
+    except (*UNREADABLE, RecursionError) as error:
         raise ValueError(
             f"{path} cannot be read as a saved measurement ({type(error).__name__}: {error}); "
             "make one with save_measurements=true, or numpy.savez(FILE, y=y)."
         ) from error
     if "y" not in found or not isinstance(settings, dict):
+        held = ", ".join(brief(name) for name in names[:MAX_NAMED]) or "nothing"
         raise ValueError(
-            f"{path} holds {', '.join(names) or 'nothing'}; a measurement is an array named y, "
+            f"{path} holds {held}; a measurement is an array named y, "
             "with settings, if there are any, as the JSON text of a mapping."
         )
     y, mask = found["y"], found.get("mask")
@@ -86,40 +101,61 @@ def load(path: Path) -> Saved:
     bad = int((~np.isfinite(y)).sum())
     if bad:
         raise ValueError(f"{path}: {bad} of the {y.size} numbers of y are not finite.")
-    if mask is not None and (mask.dtype != bool or mask.ndim != 2 or not mask.any()):
+    if mask is not None and (mask.dtype != bool or mask.ndim != 2):
         raise ValueError(
             f"{path}: mask is an array {mask.shape} of {mask.dtype}; it must be (height, width) "
-            "of bool, with at least one pixel True."
+            f"of bool, True where observed: of grey values, mask >= {BRIGHT}."
         )
-    mask = None if mask is None else torch.from_numpy(mask)
-    return Saved(torch.from_numpy(y.astype(np.float32)), settings, mask)
+    try:
+        values = torch.from_numpy(signed(y))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    if mask is not None and (not mask.any() or mask.all()):
+        raise ValueError(
+            f"{path}: mask observes {mask.sum()} of {mask.size} pixels; some must be True, "
+            "observed, and some False, missing."
+        )
+    observed = None if mask is None else torch.from_numpy(mask)
+    return Saved(values, settings, observed, y.dtype.kind != "f")
 
 
-def read_picture(path: Path, key: str = "input") -> Image.Image:
-    """A picture of mode "L" or "RGB", see `rtil.data.files.open_picture`.
+def read_picture(path: Path, limits: Limits, key: str = "input") -> Image.Image:
+    """A picture of mode "L" or "RGB", see `rtil.data.picture.open_picture`.
 
     Raises:
         ValueError: it cannot be read; names the file and the key that named it.
     """
     try:
-        return open_picture(path.read_bytes())
+        return open_picture(limits.read(path), None, limits)
     except UNREADABLE as error:
         raise ValueError(f"{key}: {path} cannot be read as a picture ({error}).") from error
 
 
-def read_mask(path: Path) -> Tensor:
+def read_mask(path: Path, limits: Limits) -> Tensor:
     """A mask from a picture: (H, W) bool, True where its grey value is 128 or more.
 
     Raises:
-        ValueError: it cannot be read, or observes nothing.
+        ValueError: it cannot be read, or observes nothing or all of a picture.
     """
-    grey = np.array(read_picture(path, "mask").convert("L"))
+    grey = np.array(read_picture(path, limits, "mask").convert("L"))
     if grey.max() < BRIGHT:
         raise ValueError(
             f"mask: {path} observes no pixel: its brightest grey value is {grey.max()}. Observed "
             f"pixels are bright ({BRIGHT} to 255), missing ones dark."
         )
+    if grey.min() >= BRIGHT:
+        alpha = ". Transparency is read as white; paint missing pixels black"
+        raise ValueError(
+            f"mask: {path} hides no pixel: its darkest grey value is {grey.min()}. Missing pixels "
+            f"are dark (0 to {BRIGHT - 1}), observed ones bright"
+            f"{alpha if is_transparent(path, limits) else ''}."
+        )
     return torch.from_numpy(grey >= BRIGHT)
+
+
+def is_transparent(path: Path, limits: Limits) -> bool:
+    """Whether a picture that can be read has transparency, which is laid on white."""
+    return has_transparency(limits.read(path), limits)
 
 
 def is_colour(image: Image.Image) -> bool:

@@ -17,16 +17,20 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from rtil import checkpoint
 from rtil.data import lineage
+from rtil.data.limits import Limits
 from rtil.data.load import load_data, split_files
 from rtil.inversion import measurement_file as measurement
 from rtil.inversion import tuned_settings
+from rtil.inversion.asked import Asked
 from rtil.inversion.estimate import Recovery
 from rtil.inversion.held_out import HeldOut, HeldOutRun
+from rtil.inversion.item import Item
 from rtil.inversion.loop import Inversion, Method
 from rtil.inversion.problem import Measuring, Problem
 from rtil.inversion.score import load_lpips
 from rtil.inversion.selection import check_choices
-from rtil.inversion.survey import Asked, Item, observed_share, survey
+from rtil.inversion.survey import observed_share, survey
+from rtil.inversion.units import check_noise
 from rtil.inversion.user_files import UserFiles, UserRun
 from rtil.inversion.yardstick import TrainingImages, fitted, load_yardstick
 from rtil.inverters import build_inverter
@@ -128,6 +132,8 @@ def check_settings(cfg: Mapping) -> None:
     lowest = {"num_images": 1, "inversion_batch": 1, "seed": 0, NOISE: 0.0}
     check_numbers("invert", cfg, {**lowest, describe(cfg["task"]).knob: 0.0})
     check_task(cfg["task"], **knobs_of(cfg))
+    check_noise(NOISE, cfg[NOISE])
+    check_noise(f"discrepancy.{NOISE}", cfg["discrepancy"][NOISE])
     if cfg["split"] not in ("val", "test"):
         raise ValueError(
             f"invert: split={cfg['split']} must be test or val: held-out images only."
@@ -179,6 +185,7 @@ def asked_of(cfg: DictConfig, overrides: Sequence[str]) -> Asked:
         config["selection"],
         keys.flatten(config),
         frozenset(typed(overrides)),
+        Limits.of(config["data"]),
     )
 
 
@@ -234,7 +241,7 @@ def load_generator(cfg: DictConfig, overrides: Sequence[str]) -> tuple[DictConfi
 def trained_generator(config: Mapping) -> Path:
     """The generator that was trained with these choices, on these very images where they are here.
 
-    Raises as `rtil.runs.identity.find_generator` does.
+    Raises as `rtil.runs.identity.find_generator` and `rtil.data.lineage.check_namesake` do.
     """
     data = config["data"]
     files = None
@@ -244,7 +251,9 @@ def trained_generator(config: Mapping) -> Path:
             files = split.digest() if split else None
         except (FileNotFoundError, ValueError):
             pass  # the images may be gone: the generator is known by its choices then
-    return identity.find_generator(config, files)
+    path = identity.find_generator(config, files)
+    lineage.check_namesake(identity.read_config(path.parent), data, path)
+    return path
 
 
 def check_same(path: Path, trained: Mapping, asked: Mapping) -> None:
@@ -324,14 +333,15 @@ def held_out(config: Mapping, measuring: Measuring, trained: Trained, rt: Runtim
     mask = None
     if config["mask"]:
         path = Path(config["mask"]).expanduser()
-        mask = measurement.read_mask(path)
+        limits = Limits.of(config["data"])
+        mask = measurement.read_mask(path, limits)
         if tuple(mask.shape) != G.image_shape[1:]:
             sizes = [f"{width}x{height}" for height, width in (mask.shape, G.image_shape[1:])]
             raise ValueError(
                 f"invert: mask={path} has {sizes[0]} pixels and the generator draws "
                 f"{sizes[1]}; both must have the same size."
             )
-        found["mask_sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+        found["mask_sha256"] = hashlib.sha256(limits.read(path)).hexdigest()
     part = measuring.part(G.image_shape, mask)
     lpips = load_lpips(config["metrics"]["lpips"], config["metrics"]["lpips_net"], G.image_shape)
     data = load_data(

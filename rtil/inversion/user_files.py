@@ -18,11 +18,13 @@ import torch
 from torch import Tensor
 
 from rtil.data.base import to_float, to_uint8
-from rtil.data.files import pixels
+from rtil.data.picture import pixels
 from rtil.inversion import measurement_file as measurement
 from rtil.inversion.batch import Measured, Part
+from rtil.inversion.item import Item
 from rtil.inversion.problem import Batch, Measuring, Problem
-from rtil.inversion.survey import DRAWN, RESULT, Item
+from rtil.inversion.survey import DRAWN, RESULT
+from rtil.inversion.units import check_range, reach
 from rtil.operators import ForwardOperator
 from rtil.operators.task import NOISE, takes
 from rtil.process.device import Runtime
@@ -87,6 +89,7 @@ class UserFiles(Problem):
     def _grouped(self) -> tuple[dict[bytes, Part], list[bytes]]:
         """A part for each mask, by its bytes, and the mask of each item, whose fit is checked."""
         parts: dict[bytes, Part] = {}
+        reaches: dict[bytes, float] = {}
         members = []
         for item in self.items:
             if item.masked:
@@ -98,9 +101,10 @@ class UserFiles(Problem):
                 first = next(iter(parts.values()), None)
                 lpips = None if first is None else first.loss.lpips
                 parts[key] = self.measuring.part(self.shape, mask, lpips)
+                reaches[key] = reach(parts[key].A)
             members.append(key)
             self._check(item, parts[key].A.out_shape)
-            self._check_drawn(item, parts[key].A)
+            self._check_values(item, parts[key].A, reaches[key])
         return parts, members
 
     def _warn_of_lost_colour(self) -> None:
@@ -134,9 +138,9 @@ class UserFiles(Problem):
         if self._scales(item):
             observed = self._picture(item)[1]
         elif item.mask:
-            observed = measurement.read_mask(item.mask)
+            observed = measurement.read_mask(item.mask, item.limits)
         else:
-            observed = measurement.load(item.path).mask
+            observed = self._saved(item).mask
         assert observed is not None  # of items with a mask alone
         if tuple(observed.shape) != self.shape[1:]:
             height, width = observed.shape
@@ -149,6 +153,8 @@ class UserFiles(Problem):
                 f"invert: {item.path} has no observed pixel left at {size} pixels "
                 f"with fit={self.run.fit}."
             )
+        if observed.all() and self.rt.rank == 0:  # of the scaled mask alone: see `fitted`
+            log.warning("%s: at %s pixels nothing is left of what is missing.", item.path, size)
         return observed
 
     def _check(self, item: Item, out_shape: tuple[int, ...]) -> None:
@@ -180,11 +186,27 @@ class UserFiles(Problem):
                 f"{out_shape[2]}x{out_shape[1]}.{hint}"
             )
 
-    def _check_drawn(self, item: Item, A: ForwardOperator) -> None:
-        """Raises ValueError where y cannot come from the mask that `ratio` and `seed` draw."""
-        if not item.saved or item.masked or A.observed is None:
+    def _check_values(self, item: Item, A: ForwardOperator, largest: float) -> None:
+        """Raises ValueError where y cannot come from A, or from the mask that is drawn for it.
+
+        Args:
+            largest: see `units.reach`.
+        """
+        if not item.saved:
             return
-        unobserved = int(measurement.load(item.path).y[..., ~A.observed].count_nonzero())
+        saved = self._saved(item)
+        if A.observed is not None and not item.masked:
+            self._check_drawn(item, saved, A.observed)
+        try:
+            seen = saved.y if A.observed is None else saved.y * A.observed
+            check_range(seen, largest, self.measuring.noise_std)
+        except ValueError as error:
+            raise ValueError(f"invert: {item.path}: {error}") from error
+
+    def _check_drawn(self, item: Item, saved: measurement.Saved, observed: Tensor) -> None:
+        """Raises ValueError where y says something of pixels that are not observed."""
+        blank = -1 if saved.as_pixels else 0
+        unobserved = int((saved.y[..., ~observed] != blank).sum())
         if unobserved:
             knob = self.measuring.knob
             raise ValueError(
@@ -199,12 +221,16 @@ class UserFiles(Problem):
 
     def _picture(self, item: Item) -> tuple[Tensor, Tensor | None]:
         """A picture (c, h, w), uint8, in the generator's channels, and its mask."""
-        image = measurement.read_picture(item.path).convert("L" if self.shape[0] == 1 else "RGB")
-        observed = measurement.read_mask(item.mask) if item.mask else None
+        mode = "L" if self.shape[0] == 1 else "RGB"
+        image = measurement.read_picture(item.path, item.limits).convert(mode)
+        observed = measurement.read_mask(item.mask, item.limits) if item.mask else None
         array = np.array(pixels(image))
         if self._scales(item):
             array, observed = measurement.fitted(image, observed, self.shape[1], self.run.fit)
         return torch.from_numpy(array), observed
+
+    def _saved(self, item: Item) -> measurement.Saved:
+        return measurement.load(item.path, item.limits)
 
     def _files(self, item: Item) -> tuple[Path, Path, Path]:
         """Record, the generator's own image, reconstruction: in the order of writing."""
@@ -228,8 +254,8 @@ class UserFiles(Problem):
                     raise ValueError(f"invert: {path} exists without a record of it. {advice}")
             return False
         try:
-            old = json.loads(record.read_text(encoding="utf-8"))["settings"]
-        except (ValueError, KeyError, TypeError) as error:
+            old = json.loads(item.limits.read(record))["settings"]
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise ValueError(
                 f"invert: {record} is no record of a reconstruction. {advice}"
             ) from error
@@ -265,7 +291,7 @@ class UserFiles(Problem):
         values = []
         for item in (self.items[i] for i in items):
             if item.saved:
-                values.append(measurement.load(item.path).y)
+                values.append(self._saved(item).y)
             else:
                 values.append(to_float(self._picture(item)[0]))
         y = torch.stack(values).to(self.rt.device)

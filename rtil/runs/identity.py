@@ -152,12 +152,14 @@ def find_generator(config: Config, files: str | None = None) -> Path:
     """
     parent = _root(config) / "train"
     stem = training_stem(config)
-    near = []
+    near, namesakes = [], []
     for run_dir, other in trainings(parent, _any_folder(stem) if files else stem):
-        known = other.get(keys.FILES)
-        same = known == files if files and known else run_dir.name.startswith(stem)
+        known, named = other.get(keys.FILES), run_dir.name.startswith(stem)
+        same = known == files if files and known else named
         if same and (run_dir / EXPORTED).exists():
             near.append((run_dir, other))
+        elif named and not same:
+            namesakes.append((run_dir, other))
     asked = _asked_of_training(config)
     fitting = [(run_dir, other) for run_dir, other in near if not _lacks(other, asked)]
     if not fitting:
@@ -168,6 +170,7 @@ def find_generator(config: Config, files: str | None = None) -> Path:
             f"no generator at {parent / stem}*. Train it first:\n    {training_command(config)}\n"
             "or name another with generator=FILE."
             + (f" Others were trained with the same choices:{lines}" if near else "")
+            + _other_images(config, namesakes)
         )
     if len(fitting) > 1:
         first = fitting[0]
@@ -180,6 +183,16 @@ def find_generator(config: Config, files: str | None = None) -> Path:
             f"'there':{lines}\nName one with generator=FILE."
         )
     return fitting[0][0] / EXPORTED
+
+
+def _other_images(config: Config, namesakes: Sequence[tuple[Path, Config]]) -> str:
+    """Says where both are of trainings whose images are only called as those asked for."""
+    asked = keys.flatten(config).get("data.path")
+    lines = ""
+    for run_dir, other in namesakes:
+        own = keys.flatten(other).get("data.path")
+        lines += f"\n    {run_dir} was trained on data.path={own}, and data.path={asked} differs"
+    return f"\nImages of the same name are others:{lines}" if lines else ""
 
 
 def _any_folder(stem: str) -> str:

@@ -72,6 +72,8 @@ KEYS = (
     Key("data.val_path", FREE, FREE, ID, path="file"),
     Key("data.test_path", FREE, FREE, ID, path="file"),
     Key("data.cache_gb", FREE, FREE, FREE),
+    Key("data.max_megapixels", FREE, FREE, FREE),
+    Key("data.max_file_mb", FREE, FREE, FREE),
     Key("data.origin", FREE, FREE, FREE, cell=True),
     Key("data.trained_on", FREE, ID, FREE),
     Key("scale", FREE, FREE, FREE, group="training"),

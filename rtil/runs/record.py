@@ -66,6 +66,12 @@ def write_provenance(run_dir: Path, record: Mapping, config: Mapping | None = No
     write_text(path, json.dumps(content, indent=1))
 
 
+def amend_provenance(run_dir: Path, facts: Mapping) -> None:
+    """Adds what a command has found out while it ran to its record."""
+    path = run_dir / FILE
+    write_text(path, json.dumps({**json.loads(path.read_text()), **facts}, indent=1))
+
+
 def experiment_of(config: Mapping) -> dict | None:
     """{"name", "job": {key: text}} of the experiment that a configuration was composed for."""
     node = config.get("experiment") or {}

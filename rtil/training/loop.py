@@ -170,7 +170,7 @@ def run(training: Training) -> int | None:
 
     # Status. The first process alone writes; every one counts terms, so all stop at a bad one.
     signum, terms = None, Terms()
-    board = Board(run_dir, nimg, total, rt.device) if rt.rank == 0 else None
+    board = Board(run_dir, nimg, total, rt.device, training.data) if rt.rank == 0 else None
 
     # One generator, seeded anew each step: a recorded step reads its state when it is replayed.
     record = Recorder(torch.Generator(rt.device), rt.world == 1 and replay.wanted(rt.device))

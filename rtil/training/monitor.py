@@ -13,13 +13,14 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
+from rtil.data.base import ImageData
 from rtil.latents.family import Family
 from rtil.metrics.image import to_unit
 from rtil.models.generator import Generator
 from rtil.process.distributed import all_mean
 from rtil.process.replay import Noted
 from rtil.process.rng import seeded
-from rtil.runs import rows
+from rtil.runs import record, rows
 
 log = logging.getLogger("rtil.train")
 
@@ -79,14 +80,17 @@ class Board:
         nimg: images seen so far.
         total: images at the end.
         device: whose memory the rows tell.
+        data: the images; unreadable files that this process meets are counted as they turn up.
     """
 
-    def __init__(self, run_dir: Path, nimg: int, total: int, device: torch.device) -> None:
+    def __init__(
+        self, run_dir: Path, nimg: int, total: int, device: torch.device, data: ImageData
+    ) -> None:
         self.begin = self.since = time.perf_counter()
         self.first = self.since_nimg = nimg
         from torch.utils.tensorboard import SummaryWriter  # slow to import
 
-        self.run_dir, self.device = run_dir, device
+        self.run_dir, self.device, self.data = run_dir, device, data
         self.path = run_dir / "log.jsonl"
         rows.mend(self.path, keep=lambda row: row["nimg"] <= nimg)
         # Points beyond the checkpoint are drawn anew; that of the checkpoint itself stays.
@@ -114,6 +118,9 @@ class Board:
             "peak_memory_mb": peak_memory_mb(self.device),
             "seconds": now - self.begin,
         }
+        unreadable = len(self.data.unreadable())
+        if unreadable:
+            row["unreadable_images"] = unreadable
         self.since_nimg, self.since = nimg, now
         rows.append(self.path, [{"nimg": nimg, "step": step, **row}])
         for name, value in row.items():
@@ -128,6 +135,15 @@ class Board:
         rate = (nimg - self.first) / (time.perf_counter() - self.begin)
         done = "done" if nimg >= self.bar.total else "stopped; the same command goes on"
         log.info("%s: %d images at %.1f images/s, %s.", self.run_dir, nimg, rate, done)
+        unreadable = len(self.data.unreadable())
+        if unreadable:
+            log.warning(
+                "%s: %d training images could not be read; %s names the first.",
+                self.run_dir,
+                unreadable,
+                self.run_dir / record.FILE,
+            )
+            record.amend_provenance(self.run_dir, self.data.provenance())
 
 
 @torch.no_grad()

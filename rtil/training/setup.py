@@ -74,7 +74,8 @@ def compose(cfg: DictConfig) -> Training:
     torch.manual_seed(config["seed"])
     family: Family = instantiate(config["rtil"]["family"])
     nets = build_nets(config["model"], family, rt)
-    owner = claim(run_dir, config, rt) if rt.rank == 0 else None
+    facts = {**provenance(rt), **data.provenance()}
+    owner = claim(run_dir, config, facts) if rt.rank == 0 else None
     return Training(settings_of(config), config, rt, data, family, nets, owner)
 
 
@@ -207,8 +208,11 @@ def adam(
     )
 
 
-def claim(run_dir: Path, config: dict, rt: Runtime) -> Owner:
+def claim(run_dir: Path, config: dict, facts: dict[str, object]) -> Owner:
     """Makes the run directory, or checks that this run goes on there, and records the command.
+
+    Args:
+        facts: what the command runs with.
 
     Raises:
         ValueError: it holds a run with other settings.
@@ -220,7 +224,6 @@ def claim(run_dir: Path, config: dict, rt: Runtime) -> Owner:
     except ValueError:
         owner.release()
         raise
-    facts = provenance(rt)
     commands = record.history(run_dir)
     before = commands[0].get("precision", "fp32") if commands else facts["precision"]
     if before != facts["precision"] and checkpoint.latest(run_dir):

@@ -23,9 +23,11 @@ import rtil.data
 from rtil.data import lineage
 from rtil.data.base import ImageData, to_float, to_uint8
 from rtil.data.cut import Cut
-from rtil.data.files import ImageFiles, decode, pack
+from rtil.data.files import ImageFiles
 from rtil.data.folder import ImageFolder
 from rtil.data.load import load_data
+from rtil.data.pack import Packing, pack
+from rtil.data.picture import decode
 from rtil.data.stream import Prefetch, epoch_indices
 
 # Pillow's own, beside ours, for some damaged files.
@@ -410,6 +412,7 @@ def test_missing_data_set_names_file_place_and_command(name, tmp_path, monkeypat
         ({"path": ""}, ValueError, r"path is not set.*data\.path="),
         ({"path": None}, ValueError, r"path is not set.*data\.path="),
         ({"path": "nowhere.zip"}, FileNotFoundError, "nothing at .*nowhere.zip"),
+        ({"path": 2024}, FileNotFoundError, "nothing at .*2024"),
     ],
 )
 def test_bad_configs_are_named(overrides, error, words):
@@ -427,6 +430,8 @@ class Stripes(ImageData):
     def __len__(self): return 3
     def name(self, index): return str(index)
     def digest(self): return None
+    def unreadable(self): return []
+    def provenance(self): return {}
     def batch(self, indices): return torch.zeros(len(indices), 1, 8, 8, dtype=torch.uint8)
 
 class Stripe(Source):
@@ -527,6 +532,7 @@ def test_prepare_data_round_trip_and_refusals(folder, tmp_path):
     result = prepare(folder, out, "--resolution", 16)
     assert result.returncode == 0, result.stderr
     assert "1 of 31" in result.stderr and "part2/002.webp" in result.stderr
+    assert "left out .txt 1, unreadable 1" in result.stderr
     assert "30 images of 16x16" in result.stdout
     with pytest.warns(UserWarning, match=r"002\.webp"):
         expected = ImageFolder(folder, 16)
@@ -540,11 +546,15 @@ def test_prepare_data_round_trip_and_refusals(folder, tmp_path):
     assert result.returncode == 1 and "--force" in result.stderr and "Trace" not in result.stderr
     assert out.read_bytes() == before
 
+    result = prepare(folder, out, "--resolution", 8, "--force", "--max-megapixels", 0.0001)
+    assert result.returncode == 1 and out.read_bytes() == before
+    assert "at most 0.0001 million are read" in result.stderr
+
 
 def test_pack_limits_converts_and_replaces(folder, tmp_path):
     out = tmp_path / "out.zip"
-    assert pack(folder, out, 16) == 30
-    assert pack(folder, out, 8, channels=1, limit=4, force=True) == 4
+    assert pack(folder, out, Packing(16)) == 30
+    assert pack(folder, out, Packing(8, channels=1, limit=4), force=True) == 4
     packed, whole = ImageFolder(out, 8), ImageFolder(folder, 8, channels=1)
     assert packed.channels == 1
     assert torch.equal(packed.batch(range(4)), whole.batch(range(4)))
@@ -553,17 +563,17 @@ def test_pack_limits_converts_and_replaces(folder, tmp_path):
 
 def test_failed_pack_leaves_the_old_file_and_no_remains(folder, tmp_path):
     out = tmp_path / "out.zip"
-    pack(folder, out, 8)
+    pack(folder, out, Packing(8))
     before = out.read_bytes()
     corrupt(folder, *ImageFiles(folder).names)
     with pytest.raises(ValueError, match="all 30 images"):
-        pack(folder, out, 8, channels=3, force=True)
+        pack(folder, out, Packing(8, channels=3), force=True)
     assert out.read_bytes() == before
     assert [path.name for path in tmp_path.glob("out*")] == ["out.zip"]
     with pytest.raises(ValueError, match=r"must end in \.zip"):
-        pack(folder, tmp_path / "out.tar", 8)
+        pack(folder, tmp_path / "out.tar", Packing(8))
     with pytest.raises(ValueError, match="resolution=0"):
-        pack(folder, tmp_path / "new.zip", 0)
+        Packing(0)
 
 
 # Prefetch

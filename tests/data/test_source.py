@@ -1,5 +1,6 @@
 """Whose images: rows of one split, test images that no training saw, the yardstick's own."""
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -121,6 +122,32 @@ def test_a_tuning_belongs_to_its_validation_images_wherever_they_are(tmp_path):
     start("invert", tmp_path, *words(sets["val"]), "protocol=fair")
     with pytest.raises(FileNotFoundError, match=r"data\.val_path"):
         start("invert", tmp_path, *words(moved["val"]), "protocol=fair")
+
+
+@pytest.mark.parametrize("cache_gb", [0, 1])
+def test_an_unreadable_test_image_has_no_row_and_is_counted(tmp_path, capsys, cache_gb):
+    faces, test = pictures(tmp_path / "faces", 6, 0), pictures(tmp_path / "test", 4, 1)
+    common = (
+        *of(faces),
+        "data.num_val=null",
+        f"data.test_path={test}",
+        f"data.cache_gb={cache_gb}",
+    )
+    common += ("data.num_test=null",)
+    path = trained(tmp_path, *of(faces))
+    (test / "001.bmp").write_bytes(b"damaged")
+    given = (f"generator={path}", "ratio=0.5", *common)
+    with pytest.warns(UserWarning, match=r"001\.bmp"):
+        place = start("invert", tmp_path, *given, "num_images=3")
+    assert {row["id"] for row in jsonl.result_rows(place)} == {"000", "002", "003"}
+    assert "no row: 1 unreadable images (001.bmp" in capsys.readouterr().out
+    images = json.loads((place / "provenance.json").read_text())["images"]
+    assert (images["files"], images["unreadable"]) == (4, 1)
+    with (
+        pytest.warns(UserWarning, match=r"001\.bmp"),
+        pytest.raises(ValueError, match="3 images, 1 more that are unreadable, and 4 are needed"),
+    ):
+        start("invert", tmp_path, *given, "num_images=4")
 
 
 # Images that no training saw

@@ -12,8 +12,8 @@ from PIL import Image
 
 from rtil import checkpoint, invert
 from rtil.data.base import to_float
-from rtil.data.files import decode
 from rtil.data.load import load_data
+from rtil.data.picture import decode
 from rtil.inversion import measurement_file as measurement
 from rtil.inversion import setup
 from rtil.inverters.ilo import ILO
@@ -406,7 +406,7 @@ CS, FILL, PHOTO = "task=cs ratio=0.2", "task=inpainting", "task=inpainting input
         (f"{CS} output=@out", "output=.* needs input=FILE"),
         (f"{FILL} mask=@mask.png keep_observed=true", "keep_observed=True .* needs input=FILE"),
         (f"{CS} input=@nan.npz", r"nan\.npz: 1 of the 51 numbers of y are not finite"),
-        (f"{CS} input=@x.npz", r"x\.npz holds x; a measurement is an array named y"),
+        (f"{CS} input=@x.npz", r"x\.npz holds 'x'; a measurement is an array named y"),
         (f"{CS} input=@complex.npz", r"of complex64; it must hold real numbers"),
         (
             f"{CS} input=@code.npz",
