@@ -66,7 +66,6 @@ class Row:
 
     Attributes:
         settings: that tell the arm apart from others of its name.
-        panel, line, x: its place in the experiment's figure, or in that of its series.
         estimates: by metric; "gain_" is a paired difference to the baseline over images, with
             "_seeds" over seeds, and "sets" PSNR over sets of images.
         by_seed: means of those differences.
@@ -75,15 +74,13 @@ class Row:
         unpaired: seeds or images that the gains leave out.
         job, planned, more: its job in an experiment, the images that are planned, and commands
             that fill those that are missing.
+        panel, line, x: its place in the experiment's figure.
     """
 
     measurement: Measurement
     arm: str
     settings: Settings
-    runs: Sequence[Run]
-    panel: str
-    line: str
-    x: Any
+    runs: Sequence[Run] = ()
     estimates: Mapping[str, Gain | None] = field(default_factory=dict)
     by_seed: Mapping[str, Mapping[int | str, float]] = field(default_factory=dict)
     baseline: Row | None = None
@@ -93,6 +90,9 @@ class Row:
     job: Mapping[str, str] = field(default_factory=dict)
     planned: int = 0
     more: Sequence[str] = ()
+    panel: str = ""
+    line: str = ""
+    x: Any = None
 
     @property
     def label(self) -> str:
@@ -134,12 +134,6 @@ class Row:
     def fewest(self) -> int:
         """Images of the seed that has the fewest."""
         return min((len(run.rows) for run in self.runs), default=0)
-
-
-def row_at(at: Measurement, arm: str, settings: Settings, runs: Sequence[Run] = ()) -> Row:
-    """A row, placed in its series' figure."""
-    panel, line = ", ".join(at.series.values()), label_of(arm, settings) + at.noise
-    return Row(at, arm, settings, runs, panel, line, at.value)
 
 
 def typed(settings: Settings) -> str:
@@ -204,7 +198,7 @@ def rows_of(runs: Iterable[Run], baseline: str, told_apart: ToldApart) -> list[R
         for at, arms in groups.items():
             ran = []
             for name, own in arms.items():
-                ran += [row_at(at, name, *arm) for arm in arms_of(own)]
+                ran += [Row(at, name, *arm) for arm in arms_of(own)]
             rows += ran
             rows += [missing_row(at, name, ran) for name, own in arms.items() if not own]
     return sorted(rows, key=lambda row: row.measurement)
@@ -216,7 +210,7 @@ def missing_row(at: Measurement, arm: str, ran: Iterable[Row]) -> Row:
     for row in ran:
         for run in row.runs:
             lines += commands(run, arm, row.settings)
-    return replace(row_at(at, arm, {}), commands=unique(lines))
+    return Row(at, arm, {}, commands=unique(lines))
 
 
 def differences_among(runs: Sequence[Run], named: Iterable[str] = ()) -> list[Settings]:

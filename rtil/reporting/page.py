@@ -8,7 +8,7 @@ import re
 import shlex
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rtil.process.files import write_text
@@ -83,13 +83,15 @@ def curves(study: Study, look: Look) -> list[Section]:
     groups: dict[tuple, list[Row]] = defaultdict(list)
     for row in study.rows:
         at = row.measurement
-        title, names = at.heading, ("psnr", *at.series.values())
         if plan:
             title = f"data={at.data}, model={at.model}"
             names = "figure", plan["name"], at.data, at.model
-        # What is missing of a series is in its table; an experiment's figure has crosses for it.
-        if plan or not row.missing:
             groups[title, names].append(row)
+        elif not row.missing:
+            # A series is one panel over its knob.
+            panel, line = ", ".join(at.series.values()), row.label + at.noise
+            row = replace(row, panel=panel, line=line, x=at.value)
+            groups[at.heading, ("psnr", *at.series.values())].append(row)
     made: list[Section] = []
     for (title, names), rows in groups.items():
         # A colour for each line of a series: there may be many of one arm.

@@ -28,7 +28,6 @@ from rtil.reporting.arrange import (
     differences_among,
     estimated,
     measurement_of,
-    row_at,
     rows_of,
     unique,
 )
@@ -291,8 +290,8 @@ def missing_row(plan: Plan, job: Job, data: str, scale: str) -> Row:
     knob, asked = knob_of(job["task"]), {key: parsed(text) for key, text in job.items()}
     noise, value = (float(job.get(key, 0.0)) for key in ("noise_std", knob))
     at = Measurement(job["task"], job["inverter"], data, scale, job["model"], knob, noise, value)
-    row = row_at(at, job["rtil"], plan.label(job, asked))
-    row = replace(row, commands=experiments.commands(plan.experiment, plan.given, job))
+    fill = experiments.commands(plan.experiment, plan.given, job)
+    row = Row(at, job["rtil"], plan.label(job, asked), commands=fill)
     return placed(row, job, asked, plan.experiment["figure"])
 
 
