@@ -169,8 +169,7 @@ def by_setting(rows: Iterable[Row], baseline: str) -> list[Table]:
     tables = defaultdict[str, list[Line]](list)
     for shared in sorted(groups, key=lambda shared: shared[:2]):
         heading, _, at, seed, *_ = shared
-        # The baseline's own come first.
-        group = dict(sorted(groups[shared].items(), key=lambda one: one[0][0] != baseline))
+        group = groups[shared]
         bases = [
             (dict(settings), search)
             for (arm, settings, _), search in group.items()
