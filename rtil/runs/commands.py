@@ -27,7 +27,8 @@ def commands(run: Run, arm: str, settings: Iterable[str]) -> list[str]:
     repeated = {
         key: config[key]
         for key in sorted({*settings, *typed} & config.keys())
-        if keys.repeated(key, knob) and not keys.is_under(key, names)
+        # Settings of an inverter may be typed by those of the scale that they are read from.
+        if (keys.repeated(key, knob) or key.startswith("scale.")) and not keys.is_under(key, names)
     }
     source = config.get("data.trained_on") or config["data.name"]
     files = {key: config[key] for key in keys.SPLITS if config.get(key)}
