@@ -3,9 +3,8 @@
 A training checkpoint (checkpoint-*.pt) holds every part of a training and resumes it; an exported
 generator (generator.pt) holds G_ema with its configuration. Both are plain dicts, loaded with
 weights_only=True: a file cannot run code, and only classes of rtil are built from its
-configuration. Each holds a digest of its contents (`rtil.process.digest`), which is checked when
-it is read; a file without one, of version 0.1 or of another project, is checked by the CRCs of
-the zip that it is. What the parts are is said in `rtil.training.loop`; files of other projects are
+configuration, once its weights have the shapes that these classes have. How a file is read is said
+in `rtil.process.weights`, what the parts are in `rtil.training.loop`; files of other projects are
 read in `rtil.importers`.
 """
 
@@ -14,28 +13,57 @@ from __future__ import annotations
 import logging
 import os
 import re
-import zipfile
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from rtil.models.generator import Generator
-from rtil.process.digest import brief, digest
+from rtil.process.brief import brief
+from rtil.process.digest import digest
 from rtil.process.files import replacing
 from rtil.process.instantiate import instantiate
+from rtil.process.weights import ADVICE, DIGEST, DamagedFile, read
+from rtil.runs import keys, schema
 from rtil.runs.identity import EXPORTED
+from rtil.runs.kinds import COUNT_OR_NONE, SEED, Fault, Kind, ListOf, MapOf, Record, check
 
 log = logging.getLogger("rtil.checkpoint")
 
 CHECKPOINT, EXPORT = "rtil-checkpoint-1", "rtil-generator-1"
-DIGEST = "sha256"  # key of the digest in a file
 NUMBERED = re.compile(r"checkpoint-(\d{10})\.pt")  # the names that rtil writes
-ADVICE = "Copy it again, or choose another."
 Parts = Mapping[str, nn.Module | Optimizer]
+FOREIGN = "Files of other projects go through scripts/import_checkpoint.py first."
+SHOWN = 4  # entries that a message names
+
+
+@dataclass(frozen=True)
+class Weight(Kind):
+    """A tensor."""
+
+    def fault(self, value: object, place: str = "") -> Fault | None:
+        return None if isinstance(value, Tensor) else Fault(place, value, str(self))
+
+    def __str__(self) -> str:
+        return "a tensor"
+
+
+MODULE = MapOf(Weight())
+OPTIMISER = Record(
+    {"state": MapOf(MapOf(Weight())), "param_groups": ListOf(Record({"params": ListOf(SEED)}))}
+)
+GENERATOR = Record(
+    {
+        "config": Record({"model": Record({"generator": schema.CLASS})}),
+        "nimg": COUNT_OR_NONE,
+        "G_ema": MODULE,
+    },
+    {"step": COUNT_OR_NONE},
+)
 
 
 class Progress(NamedTuple):
@@ -43,10 +71,6 @@ class Progress(NamedTuple):
 
     nimg: int
     step: int
-
-
-class DamagedFile(ValueError):
-    """A file whose contents are not what was written; an older one may serve instead."""
 
 
 def save(content: dict, path: Path) -> None:
@@ -68,67 +92,6 @@ def save(content: dict, path: Path) -> None:
         ) from error
 
 
-def read(path: str | Path) -> object:
-    """Reads what torch.save wrote, onto the CPU, without running code from the file.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: unreadable, truncated, changed since it was written, larger once unpacked than
-            it is, or naming code; the message holds what it names.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no checkpoint at {path}.")
-    _check_zip(path)
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # the unpickler raises whatever the bytes lead it to
-        # torch's own text is left out: it advises to load the file without protection.
-        named = re.search(r"GLOBAL (\S+)", str(error))
-        why = f"it is truncated, no checkpoint, or would run code. {ADVICE}"
-        if named:
-            why = f"it asks for {named[1]}, which would run code; nothing of it was loaded."
-        raise DamagedFile(
-            f"{path} cannot be read as a checkpoint ({type(error).__name__}): {why} "
-            "Files of other projects go through scripts/import_checkpoint.py first."
-        ) from error
-    _check_digest(content, path)
-    return content
-
-
-def _check_zip(path: Path) -> None:
-    """Checks sizes before anything is allocated; torch writes its records uncompressed.
-
-    Raises:
-        ValueError: a record that unpacks to more than the file holds.
-    """
-    if not zipfile.is_zipfile(path):
-        return  # of torch before 1.6, whose reader allocates what the file holds
-    with zipfile.ZipFile(path) as archive:
-        for entry in archive.infolist():
-            if entry.compress_type != zipfile.ZIP_STORED or entry.file_size > entry.compress_size:
-                raise ValueError(
-                    f"{path}: record {brief(entry.filename)} unpacks to {entry.file_size} bytes "
-                    f"from {entry.compress_size}; no weights are stored so. {ADVICE}"
-                )
-
-
-def _check_digest(content: object, path: Path) -> None:
-    """Raises ValueError where the contents are not those that were written."""
-    if isinstance(content, dict) and DIGEST in content:
-        rest = {key: value for key, value in content.items() if key != DIGEST}
-        damaged = digest(rest) != content.pop(DIGEST)
-    elif zipfile.is_zipfile(path):  # torch itself does not look at them
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip() is not None
-    else:
-        damaged = False
-    if damaged:
-        raise DamagedFile(
-            f"{path} is damaged: its contents are not those that were written. {ADVICE}"
-        )
-
-
 def load(path: str | Path, formats: tuple[str, ...] = (CHECKPOINT, EXPORT)) -> dict:
     """Reads a file that `save` wrote, onto the CPU.
 
@@ -136,14 +99,14 @@ def load(path: str | Path, formats: tuple[str, ...] = (CHECKPOINT, EXPORT)) -> d
         FileNotFoundError: there is no such file.
         ValueError: unreadable, damaged or of an unknown format.
     """
-    content = read(path)
+    content = read(path, FOREIGN)
     found = content.get("format") if isinstance(content, dict) else type(content).__name__
     if not isinstance(content, dict) or not isinstance(found, str) or found not in formats:
         raise ValueError(
-            f"{path} has format {brief(found)}; expected {' or '.join(formats)}. "
-            "Files of other projects go through scripts/import_checkpoint.py first."
+            f"{path} has format {brief(found)}; expected {' or '.join(formats)}. {FOREIGN}"
         )
-    _check_keys(content, ("config", "nimg", "G_ema"), path)
+    check(content, GENERATOR, str(path), ADVICE)
+    schema.check_settings(keys.flatten(content["config"]), str(path), ADVICE)
     return content
 
 
@@ -158,12 +121,35 @@ def load_weights(module: nn.Module, state: Mapping, path: str | Path) -> None:
     """Loads a state dict, naming what does not fit.
 
     Raises:
-        ValueError: missing, unexpected or misshapen entries.
+        ValueError: missing, unexpected or misshapen entries, or such that are no numbers.
     """
-    try:
-        module.load_state_dict(state)
-    except RuntimeError as error:
-        raise ValueError(f"{path} does not fit the configured network: {error}") from error
+    check_fits(module, state, path)
+    for name, value in state.items():
+        if value.is_floating_point() and not bool(value.isfinite().all()):
+            raise ValueError(
+                f"{path}: {brief(name)} holds values that are not finite (NaN or infinite), of a "
+                "training that diverged. Choose another file, or an earlier checkpoint."
+            )
+    module.load_state_dict(state)
+
+
+def check_fits(module: nn.Module, state: Mapping, path: str | Path) -> None:
+    """Raises ValueError where a state dict has other entries or shapes than a network."""
+    shapes = {name: [*value.shape] for name, value in module.state_dict().items()}
+    wrong = [f"{name} {brief(shapes[name])} is missing" for name in shapes if name not in state]
+    for name, value in state.items():
+        if name not in shapes:
+            wrong.append(f"{brief(name)} is unknown")
+        elif not isinstance(value, Tensor):
+            wrong.append(f"{name} is {brief(value)} and no tensor")
+        elif shapes[name] != [*value.shape]:
+            wrong.append(f"{name} is {brief([*value.shape])} and not {brief(shapes[name])}")
+    if wrong:
+        more = f", and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
+        raise ValueError(
+            f"{path} does not fit the configured network: {', '.join(wrong[:SHOWN])}{more}. "
+            "Ask for what it was trained with."
+        )
 
 
 def save_training(run_dir: Path, parts: Parts, config: Mapping, at: Progress) -> None:
@@ -242,6 +228,8 @@ def restore_training(run_dir: Path, parts: Parts) -> Progress:
 
 def _restore(parts: Parts, content: Mapping, path: Path) -> None:
     for name, part in parts.items():
+        where = f"{path}: {name}"
+        check(content[name], MODULE if isinstance(part, nn.Module) else OPTIMISER, where, ADVICE)
         if isinstance(part, nn.Module):
             load_weights(part, content[name], path)
             continue
@@ -297,9 +285,24 @@ def load_trained(path: str | Path) -> tuple[Generator, dict, int]:
     """`load_generator`, and nimg: the images that it was trained with, 0 where it was imported."""
     content = load(path)
     config, nimg = content["config"], content["nimg"]
+    check_declared(config, content["G_ema"], path)
     G: Generator = instantiate(config["model"]["generator"])
     load_weights(G, content["G_ema"], path)
     G.progress(nimg)
     # A file may be older than the training that it lies beside: what is read is said.
     log.info("%s: %s.", path, f"trained on {nimg:,} images" if nimg else "imported")
     return G.eval().requires_grad_(False), config, nimg
+
+
+def check_declared(config: Mapping, weights: Mapping, path: str | Path) -> None:
+    """Compares the sizes that a configuration declares with the weights, before memory is taken.
+
+    Raises:
+        ValueError: they differ, or the configuration is of no generator.
+    """
+    try:
+        with torch.device("meta"):  # shapes without memory
+            declared: Generator = instantiate(config["model"]["generator"])
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise ValueError(f"{path}: model.generator cannot be built: {error}") from error
+    check_fits(declared, weights, path)

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
@@ -19,9 +18,10 @@ from rtil.diagnosis import figure, reach, sample
 from rtil.diagnosis.result import Diagnosis
 from rtil.diagnosis.setup import prepare
 from rtil.diagnosis.table import tables
-from rtil.process.command import CONFIGS, entry
+from rtil.process.command import entry
 from rtil.process.files import write_text
 from rtil.process.provenance import provenance
+from rtil.runs.setup import command
 
 
 def diagnose(cfg: DictConfig, overrides: Sequence[str] | None = None) -> Path:
@@ -63,7 +63,7 @@ def run(cfg: DictConfig) -> None:
     diagnose(cfg)
 
 
-@hydra.main(version_base="1.3", config_path=CONFIGS, config_name="diagnose")
+@command("diagnose")
 def main(cfg: DictConfig) -> None:
     """Entry point."""
     entry(lambda: run(cfg))

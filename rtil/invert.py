@@ -16,12 +16,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import hydra
 from omegaconf import DictConfig
 
 from rtil.inversion import loop, setup
-from rtil.process.command import CONFIGS, entry
+from rtil.process.command import entry
 from rtil.runs.overrides import running
+from rtil.runs.setup import command
 
 
 def invert(cfg: DictConfig, overrides: Sequence[str] | None = None) -> Path:
@@ -44,7 +44,7 @@ def invert(cfg: DictConfig, overrides: Sequence[str] | None = None) -> Path:
     return loop.run(setup.compose(cfg, overrides))
 
 
-@hydra.main(version_base="1.3", config_path=CONFIGS, config_name="invert")
+@command("invert")
 def main(cfg: DictConfig) -> None:
     """Entry point; rows of finished batches stay when it is stopped."""
     entry(lambda: (invert(cfg), None)[1])

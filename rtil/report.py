@@ -12,16 +12,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from rtil.experiments.plan import members
-from rtil.process.command import CONFIGS, entry
+from rtil.process.command import check_writable, entry
 from rtil.reporting.page import Look, sections_of, write
 from rtil.reporting.sections import Section
 from rtil.reporting.study import Source, of_everything, of_experiment
 from rtil.runs import archive
+from rtil.runs.overrides import running
 from rtil.runs.run import collect
+from rtil.runs.setup import checked, command
 
 
 def experiment_of(cfg: DictConfig) -> Mapping | None:
@@ -40,6 +41,7 @@ def report(cfg: DictConfig) -> Path:
     given = cfg.results if OmegaConf.is_list(cfg.results) else [cfg.results]
     source = Source(Path(cfg.root), [Path(path) for path in given if path])
     experiment, out = experiment_of(cfg), source.root / "report"
+    check_writable(Path(cfg.out or out), f"report: out={cfg.out or 'null'}")
     if source.packed:
         out /= "+".join(path.stem for path in source.packed)
     if experiment:
@@ -71,6 +73,7 @@ def pack(cfg: DictConfig) -> Path:
             "report: pack= writes what is below root=, results= reads what was "
             "packed: give one of them."
         )
+    check_writable(Path(cfg.pack).parent, f"report: pack={cfg.pack}")
     runs, notes = collect(root)
     if experiment:
         runs = members(runs, experiment, cfg.scale.name)
@@ -85,10 +88,19 @@ def pack(cfg: DictConfig) -> Path:
     return Path(cfg.pack)
 
 
-@hydra.main(version_base="1.3", config_path=CONFIGS, config_name="report")
+def run(cfg: DictConfig) -> None:
+    """Packs rows or makes a report, once the settings are those of a report."""
+    cfg = checked(cfg, "report", running())
+    if cfg.pack:
+        pack(cfg)
+    else:
+        report(cfg)
+
+
+@command("report")
 def main(cfg: DictConfig) -> None:
     """Entry point."""
-    entry(lambda: (pack(cfg) if cfg.pack else report(cfg), None)[1])
+    entry(lambda: run(cfg))
 
 
 if __name__ == "__main__":

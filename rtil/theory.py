@@ -13,15 +13,15 @@ import logging
 from collections.abc import Iterable
 from dataclasses import asdict
 
-import hydra
 from omegaconf import DictConfig
 
 from rtil.linear_theory.setup import settings_of
 from rtil.linear_theory.simulation import Inverted, Learnt, inversion, training
 from rtil.linear_theory.table import inversion_table, training_table
 from rtil.linear_theory.truth import draw_truth
-from rtil.process.command import CONFIGS, entry
+from rtil.process.command import check_writable, entry
 from rtil.process.files import write_text
+from rtil.runs.setup import command
 
 log = logging.getLogger("rtil.theory")
 
@@ -36,6 +36,7 @@ def theory(cfg: DictConfig) -> None:
         ValueError: settings outside section 5.
     """
     settings = settings_of(cfg)
+    check_writable(settings.out, f"theory: out={settings.out}")
     truth = draw_truth(settings.n0, settings.n1, settings.nd, settings.seed)
     learnt, training_rows = training(truth, settings)
     print(training_table(training_rows))
@@ -56,7 +57,7 @@ def json_lines(rows: Iterable[Learnt | Inverted]) -> str:
     return "".join(json.dumps({"problem": row.problem, **asdict(row)}) + "\n" for row in rows)
 
 
-@hydra.main(version_base="1.3", config_path=CONFIGS, config_name="theory")
+@command("theory")
 def main(cfg: DictConfig) -> None:
     """Entry point."""
     entry(lambda: theory(cfg))

@@ -12,11 +12,11 @@
 
 from __future__ import annotations
 
-import hydra
 from omegaconf import DictConfig
 
-from rtil.process.command import CONFIGS, entry
+from rtil.process.command import entry
 from rtil.process.distributed import stop
+from rtil.runs.setup import command
 from rtil.training import loop, setup
 
 
@@ -44,7 +44,7 @@ def train(cfg: DictConfig) -> int | None:
         stop()
 
 
-@hydra.main(version_base="1.3", config_path=CONFIGS, config_name="train")
+@command("train")
 def main(cfg: DictConfig) -> None:
     """Entry point; exits with 128 + the signal's number when stopped by one."""
     entry(lambda: train(cfg))

@@ -15,15 +15,14 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-import hydra
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from rtil.inversion import loop, setup, tuned_settings
-from rtil.process.command import CONFIGS, check_numbers, entry
+from rtil.process.command import entry
 from rtil.process.device import ranks
 from rtil.process.files import write_text
 from rtil.runs import identity, keys, overrides, tuning
-from rtil.runs.setup import checked
+from rtil.runs.setup import checked, command
 from rtil.tuning import space, trials
 
 OWN = ("search", "trials", "search_seed", "finalists", "final_images")  # no settings of a trial
@@ -108,14 +107,13 @@ def check(cfg: DictConfig) -> None:
         value = OmegaConf.select(cfg, key)
         if value != allowed:
             raise ValueError(f"tune: {key}={value} must be {allowed or 'left out'}: {why}")
-    check_numbers("tune", cfg, {"trials": 1, "search_seed": 0, "finalists": 1})
     final = cfg.final_images
-    if final is not None and not (isinstance(final, int) and final > cfg.num_images):
+    if final is not None and not final > cfg.num_images:
         raise ValueError(
             f"tune: final_images={final} must be an integer above num_images="
             f"{cfg.num_images}, or null for one round."
         )
-    setup.check_settings(cfg)
+    setup.check_settings(cfg, "tune")
     if ranks().world > 1:
         raise RuntimeError(
             "tune: runs in one process. Tune arms side by side with -m "
@@ -123,7 +121,7 @@ def check(cfg: DictConfig) -> None:
         )
 
 
-@hydra.main(version_base="1.3", config_path=CONFIGS, config_name="tune")
+@command("tune")
 def main(cfg: DictConfig) -> None:
     """Entry point; finished trials, and finished batches of others, stay when it is stopped."""
     entry(lambda: (tune(cfg), None)[1])

@@ -20,6 +20,7 @@ from pathlib import Path
 import yaml
 from upgrade_rows import Recorded, experiments_of
 
+from rtil.process.command import entry
 from rtil.process.files import write_text
 from rtil.runs import identity, record
 from rtil.runs.run import inversions, trainings
@@ -150,4 +151,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    entry(main)

@@ -22,7 +22,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from rtil.experiments.plan import Job, jobs
-from rtil.process.command import CONFIGS
+from rtil.process.command import CONFIGS, entry
 from rtil.process.files import write_text
 from rtil.runs import archive, keys, overrides
 from rtil.runs.identity import inversion_stem, training_stem
@@ -220,4 +220,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    entry(main)

@@ -22,13 +22,11 @@ from rtil.latents.family import shown_members
 from rtil.latents.space import Member
 from rtil.models.generator import Generator
 from rtil.operators import ForwardOperator, Identity
-from rtil.process.command import check_numbers
+from rtil.process.command import check_writable
 from rtil.process.device import Hardware, Runtime, start
 from rtil.process.instantiate import instantiate
 from rtil.runs import identity
 from rtil.runs.setup import checked
-
-LOWEST = {"num_samples": 8, "dims": 1, "neighbours": 1, "bootstrap": 2, "stage_steps": 1}
 
 
 @dataclass(frozen=True)
@@ -80,17 +78,17 @@ def prepare(cfg: DictConfig, overrides: Sequence[str]) -> Job:
         ValueError, FileNotFoundError: bad settings, files, generator or data.
     """
     cfg = checked(cfg, "diagnose", overrides)
-    check_numbers("diagnose", cfg, LOWEST)
     if cfg.inverter.name != "ilo":
         raise ValueError(
             f"diagnose: inverter={cfg.inverter.name} has no stages to look at; it must be ilo."
         )
-    check_settings(cfg)
+    check_settings(cfg, "diagnose")
     runtime = start(Hardware(**cfg.hardware))
     cfg, trained = load_generator(cfg, overrides)
     G, config = trained.G, resolved(cfg)
     used = {**config, **trained.found}
     run_dir = config["out"] or identity.invert_dir("diagnose", used, trained.config)
+    check_writable(Path(run_dir), f"diagnose: out={config['out'] or 'null'}")
     family = instantiate(config["rtil"]["family"])
     inverter = build_inverter(config["inverter"], family)
     assert isinstance(inverter, ILO), "inverter=ilo builds one"

@@ -17,6 +17,13 @@ from rtil.importers.layout import Entry, Foreign, Spec, generator_state, sizes, 
 
 NAME = "authors"
 INPUT = "input_layer.0.conv.weight_orig"
+# Options of the class that leave no trace in its tensors.
+GUESSES = (
+    "pixel norm before every activation",
+    "bilinear up-sampling",
+    "no tanh after the last layer",
+    "grown to its full size",
+)
 
 
 def find(content: object) -> Foreign | None:
@@ -32,7 +39,15 @@ def find(content: object) -> Foreign | None:
         return None
     part, state = found
     size = spec_of(state)
-    return Foreign(NAME, part, size, state, entries(size), lambda z: draw(state, size, z))
+    return Foreign(
+        NAME,
+        part,
+        size,
+        state,
+        entries(size),
+        lambda z: draw(state, size, z),
+        guesses=GUESSES,
+    )
 
 
 def _parallel(content: object) -> bool:

@@ -19,6 +19,8 @@ from rtil.importers.layout import Foreign, Spec
 from rtil.importers.setup import Choices, configuration
 from rtil.models.generator import Generator
 from rtil.models.stylegan2 import StyleGAN2Generator
+from rtil.process.brief import brief
+from rtil.process.command import check_writable
 from rtil.process.instantiate import instantiate
 from rtil.process.rng import seeded
 
@@ -52,7 +54,7 @@ def recognise(path: str | Path, layout: str = "auto") -> Foreign:
         found = find(content) if layout in ("auto", name) else None
         if found is not None:
             return found
-    inside = list(content)[:8] if isinstance(content, dict) else type(content).__name__
+    inside = brief([*content]) if isinstance(content, dict) else brief(content)
     if isinstance(content, dict) and content.get("format") == checkpoint.EXPORT:
         inside = "a generator of rtil already: use it as it is"
     raise ValueError(
@@ -139,13 +141,15 @@ def import_file(
     if out is not None:
         refuse_existing(out, force)
     source, foreign = Path(source), recognise(source, layout)
-    size = foreign.spec
+    size, said = foreign.spec, choices
     choices = choices.complete(source.stem, size)
+    guesses = [*foreign.guesses, *said.guessed(choices)]
     weights = foreign.weights()
     config = configuration(size, choices)
     G = build(weights, config)
     worst, span = verify(foreign, G)
     lines = describe(source, foreign, G, worst, span)
+    lines += [f"guessed: {guess} (the file does not say)" for guess in guesses]
     lines.append(f"taken as: rtil={choices.rtil} scale={choices.scale} data={choices.data}")
     if out is not None:
         origin = {
@@ -154,6 +158,7 @@ def import_file(
             "part": foreign.part,
             "sha256": hashlib.sha256(source.read_bytes()).hexdigest(),
             "check": worst,
+            "guessed": guesses,
         }
         checkpoint.save(
             {
@@ -259,5 +264,7 @@ def refuse_existing(out: str | Path, force: bool) -> None:
     """Raises ValueError where out cannot be written."""
     if Path(out).exists() and not force:
         raise ValueError(f"{out} exists; --force replaces it.")
-    if not Path(out).absolute().parent.is_dir():
-        raise ValueError(f"{out}: there is no such folder.")
+    folder = Path(out).absolute().parent
+    if not folder.is_dir():
+        raise ValueError(f"{out}: there is no folder {folder}. Make it, or name another.")
+    check_writable(folder, f"--out {out}")

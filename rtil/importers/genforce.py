@@ -24,6 +24,7 @@ from rtil.importers.layout import (
     count,
     generator_state,
     mapping_note,
+    multiplier,
     other_filters,
     refuse,
     sizes,
@@ -31,6 +32,8 @@ from rtil.importers.layout import (
 )
 
 NAME = "genforce"
+# Options of the class that leave no trace in its tensors.
+GUESSES = ("weights scaled when used", "no tanh after the last layer")
 
 
 def find(content: object) -> Foreign | None:
@@ -73,6 +76,7 @@ def find(content: object) -> Foreign | None:
         lambda z: [draw(state, size, fc, z)],
         ignored,
         notes,
+        (multiplier(size.mapping_lr), *GUESSES),
     )
 
 

@@ -37,6 +37,7 @@ from rtil.importers.layout import (
     sizes,
     width,
 )
+from rtil.process.brief import brief
 
 NAME = "genforce"
 FORM = {
@@ -94,7 +95,8 @@ def find(content: object) -> Foreign | None:
         entries(size, spelling, fused),
         lambda z: draw(state, size, spelling, fused, z),
         frozenset({"lod"}),
-        (*unsaid(state, spelling, shown is None), *left_out(content)),
+        (*scale_note(state, spelling), *left_out(content)),
+        unsaid(spelling, shown is None),
     )
 
 
@@ -113,9 +115,8 @@ def differences(state: dict[str, Tensor], size: Spec) -> list[str]:
     """What this generator does and rtil's does not."""
     wrong, lod = [], state.get("lod")
     if lod is not None and not bool((lod == 0).all()):
-        wrong.append(
-            f"lod is {lod.tolist()}: saved while growing, without its last layers; 0 fits"
-        )
+        found = brief(lod.flatten()[:5].tolist())
+        wrong.append(f"lod is {found}: saved while growing, without its last layers; 0 fits")
     if size.image_channels not in (1, 3):
         wrong.append(f"output0 has {size.image_channels} colour channels; rtil has 1 or 3")
     return wrong
@@ -137,23 +138,30 @@ def fused_scale(state: dict[str, Tensor], size: Spec, spelling: Spelling) -> boo
     return any(found) if found else None
 
 
-def unsaid(state: dict[str, Tensor], spelling: Spelling, either: bool) -> list[str]:
-    """Notes on what the tensors do not tell; either: whether fused_scale is among it."""
+def unsaid(spelling: Spelling, either: bool) -> tuple[str, ...]:
+    """What the tensors do not tell, as the library's converter builds it.
+
+    Args:
+        either: whether fused_scale is among it.
+    """
+    if spelling is MGANPRIOR:
+        return ()
+    off = ("no classes", "no tanh after the last layer", "weights scaled when used")
+    return (*off, "no fused_scale") if either else off
+
+
+def scale_note(state: dict[str, Tensor], spelling: Spelling) -> list[str]:
+    """A warning where the weights do not look like such that are scaled when used."""
     if spelling is MGANPRIOR:
         return []
-    off = "classes, final tanh" + ", fused_scale" * either
-    notes = [
-        f"taken as the library's converter builds it, without {off}: the file does not say "
-        "so, and with any of these the images are others"
-    ]
     rms = state[f"layer1.{spelling.weight}"].double().square().mean().sqrt().item()
-    if not 0.2 < rms < 5.0:
-        notes.append(
-            f"WARNING: weights of layer1 have rms {rms:.3g}, where about 1 is expected "
-            "of weights that are scaled when used. The file does not say whether they "
-            "are; without (use_wscale=False) the images are others."
-        )
-    return notes
+    if 0.2 < rms < 5.0:
+        return []
+    return [
+        f"WARNING: weights of layer1 have rms {rms:.3g}, where about 1 is expected "
+        "of weights that are scaled when used. The file does not say whether they "
+        "are; without (use_wscale=False) the images are others."
+    ]
 
 
 def left_out(content: object) -> list[str]:

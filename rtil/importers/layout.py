@@ -18,6 +18,8 @@ from torch import Tensor
 from rtil.models.generator import Generator
 from rtil.models.pggan import PGGANGenerator
 from rtil.models.stylegan2 import StyleGAN2Generator
+from rtil.process.brief import brief
+from rtil.runs.kinds import WIDTH
 
 MAX_NAMED = 12  # entries that a message lists
 
@@ -96,6 +98,8 @@ class Foreign:
             those before it of earlier growing stages; written from the layout's definition.
         ignored: names that are read but not converted (filters, averages).
         notes: what the report adds.
+        guesses: what the file does not say and is taken so: with another choice the images are
+            others, and the check cannot tell, as both of its sides share the guess.
     """
 
     layout: str
@@ -106,6 +110,7 @@ class Foreign:
     images: Callable[[Tensor], list[Tensor]]
     ignored: frozenset[str] = frozenset()
     notes: tuple[str, ...] = ()
+    guesses: tuple[str, ...] = ()
 
     def weights(self) -> dict[str, Tensor]:
         """Our state dict, float32.
@@ -121,7 +126,7 @@ class Foreign:
             if name not in self.state
         ]
         wrong += [
-            f"{name} {tuple(value.shape)} has no counterpart in rtil"
+            f"{brief(name)} {tuple(value.shape)} has no counterpart in rtil"
             for name, value in self.state.items()
             if name not in known
         ]
@@ -193,20 +198,26 @@ def width(layout: str, state: Mapping[str, Tensor], name: str, axis: int) -> int
     """Length of an axis of an entry that sizes are read from.
 
     Raises:
-        ValueError: the entry is missing or has too few axes.
+        ValueError: the entry is missing, has too few axes, or is no width of a network.
     """
     value = state.get(name)
     if value is None:
         raise misfit(layout, [f"{name} is missing"])
     if value.ndim <= axis:
         raise misfit(layout, [f"{name} has shape {tuple(value.shape)}; too few axes"])
+    if fault := WIDTH.fault(value.shape[axis], f"axis {axis} of {name}"):
+        raise misfit(layout, [str(fault)])
     return value.shape[axis]
 
 
 def count(state: Mapping[str, Tensor], prefix: str) -> int:
-    """One more than the largest number that follows the prefix in the names; 0 without any."""
+    """One more than the largest number that follows the prefix in the names; 0 without any.
+
+    It is no more than there are entries: of a larger number those before it are missing.
+    """
     tails = [name[len(prefix) :].split(".")[0] for name in state if name.startswith(prefix)]
-    return max((int(tail) + 1 for tail in tails if tail.isdigit()), default=0)
+    numbers = [int(tail[:9]) + 1 for tail in tails if tail.isdecimal()]
+    return min(max(numbers, default=0), len(state))
 
 
 def sizes(blocks: int) -> list[int]:
@@ -223,8 +234,14 @@ def other_filters(state: Mapping[str, Tensor], ending: str, gain: float = 1.0) -
         if name.endswith(ending):
             square = value.squeeze().float()
             if square.shape != fir.shape or not torch.allclose(square, fir, atol=1e-5):
-                wrong.append(f"{name}: resampling filter {square.tolist()}; rtil has [1, 3, 3, 1]")
+                found = brief(square.flatten()[:5].tolist())
+                wrong.append(f"{brief(name)}: resampling filter {found}; rtil has [1, 3, 3, 1]")
     return wrong
+
+
+def multiplier(lr: float) -> str:
+    """The guess of a mapping network's learning-rate multiplier, which scales its weights."""
+    return f"mapping multiplier {lr:g}"
 
 
 def mapping_note(weights: Iterable[Tensor], lr: float) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ tensors cannot: condition, architecture, activation, clamp, the mapping's multip
 from __future__ import annotations
 
 import math
+import re
 
 from torch import Tensor
 
@@ -20,14 +21,20 @@ from rtil.importers.layout import (
     Spec,
     count,
     generator_state,
+    mapping_note,
+    misfit,
+    multiplier,
     other_filters,
     refuse,
     sizes,
     width,
 )
 from rtil.importers.unpickle import Module
+from rtil.process.brief import brief
+from rtil.runs.kinds import POSITIVE
 
 NAME = "nvlabs"
+FC = re.compile(r"mapping\.fc\d+\.weight")
 CONST = Rule(lambda t: t[None], lambda t: t[0])
 MAPS = Rule(lambda t: t[None, None], lambda t: t[0, 0])
 
@@ -52,11 +59,13 @@ def find(content: object) -> Foreign | None:
     ignored = frozenset(
         name for name in state if name.endswith("resample_filter") or name == "mapping.w_avg"
     )
-    notes = (
-        ()
-        if clamp is None
-        else (f"layers clamp to +-{clamp:g} there and not here; the check below clamps",)
-    )
+    notes: tuple[str, ...] = ()
+    if clamp is not None:
+        notes = (f"layers clamp to +-{clamp:g} there and not here; the check below clamps",)
+    guesses = unsaid(module, size)
+    if multiplier(size.mapping_lr) in guesses:
+        weights = [state[name] for name in state if FC.fullmatch(name)]
+        notes += mapping_note(weights, size.mapping_lr)
     return Foreign(
         NAME,
         part,
@@ -66,7 +75,23 @@ def find(content: object) -> Foreign | None:
         lambda z: [draw(state, size, clamp, z)],
         ignored,
         notes,
+        guesses,
     )
+
+
+def unsaid(module: Module, size: Spec) -> tuple[str, ...]:
+    """What the modules' attributes do not say; a state dict alone has none of them."""
+    mapping, block = module.child("mapping.fc0"), module.child("synthesis.b4")
+    conv = module.child("synthesis.b4.conv1")
+    options = (
+        (mapping, "bias_gain", multiplier(size.mapping_lr)),
+        (mapping, "activation", "activation lrelu of the mapping"),
+        (block, "architecture", "architecture skip"),
+        (conv, "activation", "activation lrelu"),
+        (conv, "use_noise", "noise maps in use"),
+        (conv, "conv_clamp", "no clamp"),
+    )
+    return tuple(text for part, key, text in options if part is None or key not in part.state)
 
 
 def differences(module: Module, state: dict[str, Tensor]) -> list[str]:
@@ -74,14 +99,15 @@ def differences(module: Module, state: dict[str, Tensor]) -> list[str]:
     wrong = []
     if "synthesis.b4.const" not in state:
         wrong.append(
-            f"class {module.class_name}: no constant input synthesis.b4.const, as "
+            f"class {brief(module.class_name)}: no constant input synthesis.b4.const, as "
             "StyleGAN2 has (StyleGAN3 and others are other networks)"
         )
     if module.state.get("c_dim") or "mapping.embed.weight" in state:
-        wrong.append(f"conditional: c_dim={module.state.get('c_dim')}; rtil has no classes")
+        classes = brief(module.state.get("c_dim"))
+        wrong.append(f"conditional: c_dim={classes}; rtil has no classes")
     z_dim, w_dim = (module.state.get(key) for key in ("z_dim", "w_dim"))
     if z_dim != w_dim:
-        wrong.append(f"z_dim={z_dim} and w_dim={w_dim}; rtil needs them equal")
+        wrong.append(f"z_dim={brief(z_dim)} and w_dim={brief(w_dim)}; rtil needs them equal")
     for side in sizes(16):
         block = module.child(f"synthesis.b{side}")
         if block is None:
@@ -92,12 +118,13 @@ def differences(module: Module, state: dict[str, Tensor]) -> list[str]:
             for key, value in wanted.items():
                 if part is not None and part.state.get(key, value) != value:
                     where = f"synthesis.b{side}{'.' * bool(name)}{name}"
-                    wrong.append(f"{where}: {key}={part.state[key]!r}; rtil has {value!r}")
+                    found = brief(part.state[key])
+                    wrong.append(f"{where}: {key}={found}; rtil has {brief(value)}")
     for i in range(count(state, "mapping.fc")):
         layer = module.child(f"mapping.fc{i}")
         activation = layer.state.get("activation", "lrelu") if layer else "lrelu"
         if activation != "lrelu":
-            wrong.append(f"mapping.fc{i}: activation={activation!r}; rtil has 'lrelu'")
+            wrong.append(f"mapping.fc{i}: activation={brief(activation)}; rtil has lrelu")
     return wrong + other_filters(state, "resample_filter")
 
 
@@ -110,7 +137,7 @@ def spec_of(module: Module, state: dict[str, Tensor]) -> Spec:
     }
     colours = width(NAME, state, "synthesis.b4.torgb.weight", 0)
     first = module.child("mapping.fc0")
-    lr = float(first.state.get("bias_gain", 0.01)) if first else 0.01
+    lr = number(first.state.get("bias_gain", 0.01), "mapping.fc0.bias_gain") if first else 0.01
     z_dim = width(NAME, state, "mapping.fc0.weight", 1)
     return Spec("stylegan2", widths, colours, z_dim, count(state, "mapping.fc"), lr)
 
@@ -119,7 +146,15 @@ def clamps(module: Module) -> float | None:
     """The clamp of the convolutions, the same for all; None without one."""
     first = module.child("synthesis.b4.conv1")
     found = first.state.get("conv_clamp") if first else None
-    return None if found is None else float(found)
+    return None if found is None else number(found, "synthesis.b4.conv1.conv_clamp")
+
+
+def number(value: object, name: str) -> float:
+    """An attribute that is a positive number. Raises ValueError where it is none."""
+    if fault := POSITIVE.fault(value, name):
+        raise misfit(NAME, [str(fault)])
+    assert isinstance(value, (int, float))
+    return float(value)
 
 
 def entries(size: Spec) -> list[Entry]:

@@ -23,6 +23,7 @@ from rtil.importers.layout import (
     count,
     generator_state,
     mapping_note,
+    multiplier,
     other_filters,
     refuse,
     sizes,
@@ -49,15 +50,27 @@ def find(content: object, layout: str = NAME) -> Foreign | None:
     notes = mapping_note(
         [state[f"style.{i}.weight"] for i in range(1, size.num_mapping + 1)], size.mapping_lr
     )
+    guesses = [multiplier(size.mapping_lr)]
+    if not any(name.endswith(".kernel") for name in state):
+        guesses.append("resampling filter [1, 3, 3, 1]")
     if not count(state, "noises.noise_"):
         rng, shapes = seeded("cpu", 0, "noise maps"), size.network().noise_shapes
         maps = {
             f"noises.noise_{i}": torch.randn(1, *s, generator=rng) for i, s in enumerate(shapes)
         }
-        state, notes = {**state, **maps}, (*notes, "no noise maps in the file: drawn, seed 0")
+        state = {**state, **maps}
+        guesses.append("noise maps, drawn with seed 0")
     ignored = frozenset(name for name in state if name.endswith(".kernel"))
     return Foreign(
-        layout, part, size, state, entries(size), lambda z: [draw(state, size, z)], ignored, notes
+        layout,
+        part,
+        size,
+        state,
+        entries(size),
+        lambda z: [draw(state, size, z)],
+        ignored,
+        notes,
+        tuple(guesses),
     )
 
 

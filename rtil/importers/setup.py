@@ -51,6 +51,14 @@ class Choices:
             self.data or ("ffhq" if published else "unknown"),
         )
 
+    def guessed(self, complete: Choices) -> list[str]:
+        """What is not said of how it was trained, and is taken as `complete` has it."""
+        return [
+            f"{key}={value}"
+            for key, value in vars(complete).items()
+            if key != "scale" and getattr(self, key) is None
+        ]
+
 
 def configuration(size: Spec, choices: Choices) -> dict:
     """The configuration of a training run that would have made such a generator, resolved.

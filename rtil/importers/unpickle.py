@@ -15,13 +15,16 @@ import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from rtil import checkpoint
+from rtil.process.bounds import check_regular, check_size
+from rtil.process.brief import brief
+from rtil.process.weights import ADVICE, check_legacy, check_tensors
 
 # The number that torch's first format begins with, as a pickle.
 LEGACY_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
@@ -101,6 +104,9 @@ def _number(dtype: Dtype, content: bytes) -> float | int | bool:
 
 def _storage(content: bytes) -> Tensor:
     """The bytes of a storage, itself a file of torch.save, as a flat tensor."""
+    if content.startswith(b"PK"):
+        raise ValueError("a storage in a zip, which may unpack to more than it is.")
+    check_legacy(io.BytesIO(content))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch warns of its own old class of storages
         storage = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
@@ -118,7 +124,8 @@ def _tensor(
     hooks: object,
     metadata: object = None,
 ) -> Tensor:
-    return torch.as_strided(flat, size, stride, offset).clone()
+    # A view, whose bounds torch checks; a tensor that repeats elements is refused afterwards.
+    return torch.as_strided(flat, size, stride, offset)
 
 
 def _parameter(data: Tensor, requires_grad: bool, hooks: object, state: object = None) -> Tensor:
@@ -144,12 +151,27 @@ for _core in ("core", "_core"):  # before and since NumPy 2
 
 
 class Unpickler(pickle.Unpickler):
-    """Knows the names of ALLOWED and builds what stands there; imports nothing."""
+    """Knows the names of ALLOWED and builds what stands there; imports nothing.
+
+    Args:
+        size: of the file in bytes; what is built of it holds no more.
+    """
+
+    def __init__(self, file: IO[bytes], size: int) -> None:
+        super().__init__(file)
+        self.left = size
 
     def find_class(self, module: str, name: str) -> Callable:
         if (module, name) not in ALLOWED:
-            raise Forbidden(f"{module}.{name}")
-        return ALLOWED[module, name]
+            raise Forbidden(brief(f"{module}.{name}"))
+        found = ALLOWED[module, name]
+        return self._storage if found is _storage else found
+
+    def _storage(self, content: bytes) -> Tensor:
+        self.left -= len(content)
+        if self.left < 0:
+            raise ValueError("storages that hold more than the file.")
+        return _storage(content)
 
     def persistent_load(self, pid: object) -> object:
         raise Forbidden("an object outside the file")
@@ -163,8 +185,9 @@ def read(path: str | Path) -> object:
         ValueError: it would run code (the name is in the message), is truncated or is neither.
     """
     path = Path(path)
-    if not path.is_file():
+    if not path.exists() or path.is_dir():
         raise FileNotFoundError(f"no checkpoint at {path}.")
+    size = check_regular(path)
     with open(path, "rb") as file:
         head = file.read(64)
     if zipfile.is_zipfile(path) or head.startswith(b"PK") or LEGACY_MAGIC in head:
@@ -173,7 +196,7 @@ def read(path: str | Path) -> object:
             return checkpoint.read(path)
     try:
         with open(path, "rb") as file:
-            return Unpickler(file).load()
+            content = Unpickler(file, size).load()
     except Forbidden as error:
         hint = "Nothing of it was loaded and no code ran."
         if str(error).startswith("dnnlib.tflib"):
@@ -187,3 +210,7 @@ def read(path: str | Path) -> object:
             f"{path} cannot be read as a checkpoint ({type(error).__name__}): it is truncated or "
             "no checkpoint. Copy it again or choose another."
         ) from error
+    # A module is a tuple of its class's name and its state.
+    check_size(content, str(path), ADVICE)
+    check_tensors(content, path, size)
+    return content

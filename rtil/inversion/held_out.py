@@ -26,6 +26,7 @@ from rtil.process.device import Runtime
 from rtil.process.lock import Owner
 from rtil.process.rng import seeded
 from rtil.runs import record, rows
+from rtil.runs.schema import ROW
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class HeldOut(Problem):
         self._owner: Owner | None = None
 
     def not_done(self, items: Iterable[int]) -> list[int]:
-        done = {row["id"] for row in rows.result_rows(self.place)}
+        done = {row["id"] for row in rows.result_rows(self.place, ROW)}
         return [i for i in items if self.data.name(i) not in done]
 
     def claim(self, provenance: Mapping) -> None:
@@ -84,7 +85,7 @@ class HeldOut(Problem):
         facts = {**provenance, **self.data.provenance()}
         record.write_provenance(self.place, facts, self.run.config)
         for path in self.place.glob("results*.jsonl"):
-            rows.mend(path)  # a line that was cut off while writing
+            rows.mend(path, kind=ROW)  # a line that was cut off while writing
 
     def release(self) -> None:
         if self._owner is not None:

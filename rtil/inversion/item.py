@@ -15,7 +15,7 @@ from rtil.data.limits import Limits
 from rtil.data.listing import SUFFIXES
 from rtil.inversion import measurement_file as measurement
 from rtil.inversion.asked import Asked
-from rtil.process.digest import brief
+from rtil.process.brief import brief
 from rtil.runs.keys import flatten
 from rtil.runs.overrides import as_text
 
@@ -181,7 +181,7 @@ def check_measured(asked: Asked, path: Path, settings: Mapping) -> None:
         return
     lines = []
     for key, value in differs.items():
-        lines.append(f"{brief(key)[1:-1]}: {brief(value)} there, {here.get(key)!r} here")
+        lines.append(f"{brief(key)}: {brief(value)} there, {brief(here.get(key))} here")
     words = [f"{key.removesuffix('.name')}={as_text(value)}" for key, value in differs.items()]
     if "seed" in differs and not here.get("generator"):
         words.append("and generator=FILE (seed also chooses the generator)")

@@ -30,8 +30,11 @@ from rtil.data.picture import (
 )
 from rtil.inversion.array_file import read_arrays
 from rtil.inversion.units import signed
-from rtil.process.digest import brief
+from rtil.process.bounds import check_size
+from rtil.process.brief import brief
 from rtil.process.files import replacing
+from rtil.runs import keys
+from rtil.runs.schema import check_settings
 
 BRIGHT = 128  # grey value from which on a mask's pixel says "observed"
 KEPT_SHARE = 0.7  # of a scaled pixel's weight that observed pixels must have
@@ -93,6 +96,11 @@ def load(path: Path, limits: Limits) -> Saved:
             f"{path} holds {held}; a measurement is an array named y, "
             "with settings, if there are any, as the JSON text of a mapping."
         )
+    advice = (
+        "Settings in a file are those of configs/invert.yaml: correct them, or leave them out."
+    )
+    check_size(settings, str(path), advice)
+    check_settings(keys.flatten(settings), str(path), advice)
     y, mask = found["y"], found.get("mask")
     if y.dtype.kind not in "fiu" or y.size == 0:
         raise ValueError(

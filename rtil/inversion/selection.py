@@ -284,12 +284,15 @@ def rules() -> dict[str, type[Rule]]:
     return {rule.name: rule for rule in classes if not inspect.isabstract(rule)}
 
 
-def check_choices(selection: str, target_range: str, inverter: str, protocol: Mapping) -> None:
+def check_choices(
+    selection: str, target_range: str, inverter: str, protocol: Mapping, command: str = "invert"
+) -> None:
     """Checks what a protocol may set, before anything is read.
 
     Args:
         inverter: its name.
         protocol: `name`, and in `inverters` those that it is defined for, where not for all.
+        command: that the choices were given to, for the message.
 
     Raises:
         ValueError: an unknown choice, or an inverter that the protocol does not have.
@@ -300,11 +303,11 @@ def check_choices(selection: str, target_range: str, inverter: str, protocol: Ma
     }
     for key, (value, known) in allowed.items():
         if value not in known:
-            raise ValueError(f"invert: {key}={value} must be one of {', '.join(known)}.")
+            raise ValueError(f"{command}: {key}={value} must be one of {', '.join(known)}.")
     inverters = protocol.get("inverters", [inverter])
     if inverter not in inverters:
         raise ValueError(
-            f"invert: protocol={protocol['name']} has no inverter={inverter}, only "
+            f"{command}: protocol={protocol['name']} has no inverter={inverter}, only "
             f"{' and '.join(inverters)}. Leave the protocol out, or choose one of them."
         )
 

@@ -37,11 +37,11 @@ from rtil.inverters import build_inverter
 from rtil.inverters.inverter import Inverter
 from rtil.models.generator import Generator
 from rtil.operators import check_task, knobs_of
-from rtil.operators.task import NOISE, describe, takes
-from rtil.process.command import check_numbers
+from rtil.operators.task import NOISE, takes
 from rtil.process.device import Hardware, Runtime, start
 from rtil.process.instantiate import instantiate
-from rtil.runs import identity, keys
+from rtil.runs import identity, keys, schema
+from rtil.runs.kinds import check
 from rtil.runs.overrides import groups, typed
 from rtil.runs.setup import checked
 
@@ -84,7 +84,7 @@ def compose(cfg: DictConfig, overrides: Sequence[str]) -> Inversion:
         RuntimeError: a device that is not there.
     """
     cfg = checked(cfg, "invert", overrides)
-    check_settings(cfg)
+    check_settings(cfg, "invert")
     recovery = recovery_of(cfg)
     # The user's files come first: no mistake in them waits for a generator.
     asked = asked_of(cfg, overrides)
@@ -126,22 +126,20 @@ def compose(cfg: DictConfig, overrides: Sequence[str]) -> Inversion:
     return Inversion(problem, parts, method, rt)
 
 
-def check_settings(cfg: Mapping) -> None:
+def check_settings(cfg: Mapping, command: str) -> None:
     """Raises ValueError for settings that no generator or data could fit."""
-    # Only that they are numbers: which values a knob may have is up to its task.
-    lowest = {"num_images": 1, "inversion_batch": 1, "seed": 0, NOISE: 0.0}
-    check_numbers("invert", cfg, {**lowest, describe(cfg["task"]).knob: 0.0})
     check_task(cfg["task"], **knobs_of(cfg))
     check_noise(NOISE, cfg[NOISE])
     check_noise(f"discrepancy.{NOISE}", cfg["discrepancy"][NOISE])
     if cfg["split"] not in ("val", "test"):
         raise ValueError(
-            f"invert: split={cfg['split']} must be test or val: held-out images only."
+            f"{command}: split={cfg['split']} must be test or val: held-out images only."
         )
-    check_choices(cfg["selection"], cfg["target_range"], cfg["inverter"]["name"], cfg["protocol"])
+    inverter, protocol = cfg["inverter"]["name"], cfg["protocol"]
+    check_choices(cfg["selection"], cfg["target_range"], inverter, protocol, command)
     if "generator" not in cfg["model"]:
         raise ValueError(
-            f"invert: model={cfg['model']['name']} has no trained generator; see "
+            f"{command}: model={cfg['model']['name']} has no trained generator; see "
             "python -m rtil.theory."
         )
 
@@ -203,6 +201,7 @@ def load_generator(cfg: DictConfig, overrides: Sequence[str]) -> tuple[DictConfi
     """
     path = Path(cfg.generator) if cfg.generator else trained_generator(resolved(cfg))
     G, trained, nimg = checkpoint.load_trained(path)
+    check(trained, schema.TRAINING, str(path), "Train or import it again, or name another.")
     trained = {**trained, keys.NIMG: nimg or None}
     cfg = cfg.copy()
     with open_dict(cfg):

@@ -29,7 +29,7 @@ from rtil.operators import ForwardOperator
 from rtil.operators.task import NOISE, takes
 from rtil.process.device import Runtime
 from rtil.process.files import write_text
-from rtil.runs import keys
+from rtil.runs import keys, schema
 
 log = logging.getLogger("rtil.inversion.user_files")
 
@@ -253,12 +253,8 @@ class UserFiles(Problem):
                 if path.exists():
                     raise ValueError(f"invert: {path} exists without a record of it. {advice}")
             return False
-        try:
-            old = json.loads(item.limits.read(record))["settings"]
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-            raise ValueError(
-                f"invert: {record} is no record of a reconstruction. {advice}"
-            ) from error
+        other = f"So it is no record of a reconstruction. {advice}"
+        old = schema.read_json(record, schema.RECONSTRUCTION, other)["settings"]
         differs = keys.differing_keys(old, self._settings(item), keys.matters_to_files)
         if differs:
             raise ValueError(

@@ -7,19 +7,17 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from rtil.process.command import check_numbers
+from rtil.runs import overrides
+from rtil.runs.kinds import COUNT, POSITIVE, WEIGHT, ListOf, Number
+from rtil.runs.setup import checked
 
-LOWEST = {
-    "n0": 1,
-    "n1": 1,
-    "nd": 1,
-    "seed": 0,
-    "num_signals": 2,
-    "num_train": 1,
-    "steps": 1,
-    "ratios": 0.0,
-    "noise_std": 0.0,
-    "lr": 0.0,
+KINDS = {
+    "num_signals": Number(2, 10**6, whole=True),
+    "num_train": ListOf(COUNT, fewest=1),
+    "steps": COUNT,
+    "ratios": ListOf(POSITIVE, fewest=1),
+    "noise_std": WEIGHT | ListOf(WEIGHT, fewest=1),
+    "lr": POSITIVE,
 }
 
 
@@ -54,11 +52,11 @@ def settings_of(cfg: DictConfig) -> Settings:
     Raises:
         ValueError: another model, ratios outside section 5, or counts that are too small.
     """
+    cfg = checked(cfg, "theory", overrides.running(), KINDS)
     if cfg.model.name != "linear":
         raise ValueError(
             f"theory: model={cfg.model.name} has no closed form; section 5 is about model=linear."
         )
-    check_numbers("theory", cfg, LOWEST)
     n1, nd = cfg.n1, cfg.nd
     for ratio in cfg.ratios:
         if not n1 <= round(ratio * nd) < nd:
@@ -67,11 +65,8 @@ def settings_of(cfg: DictConfig) -> Settings:
                 f"section 5.2 needs n1 <= m < nd, here {n1} <= m < {nd}."
             )
     noises = [cfg.noise_std] if isinstance(cfg.noise_std, int | float) else [*cfg.noise_std]
-    if not cfg.ratios or not cfg.num_train or min(cfg.num_train) < n1 or not noises:
-        raise ValueError(
-            f"theory: ratios={list(cfg.ratios)}, noise_std={cfg.noise_std} and "
-            f"num_train={list(cfg.num_train)} must not be empty, num_train be n1={n1} or more."
-        )
+    if min(cfg.num_train) < n1:
+        raise ValueError(f"theory: num_train={list(cfg.num_train)} must be n1={n1} or more.")
     return Settings(
         n0=cfg.n0,
         n1=n1,

@@ -10,7 +10,9 @@ import io
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -25,6 +27,34 @@ def _configs() -> str:
 
 
 CONFIGS = _configs()
+
+
+def check_writable(folder: Path, setting: str) -> None:
+    """Shows that files can be written to a folder, which need not be there yet; leaves nothing.
+
+    Args:
+        setting: "command: key=value" that the folder comes from, for the message.
+
+    Raises:
+        ValueError: they cannot, before anything is computed for them.
+    """
+    made: list[Path] = []
+    try:
+        for path in (*reversed(folder.parents), folder):
+            if not path.exists():
+                path.mkdir()
+                made.append(path)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"{setting}: nothing can be written to {folder} ({error.strerror}). "
+            "Name a folder where files can be written."
+        ) from error
+    finally:
+        for path in reversed(made):
+            with suppress(OSError):  # another process may use it by now
+                path.rmdir()
 
 
 def entry(work: Callable[[], int | None]) -> None:
@@ -45,35 +75,10 @@ def entry(work: Callable[[], int | None]) -> None:
     except (ValueError, TypeError, RuntimeError, OSError) as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
-        text = f"error: {error}\n(set HYDRA_FULL_ERROR=1 for the traceback)"
-        print(text, file=sys.stderr, flush=True)
+        # What rtil refuses names what to do; an error from elsewhere may not.
+        expected = isinstance(error, (ValueError, FileNotFoundError))
+        hint = "" if expected else "\n(set HYDRA_FULL_ERROR=1 for the traceback)"
+        print(f"error: {error}{hint}", file=sys.stderr, flush=True)
         sys.exit(1)
     if signum:
         sys.exit(128 + signum)
-
-
-def check_numbers(who: str, settings: Mapping, lowest: Mapping[str, float]) -> None:
-    """Checks settings that are numbers, before anything is read or computed.
-
-    Args:
-        who: entry point, for the message.
-        settings: key to a number or a list of them; keys that it lacks are passed over.
-        lowest: smallest value allowed of each key; a whole number asks for whole numbers.
-
-    Raises:
-        ValueError: not a number, or too small.
-    """
-    for key, low in lowest.items():
-        setting = settings.get(key, low)
-        several = isinstance(setting, Sequence) and not isinstance(setting, str)
-        for value in setting if several else [setting]:
-            if not _is_number(value, isinstance(low, int)) or not value >= low:
-                kind = "a whole number" if isinstance(low, int) else "a number"
-                raise ValueError(f"{who}: {key}={value} must be {kind} from {low} up.")
-
-
-def _is_number(value: object, whole: bool) -> bool:
-    """Whether a setting is a number; true and false, which Python counts as 1 and 0, are none."""
-    if isinstance(value, bool):
-        return False
-    return isinstance(value, int if whole else (int, float))

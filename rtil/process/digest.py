@@ -7,8 +7,6 @@ from collections.abc import Mapping
 
 import torch
 
-LONGEST = 60  # characters of foreign content in a message
-
 
 def digest(content: object) -> str:
     """SHA-256 of nested mappings, lists and tuples of tensors, numbers and texts.
@@ -47,11 +45,3 @@ def _update(hasher: hashlib._Hash, content: object) -> None:
         hasher.update(f"{type(content).__name__} {content!r};".encode())
     else:
         raise ValueError(f"a {type(content).__name__} has no digest.")
-
-
-def brief(value: object) -> str:
-    """Foreign content for a message: short, and looked into no deeper than a text."""
-    if isinstance(value, str):
-        return repr(value[:LONGEST] + ("..." if len(value) > LONGEST else ""))
-    known = value is None or isinstance(value, (bool, int, float))
-    return repr(value)[:LONGEST] if known else f"a {type(value).__name__}"

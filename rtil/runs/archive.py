@@ -17,8 +17,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path, PurePosixPath
 
+from rtil.process.bounds import check_regular
 from rtil.process.files import write_text
-from rtil.runs import keys, overrides, record
+from rtil.runs import keys, overrides, record, schema
 from rtil.runs.identity import digest as digest_of
 from rtil.runs.identity import values as values_of
 from rtil.runs.run import Run, generator_file, is_number, sound
@@ -181,10 +182,11 @@ def lines_of(file: Path) -> list[tuple[int, Line]]:
     lines: list[tuple[int, Line]] = []
     first = None
     # Of what is no text, each line says so below, with its number.
+    check_regular(file)
     content = file.read_text(encoding="utf-8", errors="replace")
     for number, text in enumerate(content.splitlines(), start=1):
         try:
-            line = json.loads(text)
+            line = schema.parsed(text, schema.PACKED, "it", "")
             if line["packed"] not in (WHOLE, SHORT, FORMAT):
                 raise ValueError(f"format {line['packed']}, this version reads {FORMAT}")
             if "config" in line:

@@ -19,15 +19,13 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import yaml
-
-from rtil.runs import keys, overrides
+from rtil.runs import keys, overrides, schema
+from rtil.runs.kinds import ANYTHING, MapOf
 from rtil.runs.setup import composed
 
 ROOM = 100  # bytes of a directory's name, digest included
 EXPORTED = "generator.pt"
 DIGESTED = re.compile(r"-[0-9a-f]{8}$")  # how a name ends
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast where it is built
 Config = Mapping[str, object]
 
 
@@ -211,8 +209,16 @@ def trainings(parent: Path, stem: str) -> list[tuple[Path, dict]]:
 
 
 def read_config(run_dir: Path) -> dict:
-    """The configuration of a run on disk."""
-    return yaml.load((run_dir / "config.yaml").read_text(encoding="utf-8"), LOADER) or {}
+    """The configuration of a run on disk.
+
+    Raises:
+        FileNotFoundError: there is none. ValueError: it is damaged; names file and key.
+    """
+    path = run_dir / "config.yaml"
+    advice = "It is damaged: delete that directory, or move it out of the way."
+    config = schema.read_yaml(path, MapOf(ANYTHING), advice)
+    schema.check_settings(keys.flatten(config), str(path), advice)
+    return config
 
 
 def training_command(config: Config) -> str:

@@ -2,14 +2,32 @@
 
 A row names a key or a prefix ("loss" stands for "loss.mse"); the longest that fits counts, and a
 key without a row changes what is computed. To add a setting that does not, or that reports or
-messages treat otherwise, add a row. Also here: what a configuration of version 0.1 leaves unsaid.
+messages treat otherwise, add a row. What values it takes its name says (`rtil.runs.units`), or
+else the `kind` of its row. Also here: what a configuration of version 0.1 leaves unsaid.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
+
+from rtil.runs.kinds import (
+    ANYTHING,
+    NULL,
+    POSITIVE,
+    SHARE,
+    TEXT,
+    WEIGHT,
+    WIDTH,
+    Kind,
+    ListOf,
+    MapOf,
+    Number,
+    OneOf,
+)
+from rtil.runs.units import kind_of_name
 
 # identity: another value is another computation.
 # implied:  as identity, but other keys say it already, so that no name is made from it.
@@ -40,7 +58,8 @@ class Key:
             say it, so it is equal to anything there.
         default: what a configuration without it means; a run with this value is named as if it
             had none.
-        mixed: whether it takes a word in place of a number.
+        kind: what values it and all below it take, where their names do not say it.
+        optional: whether null may stand for all of a group.
     """
 
     name: str
@@ -53,10 +72,15 @@ class Key:
     cell: bool = False
     found: bool = False
     default: object = None
-    mixed: bool = False
+    kind: Kind | None = None
+    optional: bool = False
 
 
+SIZE = re.compile(r"\.\d+$")
 FILES, NIMG = "split_files", "nimg"
+PATH = TEXT | NULL  # what a key with `path` takes; a folder may be named 2024
+LPIPS = OneOf(("auto", True, False))
+RANGE = ListOf(POSITIVE, fewest=2, most=2)
 BUDGET = "inverter.steps"  # a tuning divides these steps; typed or planned, they bound it
 AT = "protocol.at"  # its keys: what a tuning has otherwise than the inversion that takes it
 KEYS = (
@@ -72,12 +96,15 @@ KEYS = (
     Key("data.val_path", FREE, FREE, ID, path="file"),
     Key("data.test_path", FREE, FREE, ID, path="file"),
     Key("data.cache_gb", FREE, FREE, FREE),
+    Key("data.channels", ID, ID, ID, kind=OneOf(("auto", 1, 3))),
     Key("data.max_megapixels", FREE, FREE, FREE),
     Key("data.max_file_mb", FREE, FREE, FREE),
     Key("data.origin", FREE, FREE, FREE, cell=True),
-    Key("data.trained_on", FREE, ID, FREE),
+    Key("data.trained_on", FREE, ID, FREE, kind=TEXT | NULL),
     Key("scale", FREE, FREE, FREE, group="training"),
     Key("scale.name", ID, ID, FREE, cell=True),
+    Key("scale.lpips", FREE, FREE, FREE, kind=WEIGHT),
+    Key("scale.sweep", FREE, FREE, FREE, kind=ANYTHING),
     Key("seed", ID, ID, ID, cell=True),
     Key("resolution", ID, ID, ID),
     Key("image_channels", ID, ID, FREE, found=True),
@@ -90,7 +117,7 @@ KEYS = (
     Key("task", NONE, ID, ID, group="inversion"),
     Key("task._target_", NONE, FREE, FREE),
     Key("task.knob", NONE, FREE, FREE),
-    Key("task.range", NONE, FREE, FREE),
+    Key("task.range", NONE, FREE, FREE, kind=ListOf(Number() | NULL, fewest=2, most=2)),
     Key("task.linear", NONE, FREE, FREE),
     Key("task.measures", NONE, FREE, FREE),
     Key("ratio", NONE, ID, ID, cell=True),
@@ -100,13 +127,12 @@ KEYS = (
     Key("mask", NONE, FREE, ID, path="file"),
     Key("mask_sha256", NONE, ID, FREE, cell=True),
     Key("inverter", NONE, ID, ID, group="inversion"),
-    Key("inverter.alpha_init", NONE, ID, ID, mixed=True),
-    Key("inverter.family", NONE, FREE, FREE),
+    Key("inverter.family", NONE, FREE, FREE, kind=TEXT | NULL),
     Key("loss", NONE, ID, ID),
     Key("selection", NONE, ID, ID),
     Key("heldout.share", NONE, ID, ID, default=0.1),
     Key("discrepancy.tau", NONE, ID, ID, default=1.0),
-    Key("discrepancy.noise_std", NONE, ID, ID),
+    Key("discrepancy.noise_std", NONE, ID, ID, kind=NULL | POSITIVE),
     Key("restarts", NONE, ID, ID, default=1),
     Key("average", NONE, ID, ID, default=False),
     Key("back_projection", NONE, ID, ID, default=False),
@@ -118,13 +144,13 @@ KEYS = (
     Key("num_images", NONE, MORE, MORE, needs="held-out images"),
     Key("inversion_batch", NONE, FREE, FREE),
     Key("input", NONE, FREE, NONE, path="file"),
-    Key("fit", NONE, FREE, NONE, needs="input"),
+    Key("fit", NONE, FREE, NONE, needs="input", kind=TEXT | NULL),
     Key("keep_observed", NONE, ID, NONE, needs="input"),
     Key("output", NONE, FREE, NONE, path="file", needs="input"),
     Key("pictures", NONE, FREE, NONE, needs="held-out images"),
     Key("save_measurements", NONE, FREE, NONE, needs="held-out images"),
     Key("metrics", NONE, ID, NONE, needs="held-out images"),
-    Key("metrics.lpips", NONE, ID, NONE, needs="held-out images", cell=True),
+    Key("metrics.lpips", NONE, ID, NONE, needs="held-out images", cell=True, kind=LPIPS),
     Key("yardstick", NONE, ID, NONE, cell=True),
     Key("yardstick.use", NONE, ID, NONE, needs="held-out images", cell=True),
     # What a diagnosis looks at; it is named as an inversion is.
@@ -137,9 +163,17 @@ KEYS = (
     # How settings were chosen: the protocol's name is what rows are evidence of.
     Key("protocol", FREE, FREE, NONE, group="process"),
     Key("protocol.name", FREE, ID, NONE, cell=True, default="paper"),
+    Key("protocol.train", FREE, FREE, NONE, kind=ListOf(TEXT)),
+    Key("protocol.inverters", FREE, FREE, NONE, kind=ListOf(TEXT)),
+    Key("protocol.tuned", FREE, FREE, NONE, optional=True),
     Key("protocol.tuned.file", FREE, FREE, NONE, path="file"),
     Key("tuned", NONE, FREE, NONE, path="file"),
     Key("search", NONE, NONE, ID),
+    Key("search.anchors", NONE, NONE, ID, kind=ListOf(MapOf(ANYTHING))),
+    Key("search.variants", NONE, NONE, ID, kind=ListOf(MapOf(ANYTHING), fewest=1)),
+    Key("search.stages", NONE, NONE, ID, optional=True),
+    Key("search.stages.first", NONE, NONE, ID, kind=ListOf(SHARE, fewest=2, most=2)),
+    Key("search.stages.ratio", NONE, NONE, ID, kind=RANGE),
     Key("search_seed", NONE, NONE, ID),
     Key("trials", NONE, NONE, MORE),
     Key("final_images", NONE, NONE, MORE),
@@ -147,13 +181,17 @@ KEYS = (
     # Where and on what it runs.
     Key("hardware", FREE, FREE, FREE, group="process"),
     Key("hardware.precision", MORE, ID, ID, default="fp32"),
-    Key("experiment", FREE, FREE, NONE, group="process"),
-    Key("root", FREE, FREE, FREE, path="directory"),
+    Key("experiment", FREE, FREE, NONE, group="process", kind=ANYTHING, optional=True),
+    Key("root", FREE, FREE, FREE, path="directory", kind=TEXT),
     Key("run_dir", FREE, FREE, NONE, path="directory", needs="held-out images"),
     Key("log_every", FREE, NONE, NONE),
     Key("checkpoint_every", FREE, NONE, NONE),
     Key("samples_every", FREE, NONE, NONE),
     Key("keep_checkpoints", FREE, NONE, NONE),
+    # Of reports alone.
+    Key("pack", NONE, NONE, NONE, path="file"),
+    Key("results", NONE, NONE, NONE, path="file", kind=PATH | ListOf(TEXT)),
+    Key("baseline", NONE, NONE, NONE),
 )
 OTHER = Key("", ID, ID, ID)
 GROUPS = tuple(row.name for row in KEYS if row.group)
@@ -167,6 +205,22 @@ def row(key: str) -> Key:
     while key and key not in _ROWS:
         key = key.rpartition(".")[0]
     return _ROWS.get(key, OTHER)
+
+
+def kind(key: str) -> Kind | None:
+    """What values a key takes: by its row, or else by its name.
+
+    None where nothing is known of it, as with settings of a user's own parts.
+    """
+    own = row(key)
+    if own.kind or own.path:
+        return own.kind or PATH
+    if is_under(key, [AT]):
+        there = kind(key.removeprefix(f"{AT}."))
+        return NULL | there if there else None
+    if SIZE.search(key):
+        return WIDTH  # of a table {size: width}, such as "channels.64"
+    return kind_of_name(key.rpartition(".")[2])
 
 
 def role(key: str, command: Command) -> Role:

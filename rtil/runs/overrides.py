@@ -11,11 +11,20 @@ import re
 import shlex
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
+from pathlib import Path
 
 import yaml
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+
+from rtil.process.brief import brief
+from rtil.process.command import CONFIGS
+from rtil.runs import keys
+from rtil.runs.kinds import NULL, TEXT
 
 # YAML 1.1 takes 1e-05 for a text; Hydra and Python read a number.
+PLAIN = re.compile(r"[\w/.+\-]*", re.ASCII)  # every text of these is read as it stands
 FLOAT = re.compile(r"[-+]?(?:[0-9][0-9_]*)(?:\.[0-9_]*)?(?:[eE][-+]?[0-9]+)|[-+]?\.[0-9_]+")
 
 
@@ -73,5 +82,52 @@ def parsed(text: str) -> object:
 
 def line(command: str, settings: Mapping[str, object]) -> str:
     """A command line of rtil with these settings."""
-    words = [shlex.quote(f"{name}={as_text(value)}") for name, value in settings.items()]
+    words = [shlex.quote(f"{name}={readable(as_text(value))}") for name, value in settings.items()]
     return " ".join([f"python -m rtil.{command}", *words])
+
+
+@lru_cache(maxsize=4096)
+def readable(text: str) -> str:
+    """A text as it stands, where Hydra can read it so, or else in quotes."""
+    if PLAIN.fullmatch(text):
+        return text
+    try:
+        OverridesParser.create().parse_override(f"key={text}")
+    except HydraException:
+        return quoted(text)
+    return text
+
+
+def quoted(text: str) -> str:
+    """A text in quotes as Hydra reads them: backslashes count before a quote alone."""
+    escaped = re.sub(r'(\\*)("|$)', lambda m: 2 * m[1] + m[2].replace('"', '\\"'), text)
+    return f'"{escaped}"'
+
+
+def check(command: str, words: Iterable[str]) -> None:
+    """Checks a command line before anything is composed of it.
+
+    Args:
+        words: overrides, and flags, which are passed over.
+
+    Raises:
+        ValueError: Hydra cannot read a word, or a group of configs is chosen by what is no name.
+    """
+    parser = OverridesParser.create()
+    for word in words:
+        key, text = split(word)
+        if word.startswith("-") or text is None:
+            continue
+        try:
+            override = parser.parse_override(word)
+        except HydraException as error:
+            advice = f"{key}={quoted(text)}"
+            raise ValueError(
+                f"{command}: {brief(word)} cannot be read. Texts with other characters "
+                f"than letters, digits and /-+._ stand in quotes: {shlex.quote(advice)}"
+            ) from error
+        if not (Path(CONFIGS) / key).is_dir() or override.is_sweep_override():
+            continue
+        name = TEXT | NULL if keys.row(key).optional else TEXT
+        if fault := name.fault(override.value(), key):
+            raise ValueError(f"{command}: {fault}, the name of one of configs/{key}.")

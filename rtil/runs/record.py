@@ -9,9 +9,10 @@ from pathlib import Path
 import yaml
 
 from rtil.process.files import write_text
-from rtil.runs import keys
+from rtil.runs import keys, schema
 from rtil.runs.identity import read_config
 from rtil.runs.keys import Command
+from rtil.runs.kinds import MapOf, Text
 
 FILE = "provenance.json"
 
@@ -50,7 +51,7 @@ def write_provenance(run_dir: Path, record: Mapping, config: Mapping | None = No
     with the job that it is, also where nothing was left to do.
     """
     path = run_dir / FILE
-    old = json.loads(path.read_text()) if path.exists() else {}
+    old = read(run_dir)
     before = old.pop("before", [])
     # Runs of version 0.1 do not say whose they are; they go on not to, until a job works on them.
     experiments = old.pop("experiments", None if old else [])
@@ -78,21 +79,35 @@ def experiment_of(config: Mapping) -> dict | None:
     if "job" not in node:
         return None
     job = node["job"]
-    return {"name": node["name"], "job": json.loads(job) if isinstance(job, str) else dict(job)}
+    if isinstance(job, str):
+        advice = "The sweep of an experiment sets it: leave it out."
+        job = schema.parsed(job, MapOf(Text(empty=True)), "experiment.job", advice)
+    return {"name": node["name"], "job": dict(job)}
 
 
 def experiments(run_dir: Path) -> list[dict] | None:
     """What `write_provenance` recorded of experiments; None for a run of version 0.1."""
+    return read(run_dir).get("experiments")
+
+
+def read(run_dir: Path) -> dict:
+    """The content of provenance.json; empty where there is none.
+
+    Raises:
+        ValueError: it is damaged.
+    """
     path = run_dir / FILE
-    return json.loads(path.read_text()).get("experiments") if path.exists() else None
+    if not path.exists():
+        return {}
+    advice = "It is damaged: delete it, and the run goes on without what it said."
+    return schema.read_json(path, schema.PROVENANCE, advice)
 
 
 def history(run_dir: Path) -> list[dict]:
     """A record for each command that worked on a run, the last one first."""
-    path = run_dir / FILE
-    if not path.exists():
+    last = read(run_dir)
+    if not last:
         return []
-    last = json.loads(path.read_text())
     before = last.pop("before", [])
     last.pop("experiments", None)
     return [last, *reversed(before)]

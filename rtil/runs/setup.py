@@ -6,21 +6,27 @@ has there.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping
-from functools import lru_cache
+import os
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from functools import lru_cache, wraps
 
+import hydra
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from rtil.process.command import CONFIGS
-from rtil.runs import overrides
-from rtil.runs.keys import GROUPS, flatten, row
+from rtil.process.command import CONFIGS, entry
+from rtil.runs import keys, overrides
+from rtil.runs.keys import GROUPS, flatten, is_under, row
+from rtil.runs.kinds import ANYTHING, FINITE, NULL, SWITCH, Kind, MapOf
 
-SWITCH = {"yes": True, "on": True, "no": False, "off": False}
+WORDS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+MISSING = "???"  # of a setting that has no default
+NO_OWN: Mapping[str, Kind] = {}
 Composed = tuple[Mapping[str, object], Mapping[str, object]]
 
 
@@ -31,7 +37,7 @@ def composed(command: str, words: tuple[str, ...]) -> Composed:
     Both are empty where there is no such configuration, as with a model of the user's own.
     """
     running = GlobalHydra.instance()
-    hydra, running.hydra = running.hydra, None  # of the command that asks, which goes on with it
+    own, running.hydra = running.hydra, None  # of the command that asks, which goes on with it
     try:
         with initialize_config_dir(CONFIGS, version_base="1.3"):
             config = compose(command, [*words])
@@ -40,54 +46,125 @@ def composed(command: str, words: tuple[str, ...]) -> Composed:
     except (HydraException, OmegaConfBaseException):
         return {}, {}
     finally:
-        GlobalHydra.instance().hydra = hydra
+        GlobalHydra.instance().hydra = own
     assert isinstance(resolved, Mapping) and isinstance(written, Mapping)
     return flatten(resolved), flatten(written)
 
 
-def checked(cfg: DictConfig, command: str, words: Iterable[str] | None) -> DictConfig:
-    """cfg with typed settings of the types that they have where nothing is typed.
+def command(name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
+    """Makes the `main` of a command of a function of its configuration, <name>.yaml.
 
-    A switch takes true or false, and yes, no, on, off for the same; a number is finite.
+    What Hydra would answer with its own traceback is refused before it composes.
+    """
+
+    def decorate(work: Callable[[DictConfig], None]) -> Callable[[], None]:
+        composing = hydra.main(version_base="1.3", config_path=CONFIGS, config_name=name)(work)
+
+        @wraps(work)
+        def main() -> None:
+            entry(lambda: overrides.check(name, sys.argv[1:]))
+            composing()
+
+        return main
+
+    return decorate
+
+
+def checked(
+    cfg: DictConfig, command: str, words: Iterable[str] | None, own: Mapping[str, Kind] = NO_OWN
+) -> DictConfig:
+    """cfg with every setting of its kind (`rtil.runs.keys.kind`), whoever set it.
+
+    A switch takes true or false, and yes, no, on, off for the same. A path is a text, with the
+    home directory in place of "~".
 
     Args:
         cfg: composed from <command>.yaml; it stays as it is.
         words: "key=value" texts given by the user; None where they are not known.
+        own: kinds of settings that mean something else to this command.
 
     Raises:
-        ValueError: something else was typed; names the key.
+        ValueError: a setting is of another kind; names the key.
     """
-    for key in overrides.typed(words or ()):
-        if key in GROUPS or row(key).path or not _is_leaf(cfg, key):
+    typed = overrides.typed(words or ())
+    changed = {}
+    for key, value in _leaves(cfg).items():
+        kind = own.get(key) or keys.kind(key)
+        if kind is None and key in typed:
+            kind = _kind_of_default(cfg, command, key)
+        if kind is None:
             continue
-        value = OmegaConf.select(cfg, key)
-        if isinstance(value, float) and not math.isfinite(value):
-            raise ValueError(f"{command}: {key}={value} must be a finite number.")
-        if isinstance(value, str):
-            cfg = _with_type(cfg, command, key, value)
+        read = _read(key, value, kind, typed.get(key))
+        fault = kind.fault(read, key)
+        if fault is not None:
+            raise ValueError(f"{command}: {fault}.")
+        if read is not value:
+            changed[key] = read
+    if changed:
+        cfg = cfg.copy()
+        for key, value in changed.items():
+            OmegaConf.update(cfg, key, value, merge=False)
     return cfg
 
 
-def _is_leaf(cfg: DictConfig, key: str) -> bool:
-    """Whether a key is a setting of cfg and not a group of settings."""
-    parent, _, name = key.rpartition(".")
-    node = OmegaConf.select(cfg, parent) if parent else cfg
-    return OmegaConf.is_dict(node) and name in node and not OmegaConf.is_dict(node[name])
+def _leaves(cfg: DictConfig) -> dict[str, object]:
+    """{key: value} of the settings, resolved; without those that cannot be: who reads them says
+    so."""
+    with suppress(OmegaConfBaseException):
+        tree = OmegaConf.to_container(cfg, resolve=True)
+        assert isinstance(tree, Mapping)
+        return {key: value for key, value in flatten(tree).items() if value != MISSING}
+    tree = OmegaConf.to_container(cfg)
+    assert isinstance(tree, Mapping)
+    leaves = {}
+    for key, value in flatten(tree).items():
+        with suppress(OmegaConfBaseException):
+            # Sizes are keys that are numbers, which `select` does not find.
+            written = not isinstance(value, str) or "${" not in value
+            found = value if written else OmegaConf.select(cfg, key)
+            leaves[key] = OmegaConf.to_container(found) if OmegaConf.is_config(found) else found
+    return {key: value for key, value in leaves.items() if value != MISSING}
 
 
-def _with_type(cfg: DictConfig, command: str, key: str, value: str) -> DictConfig:
-    """cfg with a switch of this text; a text where a number belongs is refused."""
+def _read(key: str, value: object, kind: Kind, text: str | None) -> object:
+    """A setting as its kind takes it where it was written otherwise: a switch, a path."""
+    if isinstance(value, str) and kind.fault(value) and not kind.fault(True):
+        return WORDS.get(value.lower(), value)
+    if row(key).path:
+        # A folder may be named 2024, which is a number where it is typed without quotes.
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if number and str(value) == text:
+            return text
+        return expanded(value)
+    return value
+
+
+def expanded(value: object) -> object:
+    """A path, or each of a list of them, with the home directory in place of "~"."""
+    if isinstance(value, str) and value.startswith("~"):
+        return os.path.expanduser(value)
+    if isinstance(value, list) and any(isinstance(x, str) and x.startswith("~") for x in value):
+        return [expanded(entry) for entry in value]
+    return value
+
+
+# For what Hydra itself makes of a path, before a command begins: the folder of a sweep.
+OmegaConf.register_new_resolver("path", expanded, replace=True)
+
+
+def _kind_of_default(cfg: DictConfig, command: str, key: str) -> Kind | None:
+    """What a typed setting of a user's own part is, by what it is where nothing is typed."""
     choices = tuple(
         f"{group}={cfg[group].name}"
         for group in GROUPS
         if OmegaConf.is_dict(cfg.get(group)) and group != "experiment" and "name" in cfg[group]
     )
-    default = composed(command, choices)[0].get(key)
+    plain = composed(command, choices)[0]
+    default = plain.get(key)
     if isinstance(default, bool):
-        if value.lower() not in SWITCH:
-            raise ValueError(f"{command}: {key}={value} must be true or false.")
-        cfg = cfg.copy()
-        OmegaConf.update(cfg, key, SWITCH[value.lower()])
-    elif isinstance(default, (int, float)) and not row(key).mixed:
-        raise ValueError(f"{command}: {key}={value} must be a number; its default is {default}.")
-    return cfg
+        return SWITCH
+    if isinstance(default, (int, float)):
+        return FINITE
+    if not any(is_under(other, [key]) for other in plain):
+        return None
+    return MapOf(ANYTHING) | NULL if row(key).optional else MapOf(ANYTHING)

@@ -11,14 +11,11 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
 
-import yaml
-
-from rtil.runs import keys, overrides
-from rtil.runs.identity import LOADER, read_config
+from rtil.runs import keys, overrides, schema
+from rtil.runs.identity import read_config
 from rtil.runs.keys import AT, BUDGET
 
 NAME = "tuned.yaml"
-PARTS = ("chosen", "trial", "trials", "validation", "settings", "space", "search_seed")
 Config = Mapping[str, object]
 
 
@@ -100,21 +97,15 @@ def command(config: Config, words: Iterable[str]) -> str:
 @lru_cache(maxsize=256)
 def _text(path: Path, changed: int) -> str:
     """The file as JSON, parsed once for as long as it does not change."""
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), LOADER)
-        for part in (*PARTS, "total_steps"):
-            content[part]
-        len(content["trials"]), content["settings"].keys()
-        own = path.parent / "trial-000"
-        if "restarts" not in content["settings"] and (own / "config.yaml").exists():
-            # Version 0.1 left some settings to the folder's name; its first trial has them.
-            more = settings(read_config(own), content["chosen"])
-            content["settings"] = {**more, **content["settings"]}
-    except (OSError, yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError) as error:
-        raise ValueError(
-            f"protocol=fair: {path} is no file of python -m rtil.tune "
-            f"({type(error).__name__}: {error})."
-        ) from error
+    advice = "So it is no file of python -m rtil.tune: delete it, or name another."
+    content = schema.read_yaml(path, schema.TUNED, advice)
+    for part in ("chosen", "settings"):
+        schema.check_settings(content[part], f"{path}: {part}", advice)
+    own = path.parent / "trial-000"
+    if "restarts" not in content["settings"] and (own / "config.yaml").exists():
+        # Version 0.1 left some settings to the folder's name; its first trial has them.
+        more = settings(read_config(own), content["chosen"])
+        content["settings"] = {**more, **content["settings"]}
     return json.dumps(content)
 
 

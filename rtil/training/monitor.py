@@ -21,6 +21,7 @@ from rtil.process.distributed import all_mean
 from rtil.process.replay import Noted
 from rtil.process.rng import seeded
 from rtil.runs import record, rows
+from rtil.runs.schema import LOGGED
 
 log = logging.getLogger("rtil.train")
 
@@ -92,7 +93,7 @@ class Board:
 
         self.run_dir, self.device, self.data = run_dir, device, data
         self.path = run_dir / "log.jsonl"
-        rows.mend(self.path, keep=lambda row: row["nimg"] <= nimg)
+        rows.mend(self.path, keep=lambda row: row["nimg"] <= nimg, kind=LOGGED)
         # Points beyond the checkpoint are drawn anew; that of the checkpoint itself stays.
         self.writer = SummaryWriter(str(run_dir / "tensorboard"), purge_step=nimg + 1)
         terminal = sys.stderr.isatty()

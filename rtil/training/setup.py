@@ -24,7 +24,6 @@ from rtil.data.load import load_data
 from rtil.latents.family import Family
 from rtil.models.generator import Generator
 from rtil.objectives.objective import GeneratorPenalty, Objective, RealPenalty
-from rtil.process.command import check_numbers
 from rtil.process.device import Hardware, Runtime, ranks, start
 from rtil.process.instantiate import instantiate
 from rtil.process.lock import Owner
@@ -34,16 +33,6 @@ from rtil.runs.setup import checked
 from rtil.training.loop import Nets, Settings, Training
 
 log = logging.getLogger("rtil.train")
-
-COUNTS = (
-    "total_nimg",
-    "batch",
-    "log_every",
-    "checkpoint_every",
-    "samples_every",
-    "keep_checkpoints",
-    "resolution",
-)
 
 
 def compose(cfg: DictConfig) -> Training:
@@ -93,11 +82,7 @@ def check(cfg: DictConfig) -> list[int] | None:
             f"train: model={cfg.model.name} has no GAN training; the linear model of section 5 "
             "is solved by python -m rtil.theory. Use model=stylegan2 or model=pggan."
         )
-    check_numbers("train", cfg, {"seed": 0, "crop_scale": 1.0, **dict.fromkeys(COUNTS, 1)})
-    channels = cfg.image_channels or 1
-    if channels not in (1, 3):
-        raise ValueError(f"train: image_channels={cfg.image_channels} must be 1, 3 or null.")
-    config = resolved(cfg, {"image_channels": channels, "model.phase_nimg": None})
+    config = resolved(cfg, {"image_channels": cfg.image_channels or 1, "model.phase_nimg": None})
     # On the meta device networks have shapes and no memory, and draw nothing.
     with torch.device("meta"):
         G: Generator = instantiate(config["model"]["generator"])
@@ -121,11 +106,6 @@ def check(cfg: DictConfig) -> list[int] | None:
         raise ValueError(
             f"train: batch={batches} has one number for each growing phase, and with "
             "model.phase_nimg=null nothing grows; give one number."
-        )
-    if isinstance(phase_nimg, str):
-        raise ValueError(
-            f"train: model.phase_nimg={phase_nimg} must be grow, null, or the images of each "
-            "growing phase."
         )
     return None if phase_nimg is None else list(phase_nimg)
 

@@ -3,6 +3,7 @@
 import importlib.util
 import math
 import sys
+import time
 from functools import partial
 from pathlib import Path
 
@@ -141,7 +142,7 @@ def test_published_names_say_how_a_generator_was_trained(write, tmp_path):
 def test_missing_noise_maps_are_drawn_and_said(write):
     state = {k: v for k, v in rosinality(Net()).items() if not k.startswith("noises")}
     (G, _), lines = imported(write("rosinality", state=state))
-    assert "note: no noise maps in the file: drawn, seed 0" in lines
+    assert "guessed: noise maps, drawn with seed 0 (the file does not say)" in lines
     assert G.noise_2.std() > 0.5
 
 
@@ -152,7 +153,75 @@ def test_unlikely_mapping_multiplier_is_warned_of(write):
     assert any("multiplier" in x for x in imported(write("rosinality", net))[1] if "WARN" in x)
 
 
+# What the file does not say
+
+
+MULTIPLIER = "mapping multiplier 0.01"
+TANH = "no tanh after the last layer"
+GUESSES = {
+    "authors": {MULTIPLIER},
+    "rosinality": {MULTIPLIER},
+    "nvlabs": set(),  # its modules say all of it
+    "genforce": {MULTIPLIER, TANH},
+    "genforce_training": {MULTIPLIER, TANH},
+    "mganprior": {MULTIPLIER, TANH},
+    "authors_pggan": {"bilinear up-sampling", TANH, "grown to its full size"},
+    "genforce_pggan": {"no classes", TANH, "weights scaled when used"},
+    "mganprior_pggan": set(),  # its class has no choice
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_guess_is_in_the_report_and_in_the_file(write, tmp_path, kind):
+    _, lines = imported(write(kind))
+    guessed = checkpoint.load(tmp_path / "generator.pt")["origin"]["guessed"]
+    assert {*guessed} >= GUESSES[kind] | {"rtil=vanilla", "data=unknown"}
+    assert GUESSES[kind] or {*guessed} == {"rtil=vanilla", "data=unknown"}
+    told = [line for line in lines if line.startswith("guessed: ")]
+    assert told == [f"guessed: {guess} (the file does not say)" for guess in guessed]
+
+
+def test_what_is_said_of_a_training_is_no_guess(write):
+    _, lines = imported(write("nvlabs"), rtil="vanilla", data="glyphs")
+    assert not any("guessed" in line for line in lines)
+
+
+def test_nvlabs_tensors_without_their_modules_leave_more_to_guess(write, tmp_path):
+    """Both sides of the check share the guess, so that it passes whatever the multiplier was."""
+    net, path = Net(), tmp_path / "bare.pt"
+    net.mapping = [(weight / 100, bias) for weight, bias in net.mapping]  # of a multiplier of 1
+    torch.save({"g_ema": nvlabs(net)}, path)
+    _, lines = imported(path)
+    assert f"guessed: {MULTIPLIER} (the file does not say)" in lines
+    assert "guessed: no clamp (the file does not say)" in lines
+    assert any("WARNING: weights of the mapping have rms 1" in line for line in lines)
+
+
+@pytest.mark.parametrize(("ending", "guess"), [
+    (".kernel", "resampling filter [1, 3, 3, 1]"), ("noises", "noise maps, drawn with seed 0"),
+])  # fmt: skip
+def test_entries_that_may_be_left_out_are_guessed(write, ending, guess):
+    state = {k: v for k, v in rosinality(Net()).items() if ending not in k}
+    assert guess in conversion.recognise(write("rosinality", state=state)).guesses
+
+
 # What does not fit
+
+
+@pytest.mark.parametrize(("kind", "name", "value"), [
+    ("rosinality", "style.1.weight", torch.zeros(10**12, 0)),
+    ("rosinality", "style.99999999.weight", torch.zeros(8, 8)),
+    ("nvlabs", "mapping.fc99999999.weight", torch.zeros(8, 8)),
+    ("genforce", "synthesis.output9999999.weight", torch.zeros(3)),
+    ("rosinality", "convs.0.conv.blur.kernel", torch.zeros(1000, 1000)),
+    ("rosinality", "x" * 10**6, torch.zeros(1)),
+])  # fmt: skip
+def test_sizes_that_no_network_has_are_refused_in_a_short_message(write, kind, name, value):
+    state = {"rosinality": rosinality, "nvlabs": nvlabs, "genforce": genforce}[kind](Net())
+    start = time.perf_counter()
+    with pytest.raises(ValueError) as error:
+        imported(write(kind, state={**state, name: value}))
+    assert len(str(error.value)) < 1500 and time.perf_counter() - start < 2
 
 
 def broken(kind, name, value):
@@ -222,9 +291,9 @@ def test_entries_that_sizes_are_read_from_are_named_when_missing(write, kind, na
     [
         ({"top": {"c_dim": 10}}, "conditional: c_dim=10"),
         ({"top": {"w_dim": 4}}, "z_dim=8 and w_dim=4"),
-        ({"layer": {"architecture": "resnet"}}, r"synthesis\.b4: architecture='resnet'; rtil has"),
-        ({"layer": {"activation": "relu"}}, r"synthesis\.b8\.conv0: activation='relu'"),
-        ({"layer": {"use_noise": False}}, r"synthesis\.b4\.conv1: use_noise=False"),
+        ({"layer": {"architecture": "resnet"}}, r"synthesis\.b4: architecture=resnet; rtil has"),
+        ({"layer": {"activation": "relu"}}, r"synthesis\.b8\.conv0: activation=relu"),
+        ({"layer": {"use_noise": False}}, r"synthesis\.b4\.conv1: use_noise=false"),
         ({"layer": {"conv_clamp": 0.5}}, "self check failed"),
     ],
 )
@@ -371,6 +440,12 @@ def test_script_imports_reports_exports_and_fails_with_a_message(
         run(path, "--out", out)
     with pytest.raises(SystemExit, match="import_checkpoint: no checkpoint at"):
         run(tmp_path / "none.pt", "--report")
+    with pytest.raises(SystemExit, match=r"generator\.pt: there is no folder /proc/nothing"):
+        run(path, "--out", "/proc/nothing/generator.pt")
+    back.write_bytes(back.read_bytes()[:5000])
+    with pytest.raises(SystemExit, match=r"import_checkpoint: .* cannot be read") as error:
+        run(back, "--report")
+    assert "import_checkpoint.py" not in str(error.value)  # the user is there already
     for wrong in ([path], [path, "--out", out, "--report"]):
         with pytest.raises(SystemExit) as error:
             run(*wrong)

@@ -1,5 +1,6 @@
 """Code in files does not run: it is refused by name, and nothing that was there is lost."""
 
+import io
 import os
 import pickle
 from functools import partial
@@ -113,6 +114,92 @@ def test_tensors_stay_within_their_storage(tmp_path):
     bare({"G_ema": Wide()}, tmp_path / "a.pkl")
     with pytest.raises(ValueError, match=r"cannot be read as a checkpoint \(RuntimeError\)"):
         unpickle.read(tmp_path / "a.pkl")
+
+
+class Repeated:
+    """One element shown as many, by a stride of 0."""
+
+    def __reduce__(self):
+        _, arguments = torch.zeros(4).__reduce_ex__(2)
+        return torch._utils._rebuild_tensor_v2, (arguments[0], 0, (10**10,), (0,), *arguments[4:])
+
+
+class Copied:
+    """One storage that is built many times over."""
+
+    def __init__(self, content):
+        self.content = content
+
+    def __reduce__(self):
+        return torch.storage._load_from_bytes, (self.content,)
+
+
+@pytest.mark.parametrize("save", [zipped, legacy, bare])
+def test_elements_that_a_tensor_repeats_take_no_memory(tmp_path, save):
+    save({"G_ema": Repeated()}, tmp_path / "a.pkl")
+    with pytest.raises(ValueError, match=r"a\.pkl.* more elements than it stores"):
+        unpickle.read(tmp_path / "a.pkl")
+
+
+def test_a_storage_that_is_built_many_times_is_refused(tmp_path):
+    inner = io.BytesIO()
+    torch.save(torch.zeros(10**5).untyped_storage(), inner, _use_new_zipfile_serialization=False)
+    content = inner.getvalue()
+    bare([Copied(content) for _ in range(50)], tmp_path / "a.pkl")
+    assert (tmp_path / "a.pkl").stat().st_size < 2 * len(content)
+    with pytest.raises(ValueError, match="cannot be read"):
+        unpickle.read(tmp_path / "a.pkl")
+
+
+class Called:
+    """Asks torch's reader to call something with a number."""
+
+    def __init__(self, function):
+        self.function = function
+
+    def __reduce__(self):
+        return self.function, (10**13,)
+
+
+@pytest.mark.parametrize("save", [zipped, legacy])
+@pytest.mark.parametrize("function", [bytearray, torch.FloatTensor, torch.FloatStorage])
+def test_what_takes_memory_by_a_number_is_not_called(tmp_path, save, function):
+    save({"w": torch.zeros(2), "G_ema": Called(function)}, tmp_path / "a.pt")
+    with pytest.raises(ValueError, match=r"a\.pt .* asks for .*, which would run code"):
+        unpickle.read(tmp_path / "a.pt")
+    inner = io.BytesIO()
+    torch.save(Called(function), inner, _use_new_zipfile_serialization=False)
+    bare({"G_ema": Copied(inner.getvalue())}, tmp_path / "a.pkl")
+    with pytest.raises(ValueError, match=r"a\.pkl cannot be read"):
+        unpickle.read(tmp_path / "a.pkl")
+
+
+def nested():
+    """A few bytes that are 2^40 entries when they are walked through."""
+    tree = ()
+    for _ in range(40):
+        tree = (tree, tree)
+    return tree
+
+
+@pytest.mark.parametrize("save", [zipped, bare])
+def test_contents_that_name_themselves_many_times_are_never_walked_through(tmp_path, save):
+    path = tmp_path / "a.pt"
+    save({"format": checkpoint.EXPORT, "config": nested(), "sha256": "0"}, path)
+    with pytest.raises(ValueError, match=r"a\.pt holds more than 1000000 entries"):
+        conversion.recognise(path)
+
+
+@pytest.mark.parametrize("read", [unpickle.read, checkpoint.load])
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_only_regular_files_are_read(tmp_path, read, kind):
+    path = tmp_path / "a.pt"
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/zero")
+    with pytest.raises(ValueError, match=r"a\.pt is no regular file"):
+        read(path)
 
 
 @pytest.mark.parametrize("kind", ["rosinality", "nvlabs", "legacy"])

@@ -1,5 +1,6 @@
 """The table of keys: it says something of every setting, and of nothing else."""
 
+import math
 from itertools import zip_longest
 from pathlib import Path
 
@@ -7,11 +8,13 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from rtil.linear_theory.setup import KINDS
 from rtil.process.command import CONFIGS
 from rtil.runs import keys
 
 COMMANDS = ("train", "invert", "tune")
-NAMES = (*COMMANDS, "path", "needs", "cell", "found", "default", "mixed")
+ALL = (*COMMANDS, "diagnose", "report", "theory")
+NAMES = (*COMMANDS, "path", "needs", "cell", "found", "default", "kind", "optional")
 # What a run finds out, and what configs may say of a part.
 FOUND = (
     *("split_files", "nimg", "images_found", "generator_sha256", "mask_sha256"),
@@ -21,24 +24,32 @@ FOUND = (
 )
 
 
+REPORTED = ("pack", "results", "baseline")
 DIAGNOSED = ("num_samples", "dims", "neighbours", "bootstrap", "stage_steps", "out")
 SEARCHED = [path.stem for path in (Path(CONFIGS) / "search").glob("*.yaml")]
 
 
 @pytest.fixture(scope="module")
-def leaves():
-    """{command: every key that it composes, over the choices of each group}."""
-    found = {command: set() for command in COMMANDS}
+def composed():
+    """(command, key, value) of every setting, over the choices of each group."""
+    found = []
     with initialize_config_dir(CONFIGS, version_base="1.3"):
-        for command in COMMANDS:
+        for command in ALL:
             for words in choices_of(command):
-                found[command] |= keys.flatten(
-                    OmegaConf.to_container(compose(command, words))
-                ).keys()
+                tree = OmegaConf.to_container(compose(command, words), resolve=True)
+                found += [(command, *item) for item in keys.flatten(tree).items()]
     return found
 
 
+@pytest.fixture(scope="module")
+def leaves(composed):
+    """{command: every key that it composes}."""
+    return {name: {key for command, key, _ in composed if command == name} for name in COMMANDS}
+
+
 def choices_of(command):
+    if command not in COMMANDS:
+        return [[]]
     groups = ("model", "rtil", "data", "scale", "hardware", "protocol")
     groups += () if command == "train" else ("task", "inverter")
     choices = []
@@ -58,8 +69,29 @@ def test_every_setting_has_a_row_and_is_one_of_its_command(leaves, command):
         assert keys.role(key, command) != "none" or command == "tune", key
 
 
+def test_every_number_and_switch_has_a_kind_that_its_default_is_of(composed):
+    for command, key, value in composed:
+        kind = KINDS.get(key) if command == "theory" else None
+        kind = kind or keys.kind(key)
+        first = value[0] if isinstance(value, list) and value else value
+        assert kind or not isinstance(first, (bool, int, float)), f"{key} has no kind"
+        assert value == "???" or not kind or not kind.fault(value, key), kind.fault(value, key)
+
+
+def test_a_kind_knows_what_a_number_is(composed):
+    """Of every setting that is a number: text, infinity, an empty list and a switch are none."""
+    numbers = {
+        key
+        for command, key, value in composed
+        if type(value) in (int, float) and command != "theory" and "sweep" not in key
+    }
+    for key in sorted(numbers):
+        for junk in ("abc", math.inf, math.nan, [], {}, 10**400):
+            assert keys.kind(key).fault(junk), f"{key}={junk}"
+
+
 def test_every_row_is_about_a_setting(leaves):
-    every = set().union(*leaves.values(), FOUND, DIAGNOSED)
+    every = set().union(*leaves.values(), FOUND, DIAGNOSED, REPORTED)
     for row in keys.KEYS:
         assert any(keys.row(key) is row or keys.is_under(key, [row.name]) for key in every), (
             row.name

@@ -348,9 +348,9 @@ def test_a_configuration_is_whole_once_and_then_what_changed(tmp_path):
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        (lambda line: "{broken", "JSONDecodeError"),
-        (lambda line: "[]", "TypeError"),
-        (lambda line: json.dumps({"id": "a", "psnr_db": 1.0}), "'packed'"),
+        (lambda line: "{broken", "not JSON"),
+        (lambda line: "[]", "[] must be a table with packed, run, ids"),
+        (lambda line: json.dumps({"id": "a", "psnr_db": 1.0}), "packed is missing"),
         (lambda line: json.dumps(line | {"packed": 9}), "format 9"),
         (lambda line: json.dumps(line | {"ids": ["a", "b"]}), "1 values of"),
     ],

@@ -90,10 +90,10 @@ def test_a_longer_training_goes_on_and_a_key_that_begins_alike_is_another(tmp_pa
 @pytest.mark.parametrize("key", ["split_files", "nimg", "image_channels"])
 def test_what_an_earlier_version_did_not_record_is_equal_and_is_added(tmp_path, key):
     record.claim(tmp_path, CONFIG, "invert")
-    assert record.claim(tmp_path, CONFIG | {key: "a"}, "invert")
-    assert yaml.safe_load((tmp_path / "config.yaml").read_text())[key] == "a"
-    with pytest.raises(ValueError, match=f"{key}: 'a' there, 'b' here") as error:
-        record.claim(tmp_path, CONFIG | {key: "b"}, "invert")
+    assert record.claim(tmp_path, CONFIG | {key: 1}, "invert")
+    assert yaml.safe_load((tmp_path / "config.yaml").read_text())[key] == 1
+    with pytest.raises(ValueError, match=f"{key}: 1 there, 3 here") as error:
+        record.claim(tmp_path, CONFIG | {key: 3}, "invert")
     assert ("data.test_path" in str(error.value)) == (key == keys.FILES)
 
 

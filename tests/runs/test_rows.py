@@ -53,11 +53,12 @@ def test_mend_keeps_the_rows_asked_for(tmp_path):
 
 
 def test_rows_of_all_processes_are_one_per_image(tmp_path):
-    jsonl.append(tmp_path / "results.jsonl", [{"id": 1, "a": 1}, {"id": 2, "a": 1}])
-    jsonl.append(tmp_path / "results-1.jsonl", [{"id": 3, "a": 1}, {"id": 1, "a": 1}])
+    rows = {name: {"id": name, "psnr_db": 20.0} for name in "abc"}
+    jsonl.append(tmp_path / "results.jsonl", [rows["a"], rows["b"]])
+    jsonl.append(tmp_path / "results-1.jsonl", [rows["c"], rows["a"]])
     jsonl.append(tmp_path / "log.jsonl", [{"id": 9}])
     found = sorted(jsonl.result_rows(tmp_path), key=lambda row: row["id"])
-    assert found == [{"id": i, "a": 1} for i in (1, 2, 3)]
+    assert found == [*rows.values()]
 
 
 def test_failing_text_write_keeps_the_old_file(tmp_path, monkeypatch):

@@ -48,6 +48,7 @@ def test_what_is_no_switch_or_number_is_refused_by_key(command, word):
     ["inverter.steps=[3,2,2]"],
     ["data=folder", "data.path=a/b", "run_dir=x"],
     ["+experiment.name=mine"],
+    ["protocol=fair", "protocol.tuned=null"],
 ])  # fmt: skip
 def test_what_may_be_a_word_or_a_list_stays(words):
     assert after("invert", *words) is not None

@@ -1,9 +1,11 @@
 """Files that hold weights: nothing is lost, nothing runs, and what comes back is what went in."""
 
 import errno
+import math
 import os
 import pickle
 import random
+import time
 from collections import OrderedDict
 
 import pytest
@@ -189,8 +191,8 @@ def test_missing_file_is_an_error(tmp_path):
 def test_unknown_format_is_named(tmp_path, written):
     path = tmp_path / "a.pt"
     torch.save(written, path)
-    found = written.get("format") if isinstance(written, dict) else type(written).__name__
-    with pytest.raises(ValueError, match=f"has format {found!r}; expected rtil-checkpoint-1 or"):
+    found = written.get("format", "null") if isinstance(written, dict) else type(written).__name__
+    with pytest.raises(ValueError, match=f"has format {found}; expected rtil-checkpoint-1 or"):
         checkpoint.load(path)
 
 
@@ -258,6 +260,49 @@ def test_weights_that_do_not_fit_are_named(tmp_path, change):
         state[name] = torch.zeros(99)
     checkpoint.save({**written, "G_ema": state}, tmp_path / "generator.pt")
     with pytest.raises(ValueError, match=rf"(?s)generator\.pt does not fit.*{name}"):
+        checkpoint.load_generator(tmp_path / "generator.pt")
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_weights_that_are_not_finite_are_refused_by_name(tmp_path, bad):
+    _, written = content(STYLEGAN2)
+    written["G_ema"]["blocks.1.up.bias"][0] = bad
+    checkpoint.save(written, tmp_path / "generator.pt")
+    with pytest.raises(ValueError, match=r"blocks\.1\.up\.bias holds values that are not finite"):
+        checkpoint.load_generator(tmp_path / "generator.pt")
+
+
+@pytest.mark.parametrize(("key", "value", "named"), [
+    ("num_mapping", 10**8, "model.generator.num_mapping=100000000 must be a whole number from 1"),
+    ("num_mapping", 60, "does not fit the configured network: mapping.2.weight"),
+    ("z_dim", 60_000, r"does not fit the configured network: mapping.0.weight"),
+    ("channels", {4: 60_000, 8: 60_000, 16: 2}, "does not fit the configured network: const"),
+    ("resolution", 2**14, "model.generator cannot be built"),
+    ("colour", 3, "model.generator cannot be built"),
+    ("z_dim", "many", "model.generator.z_dim=many must be a whole number"),
+    ("_target_", 5, "model.generator._target_=5 must be a text"),
+])  # fmt: skip
+def test_declared_sizes_are_compared_with_the_weights_before_memory_is_taken(
+    tmp_path, key, value, named
+):
+    _, written = content({**STYLEGAN2})
+    written["config"]["model"]["generator"][key] = value
+    checkpoint.save(written, tmp_path / "generator.pt")
+    begin = time.perf_counter()
+    with pytest.raises(ValueError, match=named) as error:
+        checkpoint.load_generator(tmp_path / "generator.pt")
+    assert time.perf_counter() - begin < 2  # 29 GB of weights would not even be drawn
+    assert "\n" not in str(error.value) and "generator.pt" in str(error.value)
+
+
+@pytest.mark.parametrize("change", [
+    {"config": {"model": []}}, {"nimg": "many"}, {"nimg": -1}, {"G_ema": [1]}, {"step": None},
+    {"G_ema": {"w": 1.0}}, {"config": {"model": {"generator": {}}}}, {"config": None},
+])  # fmt: skip
+def test_entries_of_another_kind_are_named(tmp_path, change):
+    checkpoint.save({**content(STYLEGAN2)[1], **change}, tmp_path / "generator.pt")
+    key = next(iter(change))
+    with pytest.raises(ValueError, match=rf"generator\.pt: {key}.* must be .*Copy it again"):
         checkpoint.load_generator(tmp_path / "generator.pt")
 
 

@@ -1,0 +1,98 @@
+"""What a setting is by the last part of its name, wherever it stands: seeds, counts, weights, ...
+
+"scale.stylegan2.batch" is what "batch" is. A setting whose name says something else somewhere has
+a `kind` in its row of `rtil.runs.keys`, which comes first. To add a setting, name it as its like
+are named, or add its name here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from rtil.runs.kinds import (
+    COUNT,
+    COUNT_OR_NONE,
+    FINITE,
+    INDEX,
+    NULL,
+    POSITIVE,
+    SEED,
+    SHARE,
+    SIDE,
+    SWITCH,
+    TEXT,
+    WEIGHT,
+    WIDTH,
+    Kind,
+    ListOf,
+    Number,
+    OneOf,
+)
+
+SEVERAL = COUNT | ListOf(COUNT, fewest=1)
+RATES = WEIGHT | ListOf(WEIGHT, fewest=1)
+NAMES: Mapping[str, Kind] = {
+    # Words. Which of them there are is checked by what takes them.
+    **dict.fromkeys(("name", "arm", "source", "split", "selection", "target_range"), TEXT),
+    **dict.fromkeys(("device", "ops", "precision", "optimiser", "lpips_net", "origin"), TEXT),
+    **dict.fromkeys(("knob", "measures", "baseline", "_target_"), TEXT),
+    # Switches.
+    **dict.fromkeys(("mirror", "tf32", "channels_last", "cuda_graphs", "normalise"), SWITCH),
+    **dict.fromkeys(("mixture", "relative", "linear", "use", "average"), SWITCH),
+    **dict.fromkeys(("back_projection", "pictures", "save_measurements"), SWITCH),
+    **dict.fromkeys(("sphere", "feature_relative", "keep_rgb", "best_per_stage"), SWITCH),
+    **dict.fromkeys(("map_relative", "keep_observed"), SWITCH | NULL),
+    # Counts.
+    **dict.fromkeys(("seed", "split_seed", "search_seed"), SEED),
+    **dict.fromkeys(("total_nimg", "keep_checkpoints", "path_batch", "first_convs"), COUNT),
+    **dict.fromkeys(("num_images", "inversion_batch", "restarts", "trials"), COUNT),
+    **dict.fromkeys(("finalists", "max_steps", "num_codes", "columns"), COUNT),
+    **dict.fromkeys(("dims", "neighbours", "stage_steps"), COUNT),
+    **dict.fromkeys(("n0", "n1", "nd"), WIDTH),
+    **dict.fromkeys(("noise_maps", "noise_maps_per_stage", "geodesic_stages"), COUNT_OR_NONE),
+    **dict.fromkeys(("stddev_group", "group", "final_images", "kernel_size"), COUNT | NULL),
+    **dict.fromkeys(("num_train", "num_val", "num_test"), COUNT_OR_NONE | NULL),
+    **dict.fromkeys(("batch", "steps"), SEVERAL),
+    "num_samples": Number(8, 10**9, whole=True),
+    "bootstrap": Number(2, 10**6, whole=True),
+    "fit_samples": Number(2, 10**9, whole=True),
+    "threads": Number(1, 4096, whole=True) | NULL,
+    "gallery": COUNT_OR_NONE,
+    # Networks and families.
+    "resolution": SIDE,
+    "image_channels": OneOf((1, 3, None)),
+    "z_dim": WIDTH,
+    "num_mapping": Number(1, 64, whole=True),
+    "phase_nimg": OneOf(("grow", None)) | ListOf(COUNT),
+    **dict.fromkeys(("depth", "block", "mix_block"), INDEX),
+    "depths": ListOf(INDEX, fewest=1),
+    "codes": ListOf(COUNT, fewest=1),
+    "weights": NULL | ListOf(WEIGHT),
+    "sigma": POSITIVE,
+    # Optimisers and losses.
+    **dict.fromkeys(("lr", "mapping_lr", "rgb_gain", "tau"), POSITIVE),
+    **dict.fromkeys(("lr_style", "lr_noise", "lr_feature", "lr_code", "lr_alpha"), RATES),
+    "betas": ListOf(Number(0, 1), fewest=2, most=2),
+    **dict.fromkeys(("ema_decay", "path_decay", "style_mixing", "rampup", "rampdown"), SHARE),
+    **dict.fromkeys(("share", "lpips_min_ratio"), SHARE),
+    **dict.fromkeys(("mse", "lpips", "drift", "l2", "geodesic", "weight"), WEIGHT),
+    "tolerance": Number(0, 1, above=True),
+    "map": OneOf(("posterior", None)) | WEIGHT,
+    "map_sigma": NULL | POSITIVE | ListOf(POSITIVE),
+    "l1_radius": NULL | ListOf(POSITIVE),
+    "alpha_init": OneOf(("dirichlet",)) | FINITE,
+    # Measurements, in units of the [0, 1] image. What a task takes its own `range` says.
+    **dict.fromkeys(("noise_std", "ratio", "factor", "blur_std"), WEIGHT),
+    # Data.
+    "crop_scale": Number(1, 8),
+    "cache_gb": Number(0, 10**6),
+    **dict.fromkeys(("max_megapixels", "max_file_mb"), POSITIVE),
+}
+ENDINGS: Mapping[str, Kind] = {"_every": COUNT, "_weight": WEIGHT}
+
+
+def kind_of_name(name: str) -> Kind | None:
+    """The kind of all settings of this name, or None."""
+    if name in NAMES:
+        return NAMES[name]
+    return next((kind for ending, kind in ENDINGS.items() if name.endswith(ending)), None)
