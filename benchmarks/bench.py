@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import gpu, inversion, memory, startup, training
+from benchmarks import gpu, inversion, load, memory, startup, training
 from benchmarks.record import Record, Row
 from benchmarks.setting import SCALES, Setting
 from benchmarks.timing import Others, Peak, alternate, bare_convolution, ratio_of
@@ -62,6 +62,7 @@ GROUPS = {
     "mgan": inversion.mgan_units,
     "memory": memory.units,
     "start": startup.units,
+    "load": load.units,
     "gpu": gpu.units,
 }
 DESCRIPTION = "Measures rtil against the straightforward form of the same work."

@@ -7,9 +7,18 @@ type checkers.
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 
 __version__ = "0.1.0"
+
+# Turns that a thread of libgomp waits awake, before it sleeps, for the others of its process. By
+# itself libgomp takes 300,000, some milliseconds: beside other work on the same cores the awake
+# hold the cores that those they wait for need, and every operator takes a slice of the scheduler's
+# time. 1000 is what it takes where a process has more threads than cores. It is read when torch is
+# imported: a program that imports torch before rtil sets it itself.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 HOMES = {
     "Additive": "rtil.latents.additive",

@@ -17,7 +17,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
-RESULTS = Path(__file__).parents[1] / "results" / "batch_dependence.jsonl"
+RESULTS = Path(__file__).parents[1] / "results" / "reliability" / "batch_dependence.jsonl"
 SIZES = (1, 4, 16)
 
 

@@ -1,6 +1,6 @@
 """How a command begins and ends: where its configurations are, its errors, its exit code.
 
-No torch and no OmegaConf: `rtil` alone and reports start without them. What an entry point makes
+No torch: reports start without it. What an entry point makes
 of its configuration lives in the `setup` module of its room.
 """
 
@@ -11,9 +11,13 @@ import os
 import signal
 import sys
 import tempfile
+import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 
 PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -27,6 +31,10 @@ def _configs() -> str:
 
 
 CONFIGS = _configs()
+
+
+class FailedJob(RuntimeError):
+    """A job of a sweep has failed and said so; the others run."""
 
 
 def check_writable(folder: Path, setting: str) -> None:
@@ -62,11 +70,15 @@ def entry(work: Callable[[], int | None]) -> None:
 
     Args:
         work: returns the number of the signal that stopped it, or None.
+
+    Raises:
+        FailedJob: in a job of a sweep, in place of the exit that would end the whole sweep.
     """
     for stream in (sys.stdout, sys.stderr):
         # What a terminal or a file cannot hold is shown by its code, and ends nothing.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    signum, failure = None, None
     try:
         signum = work()
     except KeyboardInterrupt:
@@ -75,10 +87,26 @@ def entry(work: Callable[[], int | None]) -> None:
     except (ValueError, TypeError, RuntimeError, OSError) as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
+        failure = str(error)
         # What rtil refuses names what to do; an error from elsewhere may not.
         expected = isinstance(error, (ValueError, FileNotFoundError))
         hint = "" if expected else "\n(set HYDRA_FULL_ERROR=1 for the traceback)"
-        print(f"error: {error}{hint}", file=sys.stderr, flush=True)
+        print(f"error: {failure}{hint}", file=sys.stderr, flush=True)
+    except Exception as error:
+        if not _in_sweep():
+            raise
+        failure = f"{type(error).__name__}: {error}"
+        traceback.print_exc()
+    if failure is not None:
+        # Past the except: there the failure would hold the networks of the job's frames.
+        if _in_sweep():
+            raise FailedJob(failure)
         sys.exit(1)
     if signum:
         sys.exit(128 + signum)
+
+
+def _in_sweep() -> bool:
+    """Whether a job of a sweep runs; the sweeper itself runs outside of its jobs."""
+    # Hydra sets the mode of a single run; that of a job is MULTIRUN, or unset in an experiment.
+    return HydraConfig.initialized() and HydraConfig.get().mode is not RunMode.RUN

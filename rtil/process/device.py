@@ -99,7 +99,7 @@ def start(hardware: Hardware) -> Runtime:
     device = torch.device("cuda", local) if cuda else torch.device("cpu")
     if hardware.precision == "bf16":
         check_bf16(local if cuda else None)
-    torch.set_num_threads(hardware.threads or max(1, _cores() // world))
+    torch.set_num_threads(hardware.threads or max(1, cores() // world))
     _keep_large_blocks()
     if cuda:
         torch.cuda.set_device(local)
@@ -110,6 +110,7 @@ def start(hardware: Hardware) -> Runtime:
     if hardware.ops == "cuda":
         _check_kernels(device)
     if world > 1 and not dist.is_initialized():
+        check_restarts()
         log.info("Waiting for %d processes.", world)
         dist.init_process_group("nccl" if cuda else "gloo", timeout=timedelta(minutes=30))
     layout = torch.channels_last if hardware.channels_last else torch.contiguous_format
@@ -149,7 +150,29 @@ def ranks() -> Ranks:
     return Ranks(rank, world, local)
 
 
-def _cores() -> int:
+def check_restarts() -> None:
+    """Refuses restarts over several machines that would meet what the last start left.
+
+    torchrun's agents count restarts apart from each other, and lend the processes a store that
+    lasts: one that restarts then finds addresses of processes that are gone, fails or waits.
+
+    Raises:
+        ValueError: names the variable with which each start has a store of its own.
+    """
+    said = {
+        name: os.environ.get(f"TORCHELASTIC_{name}", "")
+        for name in ("MAX_RESTARTS", "USE_AGENT_STORE")
+    }
+    several = os.environ.get("GROUP_WORLD_SIZE", "1") != "1"
+    if several and said["USE_AGENT_STORE"] == "True" and said["MAX_RESTARTS"] not in ("", "0"):
+        raise ValueError(
+            f"torchrun --max-restarts={said['MAX_RESTARTS']} over several machines needs "
+            "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 in the environment of torchrun on each: without "
+            "it processes that restart look for those of the last start."
+        )
+
+
+def cores() -> int:
     """CPU cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))

@@ -2,24 +2,54 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
+
+SUFFIX = ".rtil-tmp"  # of what is written before it takes the place of a file
+TURNS = 1000  # of others that are waited for; a file system that tells no file again has no turns
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A path beside `path` to write to; it becomes `path` where the block ends without an error.
 
-    On any failure the file that was there before survives, and nothing else stays.
+    On any failure the file that was there before survives, and nothing else stays. What a killed
+    process leaves has the same name, so whoever writes the file next takes it over; two that write
+    it at a time take turns.
     """
-    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    temporary = path.with_name(f".{path.name}{SUFFIX}")
+    with _locked(temporary):
+        try:
+            yield temporary
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+def _locked(temporary: Path) -> IO:
+    """The open file to write to, made and locked when no other process writes to it any more."""
+    for turns_left in reversed(range(TURNS)):
+        file = open(temporary, "ab")  # noqa: SIM115  # it stays open: it is the lock
+        with suppress(OSError):  # of a file system without locks
+            fcntl.flock(file, fcntl.LOCK_EX)
+        # Whoever held it has put it in its place meanwhile: then it is no longer this file.
+        if is_at(file, temporary) or not turns_left:
+            break
+        file.close()
+    return file
+
+
+def is_at(file: IO, path: Path) -> bool:
+    """Whether an open file is still the one at a path."""
     try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def write_text(path: Path, text: str) -> None:

@@ -19,17 +19,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
+from rtil.process.files import SUFFIX, is_at
+
 log = logging.getLogger("rtil.lock")
 
 NAME = ".owner"
-TEMPORARY = ".*.tmp-*"  # what `rtil.process.files.replacing` writes to
+TEMPORARY = (f".*{SUFFIX}", ".*.tmp-[0-9]*")  # of `replacing`, and of version 0.1
 UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 class Owner:
     """Holds a directory, which is made where there is none, until `release`.
 
-    Temporary files that a killed owner left there are deleted.
+    Temporary files that a killed owner left there, or in its folders, are deleted.
 
     Args:
         directory: whose files this process writes.
@@ -43,8 +45,9 @@ class Owner:
         directory.mkdir(parents=True, exist_ok=True)
         self._path = directory / NAME
         self._file: TextIO | None = _acquired(self._path, work, str(directory))
-        for path in directory.glob(TEMPORARY):
-            path.unlink(missing_ok=True)
+        for pattern in TEMPORARY:
+            for path in directory.rglob(pattern):
+                path.unlink(missing_ok=True)
 
     def release(self) -> None:
         """Lets others own the directory; once is enough."""
@@ -74,7 +77,7 @@ def _acquired(path: Path, work: str, what: str) -> TextIO:
             file.close()
             raise
         # Whoever held it may have deleted it between open and lock: then it locks nothing.
-        if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+        if is_at(file, path):
             break
         file.close()
     # Read by whoever is refused; the lock itself is the system's.

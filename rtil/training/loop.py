@@ -164,6 +164,7 @@ def run(training: Training) -> int | None:
     if rt.rank == 0 and nimg:
         checkpoint.set_damaged_aside(run_dir, Progress(nimg, number))
         checkpoint.export(run_dir, nets._asdict(), training.config, Progress(nimg, number))
+        checkpoint.drop_old(run_dir, settings.keep_checkpoints)
     if nimg >= total:
         log.info("%s is trained already: %d of %d images.", run_dir, nimg, total)
         return None

@@ -251,7 +251,7 @@ def test_rehearsal_measures_every_row(tmp_path):
     assert record["quick"] and record["threads"] == 1
     assert record["commit"] or not (ROOT / ".git").exists()
     groups = {r["group"] for r in record["rows"]}
-    assert groups == {"peak", "train", "ilo", "mgan", "memory", "start"}
+    assert groups == {"peak", "train", "ilo", "mgan", "memory", "start", "load"}
     for r in record["rows"]:
         # Two batches lie on one line, so the rehearsal may depart from it by nothing.
         on_line = r["row"].startswith("departure") and r["ratio"]["median"] == 0

@@ -81,7 +81,7 @@ def test_the_wheel_holds_configs_and_works_from_any_directory(tmp_path):
     for path in (ROOT / "rtil").rglob("*.*"):
         if "__pycache__" not in path.parts:
             assert str(path.relative_to(ROOT)) in names
-    assert "hydra_plugins/rtil_experiment/__init__.py" in names
+    assert "hydra_plugins/rtil_jobs/__init__.py" in names
     site = tmp_path / "site"
     zipfile.ZipFile(wheel).extractall(site)
     code = f"import sys; sys.path.insert(0, {str(site)!r}); from rtil.train import main; main()"

@@ -26,7 +26,7 @@ def composed(entry, *overrides):
 def plan_of(name, scale="paper"):
     """The experiment node as Hydra composes it, which takes ten times as long."""
     tree = OmegaConf.load(ROOT / "experiment" / f"{name}.yaml")
-    for default in tree.defaults:
+    for default in tree.get("defaults", ()):
         for key, choice in default.items() if OmegaConf.is_dict(default) else ():
             if key.startswith("/published"):
                 tree.experiment.published = OmegaConf.load(ROOT / "published" / f"{choice}.yaml")

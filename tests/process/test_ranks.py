@@ -2,7 +2,7 @@
 
 import pytest
 
-from rtil.process.device import ranks
+from rtil.process.device import check_restarts, ranks
 
 
 def environment(monkeypatch, **values):
@@ -32,3 +32,15 @@ def test_what_cannot_be_is_refused_by_name(monkeypatch, values, named):
     environment(monkeypatch, **values)
     with pytest.raises(ValueError, match=named):
         ranks()
+
+
+def test_restarts_over_several_machines_need_a_store_of_each_start(monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
+    monkeypatch.setenv("GROUP_WORLD_SIZE", "2")
+    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "0")
+    check_restarts()
+    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "3")
+    with pytest.raises(ValueError, match="TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1"):
+        check_restarts()
+    monkeypatch.setenv("GROUP_WORLD_SIZE", "1")
+    check_restarts()

@@ -60,6 +60,12 @@ def test_a_generator_older_than_its_checkpoint_is_brought_to_it(copied, tmp_path
     assert digest(go_on(copied, 48)) == digest(content)
 
 
+def test_a_checkpoint_that_a_killed_training_had_yet_to_drop_is_dropped(copied):
+    train.train(config(f"run_dir={copied}", *CHOICE, "total_nimg=48", "keep_checkpoints=2"))
+    names = [path.name for path in checkpoint.checkpoints(copied)]
+    assert names == ["checkpoint-0000000032.pt", "checkpoint-0000000048.pt"]
+
+
 @pytest.mark.parametrize("name", ["generator.pt", "checkpoint-0000000048.pt"])
 @pytest.mark.parametrize("where", [0.1, 0.9])
 def test_a_changed_weight_is_refused_by_name(copied, name, where):
