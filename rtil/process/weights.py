@@ -12,7 +12,9 @@ import math
 import pickletools
 import re
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -70,18 +72,29 @@ def read(path: str | Path, advice: str = "") -> object:
     return content
 
 
+@contextmanager
+def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
+    """The zip that a file is; within, what its damage makes the reader raise is a `DamagedFile`."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            yield archive
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, UnicodeError, EOFError) as error:
+        text = f"{path} is damaged: its zip cannot be read ({brief(str(error))}). {ADVICE}"
+        raise DamagedFile(text) from error
+
+
 def _check_zip(path: Path) -> None:
     """Checks sizes before anything is allocated; torch writes its records uncompressed.
 
     Raises:
-        ValueError: a record that unpacks to more than the file holds.
+        DamagedFile: a record that unpacks to more than the file holds.
     """
     if not zipfile.is_zipfile(path):
         return  # of torch before 1.6, whose reader allocates what the file holds
-    with zipfile.ZipFile(path) as archive:
+    with _opened(path) as archive:
         for entry in archive.infolist():
             if entry.compress_type != zipfile.ZIP_STORED or entry.file_size > entry.compress_size:
-                raise ValueError(
+                raise DamagedFile(
                     f"{path}: record {brief(entry.filename)} unpacks to {entry.file_size} bytes "
                     f"from {entry.compress_size}; no weights are stored so. {ADVICE}"
                 )
@@ -93,7 +106,7 @@ def _check_names(path: Path) -> None:
         with open(path, "rb") as file:
             check_legacy(file)
         return
-    with zipfile.ZipFile(path) as archive:
+    with _opened(path) as archive:
         for entry in archive.infolist():
             if entry.filename.endswith("/data.pkl"):
                 with archive.open(entry) as file:
@@ -179,7 +192,7 @@ def _check_digest(content: object, path: Path) -> None:
         rest = {key: value for key, value in content.items() if key != DIGEST}
         damaged = digest(rest) != content.pop(DIGEST)
     elif zipfile.is_zipfile(path):  # torch itself does not look at them
-        with zipfile.ZipFile(path) as archive:
+        with _opened(path) as archive:
             damaged = archive.testzip() is not None
     else:
         damaged = False

@@ -153,6 +153,22 @@ def test_other_files_are_an_error(tmp_path, garbage):
 
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [(6, 99), (8, 255), (10, 77), (46, 255), (42, 255)],
+    ids=["version", "flags", "method", "name", "offset"],
+)
+def test_a_damaged_zip_directory_is_an_error_that_names_the_file(tmp_path, place, value):
+    """Places in the entry of the first record: Python's reader raises several kinds of errors."""
+    path = tmp_path / "generator.pt"
+    checkpoint.save(content(STYLEGAN2)[1], path)
+    damaged = bytearray(path.read_bytes())
+    damaged[damaged.index(b"PK\1\2") + place] = value
+    path.write_bytes(damaged)
+    with pytest.raises(checkpoint.DamagedFile, match=str(path)):
+        checkpoint.load(path)
+
+
 def test_random_bytes_are_an_error(tmp_path):
     path, rng = tmp_path / "a.pt", random.Random(0)
     for _ in range(300):
