@@ -9,19 +9,16 @@ arranges what is compared, 2. `rtil.diagnosis.render` draws samples of the gener
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from rtil.experiments.members import belonging
+from rtil.experiments.plan import members
 from rtil.process.command import check_writable, entry
-from rtil.process.files import write_text
-from rtil.reporting.page import Look, Sections, sections_of
-from rtil.reporting.sections import Section, markdown, page, paragraph
-from rtil.reporting.study import Source, Study, of_everything, of_experiment
-from rtil.reporting.tables import record
+from rtil.reporting.page import Look, sections_of, write
+from rtil.reporting.sections import Section
+from rtil.reporting.study import Source, of_everything, of_experiment
 from rtil.runs import archive
 from rtil.runs.overrides import running
 from rtil.runs.run import collect
@@ -38,13 +35,11 @@ def experiment_of(cfg: DictConfig) -> Mapping | None:
 def report(cfg: DictConfig) -> Path:
     """Writes tables, figures and the page, whose path it returns.
 
-    With cfg.results they are made from packed rows, without anything that needs an image.
-
     Raises:
         FileNotFoundError: there are no runs. ValueError: as `rtil.reporting.study` says.
     """
     given = cfg.results if OmegaConf.is_list(cfg.results) else [cfg.results]
-    source = Source(Path(cfg.root), tuple(Path(path) for path in given if path))
+    source = Source(Path(cfg.root), [Path(path) for path in given if path])
     experiment, out = experiment_of(cfg), source.root / "report"
     check_writable(Path(cfg.out or out), f"report: out={cfg.out or 'null'}")
     if source.packed:
@@ -65,21 +60,6 @@ def report(cfg: DictConfig) -> Path:
     return write(study, sections_of(study, look, samples), look.out)
 
 
-def write(study: Study, sections: Sections, out: Path) -> Path:
-    """Writes table.json, table.md and the page; prints the tables."""
-    reading = [paragraph("reading")] if study.rows else []
-    head = "\n\n".join([f"# {study.title}", *reading, *study.notes]) + "\n"
-    text = head + markdown(sections.get("Tables", ()))
-    rows = json.dumps([record(row) for row in study.rows])
-    # JSON has no NaN: an interval of one image is null.
-    values = json.loads(rows, parse_constant=lambda _: None)
-    write_text(out / "table.json", json.dumps(values, indent=1) + "\n")
-    write_text(out / "table.md", text)
-    write_text(out / "report.html", page(study.title, study.lead, sections))
-    print(f"{text}\nPage: {out / 'report.html'}")
-    return out / "report.html"
-
-
 def pack(cfg: DictConfig) -> Path:
     """Writes the inversions below cfg.root, or those of an experiment, to the file cfg.pack.
 
@@ -94,9 +74,9 @@ def pack(cfg: DictConfig) -> Path:
             "packed: give one of them."
         )
     check_writable(Path(cfg.pack).parent, f"report: pack={cfg.pack}")
-    runs, _ = collect(root)
+    runs, notes = collect(root)
     if experiment:
-        runs = [run for run, _ in belonging(runs, experiment, cfg.scale.name)]
+        runs = members(runs, experiment, cfg.scale.name)
         name = experiment["name"]
         if not runs:
             raise FileNotFoundError(
@@ -104,7 +84,7 @@ def pack(cfg: DictConfig) -> Path:
                 f"below {root}. python -m rtil.report experiment={name} root={root} "
                 "names the commands that run it."
             )
-    print(archive.write(runs, root, Path(cfg.pack)))
+    print("\n".join([archive.write(runs, root, Path(cfg.pack)), *notes]))
     return Path(cfg.pack)
 
 

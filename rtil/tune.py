@@ -4,7 +4,7 @@
 2. Each is an inversion of the same validation images (`rtil.tuning.trials`); those on disk stay.
 3. The best mean PSNR wins. With final_images=N the best trials (finalists) go on to N images, and
    the best of these wins: near the top trials differ by less than a few images tell.
-4. What won is written for `python -m rtil.invert protocol=fair` (`rtil.tuning.chosen`).
+4. What won is written for `python -m rtil.invert protocol=fair` (`rtil.tuning.trials`).
 
 One command for several arms: -m rtil=vanilla,ilo.
 """
@@ -23,20 +23,25 @@ from rtil.process.device import ranks
 from rtil.process.files import write_text
 from rtil.runs import identity, keys, overrides, tuning
 from rtil.runs.setup import checked, command
-from rtil.tuning import chosen, space, trials
+from rtil.tuning import space, trials
 
 OWN = ("search", "trials", "search_seed", "finalists", "final_images")  # no settings of a trial
+# Settings of an inversion with the one value that a tuning takes, None for none, and why.
+FIXED = {
+    "split": ("val", "test images are seen once, with what validation images chose."),
+    "input": (None, "it has no true image to score against."),
+    "protocol.name": ("fair", "any other has nothing to tune."),
+    "tuned": (None, "it is what a tuning makes."),
+    "run_dir": (None, "a tuning lies below <root>/tuned, where protocol=fair looks for it."),
+}
+HERE = "it is for inversions; give this tuning's own seed, ratio or factor."
 
 
 def tune(cfg: DictConfig, words: Sequence[str] | None = None) -> Path:
-    """Runs the trials that are not on disk and writes what is best.
+    """Runs the trials that are not on disk and writes what is best, to the file that it returns.
 
     Args:
-        cfg: composed from tune.yaml.
         words: "key=value" texts given by the user; None reads those of the Hydra job.
-
-    Returns:
-        The file of the chosen settings.
 
     Raises:
         ValueError, FileNotFoundError: bad settings or files, before any inversion.
@@ -59,10 +64,10 @@ def tune(cfg: DictConfig, words: Sequence[str] | None = None) -> Path:
 
     run_trial = partial(trials.run, place, invert)
     rounds = trials.rounds(run_trial, proposals, cfg.num_images, cfg.finalists, cfg.final_images)
-    content = chosen.content(config, varied, rounds)
+    content = trials.content(config, varied, rounds)
     path = place / tuning.NAME
-    write_text(path, chosen.text(content))
-    print(chosen.table(content))
+    write_text(path, trials.text(content))
+    print(trials.table(content))
     print(f"{path}: trial {content['trial']}; use it with python -m rtil.invert protocol=fair")
     return path
 
@@ -97,30 +102,11 @@ def trial_of(cfg: DictConfig, settings: Mapping[str, object], images: int) -> Di
 
 def check(cfg: DictConfig) -> None:
     """Raises ValueError or RuntimeError for settings that no tuning could have."""
-    if cfg.split != "val":
-        raise ValueError(
-            f"tune: split={cfg.split}; settings are chosen on validation images, "
-            "split=val, so that test images are seen once, with what was chosen."
-        )
-    if cfg.input:
-        raise ValueError(
-            "tune: input has no true image to score against; leave it out. "
-            "Validation images come from data=..."
-        )
-    if cfg.protocol.name != "fair":
-        raise ValueError(f"tune: protocol={cfg.protocol.name} has nothing to tune; leave it out.")
-    if cfg.tuned:
-        raise ValueError(f"tune: tuned={cfg.tuned} is what a tuning makes; leave it out.")
-    if cfg.run_dir:
-        raise ValueError(
-            f"tune: run_dir={cfg.run_dir}; a tuning lies where protocol=fair looks "
-            "for it, below <root>/tuned. Leave it out."
-        )
-    if any(value is not None for value in cfg.protocol.at.values()):
-        raise ValueError(
-            f"tune: {keys.AT} says where an inversion's settings were tuned. Give "
-            "this tuning's own seed, ratio or factor."
-        )
+    at = {f"{keys.AT}.{key}": (None, HERE) for key in cfg.protocol.get("at", ())}
+    for key, (allowed, why) in {**FIXED, **at}.items():
+        value = OmegaConf.select(cfg, key)
+        if value != allowed:
+            raise ValueError(f"tune: {key}={value} must be {allowed or 'left out'}: {why}")
     final = cfg.final_images
     if final is not None and not final > cfg.num_images:
         raise ValueError(

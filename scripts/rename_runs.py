@@ -102,7 +102,7 @@ def without_collisions(moves: Moves) -> tuple[Moves, Reasons]:
 
 def recorded_at(root: Path) -> dict[Path, Recorded]:
     """{directory: the experiments of a run of version 0.1}, by its old name."""
-    trained, inverted = trainings(root), inversions(root)[0]
+    trained, inverted = trainings(root)[0], inversions(root)[0]
     recorded: dict[Path, Recorded] = {}
     for part, runs in (("train", trained), ("invert", inverted)):
         recorded |= experiments_of([run for run in runs if run.experiments is None], part)

@@ -19,8 +19,9 @@ from rtil.metrics.image import to_unit
 from rtil.models.generator import Generator
 from rtil.process.instantiate import instantiate
 from rtil.process.rng import seeded
-from rtil.reporting.arrange import Cell, measurement_of
+from rtil.reporting.arrange import Row
 from rtil.reporting.figures.mosaic import ImageRow, draw_mosaic
+from rtil.reporting.figures.style import plain
 from rtil.reporting.page import Look
 from rtil.reporting.sections import Figure, Section, Text
 from rtil.reporting.study import Study
@@ -53,16 +54,19 @@ def trained(runs: Iterable[Run]) -> list[Trained]:
     for run in runs:
         config = run.config
         trained_on = str(config.get("data.trained_on") or config["data.name"])
-        group = trained_on, str(config["scale.name"]), str((run.job or {})["model"])
+        group = trained_on, str(config["scale.name"]), str(run.job["model"])
         generators.append(Trained(group, str(config["rtil.name"]), run.path / EXPORTED))
     return generators
 
 
-def inverted(cells: Iterable[Cell], root: Path) -> list[Trained]:
+def inverted(rows: Iterable[Row], root: Path) -> list[Trained]:
     """The generators that were inverted, of several seeds the first one's."""
     generators: dict[tuple[str, str], Trained] = {}
-    for run in (arm.runs[0] for cell in cells for arm in cell.arms):
-        config, at, arm = run.config, measurement_of(run), str(run.config["rtil.name"])
+    for row in rows:
+        if row.missing:
+            continue
+        run, at, arm = row.runs[0], row.measurement, row.arm
+        config = run.config
         digest = str(config.get("generator_sha256"))
         if (arm, digest) in generators or config["inverter.family"] is None:
             continue
@@ -81,21 +85,18 @@ def samples_of(study: Study, look: Look) -> list[Section]:
     A page of samples draws each generator with its own family alone (paper, Fig. 9). What is gone
     or has changed since it was inverted is noted.
     """
-    plan, notes = study.plan, list[str]()
+    notes: list[str] = []
     groups: dict[Group, dict[str, Loaded]] = defaultdict(dict)
     # An experiment without inversions shows its trainings.
-    only: list[Run] = []
-    if plan and not study.runs:
-        only = sorted(plan.runs, key=lambda run: plan.order(run.job))
-    for one in [*trained(only), *inverted(study.cells, study.source.root)]:
+    only = () if study.rows else study.runs
+    for one in [*trained(only), *inverted(study.rows, study.source.root)]:
         group = groups[one.group]
         try:
             other = one.digest[:8] if one.digest else one.path.parent.name
             group[f"{one.arm} {other}" if one.arm in group else one.arm] = loaded(one)
         except (KeyError, OSError, TypeError, ValueError) as error:
-            if one.of is None:
-                raise
-            notes.append(f"No samples of {one.arm} as inverted in {one.of}: {error}")
+            where = f"as inverted in {one.of}" if one.of else f"as trained in {one.path.parent}"
+            notes.append(f"No samples of {one.arm} {where}: {error}")
     figures: list[Section] = []
     for name, group in groups.items():
         rows = sample_rows(group, look.columns, notes, own=study.kind == "samples")
@@ -142,6 +143,6 @@ def sample_rows(
             images = to_unit(space.synthesize(G, latents)).expand(-1, 3, -1, -1)
             scale = space.map_scale(1)
             sigma = "" if scale is None else f", σ = {scale.sigma:g}"
-            name = f"{label}  ${space.name}${sigma}"
+            name = f"{plain(label)}  ${space.name}${sigma}"
             rows.append(ImageRow(name, [*images.permute(0, 2, 3, 1).numpy()], [""] * num_images))
     return rows

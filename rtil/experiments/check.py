@@ -1,4 +1,8 @@
-"""Whether an experiment can start: its generators and tunings are there before the first job."""
+"""Whether an experiment can start: its generators and tunings are there before the first job.
+
+Both checks take the resolved configuration of each inversion, and the overrides of the command
+line beside the experiment (`given`).
+"""
 
 from __future__ import annotations
 
@@ -15,10 +19,6 @@ Config = Mapping
 
 def check_trained(experiment: Mapping, composed: Iterable[Config], given: Iterable[str]) -> None:
     """Checks that the generators of all jobs are there and trained to their end.
-
-    Args:
-        composed: resolved configuration of each inversion.
-        given: overrides of the command line.
 
     Raises:
         FileNotFoundError: some are not; holds the commands that train them.
@@ -52,15 +52,7 @@ def trained(run_dir: Path) -> bool:
 
 
 def check_tuned(experiment: Mapping, composed: Iterable[Config], given: Sequence[str]) -> None:
-    """Checks that the tunings of all jobs with protocol=fair are there.
-
-    Args:
-        composed: resolved configuration of each inversion.
-        given: overrides of the command line beside the experiment.
-
-    Raises:
-        FileNotFoundError: some are not; holds the command that makes them.
-    """
+    """Raises FileNotFoundError, with the command, where tunings of protocol=fair are lacking."""
     wanted: dict[str, Config] = {}
     for config in composed:
         protocol = config["protocol"]

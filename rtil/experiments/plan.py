@@ -4,28 +4,34 @@ The `experiment` node of a configuration names `generators`, `common` settings o
 and `cells`, each with settings of its own over those of `common`; all are products
 {key: value or list of alternatives}. A job is one choice of each, {key: text}, and runs as if its
 choices had been typed. A cell with `switches` is inverted as it is and with the settings of each
-of them on top. A run records which job of which experiment it was (`rtil.runs.record`), and
-`rtil.experiments.members` reads that. To add an experiment, add a yaml to configs/experiment:
-`python -m rtil.invert experiment=NAME` runs it.
+of them on top. A run records which job of which experiment it was (`rtil.runs.record`); those of
+version 0.1 belong to none until scripts/upgrade_rows.py has written it into their rows. To add an
+experiment, add a yaml to configs/experiment: `python -m rtil.invert experiment=NAME` runs it.
 """
 
 from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import product
+from pathlib import Path
 from typing import TypeVar
 
 from rtil.runs import keys
 from rtil.runs.keys import AT, is_under
 from rtil.runs.overrides import as_text, key_of, parsed, typed
+from rtil.runs.run import Run
 
 Job = Mapping[str, str]
 Choice = TypeVar("Choice", str, list[str])  # of a job, or the alternatives of a product
 Product = dict[str, list[str]]
+Taken = TypeVar("Taken", Product, dict[str, str])
 Given = Mapping[str, Sequence[str]]  # {key: texts of its values} of a command line
 BY_PLAN = ("experiment", "num_images")  # a command that fills a gap goes by the plan for these
+FREE = (*BY_PLAN, "data")  # planned choices that a run of the experiment may have otherwise
 
 
 def products(experiment: Mapping, part: str) -> list[Product]:
@@ -34,8 +40,7 @@ def products(experiment: Mapping, part: str) -> list[Product]:
     Args:
         experiment: the `experiment` node of a configuration, resolved.
         part: "train", or "invert", whose jobs are each cell with each generator, or where it
-            names its model, with that one; or "tune", whose jobs are those but for their images,
-            of protocol=fair alone where it is planned, at what its protocol.at says.
+            names its model, with that one; or "tune", which is of what these take (`tuning_of`).
     """
     if part == "train":
         return [_texts(generator) for generator in experiment["generators"]]
@@ -47,7 +52,16 @@ def products(experiment: Mapping, part: str) -> list[Product]:
             for generator in [{}] if "model" in own else experiment["generators"]:
                 # What a cell says of its generator goes before what the generator says.
                 entries.append(_texts(own | {k: generator[k] for k in generator if k not in own}))
-    return [tuning_of(entry) for entry in _tuned(entries)] if part == "tune" else entries
+    return [tuning_of(entry) for entry in fair(entries)] if part == "tune" else entries
+
+
+def alternatives(experiment: Mapping, part: str) -> dict[str, set[str]]:
+    """{key: its texts in any product} of a part."""
+    texts = defaultdict[str, set[str]](set)
+    for entry in products(experiment, part):
+        for key, own in entry.items():
+            texts[key].update(own)
+    return texts
 
 
 def _texts(entry: Mapping) -> Product:
@@ -55,8 +69,8 @@ def _texts(entry: Mapping) -> Product:
     return {key: [*map(as_text, each)] for key, each in lists.items() if key != "switches"}
 
 
-def _tuned(entries: list[Product]) -> list[Product]:
-    """Products of inversions that take a tuning."""
+def fair(entries: list[Taken]) -> list[Taken]:
+    """What takes a tuning: that of protocol=fair alone where it is planned."""
     return [entry for entry in entries if "fair" in entry.get("protocol", ())] or entries
 
 
@@ -66,11 +80,13 @@ def tuning_of(entry: Mapping[str, Choice], given: Iterable[str] = ()) -> dict[st
     A measurement that is typed (`given`) is where a tuning is asked for: protocol.at gives way to
     it, unless that is typed too. A typed seed says whose tuning it is, as for an inversion.
     """
-    own = {key: choice for key, choice in entry.items() if keys.for_tuning(key)}
+    own = {key: choice for key, choice in entry.items() if keys.for_tuning(key) or key in given}
     for key, choice in entry.items():
         name = key.removeprefix(f"{AT}.")
-        if name != key and (name == "seed" or name not in given or key in given):
-            own[name] = choice
+        if name != key:
+            own.pop(key, None)
+            if name == "seed" or name not in given or key in given:
+                own[name] = choice
     return own
 
 
@@ -92,50 +108,43 @@ def jobs(experiment: Mapping, part: str, given: Given | None = None) -> list[dic
     key, so a ratio is planned or not for the task that is typed. Products without a typed key are
     left out. Every key that no product has is set in all jobs, each of its values in turn.
 
-    Args:
-        given: {key: texts of its values} of the command line.
-
     Raises:
         ValueError: no job is left, or more than one scale.
     """
     name, given = experiment["name"], given or {}
     if len(given.get("scale", ())) > 1:
         raise ValueError(f"experiment={name} runs at one scale at a time, not {given['scale']}.")
-    entries = products(experiment, "invert" if part == "tune" else part)
     if part == "tune":
-        entries = [
-            {key: texts for key, texts in entry.items() if _of_tuning(key)}
-            for entry in _tuned(entries)
-        ]
+        inversions = fair(jobs(experiment, "invert", given))
+        return distinct(tuning_of(job, given) for job in inversions)
+    entries = products(experiment, part)
     planned = {key for entry in entries for key in entry}
-    if part == "tune":
-        # A protocol.at that the plan lacks is the tuning's own key.
-        at = {key: key.removeprefix(f"{AT}.") for key in given if key not in planned}
-        given = {at.get(key, key): texts for key, texts in given.items()}
     for key in sorted(planned & given.keys(), key=precedence):
         entries = narrowed(entries, key, given[key])
     planned |= {key for key in given if is_under(key, ("experiment",))}
     rest = {key: texts for key, texts in given.items() if key not in planned}
-    if part == "tune":
-        entries = [tuning_of(entry, given) for entry in entries]
-    rows: dict[str, dict[str, str]] = {}
-    for entry in entries:
-        for values in product(*entry.values(), *rest.values()):
-            row = dict(zip({**entry, **rest}, values))
-            rows.setdefault(json.dumps(row), row)
-    if not rows:
-        what = {"invert": "inversions", "tune": "tunings"}.get(part, "training runs")
-        chosen = ", ".join(f"{key}={','.join(texts)}" for key, texts in given.items())
+    chosen = distinct(
+        dict(zip({**entry, **rest}, values))
+        for entry in entries
+        for values in product(*entry.values(), *rest.values())
+    )
+    if not chosen:
+        what = "inversions" if part == "invert" else "training runs"
+        words = ", ".join(f"{key}={','.join(texts)}" for key, texts in given.items())
         why = f": train its generators, then python -m rtil.report experiment={name}."
-        if products(experiment, part):
-            why = f" with {chosen}."
+        if planned:
+            why = f" with {words}."
         raise ValueError(f"experiment={name} has no {what}{why}")
-    return [*rows.values()]
+    return chosen
+
+
+def distinct(jobs: Iterable[dict[str, str]]) -> list[dict[str, str]]:
+    """Jobs without repeats."""
+    return [*{json.dumps(job): job for job in jobs}.values()]
 
 
 def precedence(key: str) -> tuple:
-    """Where a key is in the order of narrowing, which that of typing does not change: groups of
-    configs, what is inverted before how, then single settings, then where they are tuned."""
+    """Groups come first, what is inverted before how, then settings, then where they are tuned."""
     groups = keys.GROUPS
     return groups.index(key) if key in groups else len(groups), key.startswith(AT), key
 
@@ -148,21 +157,83 @@ def narrowed(
     planned = [parsed(each) for entry in having for each in entry[key]]
     wanted = [parsed(each) for each in texts]
     new = [each for each in texts if parsed(each) not in planned]
-    found = []
+    left = []
     for entry in having:
         kept = [each for each in entry[key] if parsed(each) in wanted] + new
-        found += [{**entry, key: kept}] if kept else []
-    return found
+        left += [{**entry, key: kept}] if kept else []
+    return left
 
 
 def overrides(experiment: Mapping, job: Job) -> list[str]:
     """A job as overrides, with the record of it that the run keeps."""
     record = json.dumps(dict(job), separators=(",", ":")).replace("\\", "\\\\").replace("'", "\\'")
-    return [
-        *(f"{key}={each}" for key, each in job.items()),
-        f"+experiment.name={experiment['name']}",
-        f"+experiment.job='{record}'",
-    ]
+    words = [f"{key}={each}" for key, each in job.items()]
+    return [*words, f"+experiment.name={experiment['name']}", f"+experiment.job='{record}'"]
+
+
+# Runs
+
+
+def members(
+    runs: Iterable[Run], experiment: Mapping, scale: str, part: str = "invert"
+) -> list[Run]:
+    """The runs of an experiment at a scale, each with the planned job that it was run for.
+
+    A run that serves several jobs, as where a switch is what an arm has anyway, is there once for
+    each, with that in `Run.job`. Arms that were run for the experiment without being planned
+    belong to it.
+    """
+    if not experiment["cells"] and part == "invert":
+        return []
+    planned, found = jobs(experiment, part), {}
+    for run, recorded in recorded_jobs(runs, experiment, scale):
+        job = _planned(recorded, planned)
+        if job:
+            found[run.path, json.dumps(job)] = replace(run, job=job)
+    return [*found.values()]
+
+
+def recorded_jobs(
+    runs: Iterable[Run], experiment: Mapping, scale: str
+) -> Iterator[tuple[Run, Job]]:
+    """Runs at a scale with each job of an experiment that they recorded."""
+    for run in runs:
+        for entry in run.experiments or ():
+            if run.config.get("scale.name") == scale and entry["name"] == experiment["name"]:
+                yield run, entry["job"]
+
+
+def _planned(recorded: Job, planned: Sequence[Job]) -> Job | None:
+    """The planned job that a recorded one is: the longest whose choices it has."""
+
+    def has(job: Job, free: tuple[str, ...]) -> bool:
+        return all(
+            key in recorded and parsed(recorded[key]) == parsed(each)
+            for key, each in job.items()
+            if key not in free
+        )
+
+    fitting = [job for job in planned if has(job, FREE)]
+    if not fitting and "rtil" in recorded:
+        arm = recorded["rtil"]
+        fitting = [{**job, "rtil": arm} for job in planned if has(job, (*FREE, "rtil"))]
+    return max(fitting, key=len, default=None)
+
+
+def besides(
+    runs: Iterable[Run], experiment: Mapping, scale: str, part: str = "invert"
+) -> list[str]:
+    """What most runs of an experiment were given beside its plan, such as data.path, as words."""
+    planned = alternatives(experiment, part)
+    left_out = {*planned, *BY_PLAN, "scale", "root"} - {"data"}
+    typed_words: dict[Path, tuple[str, ...]] = {}
+    for run, job in recorded_jobs(runs, experiment, scale):
+        more = {key: text for key, text in job.items() if key not in left_out}
+        if more.get("data") in planned.get("data", ()):
+            del more["data"]  # as planned, and not typed
+        typed_words.setdefault(run.path, tuple(f"{key}={text}" for key, text in more.items()))
+    counts = Counter(typed_words.values()).most_common(1)
+    return [*counts[0][0]] if counts else []
 
 
 # Commands
@@ -170,11 +241,7 @@ def overrides(experiment: Mapping, job: Job) -> list[str]:
 
 def singled_out(experiment: Mapping, part: str, job: Job) -> list[str]:
     """The words that single out a planned job: those of keys that the plan varies."""
-    entries = products(experiment, part)
-    texts: dict[str, set[str]] = {}
-    for entry in entries:
-        for key, each in entry.items():
-            texts.setdefault(key, set()).update(each)
+    entries, texts = products(experiment, part), alternatives(experiment, part)
     varied = {key for key in job if len(texts.get(key, ())) > 1}
     if len(jobs(experiment, part, {key: [job[key]] for key in varied})) > 1:
         varied |= {key for key in job if 0 < sum(key in e for e in entries) < len(entries)}
@@ -185,12 +252,7 @@ def singled_out(experiment: Mapping, part: str, job: Job) -> list[str]:
 def command(
     experiment: Mapping, part: str, given: Iterable[str] = (), job: Job | None = None
 ) -> str:
-    """The command that runs a part, or one job of it.
-
-    Args:
-        given: overrides of an earlier command for the same experiment, repeated where the job
-            does not decide them.
-    """
+    """The command that runs a part, or one job of it, with what was given where that is open."""
     chosen = singled_out(experiment, part, job) if job else []
     decided = {*(key_of(shlex.split(word)[0]) for word in chosen), *BY_PLAN}
     kept = [shlex.quote(word) for word in given if word.partition("=")[0] not in decided]
@@ -199,28 +261,12 @@ def command(
 
 def commands(experiment: Mapping, given: Sequence[str], job: Job | None = None) -> list[str]:
     """The commands that train, tune where it takes a tuning, and invert a job, or all jobs."""
-    training = command(experiment, "train", for_training(given), job)
-    return [
-        training,
-        *tuning_commands(experiment, given, job),
-        command(experiment, "invert", given, job),
-    ]
-
-
-def tuning_commands(
-    experiment: Mapping, given: Sequence[str], job: Job | None = None
-) -> list[str]:
-    """The tuning that a planned inversion takes, or without a job all that the plan takes."""
+    lines = [command(experiment, "train", for_training(given), job)]
     takes = [job] if job else jobs(experiment, "invert")
-    if not any(each.get("protocol") == "fair" for each in takes):
-        return []
-    chosen = tuning_of(job) if job else None
-    return [command(experiment, "tune", for_tuning((), given), chosen)]
-
-
-def _of_tuning(key: str) -> bool:
-    """Whether a key of an inversion says something of its tuning."""
-    return keys.for_tuning(key) or is_under(key, (AT,))
+    if any(each.get("protocol") == "fair" for each in takes):
+        chosen = tuning_of(job) if job else None
+        lines.append(command(experiment, "tune", for_tuning((), given), chosen))
+    return [*lines, command(experiment, "invert", given, job)]
 
 
 def for_training(given: Iterable[str]) -> list[str]:
@@ -229,14 +275,14 @@ def for_training(given: Iterable[str]) -> list[str]:
 
 
 def for_tuning(places: Iterable[Mapping], given: Iterable[str]) -> list[str]:
-    """Words of an experiment's inversions as those of the tunings that they lack.
+    """Words of an experiment's inversions as those of the tunings that they lack, at `places`.
 
     A ratio typed to `rtil.tune` is where it tunes; of these inversions that is protocol.at.
-
-    Args:
-        places: protocol.at of each tuning that is not there.
     """
-    taken = [word for word in given if _of_tuning(key_of(word))]
+    taken = []
+    for word in given:
+        if keys.for_tuning(key_of(word)) or is_under(key_of(word), (AT,)):
+            taken.append(word)
     given_texts, places = typed(taken), list(places)
     for name in given_texts.keys() - {"seed"}:
         values = {as_text(at[name]): None for at in places if name in at}

@@ -128,8 +128,11 @@ def summary(place: Path, rows: Sequence[Mapping]) -> str:
         if values:
             value, half = mean_ci(values)
             unit = " dB" if key.endswith("_db") else ""
-            interval = f"(95 % CI, n = {len(values)})"
-            lines.append(f"{name}: {value:.3f} +- {half:.3f}{unit}  {interval}")
+            n = f"n = {len(values)}"
+            # One image has no interval.
+            known = not math.isnan(half)
+            interval = f" +- {half:.3f}{unit}  (95 % CI, {n})" if known else f"{unit}  ({n})"
+            lines.append(f"{name}: {value:.3f}{interval}")
     return "\n  ".join(lines)
 
 

@@ -6,6 +6,7 @@ of its configuration lives in the `setup` module of its room.
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -73,6 +74,10 @@ def entry(work: Callable[[], int | None]) -> None:
     Raises:
         FailedJob: in a job of a sweep, in place of the exit that would end the whole sweep.
     """
+    for stream in (sys.stdout, sys.stderr):
+        # What a terminal or a file cannot hold is shown by its code, and ends nothing.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     signum, failure = None, None
     try:
         signum = work()

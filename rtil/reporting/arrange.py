@@ -1,29 +1,33 @@
-"""What is compared: runs sorted into cells and arms, and a row of estimates for each arm.
+"""What is compared: runs sorted into rows, each an arm at a measurement, and their estimates.
 
-A cell is a measurement, and has an arm for each rtil=... and each choice of settings, whose runs
-differ in their seed only. Numbers come from `rtil.reporting.statistics`, what an experiment
-planned from `rtil.reporting.study`.
+An arm is an rtil=... under one choice of settings; its runs differ in their seed only. Numbers
+come from `rtil.reporting.statistics`, what an experiment planned from `rtil.reporting.study`.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from rtil.reporting.statistics import Gain, Scores, estimates_of
+from rtil.reporting.statistics import Gain, estimates_of
 from rtil.runs.commands import commands
 from rtil.runs.keys import FILES, differing_keys, is_under, tells_apart
 from rtil.runs.overrides import as_text
 from rtil.runs.run import Run
 
+Settings = Mapping[str, str]
+Told = tuple[Settings, Run]  # what tells a run's arm apart from others of its name
+ToldApart = Callable[[Sequence[Run]], Sequence[Settings]]  # of the runs of a series
+Known = TypeVar("Known")
+SERIES = ("task", "inverter", "data", "scale", "model")
+
 
 @dataclass(frozen=True, order=True)
 class Measurement:
-    """What the runs of a cell share; value is that of the task's knob."""
+    """What is the same for arms that are compared; value is that of the task's knob."""
 
     task: str
     inverter: str
@@ -36,18 +40,17 @@ class Measurement:
 
     @property
     def series(self) -> dict[str, str]:
-        """What the measurements of one figure share, as it is typed."""
-        keys = ("task", "inverter", "data", "scale", "model")
-        return {key: getattr(self, key) for key in keys}
+        """What one figure shares."""
+        return {key: getattr(self, key) for key in SERIES}
 
     @property
     def heading(self) -> str:
         """As "task=cs, inverter=ilo"."""
-        return ", ".join(map("=".join, self.series.items()))
+        return typed(self.series)
 
     @property
     def noise(self) -> str:
-        """As ", noise 0.01"; "" without, or where it is the knob."""
+        """As ", noise 0.01", or ""."""
         shown = self.noise_std and self.knob != "noise_std"
         return f", noise {self.noise_std:g}" if shown else ""
 
@@ -58,178 +61,11 @@ class Measurement:
 
 
 @dataclass(frozen=True)
-class Arm:
-    """One rtil=... under one choice of settings (those that tell it apart): a run a seed.
-
-    An arm without runs is missing.
-    """
-
-    name: str
-    settings: Mapping[str, str] = field(default_factory=dict)
-    runs: tuple[Run, ...] = ()
-
-    @property
-    def label(self) -> str:
-        return ", ".join([self.name, *(f"{k}={v}" for k, v in self.settings.items())])
-
-    @property
-    def oracle(self) -> bool:
-        """Whether its iterates were chosen by the true image."""
-        return self.settings.get("selection") == "oracle"
-
-    @property
-    def protocol(self) -> str:
-        said = self.settings.get("protocol", "paper")
-        return self.runs[0].protocol if self.runs else said
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A measurement, its arms (the baseline's first) and the names of those not run."""
-
-    measurement: Measurement
-    arms: tuple[Arm, ...] = ()
-    missing: tuple[str, ...] = ()
-
-
-def measurement_of(run: Run) -> Measurement:
-    """The cell that a run belongs to."""
-    config: Mapping[str, Any] = run.config
-    data = str(config["data.name"])
-    # Every folder of images has the same name, and other images.
-    if data == "folder" and config.get("data.path"):
-        data = f"folder-{Path(str(config['data.path'])).stem}"
-    knob = str(config["task.knob"])
-    return Measurement(
-        str(config["task.name"]),
-        str(config["inverter.name"]),
-        data,
-        str(config["scale.name"]),
-        str(config["model.name"]),
-        knob,
-        float(config.get("noise_std") or 0.0),
-        float(config.get(knob) or 0.0),
-    )
-
-
-def cells_of(runs: Iterable[Run], baseline: str, named: Iterable[str] = ()) -> list[Cell]:
-    """Sorts runs into cells and arms, and names the arms that a cell lacks.
-
-    It lacks the baseline, every arm run elsewhere in its series, and where a series has the
-    baseline alone, the family that the inverter was proposed with. Arms are told apart by the
-    settings in which they differ under one protocol, by the protocol where there is another than
-    the paper's, by where they were tuned if a training was inverted with two tunings, and by those
-    in `named`; selection=oracle always.
-    """
-    series: dict[str, list[Run]] = defaultdict(list)
-    for run in runs:
-        series[measurement_of(run).heading].append(run)
-    cells = (cells_of_series(group, baseline, {*named}) for group in series.values())
-    return sorted(chain.from_iterable(cells), key=lambda cell: cell.measurement)
-
-
-def cells_of_series(runs: Sequence[Run], baseline: str, named: set[str]) -> list[Cell]:
-    """`cells_of` for runs of one task, inverter, data, scale and model."""
-    groups: dict[tuple[Measurement, str], list[Run]] = defaultdict(list)
-    for run in runs:
-        groups[measurement_of(run), str(run.config["rtil.name"])].append(run)
-    keys = defaultdict[str, set[str]](set)
-    for (_, name), group in groups.items():
-        keys[name] |= distinguishing(group)
-    # A choice of its own family tells an arm apart, any other choice tells all arms apart.
-    shared = {*named}
-    for own in keys.values():
-        shared |= {key for key in own if not key.startswith("rtil.")}
-    # The paper's protocol is the default, which is told only beside another.
-    if any(run.protocol != "paper" for run in runs):
-        shared.add("protocol")
-    names, family = {*keys}, runs[0].config["inverter.family"]
-    if family is not None:  # without a generator every arm's result is the same
-        names |= {baseline} if names != {baseline} else {str(family)}
-    order = sorted(names, key=lambda name: (name != baseline, name))
-    cells = []
-    for at in dict.fromkeys(at for at, _ in groups):
-        arms: list[Arm] = []
-        for name in order:
-            arms += arms_of(name, groups.get((at, name), ()), keys[name] | shared)
-        missing = tuple(name for name in order if (at, name) not in groups)
-        cells.append(Cell(at, tuple(arms), missing))
-    return cells
-
-
-def distinguishing(runs: Iterable[Run]) -> set[str]:
-    """Settings in which runs of one arm and cell differ under one protocol.
-
-    Where they were tuned is one, if they share their seed.
-    """
-    keys: set[str] = set()
-    # A protocol chooses many settings at once, and is told by its name.
-    first: dict[str, Run] = {}
-    tunings: dict[tuple, set] = {}
-    for run in runs:
-        other = first.setdefault(run.protocol, run)
-        lines = differing_keys(other.asked, run.asked, tells_apart)
-        keys |= {line.partition(": ")[0] for line in lines}
-        at = {item for item in run.config.items() if item[0].startswith("protocol.tuned.at.")}
-        keys |= {key for key, _ in at ^ tunings.setdefault((run.protocol, run.seed), at)}
-    return keys
-
-
-def arms_of(name: str, runs: Sequence[Run], keys: set[str]) -> list[Arm]:
-    """Groups runs by those settings; runs that share even their seed are told apart.
-
-    Of runs of one generator and seed that with the most images stands for them all, the others
-    are arms of their own. Where a seed has several generators, each of its arm's runs is one.
-    """
-    groups: dict[tuple, list[Run]] = defaultdict(list)
-    for run in runs:
-        asked = {**run.asked, "protocol": run.protocol}
-        oracle = {"selection"} if asked.get("selection") == "oracle" else set()
-        telling = sorted((keys | oracle) & asked.keys())
-        groups[tuple((key, as_text(asked[key])) for key in telling)].append(run)
-    arms = []
-    for settings, group in sorted(groups.items()):
-        # That with the most images comes first, and stands for the others of its training.
-        group.sort(key=lambda r: (r.study, r.config["seed"], -len(r.rows), str(r.path)))
-        first: dict[tuple, Run] = {}
-        again = []
-        for run in group:
-            if first.setdefault((run.seed, digest_of(run)), run) is not run:
-                again.append(run)
-        # One generator a seed: the seeds are trainings of one arm.
-        if len({run.seed for run in first.values()}) == len(first):
-            arms.append(Arm(name, dict(settings), tuple(first.values())))
-        else:
-            again = group
-        counts = Counter(digest_of(run) for run in group)
-        for run in again:
-            told_apart = {**dict(settings), "generator_sha256": digest_of(run)}
-            if counts[digest_of(run)] > 1:
-                told_apart["run_dir"] = str(run.path)
-            arms.append(Arm(name, told_apart, (run,)))
-    return arms
-
-
-def digest_of(run: Run) -> str:
-    """The generator's, as in labels."""
-    return str(run.config.get("generator_sha256"))[:8]
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a row stands in a figure of curves."""
-
-    panel: str
-    line: str
-    x: Any
-
-
-@dataclass(frozen=True)
 class Row:
-    """One arm at one measurement; where it was not run, `missing` and without estimates.
+    """One arm at one measurement, with a run a seed; without runs it is missing.
 
     Attributes:
-        place: in the experiment's figure, or in that of its series over the knob.
+        settings: that tell the arm apart from others of its name.
         estimates: by metric; "gain_" is a paired difference to the baseline over images, with
             "_seeds" over seeds, and "sets" PSNR over sets of images.
         by_seed: means of those differences.
@@ -238,28 +74,46 @@ class Row:
         unpaired: seeds or images that the gains leave out.
         job, planned, more: its job in an experiment, the images that are planned, and commands
             that fill those that are missing.
+        panel, line, x: its place in the experiment's figure.
     """
 
     measurement: Measurement
-    arm: Arm
-    place: Place
+    arm: str
+    settings: Settings
+    runs: Sequence[Run] = ()
     estimates: Mapping[str, Gain | None] = field(default_factory=dict)
     by_seed: Mapping[str, Mapping[int | str, float]] = field(default_factory=dict)
-    baseline: Arm | None = None
-    commands: tuple[str, ...] = ()
-    differs: tuple[str, ...] = ()
+    baseline: Row | None = None
+    commands: Sequence[str] = ()
+    differs: Sequence[str] = ()
     unpaired: str = ""
-    job: Mapping[str, str] | None = None
+    job: Mapping[str, str] = field(default_factory=dict)
     planned: int = 0
-    more: tuple[str, ...] = ()
+    more: Sequence[str] = ()
+    panel: str = ""
+    line: str = ""
+    x: Any = None
+
+    @property
+    def label(self) -> str:
+        return label_of(self.arm, self.settings)
+
+    @property
+    def oracle(self) -> bool:
+        """Whether the true image chose."""
+        return self.settings.get("selection") == "oracle"
+
+    @property
+    def protocol(self) -> str:
+        return self.runs[0].protocol
 
     @property
     def missing(self) -> bool:
-        return not self.arm.runs
+        return not self.runs
 
     @property
     def gap(self) -> str:
-        """What is missing of what an experiment planned."""
+        """What is missing of a plan."""
         fewer = "Fewer images than planned" if self.more else ""
         return "Missing" if self.planned and self.missing else fewer
 
@@ -279,91 +133,211 @@ class Row:
     @property
     def fewest(self) -> int:
         """Images of the seed that has the fewest."""
-        return min((len(run.rows) for run in self.arm.runs), default=0)
+        return min((len(run.rows) for run in self.runs), default=0)
 
 
-def rows_of(cells: Iterable[Cell], scores: Scores, baseline: str, size: int = 0) -> list[Row]:
-    """Every arm of the cells, those that are missing after the others of their measurement.
+def typed(settings: Settings) -> str:
+    """As "task=cs, inverter=ilo"."""
+    return ", ".join(map("=".join, settings.items()))
+
+
+def label_of(arm: str, settings: Settings) -> str:
+    """As "ilo, selection=last"."""
+    return ", ".join([arm, typed(settings)]) if settings else arm
+
+
+def unique(texts: Iterable[str]) -> tuple[str, ...]:
+    """Each once, in the order they come."""
+    return tuple(dict.fromkeys(texts))
+
+
+def listed(values: Iterable) -> str:
+    """Sorted, with commas."""
+    return ", ".join(map(str, sorted(values, key=lambda value: (isinstance(value, str), value))))
+
+
+def measurement_of(run: Run) -> Measurement:
+    config: Mapping[str, Any] = run.config
+    series = {key: str(config[f"{key}.name"]) for key in SERIES}
+    # Every folder of images has the same name, and other images.
+    if series["data"] == "folder" and config.get("data.path"):
+        series["data"] = f"folder-{Path(str(config['data.path'])).stem}"
+    knob = str(config["task.knob"])
+    noise, value = (float(config.get(key) or 0.0) for key in ("noise_std", knob))
+    return Measurement(**series, knob=knob, noise_std=noise, value=value)
+
+
+def arm_of(run: Run) -> str:
+    return str(run.config["rtil.name"])
+
+
+def digest_of(run: Run) -> str:
+    """The generator's, as in labels."""
+    return str(run.config.get("generator_sha256"))[:8]
+
+
+def rows_of(runs: Iterable[Run], baseline: str, told_apart: ToldApart) -> list[Row]:
+    """Sorts runs into rows without estimates, and adds those that a measurement lacks.
+
+    It lacks the baseline, every arm run elsewhere in its series, and where a series has the
+    baseline alone, the family that the inverter was proposed with.
+    """
+    series = defaultdict[str, list[Run]](list)
+    for run in runs:
+        series[measurement_of(run).heading].append(run)
+    rows: list[Row] = []
+    for group in series.values():
+        names, family = {*map(arm_of, group)}, group[0].config["inverter.family"]
+        if family is not None:  # without a generator every arm's result is the same
+            names |= {baseline} if names != {baseline} else {str(family)}
+        order = sorted(names, key=lambda name: (name != baseline, name))
+        groups: dict[Measurement, dict[str, list[Told]]] = {}
+        for run, settings in zip(group, told_apart(group)):
+            arms = groups.setdefault(measurement_of(run), {name: [] for name in order})
+            arms[arm_of(run)].append((settings, run))
+        for at, arms in groups.items():
+            ran = []
+            for name, own in arms.items():
+                ran += [Row(at, name, *arm) for arm in arms_of(own)]
+            rows += ran
+            rows += [missing_row(at, name, ran) for name, own in arms.items() if not own]
+    return sorted(rows, key=lambda row: row.measurement)
+
+
+def missing_row(at: Measurement, arm: str, ran: Iterable[Row]) -> Row:
+    """The row of an arm that nobody ran, with the commands that run it as each of the others."""
+    lines: list[str] = []
+    for row in ran:
+        for run in row.runs:
+            lines += commands(run, arm, row.settings)
+    return Row(at, arm, {}, commands=unique(lines))
+
+
+def differences_among(runs: Sequence[Run], named: Iterable[str] = ()) -> list[Settings]:
+    """What tells each run of a series apart: the settings in `named`, and what is found in runs.
+
+    That is every setting in which runs of an arm differ at one measurement under one protocol,
+    the protocol where there is another than the paper's, and selection=oracle always.
+    """
+    own, shared = defaultdict[str, set[str]](set), {*named}
+    first: dict[tuple, Run] = {}
+    tunings: dict[tuple, set] = {}
+    for run in runs:
+        # A protocol chooses many settings at once, and is told by its name.
+        group = measurement_of(run), arm_of(run), run.protocol
+        other = first.setdefault(group, run)
+        lines = differing_keys(other.asked, run.asked, tells_apart)
+        keys = {line.partition(": ")[0] for line in lines}
+        # A training that was inverted with two tunings is told by where it was tuned.
+        at = {
+            (key, as_text(value))
+            for key, value in run.config.items()
+            if is_under(key, ["protocol.tuned.at"])
+        }
+        keys |= {key for key, _ in at ^ tunings.setdefault((*group, run.seed), at)}
+        # A choice of its own family tells an arm apart, any other choice tells all arms apart.
+        own[arm_of(run)] |= keys
+        shared |= {key for key in keys if not is_under(key, ["rtil"])}
+        # The paper's protocol is the default, which is told only beside another.
+        shared |= {"protocol"} if run.protocol != "paper" else set()
+    labels: list[Settings] = []
+    for run in runs:
+        asked = {**run.asked, "protocol": run.protocol}
+        oracle = {"selection"} if asked.get("selection") == "oracle" else set()
+        keys = (own[arm_of(run)] | shared | oracle) & asked.keys()
+        labels.append({key: as_text(asked[key]) for key in sorted(keys)})
+    return labels
+
+
+def arms_of(runs: Iterable[Told]) -> list[tuple[Settings, Sequence[Run]]]:
+    """Groups runs by what tells them apart; those that share even their seed are on their own.
+
+    Of runs of one generator and seed that with the most images stands for them all. Where a seed
+    has several generators, each of its runs is an arm.
+    """
+    groups: dict[tuple, list[Run]] = defaultdict(list)
+    for settings, run in runs:
+        groups[tuple(settings.items())].append(run)
+    arms: list[tuple[Settings, Sequence[Run]]] = []
+    for told, group in sorted(groups.items()):
+        group.sort(key=lambda r: (r.study, r.config["seed"], -len(r.rows), str(r.path)))
+        first: dict[tuple, Run] = {}
+        again = []
+        for run in group:
+            if first.setdefault((run.seed, digest_of(run)), run) is not run:
+                again.append(run)
+        # One generator a seed: the seeds are trainings of one arm.
+        if len({run.seed for run in first.values()}) == len(first):
+            arms.append((dict(told), [*first.values()]))
+        else:
+            again = group
+        counts = Counter(map(digest_of, group))
+        for run in again:
+            apart = {**dict(told), "generator_sha256": digest_of(run)}
+            if counts[digest_of(run)] > 1:
+                apart["run_dir"] = str(run.path)
+            arms.append((apart, [run]))
+    return arms
+
+
+def estimated(rows: Sequence[Row], baseline: str, size: int = 0) -> list[Row]:
+    """Rows with their numbers, paired with the baseline's, and the commands of missing LMMSEs.
 
     Args:
         size: of the sets of images that PSNR is averaged over besides; 0: of none.
     """
-    rows = []
-    for cell in cells:
-        rows += [row_of(cell, arm, scores, baseline, size) for arm in cell.arms]
-        for name in cell.missing:
-            lines: list[str] = []
-            # The missing arm is run as each of the others was.
-            for arm in cell.arms:
-                for run in arm.runs:
-                    lines += commands(run, name, arm.settings)
-            row = row_at(cell.measurement, Arm(name))
-            fill = tuple(dict.fromkeys(lines))
-            rows.append(replace(row, commands=fill))
-    return rows
+    made = []
+    for row in rows:
+        if not row.missing:
+            base = reference(row, rows, baseline)
+            estimates, by_seed = estimates_of(row.runs, base.runs if base else (), size)
+            row = replace(row, estimates=estimates, by_seed=by_seed, baseline=base)
+            if base:
+                row = replace(row, differs=differing(row, base), unpaired=unpaired(row, base))
+            # A linear estimate is there for every linear task, or a command makes it.
+            if estimates["lmmse_psnr_db"] is None and row.runs[0].config["task.linear"]:
+                lines = [commands(run, row.arm, row.settings)[-1] for run in row.runs]
+                fill = unique(f"{line} yardstick.use=true" for line in lines)
+                row = replace(row, commands=fill)
+        made.append(row)
+    return made
 
 
-def row_at(at: Measurement, arm: Arm) -> Row:
-    """A row with its place in the figure of its series."""
-    panel = ", ".join(at.series.values())
-    line = arm.label + at.noise
-    return Row(at, arm, Place(panel, line, at.value))
-
-
-def row_of(cell: Cell, arm: Arm, scores: Scores, baseline: str, size: int) -> Row:
-    """An arm that was run."""
-    base = reference(cell, arm, baseline)
-    estimates, by_seed = estimates_of(scores, arm.runs, base.runs if base else (), size)
-    fill: list[str] = []
-    # A linear estimate is there for every linear task, or a command makes it.
-    if estimates["lmmse_psnr_db"] is None and arm.runs[0].config["task.linear"]:
-        lines = [commands(run, arm.name, arm.settings)[-1] for run in arm.runs]
-        fill = [f"{line} yardstick.use=true" for line in lines]
-    return replace(
-        row_at(cell.measurement, arm),
-        estimates=estimates,
-        by_seed=by_seed,
-        baseline=base,
-        commands=tuple(fill),
-        differs=differing(arm, base) if base else (),
-        unpaired=unpaired(arm, base) if base else "",
-    )
-
-
-def reference(cell: Cell, arm: Arm, baseline: str) -> Arm | None:
-    """The baseline's arm that `arm` is paired with: with its settings, or the only one.
+def reference(row: Row, rows: Iterable[Row], baseline: str) -> Row | None:
+    """The baseline's row that a row is paired with: with its settings, or the only one.
 
     It is of the same images, protocol and network (settings under `model`), and what an oracle
     selected is compared with nothing but what an oracle selected.
     """
-    if arm.name == baseline:
-        return None
 
-    def common(one: Arm) -> tuple:
+    def common(one: Row) -> tuple:
         # What differs in these is no effect of the arm.
         run, settings = one.runs[0], one.settings.items()
-        network = {key: text for key, text in settings if key.startswith("model.")}
+        network = {key: text for key, text in settings if is_under(key, ["model"])}
         return one.oracle, run.protocol, run.config.get("split", "test"), network
 
     alike = []
-    for other in cell.arms:
-        # Earlier runs do not say their files: these are no others.
-        files = {one.runs[0].config.get(FILES) for one in (arm, other)} - {None}
-        if other.name == baseline and common(other) == common(arm) and len(files) < 2:
-            alike.append(other)
+    for other in rows:
+        if other.arm == baseline != row.arm and other.measurement == row.measurement:
+            # Earlier runs do not say their files: these are no others.
+            files = {run.config.get(FILES) for run in (*other.runs[:1], row.runs[0])} - {None}
+            if other.runs and common(other) == common(row) and len(files) < 2:
+                alike.append((other.settings, other))
+    return counterpart(row.settings, alike)
+
+
+def counterpart(settings: Settings, others: Sequence[tuple[Settings, Known]]) -> Known | None:
+    """That of equal settings, or the only."""
     # A family's own settings are not the baseline's.
-    keys = {key for other in alike for key in other.settings if not key.startswith("rtil.")}
-
-    def chosen(one: Arm) -> dict[str, str | None]:
-        return {key: one.settings.get(key) for key in keys}
-
-    exact = [other for other in alike if chosen(other) == chosen(arm)]
-    # One with the same settings, or the only one; among several none is the right one.
-    only = exact if len(exact) == 1 else alike
+    keys = {key for own, _ in others for key in own if not is_under(key, ["rtil"])}
+    wanted = {key: settings.get(key) for key in keys}
+    exact = [one for own, one in others if {key: own.get(key) for key in keys} == wanted]
+    # Among several none is the right one.
+    only = exact if len(exact) == 1 else [one for _, one in others]
     return only[0] if len(only) == 1 else None
 
 
-def differing(arm: Arm, base: Arm) -> tuple[str, ...]:
+def differing(row: Row, base: Row) -> tuple[str, ...]:
     """Settings in which runs of an arm differ from the baseline's of their seeds."""
 
     def is_setting(key: str) -> bool:
@@ -373,15 +347,15 @@ def differing(arm: Arm, base: Arm) -> tuple[str, ...]:
     # Runs of other seeds are not compared, so what they have otherwise does not matter.
     theirs = {run.seed: run.config for run in base.runs}
     lines: list[str] = []
-    for run in arm.runs:
+    for run in row.runs:
         if run.seed in theirs:
             lines += differing_keys(theirs[run.seed], run.config, is_setting)
-    return tuple(dict.fromkeys(lines))
+    return unique(lines)
 
 
-def unpaired(arm: Arm, base: Arm) -> str:
+def unpaired(row: Row, base: Row) -> str:
     """Which seeds or images a difference to the baseline leaves out, or ""."""
-    mine, theirs = ({run.seed: run.rows.keys() for run in one.runs} for one in (arm, base))
+    mine, theirs = ({run.seed: run.rows.keys() for run in one.runs} for one in (row, base))
     alone = {
         "its": mine.keys() - theirs.keys(),
         "the baseline's": theirs.keys() - mine.keys(),
@@ -393,8 +367,3 @@ def unpaired(arm: Arm, base: Arm) -> str:
         counts = ", ".join(str(len(images)) for images in shared)
         texts.append(f"some images in some seeds (seeds {listed(seeds)} have {counts} in common)")
     return " and ".join(texts)
-
-
-def listed(values: Iterable) -> str:
-    """Sorted, with commas."""
-    return ", ".join(map(str, sorted(values, key=lambda value: (isinstance(value, str), value))))

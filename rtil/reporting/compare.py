@@ -1,22 +1,20 @@
 """Comparisons side by side: of protocols, of switches, and of settings drawn at random.
 
-Each grouping makes lines, of which `tables_of` makes tables. A further comparison is a function
-that makes lines here, and a line in `rtil.reporting.page`.
+A further comparison is a function that makes tables here, and a line in `rtil.reporting.page`.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from statistics import median, stdev
 
 import pandas as pd
 
-from rtil.experiments.plan import switch_of
-from rtil.reporting.arrange import Arm, Cell, Measurement, Row, reference
-from rtil.reporting.sections import Table
-from rtil.reporting.statistics import NONE, Scores, differences, estimate, over_images, written
+from rtil.reporting.arrange import Row, Settings, counterpart, label_of
+from rtil.reporting.sections import NONE, Table
+from rtil.reporting.statistics import differences, estimate, over_images, scores, written
 from rtil.reporting.study import Plan
 from rtil.runs.run import Run
 from rtil.runs.search import Search, search_of
@@ -26,89 +24,60 @@ PROTOCOLS = ("paper", "authors", "fair")
 # What a switch changes; sharpness is shown where runs have it.
 SWITCHED = {"psnr_db": "PSNR", "gradient_energy": "Sharpness"}
 
-Shared = tuple
+Line = Mapping[str, str]  # {heading: text}, of a row or of a part of one
 
 
-@dataclass(frozen=True)
-class Line:
-    """Texts of a row of a table by their columns; `of` tells equally named rows apart."""
-
-    table: str
-    row: tuple[str, ...]
-    cells: Mapping[str, str]
-    of: object = None
+def table_of(title: str, lines: Sequence[Line], names: Sequence[str]) -> Table:
+    """Lines of the same names are one row."""
+    texts = pd.DataFrame(lines).groupby([*names], sort=False).first().fillna(NONE)
+    return Table.shown(title, texts.reset_index().to_dict("records"))
 
 
-def tables_of(
-    lines: Iterable[Line], headings: Sequence[str], columns: Sequence[str] = ()
-) -> list[Table]:
-    """Tables whose rows and columns stand in the order in which they come.
-
-    Args:
-        headings: of columns that name a row.
-        columns: the order of the others, where those without any text are left out.
-    """
-    tables: dict[str, dict[tuple, dict[str, str]]] = defaultdict(lambda: defaultdict(dict))
-    for line in lines:
-        tables[line.table][line.row, line.of].update(line.cells)
-    made = []
-    for title, rows in tables.items():
-        frame = pd.DataFrame([*rows.values()]).fillna(NONE)
-        if columns:
-            frame = frame.reindex(columns=columns, fill_value=NONE)
-            frame = frame.loc[:, (frame != NONE).any()]
-        names = [row for row, _ in rows]
-        texts = [[*name, *cells] for name, cells in zip(names, frame.to_numpy())]
-        made.append(Table(title, [*headings, *frame.columns], texts))
-    return made
-
-
-def by_protocol(heading: str, rows: Sequence[Row], baseline: str) -> list[Table]:
+def by_protocol(heading: str, rows: Iterable[Row], baseline: str) -> list[Table]:
     """What the arms gain under each protocol; no table where there is one protocol alone.
 
     A group of columns is a protocol, or a protocol whose iterates an oracle selected. A row is a
     measurement, an arm and a choice of other settings.
     """
-    rows = [row for row in rows if row.arm.runs]
-    protocols = {row.arm.protocol for row in rows}
-    if len(protocols) < 2:
+    ran = [row for row in rows if not row.missing]
+    others = [row for row in ran if row.arm != baseline]
+    if len({row.protocol for row in ran}) < 2 or not others:
         return []
-    psnr = {(row.measurement, row.arm.label): written(row.psnr, unit="n=") for row in rows}
-    lines, columns = [], dict[str, None]()
-    for row in ranked(rows):
-        columns |= dict.fromkeys(gained(row, NONE, baseline))
-    columns |= dict.fromkeys(linear((), ()))
-    for row in rows:
-        if row.arm.name == baseline:
-            continue
-        name, settings = row.arm.name, settings_of(row.arm)
-        at = [other for other in rows if other.measurement == row.measurement]
-        alike = [one for one in at if settings_of(one.arm).items() <= settings.items()]
-        named = [one for one in alike if one.arm.name == name]
-        own = [one for one in named if settings_of(one.arm) == settings]
-        base = row.baseline.label if row.baseline else ""
-        cells = gained(row, psnr.get((row.measurement, base), NONE), baseline)
-        names = row.measurement.text, Arm(name, settings).label
-        lines.append(Line(f"Gains by protocol, {heading}", names, cells | linear(own, alike)))
-    return tables_of(lines, ("measurement", "arm"), [*columns])
+    # Rows stand in their own order, and columns in that of protocols.
+    lines = [names_of(row) for row in others]
+    lines += [names_of(row) | gained(row, baseline) for row in ranked(others)]
+    lines += [names_of(row) | linear(row, ran) for row in others]
+    return [table_of(f"Gains by protocol, {heading}", lines, ["measurement", "arm"])]
 
 
-def gained(row: Row, base: str, baseline: str) -> dict[str, str]:
-    """The columns of a row's protocol; base is the baseline's PSNR."""
-    group = group_of(row.arm)
-    seeds = row.estimates["gain_psnr_db_seeds"]
+def names_of(row: Row) -> dict[str, str]:
+    """What names a row of the table."""
+    return {"measurement": row.measurement.text, "arm": label_of(row.arm, settings_of(row))}
+
+
+def gained(row: Row, baseline: str) -> dict[str, str]:
+    """The columns of a row's protocol."""
+    group, base, seeds = group_of(row), row.baseline, row.estimates["gain_psnr_db_seeds"]
+    psnr = over_images(scores(base.runs, "psnr_db")) if base else None
     return {
         f"{group}: Δ PSNR [dB]": written(row.gain, 2, "+", "n="),
         f"{group}: Δ over seeds [dB]": written(seeds, 2, "+", " seeds"),
-        f"{group}: PSNR of {baseline} [dB]": base,
+        f"{group}: PSNR of {baseline} [dB]": written(psnr, unit="n="),
     }
 
 
-def linear(own: Iterable[Row], alike: Iterable[Row]) -> dict[str, str]:
-    """LMMSE beside the rows of an arm, and beside the best of all arms with its settings."""
-    known = [row.estimates["lmmse_psnr_db"] for row in own]
+def linear(row: Row, rows: Iterable[Row]) -> dict[str, str]:
+    """LMMSE at a row's measurement, and less the best of all arms with its settings."""
+    settings = settings_of(row)
+    alike = [
+        one
+        for one in rows
+        if one.measurement == row.measurement and settings_of(one).items() <= settings.items()
+    ]
+    own = [one for one in alike if (one.arm, settings_of(one)) == (row.arm, settings)]
     # Every arm's is the same estimate; that of the most images is shown.
-    most = max((gain for gain in known if gain), key=lambda gain: gain.n, default=None)
+    known = [gain for gain in (one.estimates["lmmse_psnr_db"] for one in own) if gain]
+    most = max(known, key=lambda gain: gain.n, default=None)
     return {
         "LMMSE PSNR [dB]": written(most, unit="n="),
         "LMMSE - best arm [dB]": to_best(alike),
@@ -119,150 +88,117 @@ def to_best(rows: Iterable[Row]) -> str:
     """LMMSE less the best of these rows, and which that is, those of oracles left out."""
     # LMMSE has seen the same images as each arm, which arms need not have of each other.
     ahead = [
-        (row.estimates["lmmse_gain_psnr_db"], row.arm)
+        (row.estimates["lmmse_gain_psnr_db"], row)
         for row in rows
-        if row.estimates["lmmse_gain_psnr_db"] and not row.arm.oracle
+        if row.estimates["lmmse_gain_psnr_db"] and not row.oracle
     ]
     if not ahead:
         return NONE
-    gain, arm = min(ahead, key=lambda one: one[0].mean)
-    return f"{written(gain, 2, '+', 'n=')} {arm.name}, {group_of(arm)}"
+    gain, row = min(ahead, key=lambda one: one[0].mean)
+    return f"{written(gain, 2, '+', 'n=')} {row.arm}, {group_of(row)}"
 
 
 def drawable(rows: Iterable[Row]) -> list[Row]:
-    """Rows whose gain can be drawn, by protocol: not those that an oracle selected."""
-    return ranked(row for row in rows if row.gain and not row.arm.oracle)
+    """Gains to draw: no oracle's."""
+    return ranked(row for row in rows if row.gain and not row.oracle)
 
 
 def ranked(rows: Iterable[Row]) -> list[Row]:
-    """Rows in the order of their protocols, those of an oracle after the others of theirs."""
+    """By protocol, an oracle's rows last."""
 
-    def rank(row: Row) -> tuple[int, str]:
-        protocol = row.arm.protocol
-        known = PROTOCOLS.index(protocol) if protocol in PROTOCOLS else len(PROTOCOLS)
-        return known, group_of(row.arm)
+    def place(row: Row) -> tuple[int, str]:
+        return [*PROTOCOLS, row.protocol].index(row.protocol), group_of(row)
 
-    return sorted(rows, key=rank)
+    return sorted(rows, key=place)
 
 
-def group_of(arm: Arm) -> str:
-    """The columns of an arm, for example "authors (oracle)"."""
-    return arm.protocol + (" (oracle)" if arm.oracle else "")
+def group_of(row: Row) -> str:
+    """As "authors (oracle)"."""
+    return row.protocol + (" (oracle)" if row.oracle else "")
 
 
-def settings_of(arm: Arm) -> dict[str, str]:
-    """The settings of an arm beside what its columns say."""
-    columns = {"protocol", "selection"} if arm.oracle else {"protocol"}
-    return {key: text for key, text in arm.settings.items() if key not in columns}
+def settings_of(row: Row) -> Settings:
+    """Settings that no column says."""
+    columns = {"protocol", "selection"} if row.oracle else {"protocol"}
+    return {key: text for key, text in row.settings.items() if key not in columns}
 
 
-def by_switch(cells: Iterable[Cell], plan: Plan) -> list[Table]:
+def by_switch(rows: Sequence[Row], plan: Plan) -> list[Table]:
     """What each switch of an experiment changes alone, a table for each inverter and metric.
 
     Every number is a paired difference to the same images inverted with nothing switched.
     """
-    scores, lines = Scores(plan.runs), list[tuple[int, Line]]()
-    for cell in cells:
-        bases = {arm.name: arm for arm in cell.arms if not arm.settings}
-        for arm in cell.arms:
-            if arm.settings and arm.name in bases:  # else there is nothing to compare
-                base = bases[arm.name]
-                own = switched(cell.measurement, arm, base, scores)
-                lines += [(place_of(arm, plan), line) for line in own]
-    # Tables stand in the order of their cells, rows in that of the plan.
-    titles = [one.table for _, one in lines]
-    lines.sort(key=lambda one: (titles.index(one[1].table), one[0]))
-    return tables_of((line for _, line in lines), ["switched"])
+
+    def switch(row: Row) -> tuple[str, str]:
+        return row.measurement.inverter, " ".join(map("=".join, row.settings.items()))
+
+    # Switches stand in the order of the plan, also where one was not run at some measurement.
+    order = [switch(row) for row in sorted(rows, key=lambda row: plan.order(row.job))]
+    ran = [row for row in rows if not row.missing]
+    bases = {(row.measurement, row.arm): row for row in ran if not row.settings}
+    tables = defaultdict[str, list[Line]](list)
+    for row in sorted(ran, key=lambda row: order.index(switch(row))):
+        at, base = row.measurement, bases.get((row.measurement, row.arm))
+        if row.settings and base:
+            where = ", ".join([at.inverter, at.data, at.scale, at.model])
+            for metric, title in SWITCHED.items():
+                gain = over_images(
+                    differences(scores(row.runs, metric), scores(base.runs, metric))
+                )
+                if gain or metric == "psnr_db":
+                    column = f"{at.task}, {at.text}, {row.arm}"
+                    line = {"switched": switch(row)[1], column: written(gain, 2, "+", "n=")}
+                    tables[f"{title}, each switched alone, {where}"].append(line)
+    return [table_of(title, lines, ["switched"]) for title, lines in tables.items()]
 
 
-def switched(at: Measurement, arm: Arm, base: Arm, scores: Scores) -> list[Line]:
-    """What a switch changes."""
-    where = ", ".join([at.inverter, at.data, at.scale, at.model])
-    column = f"{at.task}, {at.text}, {arm.name}"
-    lines = []
-    for metric, title in SWITCHED.items():
-        mine = scores.of(arm.runs, metric)
-        theirs = scores.of(base.runs, metric)
-        gain = over_images(differences(mine, theirs))
-        if gain or metric == "psnr_db":
-            cells = {column: written(gain, 2, "+", "n=")}
-            table = f"{title}, each switched alone, {where}"
-            lines.append(Line(table, (typed(arm.settings),), cells))
-    return lines
+def by_setting(rows: Iterable[Row], baseline: str) -> list[Table]:
+    """How much arms depend on their settings, a table for each series of searches.
 
-
-def typed(settings: Mapping[str, str]) -> str:
-    """A switch as it is typed."""
-    return " ".join(f"{key}={text}" for key, text in settings.items())
-
-
-def place_of(arm: Arm, plan: Plan) -> int:
-    """Place of a switch among the plan's of its inverter, which may share it with others."""
-    inverter = arm.runs[0].config["inverter.name"]
-    jobs = [job for job in plan.jobs if job["inverter"] == inverter]
-    names = [typed(switch_of(plan.experiment, job)) for job in jobs]
-    name = typed(arm.settings)
-    # A protocol that selects by an oracle names that besides.
-    return names.index(name if name in names else name.removesuffix(" selection=oracle"))
-
-
-def by_setting(cells: Iterable[Cell], baseline: str) -> list[Table]:
-    """How much an arm depends on its settings, a table for each series of searches.
-
-    A search tries the same settings for every arm, so the scores of its drawn trials, the
-    settings of somebody who knows nothing, are paired by trial. A search that several runs share
-    counts once.
+    A search tries the same settings for every arm, so its drawn trials, the settings of somebody
+    who knows nothing, are paired. A search that several runs share counts once.
     """
-    # {what searches to be compared share: {arm, generator: scores of it and of the baseline}}
-    groups: dict[Shared, dict[tuple[str, str], tuple[Search, Search | None]]] = {}
-    for cell in cells:
-        for arm in cell.arms:
-            base = reference(cell, arm, baseline)
-            theirs = {run.seed: shared_by(cell, run) for run in (base.runs if base else ())}
-            settings = {
-                key: text for key, text in arm.settings.items() if not key.startswith("protocol")
-            }
-            for run in arm.runs:
-                shared, mine = shared_by(cell, run)
-                if mine is None or len(mine.scores) < 2:
-                    continue
-                known = groups.setdefault(shared, {})
-                label = Arm(arm.name, settings).label
-                name = label, str(mine.generator_sha256)
-                # Several cells take one search; the first may lack the baseline.
-                if name not in known or known[name][1] is None:
-                    at, other = theirs.get(run.seed, ((), None))
-                    known[name] = mine, other if at == shared else None
-    lines = []
+    groups: dict[tuple, dict[tuple, Search]] = defaultdict(dict)
+    for row in rows:
+        kept = {key: text for key, text in row.settings.items() if not key.startswith("protocol")}
+        for run in row.runs:
+            search = search_of(run)
+            if search and len(search.scores) > 1:
+                who = row.arm, tuple(kept.items()), search.generator_sha256
+                groups[shared_by(row, run, search)].setdefault(who, search)
+    tables = defaultdict[str, list[Line]](list)
     for shared in sorted(groups, key=lambda shared: shared[:2]):
         heading, _, at, seed, *_ = shared
-        labels = [label for label, _ in groups[shared]]
-        for (label, digest), pair in groups[shared].items():
+        group = groups[shared]
+        bases = [
+            (dict(settings), search)
+            for (arm, settings, _), search in group.items()
+            if arm == baseline
+        ]
+        names = [who[:2] for who in group]
+        for (arm, settings, digest), search in group.items():
+            label = label_of(arm, dict(settings))
             # Another generator of the same name is told by its digest.
-            if labels.count(label) > 1:
-                label += f" {digest[:8]}"
-            row = at, str(seed), label
-            title = f"Searches, {heading}"
-            lines.append(Line(title, row, spread(*pair), shared))
-    return tables_of(lines, ("tuned at", "seed", "arm"))
+            if names.count((arm, settings)) > 1:
+                label += f" {str(digest)[:8]}"
+            base = None
+            if arm != baseline:
+                base = counterpart(dict(settings), bases)
+            line = {"tuned at": at, "seed": str(seed), "arm": label}
+            tables[f"Searches, {heading}"].append(line | spread(search, base))
+    return [Table.of(title, lines) for title, lines in tables.items()]
 
 
-def shared_by(cell: Cell, run: Run) -> tuple[Shared, Search | None]:
-    """The search behind a run, and what those to be compared share.
-
-    That is series, value, measurement, seed, space and images.
-    """
-    tuned = search_of(run)
-    if tuned is None:
-        return (), None
-    value, noise = float(tuned.value or 0.0), float(tuned.noise_std or 0.0)
-    at = Measurement("", "", "", "", "", tuned.knob, noise, value)
-    seed = run.of_study(tuned.seed)
-    return (cell.measurement.heading, value, at.text, seed, tuned.space, tuned.n), tuned
+def shared_by(row: Row, run: Run, search: Search) -> tuple:
+    """What searches must share."""
+    value, noise = float(search.value or 0.0), float(search.noise_std or 0.0)
+    at = replace(row.measurement, knob=search.knob, noise_std=noise, value=value)
+    seed = run.of_study(search.seed)
+    return row.measurement.heading, value, at.text, seed, search.space, search.n
 
 
 def spread(mine: Search, theirs: Search | None) -> dict[str, str]:
-    """What a search reached, and its difference to the baseline's at the same settings."""
+    """What a search reached and gained."""
     scores, base = mine.scores, theirs.scores if theirs else {}
     # A setting that failed for one of the two has no pair.
     gains = [mean - base[number] for number, mean in scores.items() if number in base]

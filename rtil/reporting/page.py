@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 import shlex
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from rtil.experiments.members import commands_for
-from rtil.reporting import compare, pictures
-from rtil.reporting.arrange import Row
+from rtil.process.files import write_text
+from rtil.reporting import compare, pictures, sections
+from rtil.reporting.arrange import Measurement, Row
 from rtil.reporting.figures.curves import draw_panels
 from rtil.reporting.figures.forest import draw_forest
 from rtil.reporting.figures.mosaic import draw_mosaic
 from rtil.reporting.figures.style import looks_of
 from rtil.reporting.sections import Figure, Section, Text, paragraph, texts
 from rtil.reporting.study import Study
-from rtil.reporting.tables import overview, remarks
-from rtil.runs.run import Run
+from rtil.reporting.tables import overview, record, remarks
 
 HEADINGS = ["Figures", "Tables", "Commands", "Samples", "Reconstructions", "Gallery", "Settings"]
 # What the page of an experiment begins with.
@@ -29,8 +30,8 @@ FIRST = {
     "samples": "Samples",
     "differences": "Tables",
 }
+LONGEST = 180  # bytes of a file's name; file systems take 255
 Sections = dict[str, list[Section]]
-Series = Mapping[str, Sequence[Row]]  # rows of one task, inverter, data set, scale and model
 
 
 @dataclass(frozen=True)
@@ -45,30 +46,33 @@ class Look:
     def file(self, *parts: str) -> Path:
         """A PNG file named after these; what a run calls itself stays inside the folder."""
         name = re.sub(r"[^\w.,=+@-]", "_", "-".join(parts).replace(" ", ""))
+        if len(name.encode()) > LONGEST:
+            digits = hashlib.sha256(name.encode()).hexdigest()[:8]
+            name = f"{name.encode()[:LONGEST].decode(errors='ignore')}-{digits}"
         return self.out / f"{name}.png"
 
 
 def sections_of(study: Study, look: Look, samples: Sequence[Section]) -> Sections:
     """Every heading with its sections; those without any are left out of an experiment's page."""
-    series = defaultdict[str, list[Row]](list)
-    for row in study.rows:
-        series[row.measurement.heading].append(row)
-    sections: Sections = {
-        "Figures": [*curves(study, look), *forests(series, look)],
-        "Tables": tables(study, series, look.baseline),
+    tables, forests = compared(study, look)
+    reconstructions, galleries = images(study, look)
+    found: Sections = {
+        "Figures": [*curves(study, look), *forests],
+        "Tables": tables,
         "Commands": commands(study),
         "Samples": [*samples],
-        **images(study, look),
-        "Settings": [*map(Text, study.notes), *map(settings, study.runs)],
+        "Reconstructions": reconstructions,
+        "Gallery": galleries,
+        "Settings": settings(study),
     }
     if study.source.packed:
         for heading in ("Samples", "Reconstructions", "Gallery"):
-            sections[heading] = [Text(paragraph("packed"))]
+            found[heading] = [Text(paragraph("packed"))]
     if not study.plan:
-        return sections
+        return found
     # The figure comes first; what an experiment is not made of is no gap.
     order = dict.fromkeys((FIRST[study.kind], *HEADINGS))
-    return {heading: sections[heading] for heading in order if sections[heading]}
+    return {heading: found[heading] for heading in order if found[heading]}
 
 
 def curves(study: Study, look: Look) -> list[Section]:
@@ -79,54 +83,51 @@ def curves(study: Study, look: Look) -> list[Section]:
     groups: dict[tuple, list[Row]] = defaultdict(list)
     for row in study.rows:
         at = row.measurement
-        title, names = at.heading, ("psnr", *at.series.values())
         if plan:
             title = f"data={at.data}, model={at.model}"
             names = "figure", plan["name"], at.data, at.model
-        groups[title, names].append(row)
+            groups[title, names].append(row)
+        elif not row.missing:
+            # A series is one panel over its knob.
+            panel, line = ", ".join(at.series.values()), row.label + at.noise
+            row = replace(row, panel=panel, line=line, x=at.value)
+            groups[at.heading, ("psnr", *at.series.values())].append(row)
     made: list[Section] = []
     for (title, names), rows in groups.items():
         # A colour for each line of a series: there may be many of one arm.
-        shown = [row for row in rows if plan or not row.missing]
-        arms = [row.arm.name if plan else row.place.line for row in shown]
-        looks = looks_of(zip(arms, (row.place.line for row in shown)))
+        looks = looks_of((row.arm if plan else row.line, row.line) for row in rows)
         path = look.file(*names)
-        x = "value"
-        if plan:
-            x = plan["figure"]["x"]
-        published = plan.get("published", {})
-        draw_panels(rows, looks, path, x, published)
+        x = plan["figure"]["x"] if plan else "value"
+        draw_panels(rows, looks, path, x, plan.get("published", {}))
         made.append(Figure(title, path))
     return [*made, *texts("figure", plan=plan)] if plan else made
 
 
-def forests(series: Series, look: Look) -> list[Section]:
-    """The gains of each series that has several protocols."""
-    made: list[Section] = []
+def compared(study: Study, look: Look) -> tuple[list[Section], list[Section]]:
+    """Every table with its remarks and how it is read, and the gains of protocols as figures."""
+    tables: list[Section] = []
+    if study.plan and study.kind == "differences":
+        tables += [*compare.by_switch(study.rows, study.plan), *texts("switches")]
+    series = defaultdict[str, list[Row]](list)
+    for row in study.rows:
+        series[row.measurement.heading].append(row)
+    gains: list[Section] = []
+    forests: list[Section] = []
     for heading, rows in series.items():
+        tables += [overview(heading, rows, look.baseline), *remarks(rows)]
         # One protocol alone has its gains in the table.
+        protocols = compare.by_protocol(heading, rows, look.baseline)
         shown = compare.drawable(rows)
-        if shown and compare.by_protocol(heading, rows, look.baseline):
+        if protocols and shown:
             names = [*rows[0].measurement.series.values()]
             path = look.file("gains", *names)
             draw_forest(", ".join(names), shown, look.baseline, path)
-            made.append(Figure(f"Gains by protocol, {heading}", path))
-    return made
-
-
-def tables(study: Study, series: Series, baseline: str) -> list[Section]:
-    """Every table, with its remarks and how it is read."""
-    made: list[Section] = []
-    if study.plan and study.kind == "differences":
-        made += compare.by_switch(study.cells, study.plan)
-        made += texts("switches")
-    gains: list[Section] = []
-    for heading, rows in series.items():
-        made += [overview(heading, rows, baseline), *remarks(rows)]
-        gains += compare.by_protocol(heading, rows, baseline)
-    searches = compare.by_setting(study.cells, baseline)
-    made += [*gains, *texts("protocols")] if gains else []
-    return [*made, *searches, *texts("searches")] if searches else made
+            forests.append(Figure(f"Gains by protocol, {heading}", path))
+        gains += protocols
+    searches = compare.by_setting(study.rows, look.baseline)
+    tables += [*gains, *texts("protocols")] if gains else []
+    tables += [*searches, *texts("searches")] if searches else []
+    return tables, forests
 
 
 def commands(study: Study) -> list[Section]:
@@ -135,48 +136,78 @@ def commands(study: Study) -> list[Section]:
     That is the last command behind each generator that was inverted, then behind each run: of
     those for the experiment, if any.
     """
-    runs = study.plan.runs if study.plan else study.runs
-    name = study.plan.experiment["name"] if study.plan else ""
+    name = f"experiment={study.plan.experiment['name']}" if study.plan else ""
     # Many inversions share a generator.
     trained = {
         (run.path.parent.name, run.config.get("generator_sha256")): run.trained
-        for run in runs
+        for run in study.runs
         if run.config.get("inverter.family") is not None
     }
     counts: Counter[str] = Counter()
-    # Only the last command that worked on a run: earlier ones were stopped, or asked for less.
-    for history in (*trained.values(), *(run.recorded for run in runs)):
-        for program, *arguments in (commands_for(history, name) or history)[:1]:
+    for history in (*trained.values(), *(run.recorded for run in study.runs)):
+        own = [words for words in history if {name, f"+{name}"} & {*words}]
+        # Only the last command that worked on a run: earlier ones were stopped, or asked for less.
+        for program, *arguments in (own or history)[:1]:
             line = f"python -m rtil.{Path(program).stem} {shlex.join(arguments)}"
             counts[line.strip()] += 1
-    lines = [f"{line}    # {n} {'runs' if n > 1 else 'run'}" for line, n in counts.items()]
+    lines = []
+    for line, n in counts.items():
+        what = "runs" if n > 1 else "run"
+        lines.append(f"{line}    # {n} {what}")
     recorded = [Text("As recorded by the runs:", lines)] if lines else []
     return [Text(commands=study.commands), *recorded]
 
 
-def images(study: Study, look: Look) -> Sections:
-    """Reconstructions of each cell, and its gallery."""
-    sections: Sections = {"Reconstructions": [], "Gallery": []}
-    for cell in () if study.source.packed else study.cells:
-        at = cell.measurement
-        parts = pictures.parts_of(cell, look.baseline)
-        names = pictures.image_ids(cell)
+def images(study: Study, look: Look) -> tuple[list[Section], list[Section]]:
+    """Mosaics and galleries."""
+    groups = defaultdict[Measurement, list[Row]](list)
+    for row in () if study.source.packed else study.rows:
+        if not row.missing:
+            groups[row.measurement].append(row)
+    mosaics: list[Section] = []
+    galleries: list[Section] = []
+    for at, own in groups.items():
+        parts, names = pictures.parts_of(own), pictures.image_ids(own)
         rows = pictures.image_rows(parts, names[: look.columns])
         if rows:  # inversions may be asked to write no pictures
             title = f"{at.heading}, {at.text}"
             path = look.file("grid", *at.series.values(), at.text.replace(", ", "-"))
             draw_mosaic(rows, path)
-            sections["Reconstructions"].append(Figure(title, path))
+            mosaics.append(Figure(title, path))
             # The first one is open; a browser draws the others when they are unfolded.
-            unfold = not sections["Gallery"]
-            names = names[: look.gallery]
-            made = pictures.gallery(title, parts, names, unfold)
-            sections["Gallery"].append(made)
-    return sections
+            unfold = not galleries
+            galleries.append(pictures.gallery(title, parts, names[: look.gallery], unfold))
+    return mosaics, galleries
 
 
-def settings(run: Run) -> Text:
-    """The folder, size and configuration of a run."""
-    # The page has no address in it, not even of where the data came from.
-    lines = [f"{key}: {value}" for key, value in run.config.items() if key != "data.origin"]
-    return Text("\n".join(lines), fold=f"{run.path}, {len(run.rows)} images")
+def settings(study: Study) -> list[Section]:
+    """Notes, then each run's settings."""
+    folds: list[Section] = []
+    for run in study.runs if study.rows else ():
+        # The page has no address in it, not even of where the data came from.
+        shown = {**run.config}
+        shown.pop("data.origin", None)
+        lines = [f"{key}: {value}" for key, value in shown.items()]
+        folds.append(Text("\n".join(lines), fold=f"{run.path}, {len(run.rows)} images"))
+    return [*map(Text, study.notes), *folds]
+
+
+def written(text: str) -> str:
+    """A text that a file can hold: half a character, as damaged names have them, is its code."""
+    return text.encode(errors="backslashreplace").decode()
+
+
+def write(study: Study, found: Sections, out: Path) -> Path:
+    """Writes table.json, table.md and the page, whose path it returns; prints the tables."""
+    reading = [paragraph("reading")] if study.rows else []
+    head = "\n\n".join([f"# {study.title}", *reading, *study.notes]) + "\n"
+    text = written(head + sections.markdown(found.get("Tables", ())))
+    rows = json.dumps([record(row) for row in study.rows])
+    # JSON has no NaN: an interval of one image is null.
+    values = json.loads(rows, parse_constant=lambda _: None)
+    write_text(out / "table.json", json.dumps(values, indent=1) + "\n")
+    write_text(out / "table.md", text)
+    page = out / "report.html"
+    write_text(page, written(sections.page(study.title, study.lead, found)))
+    print(f"{text}\nPage: {page}")
+    return page

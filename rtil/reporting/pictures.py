@@ -1,4 +1,4 @@
-"""Pictures that inversions wrote beside their rows: mosaics and galleries of a cell."""
+"""Pictures that inversions wrote beside their rows: mosaics and galleries of a measurement."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import matplotlib
 import numpy as np
 from PIL import Image
 
-from rtil.reporting.arrange import Cell, reference
+from rtil.reporting.arrange import Row
 from rtil.reporting.figures.mosaic import ImageRow
+from rtil.reporting.figures.style import plain
 from rtil.reporting.sections import Gallery, Picture, address
 from rtil.runs.run import Run
 
@@ -23,7 +24,7 @@ ERROR_RANGE = 0.5  # of |x_hat - x| on [0, 1] images; larger errors are drawn al
 
 @dataclass(frozen=True)
 class Part:
-    """One kind of picture of a cell, a row of its mosaic and a column of its gallery.
+    """One kind of picture of a measurement, a row of its mosaic and a column of its gallery.
 
     Attributes:
         runs: where it is looked for, the first that has it.
@@ -39,19 +40,19 @@ class Part:
     base: Mapping[str, Mapping] | None = None
 
     def image(self, name: str) -> np.ndarray | None:
-        """The first file that can be read, (H, W, 3) in [0, 1]."""
+        """The first one, (H, W, 3) in [0, 1]."""
         if Path(name).name != name:  # an id, which anybody may have written, leads nowhere else
             return None
         for run in self.runs:
             try:
                 with Image.open(run.path / "images" / f"{name}{self.suffix}.png") as file:
                     return np.asarray(file.convert("RGB"), dtype=np.float32) / 255
-            except OSError:  # not written, or cut off while writing
+            except (OSError, ValueError):  # not written, cut off while writing, or no file's name
                 continue
         return None
 
     def caption(self, name: str) -> str:
-        """The first value that a run has for an image, as text."""
+        """The first value, as text."""
         values = (run.rows.get(name, {}).get(self.key) for run in self.runs)
         return next((f"{value:.2f} dB" for value in values if value is not None), "")
 
@@ -62,50 +63,54 @@ class Part:
             return math.nan
         return mine[name]["psnr_db"] - self.base[name]["psnr_db"]
 
+    def pictures(self, name: str, original: np.ndarray | None) -> list[Picture]:
+        """The picture, then its error."""
+        image, text, gain = self.image(name), self.caption(name), self.gain(name)
+        text += "" if math.isnan(gain) else f" ({gain:+.2f})"
+        if self.key != "psnr_db":
+            return [packed(image, text)]
+        return [packed(image, text), packed(error_map(image, original))]
 
-def parts_of(cell: Cell, baseline: str) -> list[Part]:
-    """What every arm has alike, then the reconstructions of each arm.
+
+def parts_of(rows: Sequence[Row]) -> list[Part]:
+    """What the arms of a measurement have alike, then the reconstructions of each.
 
     An arm's first seed stands for the others, as for the samples.
     """
-    runs = [arm.runs[0] for arm in cell.arms]
+    runs = [row.runs[0] for row in rows]
     parts = [
         Part("original", runs, "-original"),
         Part("measurement", runs, "-measurement"),
         Part("LMMSE", runs, "-lmmse", "lmmse_psnr_db"),
     ]
-    for arm in cell.arms:
-        base = reference(cell, arm, baseline)
-        part = Part(
-            arm.label,
-            arm.runs[:1],
-            "-oracle" if arm.oracle else "",
-            "psnr_db",
-            base.runs[0].rows if base else None,
-        )
-        parts.append(part)
+    for row in rows:
+        suffix = "-oracle" if row.oracle else ""
+        base = row.baseline.runs[0].rows if row.baseline else None
+        parts.append(Part(row.label, row.runs[:1], suffix, "psnr_db", base))
     return parts
 
 
-def image_ids(cell: Cell) -> list[str]:
-    """Ids of a cell's images, those that every arm has first."""
-    rows = [arm.runs[0].rows for arm in cell.arms]
-    ids = sorted({name for own in rows for name in own})
-    return sorted(ids, key=lambda name: sum(name not in own for own in rows))
+def image_ids(rows: Sequence[Row]) -> list[str]:
+    """Ids, those that every arm has first."""
+    known = [row.runs[0].rows for row in rows]
+    ids = sorted({name for own in known for name in own})
+    return sorted(ids, key=lambda name: sum(name not in own for own in known))
 
 
 def image_rows(parts: Sequence[Part], names: Sequence[str]) -> list[ImageRow]:
-    """Each part with its PSNR; one that no run wrote, such as LMMSE, is left out."""
+    """Each part that any run wrote."""
     rows = []
     for part in parts:
         images = [part.image(name) for name in names]
         if any(image is not None for image in images):
-            rows.append(ImageRow(part.label, images, [part.caption(name) for name in names]))
+            rows.append(
+                ImageRow(plain(part.label), images, [part.caption(name) for name in names])
+            )
     return rows
 
 
 def gallery(title: str, parts: Sequence[Part], names: Sequence[str], unfold: bool) -> Gallery:
-    """The images of a cell, with the error of each reconstruction, sorted by gains."""
+    """Images, with the reconstructions' errors."""
     headings = ["image"]
     for part in parts:
         own = [part.label, f"|error| of {part.label}"]
@@ -113,21 +118,14 @@ def gallery(title: str, parts: Sequence[Part], names: Sequence[str], unfold: boo
     gained = [part for part in parts if part.base]
     shots = []
     for number, name in enumerate(names):
+        original = parts[0].image(name)
         pictures: list[Picture] = []
         for part in parts:
-            pictures += shown(part, name, parts[0].image(name))
-        shots.append((name, pictures, [float(number), *(part.gain(name) for part in gained)]))
+            pictures += part.pictures(name, original)
+        gains = [part.gain(name) for part in gained]
+        shots.append((name, pictures, [float(number), *gains]))
     orders = [part.label for part in gained]
     return Gallery(f"{title}; {len(names)} images", headings, shots, orders, unfold)
-
-
-def shown(part: Part, name: str, original: np.ndarray | None) -> list[Picture]:
-    """A picture with its PSNR and gain, and the error of a reconstruction."""
-    image, text, gain = part.image(name), part.caption(name), part.gain(name)
-    text += "" if math.isnan(gain) else f" ({gain:+.2f})"
-    if part.key != "psnr_db":
-        return [packed(image, text)]
-    return [packed(image, text), packed(error_map(image, original))]
 
 
 def error_map(x_hat: np.ndarray | None, x: np.ndarray | None) -> np.ndarray | None:

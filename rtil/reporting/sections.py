@@ -13,6 +13,8 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+NONE = "–"  # the text of a cell that has none
+
 
 @dataclass(frozen=True)
 class Table:
@@ -28,9 +30,13 @@ class Table:
         """From {heading: text} of lines."""
         return cls(title, [*lines[0]], [[*line.values()] for line in lines])
 
-    def column(self, heading: str) -> list[str]:
-        """The texts under a heading."""
-        return [line[[*self.headings].index(heading)] for line in self.lines]
+    @classmethod
+    def shown(
+        cls, title: str, lines: Sequence[Mapping[str, str]], looks: Sequence[str] = ()
+    ) -> Table:
+        """Without columns of no text."""
+        shown = [key for key in lines[0] if any(line[key] != NONE for line in lines)]
+        return cls(title, shown, [[line[key] for key in shown] for line in lines], looks)
 
 
 @dataclass(frozen=True)
@@ -57,7 +63,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Picture:
-    """An image of a gallery; no address where there is none."""
+    """An image, or none (no address)."""
 
     address: str
     caption: str = ""
@@ -117,14 +123,14 @@ def paragraph(name: str, **values: object) -> str:
 
 
 def page(title: str, lead: str, sections: Mapping[str, Sequence[Section]]) -> str:
-    """The whole page in one file: no network, and sorting is the only script in it."""
+    """One file: its script only sorts."""
     captions = {name: paragraph(f"captions/{name}") for name in sections}
     values = {"title": title, "lead": lead, "sections": sections, "captions": captions}
     return TEMPLATES.get_template("page.html").render(values)
 
 
 def markdown(sections: Iterable[Section]) -> str:
-    """Tables and texts one below the other; figures and galleries are left to the page."""
+    """Tables and texts; the page has more."""
     text = ""
     for section in sections:
         if isinstance(section, Table):
@@ -138,7 +144,7 @@ def markdown(sections: Iterable[Section]) -> str:
 
 
 def table_text(table: Table) -> str:
-    """A table under its heading, its columns padded."""
+    """A table under its heading, padded."""
     widths = [max(map(len, column)) for column in zip(table.headings, *table.lines)]
     rule = ["-" * width for width in widths]
     text = f"\n## {table.title}\n\n"

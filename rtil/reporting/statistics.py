@@ -1,8 +1,8 @@
-"""Means, paired differences and their intervals, from one tidy frame of a report's numbers.
+"""Means, paired differences and their intervals, from frames of images by seeds.
 
-A row of the frame is one number: (run, image, metric, value). What is averaged over what is said
-in templates/reading.md. Which runs are compared is decided in `rtil.reporting.arrange`. A further
-metric is a name in METRICS and a column in `rtil.reporting.tables`.
+What is averaged over what is said in templates/reading.md. Which runs are compared is decided in
+`rtil.reporting.arrange`. A further metric is a name in METRICS and a column in
+`rtil.reporting.tables`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from rtil.metrics.intervals import mean_ci
+from rtil.reporting.sections import NONE
 from rtil.runs.run import Run, is_number
 
 METRICS = (
@@ -30,7 +31,6 @@ METRICS = (
     "lmmse_gradient_energy",
 )
 PAIRED = ("psnr_db", "ssim")
-NONE = "–"
 
 
 @dataclass(frozen=True)
@@ -62,38 +62,25 @@ def written(gain: Gain | None, digits: int = 2, sign: str = "", unit: str = "") 
     return f"{gain.mean:{sign}.{digits}f}{half}" + (f" ({count})" if unit else "")
 
 
-class Scores:
-    """The numbers of a report's runs, by run, image and metric."""
-
-    def __init__(self, runs: Iterable[Run]) -> None:
-        # A run that several planned jobs share comes once for each.
-        once = {str(run.path): run for run in runs}
-        numbers = [
-            (path, metric, image, float(row[metric]))
-            for path, run in once.items()
+def scores(runs: Iterable[Run], metric: str) -> pd.DataFrame:
+    """A row for each image, a column for the seed of each run that has the metric."""
+    columns = {}
+    for run in runs:
+        numbers = {
+            image: float(row[metric])
             for image, row in run.rows.items()
-            for metric in METRICS
             if is_number(row.get(metric))
-        ]
-        self.frame = pd.DataFrame(numbers, columns=["run", "metric", "image", "value"])
-        groups = self.frame.set_index("image").groupby(["run", "metric"])["value"]
-        self._columns = {key: values.sort_index() for key, values in groups}
-
-    def of(self, runs: Iterable[Run], metric: str) -> pd.DataFrame:
-        """A row for each image, a column for the seed of each run that has the metric."""
-        columns = {
-            run.seed: self._columns[str(run.path), metric]
-            for run in runs
-            if (str(run.path), metric) in self._columns
         }
-        return pd.DataFrame(columns).sort_index()
+        if numbers:
+            columns[run.seed] = pd.Series(numbers)
+    return pd.DataFrame(columns).sort_index()
 
 
 Means = dict[int | str, float]  # by seed
 
 
 def estimates_of(
-    scores: Scores, mine: Sequence[Run], base: Sequence[Run], size: int
+    mine: Sequence[Run], base: Sequence[Run], size: int
 ) -> tuple[dict[str, Gain | None], dict[str, Means]]:
     """Estimates of the runs of an arm, and the means of their paired differences by seed.
 
@@ -101,7 +88,7 @@ def estimates_of(
         base: the baseline's runs, if any.
         size: of the sets of images that PSNR is averaged over besides; 0: of none.
     """
-    values = {metric: scores.of(mine, metric) for metric in METRICS}
+    values = {metric: scores(mine, metric) for metric in METRICS}
     estimates = {metric: over_images(own) for metric, own in values.items()}
     linear = differences(values["lmmse_psnr_db"], values["psnr_db"])
     estimates["lmmse_gain_psnr_db"] = over_images(linear)
@@ -109,7 +96,7 @@ def estimates_of(
         estimates["sets"] = over_images(values["psnr_db"], size)
     by_seed: dict[str, Means] = {}
     for metric in PAIRED:
-        pairs = differences(values[metric], scores.of(base, metric))
+        pairs = differences(values[metric], scores(base, metric))
         # An image that this seed does not pair is left out.
         columns = {seed: pairs[seed].dropna().to_numpy() for seed in pairs.columns}
         by_seed[metric] = {seed: float(np.mean(column)) for seed, column in columns.items()}
@@ -123,8 +110,7 @@ def over_images(values: pd.DataFrame, size: int = 1) -> Gain | None:
 
     Args:
         size: of the sets of images that are averaged first; n counts sets, and images beyond the
-            last full one are left out. Fewer degrees of freedom than over images make the
-            interval wider; both cover the same mean.
+            last full one are left out.
     """
     # Rows one by one: an image is held by some seeds, and pandas' mean rounds otherwise.
     means = np.array([np.mean(row[~np.isnan(row)]) for row in values.to_numpy()])

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 
 from rtil.reporting.arrange import Row, listed
-from rtil.reporting.sections import Table, Text, paragraph, texts
-from rtil.reporting.statistics import NONE, Gain, written
+from rtil.reporting.sections import NONE, Table, Text, paragraph, texts
+from rtil.reporting.statistics import Gain, written
 from rtil.runs.search import budget
 
 Config = Mapping[str, object]
@@ -19,16 +19,9 @@ TUNED = "protocol.tuned."
 
 
 def overview(title: str, rows: Sequence[Row], baseline: str) -> Table:
-    """A line for each row; columns that none has are left out."""
-    lines = [cells_of(row, baseline) for row in rows]
+    """A line for each row."""
     # Metrics that no run has, such as LPIPS, take no column.
-    shown = [key for key in lines[0] if any(line[key] != NONE for line in lines)]
-    return Table(
-        title,
-        shown,
-        [[line[key] for key in shown] for line in lines],
-        [look(row) for row in rows],
-    )
+    return Table.shown(title, [cells_of(row, baseline) for row in rows], [*map(look, rows)])
 
 
 def cells_of(row: Row, baseline: str) -> dict[str, str]:
@@ -42,8 +35,8 @@ def cells_of(row: Row, baseline: str) -> dict[str, str]:
     seeds = row.estimates.get("gain_psnr_db_seeds")
     return {
         "measurement": row.measurement.text,
-        "arm": row.arm.label,
-        "seeds": ", ".join(str(run.seed) for run in row.arm.runs) or NONE,
+        "arm": row.label,
+        "seeds": ", ".join(str(run.seed) for run in row.runs) or NONE,
         "n": count(row),
         "PSNR [dB]": "missing" if row.missing else text("psnr_db"),
         f"Δ PSNR to {baseline} [dB]": text("gain_psnr_db", 2, "+"),
@@ -62,7 +55,7 @@ def cells_of(row: Row, baseline: str) -> dict[str, str]:
 
 
 def count(row: Row) -> str:
-    """Images of a row, for example "4 to 36 of 36": of its seeds, of those planned."""
+    """As "4 to 36 of 36" images."""
     if row.missing:
         return NONE
     text = f"{row.fewest} to {row.n}" if row.fewest < row.n else str(row.n)
@@ -70,20 +63,20 @@ def count(row: Row) -> str:
 
 
 def look(row: Row) -> str:
-    """On which side of 0 the interval of the gain lies."""
+    """The side of 0 that a gain is on."""
     if row.gain and abs(row.gain.mean) > row.gain.half:
         return "better" if row.gain.mean > 0 else "worse"
     return "missing" if row.missing else ""
 
 
 def remarks(rows: Sequence[Row]) -> list[Text]:
-    """What the table of these rows lacks or must be read with, each once."""
+    """What the table must be read with."""
     lines = texts("remarks", rows=rows, choice=choice, budgets=budgets, places=places)
     return [*{line.paragraph: line for line in lines}.values()]
 
 
 def choice(config: Config) -> str:
-    """On what the settings of a run rest, in a sentence."""
+    """What a run's settings rest on."""
     tuned = {
         key.removeprefix(TUNED): value for key, value in config.items() if key.startswith(TUNED)
     }
@@ -92,17 +85,17 @@ def choice(config: Config) -> str:
 
 
 def budgets(rows: Iterable[Row]) -> list[tuple]:
-    """The different budgets that arms were tuned with."""
-    known = {budget(run.config) for row in rows for run in row.arm.runs}
+    """Different budgets of the tunings."""
+    known = {budget(run.config) for row in rows for run in row.runs}
     return sorted(one for one in known if one is not None)
 
 
 def places(rows: Iterable[Row]) -> dict[str, str]:
-    """{arm: measurements that it was tuned at}, of those that were tuned."""
+    """{arm: where it was tuned}."""
     known = defaultdict[str, set[str]](set)
     for row in rows:
-        for run in row.arm.runs:
-            known[row.arm.name].add(tuned_at(run.config))
+        for run in row.runs:
+            known[row.arm].add(tuned_at(run.config))
     return {arm: listed(at - {""}) for arm, at in known.items() if at - {""}}
 
 
@@ -121,23 +114,23 @@ def record(row: Row) -> dict[str, object]:
     known: dict[str, object] = {
         **asdict(row.measurement),
         "measurement": row.measurement.text,
-        "arm": row.arm.name,
-        "label": row.arm.label,
+        "arm": row.arm,
+        "label": row.label,
         "commands": [*row.commands],
     }
     if row.planned:
-        known |= asdict(row.place)
-        known |= {"settings": row.arm.settings, "planned": row.planned, "job": row.job}
+        known |= {"panel": row.panel, "line": row.line, "x": row.x}
+        known |= {"settings": row.settings, "planned": row.planned, "job": row.job}
     if row.missing:
         return known
     if row.planned:
         known["more"] = [*row.more]
-    runs = row.arm.runs
+    runs = row.runs
     configs = [run.config for run in runs]
     known |= {key: gain and gain.record for key, gain in row.estimates.items()}
     known |= {f"gain_{metric}_by_seed": means for metric, means in row.by_seed.items()}
     return known | {
-        "settings": row.arm.settings,
+        "settings": row.settings,
         "seeds": [run.seed for run in runs],
         "n": row.n,
         "fewest": row.fewest,
@@ -145,7 +138,7 @@ def record(row: Row) -> dict[str, object]:
         "runs": [str(run.path) for run in runs],
         "differs": [*row.differs],
         "unpaired": row.unpaired,
-        "protocol": row.arm.protocol,
+        "protocol": row.protocol,
         "choices": [choice(config) for config in configs],
         "budgets": [budget(config) for config in configs],
         "tuned_at": [tuned_at(config) for config in configs],

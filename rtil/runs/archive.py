@@ -22,7 +22,7 @@ from rtil.process.files import write_text
 from rtil.runs import keys, overrides, record, schema
 from rtil.runs.identity import digest as digest_of
 from rtil.runs.identity import values as values_of
-from rtil.runs.run import Run, check, generator_file, is_number
+from rtil.runs.run import Run, generator_file, is_number, sound
 from rtil.runs.search import search_of
 
 WHOLE, SHORT = 1, 2  # formats of version 0.1: every line with its whole configuration, or not
@@ -80,15 +80,16 @@ def read(place: Path | Sequence[Path]) -> tuple[list[Run], list[str]]:
     Raises:
         FileNotFoundError: there is nothing. ValueError: a file holds something else.
     """
+    places = [place] if isinstance(place, Path) else place
     lines: dict[tuple[str, str], Line] = {}
     studies: dict[tuple[str, str], str] = {}
     generators: dict[str, set[str]] = {}
     notes = [
-        f"Made from packed rows ({told(place)}), without pictures and samples; each PSNR is "
+        f"Made from packed rows ({told(places)}), without pictures and samples; each PSNR is "
         "rounded to 0.001 dB, each SSIM to 0.0001, and of paths the file name is left."
     ]
     old = []
-    for file in files_of(place):
+    for file in files_of(places):
         numbered = lines_of(file)
         old += [str(file)] if any("experiments" not in line for _, line in numbered) else []
         own = generators_of(line for _, line in numbered)
@@ -110,11 +111,6 @@ def read(place: Path | Sequence[Path]) -> tuple[list[Run], list[str]]:
                     "the one with more images counts. Pack it again into both files."
                 )
                 lines[identity(line)] = max(other, line, key=lambda x: len(x["ids"]))
-    if not lines:
-        raise FileNotFoundError(
-            f"report: no packed inversion in results={told(place)}. This makes one from runs:\n"
-            f"    python -m rtil.report root=runs pack={packable(place)}"
-        )
     if old:
         notes.append(
             "Rows of version 0.1 are of no experiment; python scripts/upgrade_rows.py "
@@ -124,19 +120,29 @@ def read(place: Path | Sequence[Path]) -> tuple[list[Run], list[str]]:
     runs = []
     for (folder, digest), line in sorted(lines.items()):
         path = Path(folder) if folders.count(folder) == 1 else Path(digest[:8] or "none") / folder
-        runs.append(replace(unpacked(line, path), study=studies[folder, digest]))
+        try:
+            run, more = sound(replace(unpacked(line, path), study=studies[folder, digest]))
+            runs.append(run)
+        except ValueError as error:
+            more = [f"Left out: {path} has {error}."]
+        notes += more
+    if not runs:
+        raise FileNotFoundError(
+            f"report: no packed inversion in results={told(places)}. This makes one from runs:\n"
+            f"    python -m rtil.report root=runs pack={packable(places[0])}"
+            + "".join(f"\n{note}" for note in notes[1:])
+        )
     return runs, notes
 
 
-def files_of(place: Path | Sequence[Path]) -> list[Path]:
+def files_of(places: Sequence[Path]) -> list[Path]:
     """The files that `read` is given, or those in the folder; one alone may not be there yet."""
-    places = [place] if isinstance(place, Path) else [*place]
     files = []
     for each in places:
         files += sorted(each.glob("*.jsonl")) if each.is_dir() else [each]
     gone = [file for file in files if not file.exists()]
     if len(places) > 1 and gone:
-        raise FileNotFoundError(f"report: nothing at {gone[0]}, one of results={told(place)}.")
+        raise FileNotFoundError(f"report: nothing at {gone[0]}, one of results={told(places)}.")
     return [file for file in files if file not in gone]
 
 
@@ -149,15 +155,15 @@ def generators_of(lines: Iterable[Line]) -> dict[str, set[str]]:
     return digests
 
 
-def told(place: Path | Sequence[Path]) -> str:
+def told(places: Sequence[Path]) -> str:
     """What results= is given for these files, as Hydra reads it."""
-    return str(place) if isinstance(place, Path) else f"[{','.join(map(str, place))}]"
+    text = ",".join(map(str, places))
+    return text if len(places) == 1 else f"[{text}]"
 
 
-def packable(place: Path | Sequence[Path]) -> Path:
-    """A file that pack= can write: the first place itself, or one in it."""
-    first = place if isinstance(place, Path) else place[0]
-    return first if first.suffix == ".jsonl" else first / "rows.jsonl"
+def packable(place: Path) -> Path:
+    """A file that pack= can write: the place itself, or one in it."""
+    return place if place.suffix == ".jsonl" else place / "rows.jsonl"
 
 
 def computation(line: Line) -> tuple[str, str] | None:
@@ -191,8 +197,7 @@ def lines_of(file: Path) -> list[tuple[int, Line]]:
             for key, column in line["columns"].items():
                 if len(column) != len(line["ids"]):
                     raise ValueError(f"{len(column)} values of {key}, {len(line['ids'])} ids")
-            run = unpacked(line, Path(line["run"]))
-            check(run.config, run.rows)
+            unpacked(line, Path(line["run"]))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(
                 f"report: {file}, line {number}: no packed inversion ({type(error).__name__}: "

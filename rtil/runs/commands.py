@@ -27,7 +27,8 @@ def commands(run: Run, arm: str, settings: Iterable[str]) -> list[str]:
     repeated = {
         key: config[key]
         for key in sorted({*settings, *typed} & config.keys())
-        if keys.repeated(key, knob) and not keys.is_under(key, names)
+        # Settings of an inverter may be typed by those of the scale that they are read from.
+        if (keys.repeated(key, knob) or key.startswith("scale.")) and not keys.is_under(key, names)
     }
     source = config.get("data.trained_on") or config["data.name"]
     files = {key: config[key] for key in keys.SPLITS if config.get(key)}
@@ -80,13 +81,8 @@ def _budget(run: Run) -> dict[str, object]:
     spent = budget(run.config)
     if spent is None:
         return {}
-    trials, images, _, *first = spent
-    if not first:
+    trials, images, _, *rounds = spent
+    if not rounds:
         return {"trials": trials, "num_images": images}
-    once, finalists = first
-    return {
-        "trials": trials,
-        "num_images": once,
-        "finalists": finalists,
-        "final_images": images,
-    }
+    names = ("trials", "num_images", "finalists", "final_images")
+    return dict(zip(names, (trials, *rounds, images)))

@@ -7,7 +7,8 @@ runs too (`rtil.runs.archive`). Which runs are compared is decided in `rtil.repo
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -20,6 +21,8 @@ from rtil.runs.rows import result_rows
 
 NEEDED = (*(f"{g}.name" for g in ("model", "rtil", "data", "scale", "task", "inverter")), "seed")
 TUNED = "protocol.tuned"
+SCORES = ("psnr_db", "ssim", "lpips", "gradient_energy")  # how the columns end that reports show
+CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")  # in no name that can be shown
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class Run:
         experiments: [{"name", "job": {key: text}}] that it was run for; None where version 0.1,
             which did not record them, ran it.
         tuning: the search behind its settings where it was packed (`rtil.runs.search`).
-        job: the planned job that it is read as (`rtil.experiments.members`).
+        job: the planned job that it is read as (`rtil.experiments.plan`).
         study: the file that it was read from where an earlier one has other trainings of its
             seeds.
     """
@@ -45,7 +48,7 @@ class Run:
     trained: Sequence[list[str]] = ()
     experiments: Sequence[Mapping] | None = None
     tuning: Mapping | None = None
-    job: Mapping[str, str] | None = None
+    job: Mapping[str, str] = field(default_factory=dict)
     study: str = ""
 
     @property
@@ -77,27 +80,43 @@ class Run:
 
 
 def inversions(root: Path) -> tuple[list[Run], list[str]]:
-    """Reads every inversion below <root>/invert; the notes name those without rows.
-
-    Raises:
-        ValueError: one cannot be read.
-    """
-    paths = sorted((root / "invert").rglob("config.yaml"))
-    runs = [read_run(p.parent) for p in paths if any(p.parent.glob("results*.jsonl"))]
-    notes = [f"{run.path} has no rows yet." for run in runs if not run.rows]
+    """Reads every inversion below <root>/invert; the notes say what is left out, and why."""
     commands = lru_cache(maxsize=None)(record.commands)  # many runs share a generator
-    trained = [
-        replace(run, trained=commands(generator_file(run, root).parent))
-        for run in runs
-        if run.rows
-    ]
-    return trained, notes
+
+    def read(run_dir: Path) -> tuple[Run, list[str]]:
+        rows = {str(row["id"]): row for row in result_rows(run_dir)}
+        run, notes = sound(_read(run_dir, rows))
+        return replace(run, trained=commands(generator_file(run, root).parent)), notes
+
+    paths = sorted((root / "invert").rglob("config.yaml"))
+    started = [path.parent for path in paths if any(path.parent.glob("results*.jsonl"))]
+    runs, notes = _each(started, read)
+    notes += [f"{run.path} has no rows yet." for run in runs if not run.rows]
+    return [run for run in runs if run.rows], notes
 
 
-def trainings(root: Path) -> list[Run]:
-    """The trainings below root that have a generator, as runs without rows."""
+def trainings(root: Path) -> tuple[list[Run], list[str]]:
+    """The trainings below root that have a generator, as runs without rows; notes likewise."""
     files = sorted((root / "train").glob(f"*/{EXPORTED}"))
-    return [_read(file.parent, {}) for file in files if (file.parent / "config.yaml").exists()]
+    started = [file.parent for file in files if (file.parent / "config.yaml").exists()]
+    return _each(started, lambda run_dir: (_read(run_dir, {}), []))
+
+
+def _each(
+    directories: Iterable[Path], read: Callable[[Path], tuple[Run, list[str]]]
+) -> tuple[list[Run], list[str]]:
+    """The runs that can be read, and their notes; one that cannot is a note."""
+    runs, notes = [], []
+    for run_dir in directories:
+        try:
+            run, more = read(run_dir)
+            runs.append(run)
+        except (AttributeError, KeyError, TypeError, ValueError, OSError, yaml.YAMLError) as error:
+            why = " ".join(f"{type(error).__name__}: {error}".split())
+            advice = "Delete it and run its command again, or move it out of the way."
+            more = [f"Left out: {run_dir} cannot be read as a run ({why}). {advice}"]
+        notes += more
+    return runs, notes
 
 
 def generator_file(run: Run, root: Path) -> Path:
@@ -107,35 +126,18 @@ def generator_file(run: Run, root: Path) -> Path:
 
 
 def collect(root: Path) -> tuple[list[Run], list[str]]:
-    """`inversions`, of which there must be some.
-
-    Raises:
-        FileNotFoundError: none has rows. ValueError: one cannot be read.
-    """
+    """`inversions`; raises FileNotFoundError where none has rows."""
     runs, notes = inversions(root)
     if not runs:
-        make = "".join(
-            f"\n    python -m rtil.{part} rtil={arm} root={root}"
-            for part in ("train", "invert")
-            for arm in ("vanilla", "ilo")
-        )
+        words = [
+            f"{part} rtil={arm}" for part in ("train", "invert") for arm in ("vanilla", "ilo")
+        ]
+        lines = [f"    python -m rtil.{word} root={root}" for word in words]
         raise FileNotFoundError(
-            f"report: no inversion with results below {root / 'invert'}. Make some:{make}"
+            f"report: no inversion with results below {root / 'invert'}. Make some:\n"
+            + "\n".join([*lines, *notes])
         )
     return runs, notes
-
-
-def read_run(directory: Path) -> Run:
-    """Reads one inversion; raises ValueError as `collect` says."""
-    try:
-        run = _read(directory, {str(row["id"]): row for row in result_rows(directory)})
-        check(run.config, run.rows)
-    except (AttributeError, KeyError, TypeError, ValueError, OSError, yaml.YAMLError) as error:
-        raise ValueError(
-            f"report: {directory} cannot be read as an inversion ({type(error).__name__}: "
-            f"{error}). Delete it and run its command again, or move it out of the way."
-        ) from error
-    return run
 
 
 def _read(directory: Path, rows: Mapping[str, Mapping]) -> Run:
@@ -144,14 +146,34 @@ def _read(directory: Path, rows: Mapping[str, Mapping]) -> Run:
     return Run(directory, config, rows, commands, experiments=experiments)
 
 
-def check(config: Mapping[str, object], rows: Mapping[str, Mapping]) -> None:
-    """Raises ValueError where a run lacks what a report needs, KeyError without a PSNR."""
-    bad = [key for key in NEEDED if key not in config]
-    bad += [f"psnr_db of image {i}" for i, r in rows.items() if not is_number(r["psnr_db"])]
-    if bad:
-        raise ValueError(f"no {', '.join(bad)}")
+def sound(run: Run) -> tuple[Run, list[str]]:
+    """A run without the rows that a report cannot show, and a note on each.
+
+    Raises:
+        ValueError: its settings are not what a report needs.
+    """
+    config, knob = run.config, str(run.config.get("task.knob"))
+    wrong = [key for key in (*NEEDED, knob) if config.get(key) is None]
+    wrong += [key for key in NEEDED if CONTROL.search(str(config.get(key)))]
+    numbers = (knob, "noise_std", "seed", "num_images")
+    wrong += [key for key in numbers if not is_number(config.get(key) or 0)]
+    if wrong:
+        raise ValueError(f"no {', '.join(dict.fromkeys(wrong))} that can be shown")
+    rows, notes = {}, []
+    for name, row in run.rows.items():
+        scores = [key for key in row if key.endswith(SCORES) and row[key] is not None]
+        wrong = [key for key in {"psnr_db", *scores} if not is_number(row.get(key))]
+        wrong += ["id"] if CONTROL.search(name) else []
+        if wrong:
+            what = ", ".join(sorted(wrong))
+            notes.append(f"Left out: image {name[:40]!a} of {run.path}: no {what} to show.")
+        else:
+            rows[name] = row
+    return replace(run, rows=rows), notes
 
 
 def is_number(value: object) -> bool:
     """Whether a column holds a value that can be averaged."""
-    return isinstance(value, (int, float)) and not math.isnan(value)
+    if type(value) is int:  # true and false are none
+        return abs(value) < 2**63
+    return isinstance(value, float) and not math.isnan(value)

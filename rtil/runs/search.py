@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rtil.runs import tuning
-from rtil.runs.run import Run
+from rtil.runs.run import TUNED, Run
 
 
 @dataclass(frozen=True)
@@ -53,11 +53,11 @@ def search_of(run: Run) -> Search | None:
         return None
     content = tuning.read(path)
     settings, trials = content["settings"], content["trials"]
-    known = (run.config.get("protocol.tuned.trials"), run.config.get("protocol.tuned.trial"))
-    if (len(trials), content["trial"]) != known:
+    known = [run.config.get(f"{TUNED}.{key}") for key in ("trials", "trial")]
+    if [len(trials), content["trial"]] != known:
         return None
     knob = str(run.config["task.knob"])
-    space = run.config.get("protocol.tuned.space")
+    space = run.config.get(f"{TUNED}.space")
     return Search(
         seed=settings["seed"],
         knob=knob,
@@ -73,7 +73,7 @@ def search_of(run: Run) -> Search | None:
 
 def tuned_file(run: Run) -> Path | None:
     """The file of `rtil.tune` that a run took its settings from, also where its root was moved."""
-    name = run.config.get("protocol.tuned.file")
+    name = run.config.get(f"{TUNED}.file")
     if not name:
         return None
     path, parents = Path(str(name)), run.path.parents
@@ -88,8 +88,6 @@ def budget(config: Mapping) -> tuple | None:
 
     None where nothing was tuned. Runs to be compared have the same.
     """
-    known = [config.get(f"protocol.tuned.{key}") for key in ("trials", "validation.n", "space")]
-    first = [
-        config.get(f"protocol.tuned.validation.first_round.{key}") for key in ("n", "finalists")
-    ]
+    known = [config.get(f"{TUNED}.{key}") for key in ("trials", "validation.n", "space")]
+    first = [config.get(f"{TUNED}.validation.first_round.{key}") for key in ("n", "finalists")]
     return None if None in known else (*known, *(value for value in first if value is not None))

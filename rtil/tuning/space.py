@@ -23,21 +23,16 @@ def trials(space: Mapping, steps: Sequence[int] | None, count: int, seed: int) -
         space: a file of configs/search, resolved.
         steps: of each stage as configured; None where the inverter has no stages. Every trial has
             as many stages and the same sum.
-        count: 1 or more.
-        seed: of the drawn points.
-
-    Returns:
-        {key: value} for each trial.
 
     Raises:
         ValueError: a range that is empty or not positive, or stages for fewer steps.
     """
-    check(space, steps)
+    check(space)
     stages = space.get("stages") if steps else None
     given = {"inverter.steps": list(steps)} if steps and stages else {}
-    found = [{**anchor, **given} for anchor in space["anchors"]]
+    proposals = [{**anchor, **given} for anchor in space["anchors"]]
     variants = space["variants"]
-    rounds = -(-max(count - len(found), 0) // len(variants))
+    rounds = -(-max(count - len(proposals), 0) // len(variants))
     drawn = [
         points(variant, stages, rounds, seed * len(variants) + i)
         for i, variant in enumerate(variants)
@@ -52,14 +47,14 @@ def trials(space: Mapping, steps: Sequence[int] | None, count: int, seed: int) -
                 low, high = stages["ratio"]
                 ratio = between(low, high, next(place))
                 chosen["inverter.steps"] = divide(steps, first, ratio)
-            found.append(chosen)
-    return found[:count]
+            proposals.append(chosen)
+    return proposals[:count]
 
 
 def keys(space: Mapping, steps: Sequence[int] | None) -> set[str]:
     """What the trials of a space set."""
-    found = {key for node in (*space["anchors"], *space["variants"]) for key in node}
-    return found | ({"inverter.steps"} if space.get("stages") and steps else set())
+    varied = {key for node in (*space["anchors"], *space["variants"]) for key in node}
+    return varied | ({"inverter.steps"} if space.get("stages") and steps else set())
 
 
 def stages(inverter: Mapping) -> list[int] | None:
@@ -70,30 +65,24 @@ def stages(inverter: Mapping) -> list[int] | None:
     return [steps] * (inverter["depth"] + 1) if isinstance(steps, int) else list(steps)
 
 
-def check(space: Mapping, steps: Sequence[int] | None) -> None:
+def check(space: Mapping) -> None:
     """Raises ValueError as `trials` does."""
-    for node in space["variants"]:
-        for key, found in node.items():
-            if (
-                isinstance(found, Mapping)
-                and "choices" not in found
-                and not (0 < found.get("low", 0) < found.get("high", 0))
-            ):
+    for variant in space["variants"]:
+        for key, node in variant.items():
+            drawn = isinstance(node, Mapping) and "choices" not in node
+            if drawn and not 0 < node.get("low", 0) < node.get("high", 0):
                 raise ValueError(
-                    f"search: {key}: {dict(found)} must be a value, {{choices: "
+                    f"search: {key}: {dict(node)} must be a value, {{choices: "
                     "[...]}, or {low, high} with 0 < low < high."
                 )
-    stages = space.get("stages")
-    if stages and not (
-        0 < stages["first"][0] <= stages["first"][1] < 1
-        and 0 < stages["ratio"][0] <= stages["ratio"][1]
-    ):
+    stages = space.get("stages") or {"first": [0.5, 0.5], "ratio": [1, 1]}
+    (first, most), (low, high) = stages["first"], stages["ratio"]
+    if not (0 < first <= most < 1 and 0 < low <= high):
         raise ValueError(
             f"search: stages={dict(stages)}: `first` must be shares in (0, 1), "
             "`ratio` positive, each [low, high]."
         )
-    variants = [{*node} for node in space["variants"]]
-    if any(node != variants[0] for node in [*variants, *({*a} for a in space["anchors"])]):
+    if len({frozenset(node) for node in (*space["anchors"], *space["variants"])}) > 1:
         raise ValueError(
             "search: anchors and variants must all set the same keys: what one "
             "leaves out would be another value for each arm."
@@ -103,10 +92,10 @@ def check(space: Mapping, steps: Sequence[int] | None) -> None:
 def points(variant: Mapping, stages: Mapping | None, count: int, seed: int) -> list[list[float]]:
     """Points of the unit cube with a coordinate for each range of a variant and of its stages."""
     ranges = sum(isinstance(node, Mapping) for node in variant.values()) + (2 if stages else 0)
-    if not ranges:
+    if not ranges or not count:
         return [[]] * count
     engine = torch.quasirandom.SobolEngine(ranges, scramble=True, seed=seed)
-    return engine.draw(count).tolist() if count else []
+    return engine.draw(count).tolist()
 
 
 def value_of(node: object, place) -> object:
@@ -140,8 +129,8 @@ def divide(steps: Sequence[int], first: float, ratio: float) -> list[int]:
     shares = [first, *((1 - first) * w / sum(weights) for w in weights)]
     spare = total - len(steps)
     exact = [spare * share for share in shares]
-    found = [int(x) for x in exact]
-    order = sorted(range(len(steps)), key=lambda k: found[k] - exact[k])
-    for k in order[: spare - sum(found)]:
-        found[k] += 1
-    return [1 + n for n in found]
+    whole = [int(x) for x in exact]
+    order = sorted(range(len(steps)), key=lambda k: whole[k] - exact[k])
+    for k in order[: spare - sum(whole)]:
+        whole[k] += 1
+    return [1 + n for n in whole]

@@ -9,14 +9,13 @@ import numpy as np
 import pytest
 import yaml
 from helpers.commands import COMMON, composed, export, start
+from helpers.reports import rows_of_runs
 from PIL import Image
 
 from rtil import checkpoint, diagnose, invert
 from rtil.data import lineage
 from rtil.inverters import lmmse
 from rtil.inverters.lmmse import GaussianPrior
-from rtil.reporting.arrange import cells_of, rows_of
-from rtil.reporting.statistics import Scores
 from rtil.runs import archive
 from rtil.runs import keys as key_table
 from rtil.runs import rows as jsonl
@@ -276,7 +275,7 @@ def test_a_report_tells_arms_trained_for_different_lengths(tmp_path, caplog):
     archive.write(runs, tmp_path, file := tmp_path / "rows.jsonl")
 
     def differs(runs):
-        rows = rows_of(cells_of(runs, "vanilla"), Scores(runs), "vanilla")
+        rows = rows_of_runs(runs)
         return [line for row in rows for line in row.differs]
 
     for found in (runs, archive.read(file)[0]):

@@ -11,7 +11,7 @@ from helpers.experiments import composed, plan_of
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from rtil import report
-from rtil.experiments import members, plan
+from rtil.experiments import plan
 from rtil.runs import record
 from rtil.runs.run import Run
 
@@ -30,12 +30,10 @@ def test_a_run_belongs_to_the_job_it_recorded_and_to_no_other():
     experiment = plan_of("variants_ilo", "demo")
     jobs = plan.jobs(experiment, "invert")
     runs = [run_of("variants_ilo", job, number=i) for i, job in enumerate(jobs)]
-    found = members.belonging(runs, experiment, "demo")
-    assert [job for _, job in found] == [run.job for run, _ in found] == jobs
-    assert members.belonging(runs, plan_of("fig6_ilo", "demo"), "demo") == []
-    assert members.belonging(runs, experiment, "tiny") == []
-    fewer = members.belonging(runs[1:], experiment, "demo")
-    assert [job for _, job in fewer] == jobs[1:]
+    assert [run.job for run in plan.members(runs, experiment, "demo")] == jobs
+    assert plan.members(runs, plan_of("fig6_ilo", "demo"), "demo") == []
+    assert plan.members(runs, experiment, "tiny") == []
+    assert [run.job for run in plan.members(runs[1:], experiment, "demo")] == jobs[1:]
 
 
 def test_a_run_that_serves_two_jobs_is_there_for_each():
@@ -43,24 +41,22 @@ def test_a_run_that_serves_two_jobs_is_there_for_each():
     experiment = plan_of("variants_ilo", "demo")
     plain = plan.jobs(experiment, "invert", {"rtil": ["ilo_mixture"], "task": ["cs"]})[0]
     switched = {**plain, **{f"inverter.lr_{x}": "0.2" for x in ("style", "noise", "feature")}}
-    (found, other) = members.belonging(
-        [run_of("variants_ilo", plain, switched)], experiment, "demo"
-    )
-    assert (found[1], other[1]) == (plain, switched) and found[0].path == other[0].path
+    runs = [run_of("variants_ilo", plain, switched)]
+    found, other = plan.members(runs, experiment, "demo")
+    assert (found.job, other.job) == (plain, switched) and found.path == other.path
 
 
 def test_values_and_what_was_given_besides_do_not_hide_a_job():
     experiment = plan_of("fig6_ilo", "demo")
     job = plan.jobs(experiment, "invert")[0]
     typed = {**job, "ratio": "5e-2", "num_images": "2", "data": "folder", "data.path": "x.zip"}
-    (found,) = members.belonging([run_of("fig6_ilo", typed)], experiment, "demo")
-    assert found[1] == job
-    assert members.besides([found[0]], experiment, "demo") == [("data=folder", "data.path=x.zip")]
-    (found,) = members.belonging(
-        [run_of("fig6_ilo", {**job, "rtil": "ilo_mixture"})], experiment, "demo"
-    )
-    assert found[1] == {**job, "rtil": "ilo_mixture"}  # an arm that was not planned
-    assert not members.belonging([run_of("fig6_ilo", {**job, "ratio": "0.3"})], experiment, "demo")
+    (found,) = plan.members([run_of("fig6_ilo", typed)], experiment, "demo")
+    assert found.job == job
+    assert plan.besides([found], experiment, "demo") == ["data=folder", "data.path=x.zip"]
+    unplanned = {**job, "rtil": "ilo_mixture"}
+    (found,) = plan.members([run_of("fig6_ilo", unplanned)], experiment, "demo")
+    assert found.job == unplanned
+    assert not plan.members([run_of("fig6_ilo", {**job, "ratio": "0.3"})], experiment, "demo")
 
 
 @pytest.mark.parametrize("name", ["variants_ilo", "fig8_depth", "differences"])
@@ -89,7 +85,7 @@ def test_a_report_of_an_experiment_from_rows_of_version_01_shows_what_it_showed(
 
 
 def test_plans_and_members_need_no_torch():
-    code = "import sys, rtil.experiments.members, rtil.experiments.check\n"
+    code = "import sys, rtil.experiments.plan, rtil.experiments.check\n"
     code += "print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -12,8 +12,7 @@ from PIL import Image
 from rtil import checkpoint, report
 from rtil.process.command import CONFIGS
 from rtil.process.instantiate import instantiate
-from rtil.reporting import arrange, statistics
-from rtil.reporting.arrange import rows_of
+from rtil.reporting.arrange import differences_among, estimated, rows_of
 from rtil.reporting.tables import record
 from rtil.runs import run as run_files
 
@@ -112,23 +111,27 @@ def make_generator(root, arm, depths, seed=0):
 
 
 def rows_below(root, baseline="vanilla"):
-    """Rows of every cell below root."""
+    """Rows of every run below root."""
     return rows_of_runs(run_files.collect(root)[0], baseline)
 
 
 def rows_of_runs(runs, baseline="vanilla"):
-    cells = arrange.cells_of(runs, baseline)
-    return rows_of(cells, statistics.Scores(runs), baseline)
+    return estimated(rows_of(runs, baseline, differences_among), baseline)
 
 
 def table_of(root, baseline="vanilla"):
-    """Records of every cell below root, as table.json has them."""
+    """Records of every row below root, as table.json has them."""
     return [record(row) for row in rows_below(root, baseline)]
 
 
 def lines_of(table):
     """A table as {heading: text} of each line."""
     return [dict(zip(table.headings, line)) for line in table.lines]
+
+
+def column_of(table, heading):
+    """The texts under a heading of a table."""
+    return [line[heading] for line in lines_of(table)]
 
 
 def run_report(root, **changes):

@@ -13,7 +13,7 @@ from PIL import Image
 
 from rtil.reporting import pictures
 from rtil.reporting.sections import Table, Text, markdown, page
-from rtil.reporting.statistics import Scores
+from rtil.reporting.statistics import scores
 from rtil.runs.run import Run, collect
 
 ROOT = Path(__file__).parents[2]
@@ -77,5 +77,5 @@ def test_both_renderings_of_a_table_hold_its_cells_and_its_remarks():
 def test_a_run_that_several_jobs_share_has_its_numbers_once(tmp_path):
     make_run(tmp_path, "ilo", {"a": 20.0, "b": 22.0}, pictures=False)
     runs, _ = collect(tmp_path)
-    values = Scores([*runs, *runs]).of(runs, "psnr_db")
+    values = scores([*runs, *runs], "psnr_db")
     assert values[0].to_dict() == {"a": 20.0, "b": 22.0}

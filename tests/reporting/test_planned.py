@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from helpers.experiments import composed, plan_of
 from helpers.plans import study_of, write_run
+from helpers.reports import column_of
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from scipy import stats
@@ -16,7 +17,7 @@ from rtil import report
 from rtil.experiments import plan as experiment
 from rtil.reporting import page, statistics, tables
 from rtil.reporting.figures import curves
-from rtil.reporting.figures.style import axis_of, looks_of
+from rtil.reporting.figures.style import AXES, looks_of
 from rtil.reporting.tables import record
 from rtil.runs import record as run_record
 
@@ -165,7 +166,7 @@ def test_a_seed_that_was_stopped_early_has_its_command(tmp_path):
     (line,) = row.more
     assert "seed=1" in line and row.n == len(everyone)
     assert any("Fewer images" in one.paragraph for one in tables.remarks([row]))
-    assert tables.overview("x", [row], "vanilla").column("n") == [f"4 to {row.n} of {row.n}"]
+    assert column_of(tables.overview("x", [row], "vanilla"), "n") == [f"4 to {row.n} of {row.n}"]
 
 
 def test_a_stopped_run_does_not_shorten_the_others(tmp_path):
@@ -195,7 +196,7 @@ def test_a_figure_compares_the_same_images(tmp_path):
     write_run(tmp_path, plan, jobs[0], more)
     write_run(tmp_path, plan, jobs[1], {i: more[i] for i in planned_ids[:3]})
     rows = [row for row in content(tmp_path, "sigma").rows if not row.missing]
-    assert tables.overview("x", rows, "vanilla").column("n") == ["36", "3 of 12"]
+    assert column_of(tables.overview("x", rows, "vanilla"), "n") == ["36", "3 of 12"]
     run_dir = write_run(tmp_path, plan, jobs[2], {i: more[i] for i in planned_ids})
     rows = [row for row in rows_of(tmp_path, "sigma") if "n" in row]
     found = {row["job"]["ratio"] + row["arm"]: (row["n"], row["psnr_db"]["mean"]) for row in rows}
@@ -241,7 +242,8 @@ def test_pairs_and_sets_are_those_of_the_images(fig6):
     assert statistics.over_images(three, 4) is None
     assert statistics.over_images(three, 2).mean == 1.5
     table = tables.overview("x", content(fig6[0], "fig6_ilo").rows, "vanilla")
-    assert table.column("n")[2] == "2 of 36" and table.column("PSNR over sets [dB]")[2] == "–"
+    assert column_of(table, "n")[2] == "2 of 36"
+    assert column_of(table, "PSNR over sets [dB]")[2] == "–"
 
 
 def test_settings_that_the_plan_varies_are_told_even_where_one_was_run(tmp_path):
@@ -263,7 +265,7 @@ def drawn(monkeypatch, tmp_path, rows, plan):
 
     monkeypatch.setattr(curves, "Figure", Kept)
     published = plan.get("published", {})
-    looks = looks_of((row.arm.name, row.place.line) for row in rows)
+    looks = looks_of((row.arm, row.line) for row in rows)
     curves.draw_panels(rows, looks, tmp_path / "x.png", plan["figure"]["x"], published)
     return kept[0].axes
 
@@ -296,7 +298,7 @@ def test_lines_of_an_arm_share_its_colour_and_those_of_a_setting_their_marker(tm
     plan = plan_of("fig19_codes", "demo")
     write_run(tmp_path, plan, experiment.jobs(plan, "invert")[0], {"a": 20.0, "b": 22.0})
     rows = content(tmp_path, "fig19_codes").rows
-    looks = looks_of((row.arm.name, row.place.line) for row in rows)
+    looks = looks_of((row.arm, row.line) for row in rows)
     assert [*looks] == [f"{arm}, N = {n}" for arm in ("vanilla", "mgan") for n in (1, 5, 10)]
     red, green, blue = np.transpose([to_rgb(look.color) for look in looks.values()])
     assert (red[:3] > blue[:3]).all() and (red[3:] < blue[3:]).all()
@@ -305,8 +307,8 @@ def test_lines_of_an_arm_share_its_colour_and_those_of_a_setting_their_marker(tm
     assert markers[:3] == markers[3:] and len({*markers}) == 3
     fig = Figure()
     axes = fig.subplots(1, 2)
-    for ax, panel in zip(axes, dict.fromkeys(row.place.panel for row in rows)):
-        mine = [row for row in rows if row.place.panel == panel]
+    for ax, panel in zip(axes, dict.fromkeys(row.panel for row in rows)):
+        mine = [row for row in rows if row.panel == panel]
         curves.draw_panel(ax, mine, looks, "ratio", {})
     assert [*curves.legend(axes, looks, "paper")] == [
         *looks,
@@ -318,9 +320,9 @@ def test_lines_of_an_arm_share_its_colour_and_those_of_a_setting_their_marker(tm
 
 def test_axes_put_more_measurements_and_later_layers_to_the_right():
     one, other, ax = Figure().subplots(1, 3)
-    ratio = curves.scale_x(one, [0.25, 0.05], axis_of("ratio")).places
-    factor = curves.scale_x(other, [2, 16], axis_of("factor")).places
-    steps = curves.scale_x(ax, [[9, 1, 9], [9], [9, 9]], axis_of("inverter.steps")).places
+    ratio = curves.scale_x(one, [0.25, 0.05], AXES["ratio"]).places
+    factor = curves.scale_x(other, [2, 16], AXES["factor"]).places
+    steps = curves.scale_x(ax, [[9, 1, 9], [9], [9, 9]], AXES["inverter.steps"]).places
     assert ratio["0.05"] < ratio["0.25"] and factor["16"] < factor["2"]
     assert [steps[str(s)] for s in ([9], [9, 9], [9, 1, 9])] == [0, 1, 2]
     assert [label.get_text() for label in ax.get_xticklabels()] == ["$z_0$", "$z_1$", "$z_2$"]
@@ -328,11 +330,11 @@ def test_axes_put_more_measurements_and_later_layers_to_the_right():
 
 def test_texts_of_an_axis_do_not_run_into_each_other_and_its_ends_are_written():
     ax = Figure(figsize=(4.9, 5.4)).subplots()
-    curves.scale_x(ax, [0.01, 0.1, 0.25, 0.5, 0.75, 1.0], axis_of("ratio"))
+    curves.scale_x(ax, [0.01, 0.1, 0.25, 0.5, 0.75, 1.0], AXES["ratio"])
     texts = [label.get_text() for label in ax.get_xticklabels()]
     assert texts == ["1", "10", "25", "50", "", "100"]
     # The paper's after one's own.
-    curves.scale_x(ax, [0.1, 0.25, 0.5, 0.01, 0.2, 0.3], axis_of("ratio"))
+    curves.scale_x(ax, [0.1, 0.25, 0.5, 0.01, 0.2, 0.3], AXES["ratio"])
     places = dict(zip(ax.get_xticks(), (t.get_text() for t in ax.get_xticklabels())))
     assert places == {0.1: "10", 0.25: "25", 0.5: "50", 0.01: "1", 0.2: "", 0.3: ""}
 

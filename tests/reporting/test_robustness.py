@@ -5,10 +5,10 @@ import statistics
 import pytest
 import yaml
 from helpers.reports import lines_of as lines_of_table
-from helpers.reports import make_run, run_report
+from helpers.reports import make_run, rows_of_runs, run_report
 from scipy import stats
 
-from rtil.reporting import arrange, compare
+from rtil.reporting import compare
 from rtil.reporting.sections import paragraph
 from rtil.runs import archive
 from rtil.runs import run as run_files
@@ -72,7 +72,7 @@ def lines_of(root):
 
 
 def tables_of(runs):
-    tables = compare.by_setting(arrange.cells_of(runs, "vanilla"), "vanilla")
+    tables = compare.by_setting(rows_of_runs(runs), "vanilla")
     return {table.title: lines_of_table(table) for table in tables}
 
 

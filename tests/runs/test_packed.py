@@ -353,8 +353,6 @@ def test_a_configuration_is_whole_once_and_then_what_changed(tmp_path):
         (lambda line: json.dumps({"id": "a", "psnr_db": 1.0}), "packed is missing"),
         (lambda line: json.dumps(line | {"packed": 9}), "format 9"),
         (lambda line: json.dumps(line | {"ids": ["a", "b"]}), "1 values of"),
-        (lambda line: json.dumps(line | {"columns": {"psnr_db": [None]}}), "psnr_db of image a"),
-        (lambda line: json.dumps(line | {"config": {"seed": 0}}), "model.name"),
     ],
 )
 def test_what_is_no_packed_line_is_named(tmp_path, change, named):

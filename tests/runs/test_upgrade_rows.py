@@ -9,7 +9,6 @@ import yaml
 from helpers.experiments import plan_of
 from helpers.plans import forget_experiments, study_of, write_run
 
-from rtil.experiments import members
 from rtil.experiments import plan as experiment
 from rtil.runs import archive
 from rtil.runs import run as run_files
@@ -33,7 +32,7 @@ def upgraded(root):
 
 
 def belonging(root, plan, scale):
-    return members.belonging(upgraded(root), plan, scale)
+    return experiment.members(upgraded(root), plan, scale)
 
 
 def test_runs_belong_by_what_they_were_run_for_or_by_their_name(tmp_path):
@@ -51,8 +50,8 @@ def test_runs_belong_by_what_they_were_run_for_or_by_their_name(tmp_path):
     write_old(tmp_path, plan, jobs[2], {"a": 1.0}, ["split=val"], "elsewhere")
     write_old(tmp_path, plan, jobs[0], {"a": 1.0}, scale="tiny")
     found = belonging(tmp_path, plan, "demo")
-    assert {run.path for run, _ in found} == set(kept)
-    assert [run.path for run, _ in belonging(tmp_path, other, "demo")] != []
+    assert {run.path for run in found} == set(kept)
+    assert [run.path for run in belonging(tmp_path, other, "demo")] != []
 
 
 def test_a_run_goes_to_its_own_switch_and_not_to_one_that_repeats_the_arms_settings(tmp_path):
@@ -66,7 +65,7 @@ def test_a_run_goes_to_its_own_switch_and_not_to_one_that_repeats_the_arms_setti
     config["inverter"] |= {f"lr_{key}": 0.1 for key in ("style", "noise", "feature")}
     (paths[0] / "config.yaml").write_text(yaml.safe_dump(config))
     found = belonging(tmp_path, plan, "demo")
-    assert {run.path: experiment.switch_of(plan, job) for run, job in found} == {
+    assert {run.path: experiment.switch_of(plan, run.job) for run in found} == {
         path: experiment.switch_of(plan, job) for path, job in zip(paths, first)
     }
 
@@ -79,10 +78,10 @@ def test_every_switch_finds_its_runs_and_other_plans_only_theirs(tmp_path):
     paths = [write_old(tmp_path, plan, job, {"a": 1.0}) for job in jobs]
     assert any(job.get("inverter.map") == "1e-06" for job in jobs)
     runs = upgraded(tmp_path)
-    of = {run.path: job for run, job in members.belonging(runs, plan, "demo")}
+    of = {run.path: run.job for run in experiment.members(runs, plan, "demo")}
     assert [of[path] for path in paths] == jobs
     other = plan_of("fig6_ilo", "demo")
-    shared = [run for run, _ in members.belonging(runs, other, "demo")]
+    shared = experiment.members(runs, other, "demo")
     assert shared and not any(run.config["noise_std"] for run in shared)
     fair = plan_of("evidence_ilo", "demo")
     tuned = [
@@ -91,12 +90,12 @@ def test_every_switch_finds_its_runs_and_other_plans_only_theirs(tmp_path):
         if job["seed"] == "0" and job["protocol"] == "authors" and job["rtil"] == "ilo"
     ]
     found = belonging(tmp_path, other, "demo")
-    assert tuned and not {run.path for run, _ in found} & {*tuned}
+    assert tuned and not {run.path for run in found} & {*tuned}
     # A noise that its own command asks for leaves a run in its plan.
     noisy = write_old(
         tmp_path, other, experiment.jobs(other, "invert")[0], {"a": 1.0}, ["noise_std=0.01"]
     )
-    assert noisy in {run.path for run, _ in belonging(tmp_path, other, "demo")}
+    assert noisy in {run.path for run in belonging(tmp_path, other, "demo")}
 
 
 def test_a_file_is_upgraded_once_and_keeps_its_numbers(tmp_path, monkeypatch, capsys):

@@ -21,8 +21,8 @@ from rtil.runs import keys, tuning
 from rtil.runs.record import claim
 from rtil.runs.rows import append, result_rows
 from rtil.runs.search import budget
-from rtil.tuning import chosen, trials
 from rtil.tuning import space as search
+from rtil.tuning import trials
 
 ARMS = [("stylegan2", "ilo", rtil) for rtil in ("vanilla", "ilo", "ilo_mixture")] + [
     ("pggan", "mgan", rtil) for rtil in ("vanilla", "mgan", "mgan_mixture")
@@ -132,14 +132,14 @@ def test_the_best_planted_trial_is_chosen_over_the_images_that_all_have():
         {"a": 21.6, "b": 21.5},
     ]
     tried = [trials.Trial(i, {"number": i}, scores) for i, scores in enumerate(planted)]
-    order, ids = trials.rank(tried)
-    assert ([t.number for t in order], ids) == ([3, 1, 0], ["a", "b"])
-    assert [t.number for t in trials.rank([tried[0], tried[2]])[0]] == [0]
+    best = trials.ranked(tried)
+    assert ([t.number for t in best.ranked], best.ids) == ([3, 1, 0], ["a", "b"])
+    assert [t.number for t in trials.ranked([tried[0], tried[2]]).ranked] == [0]
     equal = trials.Trial(4, {}, {"a": 21.0, "b": 21.0})
-    assert [t.number for t in trials.rank([equal, tried[0]])[0]] == [0, 4]
-    assert trials.score(tried[0], ids)["mean"] == 21.0 and trials.score(tried[2], ids)["n"] == 0
+    assert [t.number for t in trials.ranked([equal, tried[0]]).ranked] == [0, 4]
+    assert tried[0].score(best.ids)["mean"] == 21.0 and tried[2].score(best.ids)["n"] == 0
     with pytest.raises(RuntimeError, match="none of 1 trials"):
-        trials.rank([tried[2]])
+        trials.ranked([tried[2]])
 
 
 def test_a_tuning_finds_the_settings_that_score_best(root, monkeypatch):
@@ -208,7 +208,7 @@ def test_the_best_trials_go_on_to_more_images_and_the_best_of_these_wins(root, m
         None,
     ]
     assert [t["mean"] for t in found["trials"]] == [1.0, 9.0, 5.0, 8.0, 2.0]
-    assert [line.split()[0] for line in chosen.table(found).splitlines()[1:]] == [*"31240"]
+    assert [line.split()[0] for line in trials.table(found).splitlines()[1:]] == [*"31240"]
 
     once = yaml.safe_load(start("tune", root, "trials=5").read_text())  # of the first two alone
     assert once["trial"] == 1 and once["validation"]["n"] == 2
@@ -480,13 +480,13 @@ def test_an_experiment_tunes_what_its_fair_inversions_take():
 @pytest.mark.parametrize(
     ("override", "named"),
     [
-        ("split=test", "validation images"),
+        ("split=test", "must be val"),
         ("protocol=paper", "nothing to tune"),
         ("input=photo.png", "true image"),
         ("trials=0", "trials=0"),
         ("finalists=0", "finalists=0"),
         ("final_images=2", "above num_images=2"),
-        ("run_dir=elsewhere", "Leave it out"),
+        ("run_dir=elsewhere", "must be left out"),
         ("inverter.lr_noise=0.3", "what a tuning chooses"),
         ("inverter=csgm", "no inverter=csgm"),
     ],

@@ -15,16 +15,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
 from rtil.reporting.arrange import Row
-from rtil.reporting.figures.style import (
-    DPI,
-    GREY,
-    GRID,
-    TASKS,
-    Axis,
-    Look,
-    axis_of,
-    legend_columns,
-)
+from rtil.reporting.figures import style
+from rtil.reporting.figures.style import DPI, GREY, GRID, Axis, Look
 from rtil.reporting.statistics import Gain
 
 PER_CHARACTER = 0.024  # width of a tick label's character, of the axis
@@ -40,12 +32,7 @@ KINDS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Pen:
-    """Draws one line of a panel.
-
-    Attributes:
-        places: of the texts of x.
-        shift: keeps the bars of several lines at one x apart.
-    """
+    """Draws one line of a panel."""
 
     ax: Axes
     places: Mapping[str, float]
@@ -55,39 +42,39 @@ class Pen:
     shift: float = 0.0
 
     def at(self, x: object, wide: bool = False) -> float:
-        """Place of the line's bar, or of its cross, which is wider."""
+        """Place of the line's bar, beside those of others, or of its cross, which is wider."""
         place = self.places[str(x)]
         if self.log:
             return place * (1.03 if wide else 1.02) ** self.shift
         return place + (0.1 if wide else 0.04) * self.shift
 
-    def intervals(self, x: Sequence[float], gains: Sequence[Gain]) -> None:
-        """Draws means with their bars."""
-        means = [gain.mean for gain in gains]
-        half = [gain.half for gain in gains]
+    def bars(self, x: Sequence[float], gains: Sequence[Gain]) -> None:
+        """Draws means with intervals."""
+        means, half = [gain.mean for gain in gains], [gain.half for gain in gains]
         bars: dict[str, Any] = {"capsize": 4, "linewidth": 1.8, **asdict(self.look)}
-        self.ax.errorbar(x, means, half, label=self.line, **bars)
+        if gains:
+            self.ax.errorbar(x, means, half, label=style.plain(self.line), **bars)
 
-    def across(self, gain: Gain) -> None:
-        """Draws an estimate that holds for every x."""
+    def band(self, gain: Gain) -> None:
+        """Draws what holds for every x."""
         low, high = gain.mean - gain.half, gain.mean + gain.half
         self.ax.axhspan(low, high, color=self.look.color, alpha=0.12, linewidth=0)
-        self.ax.axhline(gain.mean, color=self.look.color, linewidth=1.8, label=self.line)
+        label = style.plain(self.line)
+        self.ax.axhline(gain.mean, color=self.look.color, linewidth=1.8, label=label)
 
-    def values(self, kind: str, x: Sequence[float], y: Sequence[float]) -> None:
+    def plot(self, kind: str, x: Sequence[float], y: Sequence[float]) -> None:
         """Draws what has no interval."""
-        style: dict[str, Any] = {"linewidth": 1.3, "markersize": 5} | KINDS[kind]
+        looks: dict[str, Any] = {"linewidth": 1.3, "markersize": 5} | KINDS[kind]
         if kind == MISSING:  # at the foot of the panel
-            style["transform"] = self.ax.get_xaxis_transform()
-        self.ax.plot(x, y, color=self.look.color, label=f"{self.line}, {kind}", **style)
+            looks["transform"] = self.ax.get_xaxis_transform()
+        if y:
+            self.ax.plot(
+                x, y, color=self.look.color, label=f"{style.plain(self.line)}, {kind}", **looks
+            )
 
 
 def draw_panels(
-    rows: Iterable[Row],
-    looks: Mapping[str, Look],
-    path: Path,
-    x: str = "value",
-    published: Mapping = {},
+    rows: Iterable[Row], looks: Mapping[str, Look], path: Path, x: str, published: Mapping
 ) -> None:
     """Draws a panel for each that rows have their place in, over one legend.
 
@@ -97,9 +84,7 @@ def draw_panels(
     """
     panels = defaultdict[str, list[Row]](list)
     for row in rows:
-        # What is missing of a series is in its table; an experiment's figure has crosses for it.
-        if row.planned or not row.missing:
-            panels[row.place.panel].append(row)
+        panels[row.panel].append(row)
     columns = min(len(panels), 3)
     lines = -(-len(panels) // columns)
     width = max(8.4, 4.9 * columns)  # inches
@@ -107,13 +92,14 @@ def draw_panels(
     axes = fig.subplots(lines, columns, squeeze=False).flatten()
     for ax in axes[len(panels) :]:
         ax.set_axis_off()
-    for ax, (name, mine) in zip(axes, panels.items()):
+    for ax, (name, own) in zip(axes, panels.items()):
         paper = published.get(name, {}) if x == "value" else {}
-        key = mine[0].measurement.knob if x == "value" else x
-        draw_panel(ax, mine, looks, key, paper)
-        ax.set_title(f"{TASKS.get(name, name)}; {counts(mine)}", fontsize=12)
+        key = own[0].measurement.knob if x == "value" else x
+        draw_panel(ax, own, looks, key, paper)
+        task = style.TASKS.get(name, style.plain(name))
+        ax.set_title(f"{task}; {counts(own)}", fontsize=12)
     entries = legend(axes, looks, str(published.get("what")))
-    ncols = legend_columns(width, entries)
+    ncols = style.legend_columns(width, entries)
     fig.set_size_inches(width, 4.3 * lines + 0.5 + 0.25 * -(-len(entries) // ncols))
     place: dict[str, Any] = {"loc": "outside lower center", "fontsize": 10.5}
     fig.legend([*entries.values()], [*entries], ncols=ncols, **place)
@@ -121,76 +107,63 @@ def draw_panels(
 
 
 def draw_panel(
-    ax: Axes,
-    rows: Sequence[Row],
-    looks: Mapping[str, Look],
-    key: str,
-    paper: Mapping,
+    ax: Axes, rows: Sequence[Row], looks: Mapping[str, Look], key: str, paper: Mapping
 ) -> None:
-    """Draws the lines of a panel over a setting, those without a generator in grey."""
-    values = [*(row.place.x for row in rows), *paper.get("value", ())]
-    pen = scale_x(ax, values, axis_of(key))
-    lines = defaultdict[str, list[Row]](list)
+    """Draws every line, and LMMSE in grey."""
+    values = [*(row.x for row in rows), *paper.get("value", ())]
+    pen = scale_x(ax, values, style.AXES.get(key, Axis(key)))
+    for number, (line, look) in enumerate(looks.items()):
+        own = [row for row in rows if row.line == line]
+        shift = number - (len(looks) - 1) / 2
+        if own:
+            draw_line(replace(pen, line=line, look=look, shift=shift), own, paper)
     linear: dict[str, dict[float, Gain]] = defaultdict(dict)
     for row in rows:
-        lines[row.place.line].append(row)
         estimate = row.estimates.get("lmmse_psnr_db")
-        if estimate and row.place.x is not None:  # every arm's is the same: the first one's
-            at = row.measurement
-            name = LINEAR + at.noise
-            linear[name].setdefault(pen.at(row.place.x), estimate)
-    middle = (len(looks) - 1) / 2
-    for number, (line, look) in enumerate(looks.items()):
-        if line in lines:
-            shift = number - middle
-            own = replace(pen, line=line, look=look, shift=shift)
-            draw(own, lines[line], paper)
+        if estimate and row.x is not None:  # every arm's is the same: the first one's
+            linear[LINEAR + row.measurement.noise].setdefault(pen.at(row.x), estimate)
     for line, estimates in linear.items():
         x = sorted(estimates)
-        replace(pen, line=line).intervals(x, [estimates[at] for at in x])
+        replace(pen, line=line).bars(x, [estimates[at] for at in x])
     ax.set_ylabel("PSNR [dB], mean and 95 % interval", fontsize=12)
     ax.tick_params(labelsize=11)
     ax.grid(True, color=GRID, linewidth=0.8)
 
 
-def draw(pen: Pen, rows: Sequence[Row], paper: Mapping) -> None:
+def draw_line(pen: Pen, rows: Sequence[Row], paper: Mapping) -> None:
     """Draws a line: its intervals, its oracle dotted, the paper's dashed, crosses for gaps."""
-    with_x = [row for row in rows if row.place.x is not None]
-    points = sorted((row for row in with_x if row.psnr), key=lambda row: pen.at(row.place.x))
-    if points:
-        x = [pen.at(p.place.x) for p in points]
-        gains = [p.psnr for p in points if p.psnr]
-        pen.intervals(x, gains)
-        oracle = [row.estimates.get("oracle_psnr_db") for row in points if row.planned]
-        means = [gain.mean if gain else nan for gain in oracle]
-        if any(oracle):
-            pen.values(ORACLE, x, means)
+    with_x = [row for row in rows if row.x is not None]
+    points = sorted((row for row in with_x if row.psnr), key=lambda row: pen.at(row.x))
+    x = [pen.at(row.x) for row in points]
+    pen.bars(x, [row.psnr for row in points if row.psnr])
+    oracle = [row.estimates["oracle_psnr_db"] for row in points if row.planned]
+    if any(oracle):
+        pen.plot(ORACLE, x, [gain.mean if gain else nan for gain in oracle])
     # No value of the axis' setting: the estimate holds for all of them.
     for row in rows:
-        if row.psnr and row.place.x is None:
-            pen.across(row.psnr)
-    crosses = [pen.at(row.place.x, wide=True) for row in with_x if not row.psnr]
-    if crosses:
-        pen.values(MISSING, crosses, [0.03] * len(crosses))
+        if row.psnr and row.x is None:
+            pen.band(row.psnr)
+    crosses = [pen.at(row.x, wide=True) for row in with_x if not row.psnr]
+    pen.plot(MISSING, crosses, [0.03] * len(crosses))
     values = zip(paper.get("value", ()), paper.get(pen.line, ()))
     # The marker of a value that the paper's figure hides is left out.
     shown = {pen.places[str(at)]: value for at, value in values if value}
-    if shown:
-        pen.values(PAPER, [*shown], [*shown.values()])
+    pen.plot(PAPER, [*shown], [*shown.values()])
 
 
 def legend(axes: Iterable[Axes], looks: Mapping[str, Look], what: str) -> dict[str, Any]:
     """{text: handle}: every line of `looks`, then once each what is drawn in their colours."""
+    looks = {style.plain(line): look for line, look in looks.items()}
     handles = {text: h for ax in axes for h, text in zip(*ax.get_legend_handles_labels())}
     entries: dict[str, Any] = {
         line: handles.pop(line, None) or Line2D([], [], **asdict(look))
         for line, look in looks.items()
     }
-    for kind, style in KINDS.items():
+    for kind, looks_as in KINDS.items():
         drawn = [handles.pop(f"{line}, {kind}", None) for line in looks]
         if any(drawn):
             text = f"{PAPER} ({what})" if kind == PAPER else kind
-            entries[text] = Line2D([], [], color="black", **style)
+            entries[text] = Line2D([], [], color="black", **looks_as)
     return entries | handles
 
 
@@ -209,7 +182,8 @@ def scale_x(ax: Axes, values: Iterable[Any], axis: Axis) -> Pen:
     together to be written, the ends of the axis are, or the first ones.
     """
     known = {str(value): value for value in values if value is not None}
-    if axis.log:
+    log_scale = axis.log and all(float(value) > 0 for value in known.values())
+    if log_scale:
         places = {x: 1 / float(v) if axis.inverse else float(v) for x, v in known.items()}
         ticks = {places[x]: axis.tick(float(value)) for x, value in known.items()}
         low, high = min(ticks), max(ticks)
@@ -225,18 +199,21 @@ def scale_x(ax: Axes, values: Iterable[Any], axis: Axis) -> Pen:
         ax.set_xlim(-0.5, max(len(order) - 0.5, 0.5))
     ax.set_xlabel(axis.label, fontsize=12)
     ax.xaxis.set_minor_locator(NullLocator())
-    ax.set_xticks([*ticks])
-    ax.set_xticklabels([*ticks.values()])
-    return Pen(ax, places, axis.log)
+    ax.set_xticks([*ticks], [*ticks.values()])
+    return Pen(ax, places, log_scale)
 
 
 def legible(ticks: Mapping[float, str], span: float) -> set[float]:
     """Places of a logarithmic axis, e^span long, whose texts do not run into each other."""
+
+    def apart(one: float, other: float) -> bool:
+        letters = (len(ticks[one]) + len(ticks[other])) / 2 + 1
+        gap = abs(log(one / other)) / span
+        return gap > letters * PER_CHARACTER
+
     shown: set[float] = set()
     # The ends first, which a reader needs to read the others.
     for place in dict.fromkeys((max(ticks), min(ticks), *ticks)):
-        letters = {other: (len(ticks[place]) + len(ticks[other])) / 2 + 1 for other in shown}
-        gaps = {other: abs(log(place / other)) / (span * PER_CHARACTER) for other in shown}
-        if all(gaps[other] > letters[other] for other in shown):
+        if all(apart(place, other) for other in shown):
             shown.add(place)
     return shown

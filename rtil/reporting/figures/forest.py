@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from rtil.reporting.arrange import Row
-from rtil.reporting.figures.style import COLOURS, DPI, GREY, GRID, MARKERS, legend_columns
+from rtil.reporting.figures.style import COLOURS, DPI, GREY, GRID, MARKERS, legend_columns, plain
 
 WIDTH = 8.4  # inches
 
@@ -17,12 +17,10 @@ WIDTH = 8.4  # inches
 def draw_forest(name: str, rows: Sequence[Row], baseline: str, path: Path) -> None:
     """Draws the gain at each measurement, a point for each arm and protocol.
 
-    Thick bars are the 95 % interval over images, thin ones that over trainings.
-
-    Args:
-        rows: with a gain, at least one (`rtil.reporting.compare.drawable`).
+    Thick bars are the 95 % interval over images, thin ones that over trainings. At least one
+    row is there, and each has a gain.
     """
-    labels = [*dict.fromkeys(row.arm.label for row in rows)]
+    labels = [*dict.fromkeys(row.label for row in rows)]
     order = sorted(rows, key=lambda row: (row.measurement.noise_std, row.measurement.value))
     places = [*dict.fromkeys(row.measurement.text for row in order)]
     columns = legend_columns(WIDTH, labels)
@@ -36,7 +34,7 @@ def draw_forest(name: str, rows: Sequence[Row], baseline: str, path: Path) -> No
     for row in rows:
         assert row.gain is not None
         seeds = row.estimates["gain_psnr_db_seeds"]
-        number = labels.index(row.arm.label)
+        number = labels.index(row.label)
         y = places.index(row.measurement.text) + 0.8 * ((number + 0.5) / len(labels) - 0.5)
         color = COLOURS[number % len(COLOURS)]
         for one, width, alpha, cap in ((row.gain, 6.0, 0.4, 0), (seeds, 1.4, 1.0, 4)):
@@ -51,9 +49,9 @@ def draw_forest(name: str, rows: Sequence[Row], baseline: str, path: Path) -> No
             marker=MARKERS[number % len(MARKERS)],
             markersize=6.5,
             linestyle="",
-            label=None if row.arm.label in named else row.arm.label,
+            label=None if row.label in named else plain(row.label),
         )
-        named.add(row.arm.label)
+        named.add(row.label)
     ax.set_yticks(range(len(places)), places)
     # The first measurement is at the top.
     ax.set_ylim(len(places) - 0.5, -0.5)
@@ -65,5 +63,5 @@ def draw_forest(name: str, rows: Sequence[Row], baseline: str, path: Path) -> No
     fig.legend(fontsize=10, loc="outside lower center", ncols=columns)
     counts = sorted({row.gain.n for row in rows if row.gain})
     text = " to ".join(str(n) for n in dict.fromkeys((counts[0], counts[-1])))
-    ax.set_title(f"{name}; n = {text} images", fontsize=12)
+    ax.set_title(f"{plain(name)}; n = {text} images", fontsize=12)
     fig.savefig(path)

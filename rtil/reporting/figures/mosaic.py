@@ -24,7 +24,7 @@ class ImageRow:
 
 
 def draw_mosaic(rows: Sequence[ImageRow], path: Path) -> None:
-    """Draws equally long rows of images with labels and captions."""
+    """Draws rows of equal length."""
     heads = [0.2 if any(row.captions) else 0.04 for row in rows]  # above a row, in sides
     width, height = len(rows[0].images), sum(heads) + len(rows)
     left = 0.3 + 0.088 * max(len(row.label.replace("$", "")) for row in rows)  # inches

@@ -34,6 +34,7 @@ class Axis:
         return f"{100 * value:g}" if self.percent else f"{value:g}"
 
 
+# Any other setting stands under its own key.
 AXES = {
     "ratio": Axis("measurements m/n [%]", log=True, percent=True),
     "factor": Axis("down-sampling per side", log=True, inverse=True),
@@ -45,18 +46,18 @@ AXES = {
 }
 
 
-def axis_of(key: str) -> Axis:
-    """The axis of a setting; an unknown one stands under its own key."""
-    return AXES.get(key, Axis(key))
-
-
 @dataclass(frozen=True)
 class Look:
-    """Colour, marker and kind of a line, as matplotlib names them."""
+    """A line, in matplotlib's words."""
 
     color: str
     marker: str
     linestyle: str = "-"
+
+
+def plain(text: str) -> str:
+    """A name, no part of it a formula."""
+    return text.replace("$", r"\$")
 
 
 def looks_of(lines: Iterable[tuple[str, str]]) -> dict[str, Look]:
@@ -80,6 +81,6 @@ def looks_of(lines: Iterable[tuple[str, str]]) -> dict[str, Look]:
 
 
 def legend_columns(inches: float, labels: Collection[str]) -> int:
-    """Columns of a legend so wide, by letters that fit."""
+    """Columns of a legend so wide."""
     fit = int(10.7 * inches) // (8 + max(map(len, labels)))
     return min(max(1, fit), len(labels))
