@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import helpers.quick_compose  # noqa: F401  # before modules that take `compose` from hydra
 import pytest
 import torch
 

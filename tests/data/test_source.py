@@ -59,6 +59,7 @@ def saved(place):
 # Rows of one split
 
 
+@pytest.mark.slow
 def test_rows_of_other_images_are_not_mixed_in_and_files_may_move(tmp_path):
     sets = {
         name: pictures(tmp_path / name, 6, seed)
@@ -221,6 +222,7 @@ def test_files_added_since_the_training_are_told(tmp_path, caplog):
 # The yardstick's images
 
 
+@pytest.mark.slow
 def test_the_yardstick_is_of_the_generators_images_and_not_of_the_commands(
     tmp_path, monkeypatch, caplog
 ):

@@ -176,7 +176,7 @@ def test_depths_are_the_stages_of_one_run_and_a_dropped_image_is_a_jump(stylegan
     assert all(jump > 1e-4 for jump in found[False][2].jump)
 
 
-@pytest.mark.parametrize("rtil", ["ilo", "vanilla"])
+@pytest.mark.parametrize("rtil", ["ilo", pytest.param("vanilla", marks=pytest.mark.slow)])
 def test_a_diagnosis_is_written_with_n_and_intervals(tmp_path, rtil):
     export(tmp_path, rtil=rtil)
     overrides = [

@@ -79,7 +79,11 @@ NOISY = [("deblur", "blur_std=1"), ("denoise", "noise_std=0.2")]
     ("model", "rtil", "inverter", "task"),
     [
         *((*method, task) for task in PAPER for method in METHODS),
-        *((*method, task) for task in NOISY for method in METHODS[::3]),
+        *(
+            pytest.param(*method, task, marks=pytest.mark.slow)
+            for task in NOISY
+            for method in METHODS[::3]
+        ),
         *(
             ("stylegan2", "vanilla", name, task)
             for task in (PAPER[0], NOISY[0])

@@ -99,13 +99,18 @@ def record(place, name="photo"):
 @pytest.mark.parametrize(
     "task",
     [
-        ("cs", "ratio=0.2"),
         ("phase_retrieval", "ratio=1.5"),
-        ("inpainting", "ratio=0.3"),
         ("inpainting", "mask"),
-        ("sr", "factor=4"),
-        ("denoise", "noise_std=0.2"),
-        ("deblur", "blur_std=1"),
+        *(
+            pytest.param(task, marks=pytest.mark.slow)
+            for task in (
+                ("cs", "ratio=0.2"),
+                ("inpainting", "ratio=0.3"),
+                ("sr", "factor=4"),
+                ("denoise", "noise_std=0.2"),
+                ("deblur", "blur_std=1"),
+            )
+        ),
     ],
 )
 def test_a_saved_measurement_inverts_as_its_test_image_bit_for_bit(run, seen, tmp_path, task):
@@ -492,6 +497,7 @@ def test_the_summary_says_what_is_known_and_no_score(run, photo, tmp_path, capsy
         assert "PSNR" not in printed and ("made before" in printed) == again
 
 
+@pytest.mark.slow
 def test_held_out_images_stay_as_they_are_without_a_mask(run, tmp_path):
     """The loop is shared: rows of test data come from test data."""
     place = run("num_images=1", "yardstick.use=false", "ratio=0.5")

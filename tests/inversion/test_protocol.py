@@ -84,6 +84,7 @@ def test_the_default_protocol_is_the_papers_bit_for_bit():
     assert not [*folder.glob("*/paper_*")]
 
 
+@pytest.mark.slow
 def test_the_authors_protocol_sets_exactly_the_keys_that_the_page_lists():
     listed = {key: yaml.safe_load(text) for key, text in keys_of(BY_PROTOCOL).items()}
     found = {}

@@ -202,6 +202,7 @@ def test_finished_build_can_be_read_by_others(fake):
     assert mode & stat.S_IROTH and mode & stat.S_IXOTH
 
 
+@pytest.mark.slow
 def test_diagnosis_names_every_part(fake, capsys):
     assert build.main(["--arch", "sm_90"]) == 0
     text = capsys.readouterr().out

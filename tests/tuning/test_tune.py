@@ -220,6 +220,7 @@ def test_the_best_trials_go_on_to_more_images_and_the_best_of_these_wins(root, m
     assert budgets == [(5, 6, "s", 2, 2), (5, 2, "s")]
 
 
+@pytest.mark.slow
 def test_a_finalist_that_is_not_finite_keeps_its_first_score_and_ends_no_search(
     root, monkeypatch, capsys
 ):
@@ -348,6 +349,7 @@ def test_a_stopped_tuning_goes_on_without_repeating_an_image(root, monkeypatch):
     assert len(yaml.safe_load(path.read_text())["trials"]) == 4
 
 
+@pytest.mark.slow
 def test_a_fair_inversion_says_its_tuning_takes_it_and_is_bound_to_it(root):
     with pytest.raises(FileNotFoundError, match=r"python -m rtil\.tune") as error:
         start("invert", root, "protocol=fair", "ratio=0.2")
@@ -423,6 +425,7 @@ def test_a_tuning_given_as_a_file_is_taken_wherever_it_lies_and_only_where_it_fi
     assert len(result_rows(start("invert", root, *at))) == 2
 
 
+@pytest.mark.slow
 def test_one_tuning_serves_other_seeds_and_ratios_where_protocol_at_names_it(root):
     export(root, 1, "ilo", "seed=1")
     other = ("protocol=fair", "seed=1", "ratio=0.4")
