@@ -74,8 +74,8 @@ def units(setting: Setting) -> list[tuple[str, Callable[[], list[Row]]]]:
     one, two = (partial(seconds, training, count) for count in (1, 2))
     title = "rtil.theory beside a busy process a core"
     return [
-        ("theory beside work", partial(row, setting, title, alone, busy, "<= 3")),
-        ("two trainings", partial(row, setting, "two trainings at once", one, two, "<= 3")),
+        ("theory beside work", partial(row, setting, title, alone, busy, "<= 2.5")),
+        ("two trainings", partial(row, setting, "two trainings at once", one, two, "<= 2.5")),
     ]
 
 
