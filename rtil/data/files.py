@@ -19,10 +19,11 @@ from zipfile import ZipInfo
 
 from tqdm import tqdm
 
-from rtil.data.limits import DEFAULT, Limits, crc_of, regular_size
+from rtil.data.limits import DEFAULT, Limits, crc_of
 from rtil.data.listing import SUFFIXES, in_words, listing, names_below
 from rtil.data.picture import GREY_MODES, UNREADABLE, stored_mode
 from rtil.data.zip_file import entries, head_of_entry, read_entry
+from rtil.process.bounds import regular_size
 
 T = TypeVar("T")
 

@@ -6,13 +6,13 @@ them lives beside this file, weights are read in `rtil.checkpoint`.
 
 from __future__ import annotations
 
-import os
-import stat
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from rtil.process.bounds import regular_size
 
 CHUNK = 2**20  # bytes at a time, where a file need not be held
 
@@ -75,18 +75,6 @@ class Limits:
 
 
 DEFAULT = Limits()
-
-
-def regular_size(path: str | Path) -> int:
-    """Bytes of a file.
-
-    Raises:
-        OSError: there is none. ValueError: no regular file.
-    """
-    about = os.stat(path)
-    if not stat.S_ISREG(about.st_mode):  # a pipe would be waited for, a device has no end
-        raise ValueError("no regular file")
-    return about.st_size
 
 
 def crc_of(path: str | Path) -> int:

@@ -14,7 +14,8 @@ from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
-from rtil.data.limits import Limits, regular_size
+from rtil.data.limits import Limits
+from rtil.process.bounds import regular_size
 
 ENCRYPTED = 1  # bit of an entry's flags
 # A local header is 30 bytes, the last four the lengths of the name and the extra field behind it.

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from collections.abc import Mapping
 from pathlib import Path
 
 MOST = 10**6  # entries; those that are named several times count each time
 DEEPEST = 64  # levels
+
+
+def regular_size(path: str | Path) -> int:
+    """Bytes of a regular file.
+
+    Raises:
+        OSError: there is none.
+        ValueError: a folder, a pipe, which would be waited for, or a device, which has no end.
+    """
+    about = os.stat(path)
+    if not stat.S_ISREG(about.st_mode):
+        raise ValueError("no regular file")
+    return about.st_size
 
 
 def check_regular(path: Path) -> int:
@@ -17,10 +31,11 @@ def check_regular(path: Path) -> int:
         FileNotFoundError: there is none.
         ValueError: a folder, a pipe or a device, which may have no end, also behind a link.
     """
-    status = path.stat()
-    if not stat.S_ISREG(status.st_mode):
-        raise ValueError(f"{path} is no regular file. Move it out of the way, or name another.")
-    return status.st_size
+    try:
+        return regular_size(path)
+    except ValueError as error:
+        text = f"{path} is {error}. Move it out of the way, or name another."
+        raise ValueError(text) from error
 
 
 def check_size(content: object, where: str, advice: str) -> None:
