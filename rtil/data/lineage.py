@@ -105,8 +105,8 @@ def check_namesake(trained: Mapping, data: Mapping, generator: Path) -> None:
     own, foreign = dict(trained["data"]), data.get("trained_on") not in (None, data.get("name"))
     if foreign or not source_of(own).from_files or _same_place(own, data):
         return
-    there = trained.get("split_files") or _digest(own)
-    here = _digest(data)
+    there = trained.get("split_files") or training_digest(own)
+    here = training_digest(data)
     if there and here and there != here:
         raise ValueError(
             f"{generator} was trained on data.path={own['path']}, and data.path={data['path']} "
@@ -129,7 +129,7 @@ def _same_place(one: Mapping, other: Mapping) -> bool:
     return paths[0] == paths[1]
 
 
-def _digest(data: Mapping) -> str | None:
+def training_digest(data: Mapping) -> str | None:
     """Of the training images of a `data` group; None where they are not here."""
     try:
         files = split_files(data, "train")

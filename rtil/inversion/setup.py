@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from rtil import checkpoint
 from rtil.data import lineage
 from rtil.data.limits import Limits
-from rtil.data.load import load_data, split_files
+from rtil.data.load import load_data
 from rtil.inversion import measurement_file as measurement
 from rtil.inversion import tuned_settings
 from rtil.inversion.asked import Asked
@@ -243,13 +243,9 @@ def trained_generator(config: Mapping) -> Path:
     Raises as `rtil.runs.identity.find_generator` and `rtil.data.lineage.check_namesake` do.
     """
     data = config["data"]
-    files = None
-    if data.get("trained_on") in (None, data["name"]):
-        try:
-            split = split_files(data, "train")
-            files = split.digest() if split else None
-        except (FileNotFoundError, ValueError):
-            pass  # the images may be gone: the generator is known by its choices then
+    own = data.get("trained_on") in (None, data["name"])
+    # Where the images are gone the generator is known by its choices alone.
+    files = lineage.training_digest(data) if own else None
     path = identity.find_generator(config, files)
     lineage.check_namesake(identity.read_config(path.parent), data, path)
     return path
