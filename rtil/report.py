@@ -65,7 +65,7 @@ def pack(cfg: DictConfig) -> Path:
 
     Raises:
         FileNotFoundError: there are none.
-        ValueError: as `collect` and `rtil.runs.archive.write` say.
+        ValueError: as `collect` and `rtil.runs.archive` say.
     """
     root, experiment = Path(cfg.root), experiment_of(cfg)
     if cfg.results:
@@ -84,6 +84,8 @@ def pack(cfg: DictConfig) -> Path:
                 f"below {root}. python -m rtil.report experiment={name} root={root} "
                 "names the commands that run it."
             )
+    if not cfg.allow_uncommitted:
+        archive.check_committed(runs)
     print("\n".join([archive.write(runs, root, Path(cfg.pack)), *notes]))
     return Path(cfg.pack)
 

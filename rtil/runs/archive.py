@@ -22,7 +22,7 @@ from rtil.process.files import write_text
 from rtil.runs import keys, overrides, record, schema
 from rtil.runs.identity import digest as digest_of
 from rtil.runs.identity import values as values_of
-from rtil.runs.run import Run, generator_file, is_number, sound
+from rtil.runs.run import Run, generator_file, is_number, parts_uncommitted, sound
 from rtil.runs.search import search_of
 
 WHOLE, SHORT = 1, 2  # formats of version 0.1: every line with its whole configuration, or not
@@ -67,6 +67,22 @@ def write(runs: Sequence[Run], root: Path, file: Path) -> str:
             "lines if that one was replaced."
         )
     return text
+
+
+def check_committed(runs: Iterable[Run]) -> None:
+    """Refuses runs whose sources no commit holds: nobody can run them again.
+
+    Raises:
+        ValueError: names each such run and which of its parts.
+    """
+    lines = [f"{run.path} ({' and '.join(run.uncommitted)})" for run in runs if run.uncommitted]
+    if lines:
+        raise ValueError(
+            "report: pack= got runs of sources that no commit holds:\n    "
+            + "\n    ".join(lines)
+            + "\nCommit and run them anew. With allow_uncommitted=true they are packed, and the "
+            "tables of documents mark them."
+        )
 
 
 def read(place: Path | Sequence[Path]) -> tuple[list[Run], list[str]]:
@@ -255,6 +271,7 @@ def unpacked(line: Line, path: Path) -> Run:
         trained,
         experiments=line.get("experiments"),
         tuning=line.get("tuning"),
+        uncommitted=parts_uncommitted(line["training"], line["provenance"]),
     )
 
 

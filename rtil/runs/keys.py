@@ -191,6 +191,7 @@ KEYS = (
     # Of reports alone.
     Key("pack", NONE, NONE, NONE, path="file"),
     Key("results", NONE, NONE, NONE, path="file", kind=PATH | ListOf(TEXT)),
+    Key("allow_uncommitted", NONE, NONE, NONE),
     Key("baseline", NONE, NONE, NONE),
 )
 OTHER = Key("", ID, ID, ID)

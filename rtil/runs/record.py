@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import yaml
@@ -15,6 +15,7 @@ from rtil.runs.keys import Command
 from rtil.runs.kinds import MapOf, Text
 
 FILE = "provenance.json"
+CHANGED = "-dirty"  # how a commit ends that the sources differed from (`rtil.process.provenance`)
 
 
 def claim(run_dir: Path, config: Mapping, command: Command) -> bool:
@@ -111,6 +112,14 @@ def history(run_dir: Path) -> list[dict]:
     before = last.pop("before", [])
     last.pop("experiments", None)
     return [last, *reversed(before)]
+
+
+def is_uncommitted(entries: Iterable[Mapping]) -> bool:
+    """Whether a command of a history ran on sources that no commit holds.
+
+    Sources in no repository, as those of an installed package, have no commit to differ from.
+    """
+    return any(str(entry.get("commit")).endswith(CHANGED) for entry in entries)
 
 
 def commands(run_dir: Path) -> list[list[str]]:

@@ -37,6 +37,7 @@ class Run:
             which did not record them, ran it.
         tuning: the search behind its settings where it was packed (`rtil.runs.search`).
         job: the planned job that it is read as (`rtil.experiments.plan`).
+        uncommitted: which of "training" and "inversion" ran on sources that no commit holds.
         study: the file that it was read from where an earlier one has other trainings of its
             seeds.
     """
@@ -49,6 +50,7 @@ class Run:
     experiments: Sequence[Mapping] | None = None
     tuning: Mapping | None = None
     job: Mapping[str, str] = field(default_factory=dict)
+    uncommitted: Sequence[str] = ()
     study: str = ""
 
     @property
@@ -81,18 +83,27 @@ class Run:
 
 def inversions(root: Path) -> tuple[list[Run], list[str]]:
     """Reads every inversion below <root>/invert; the notes say what is left out, and why."""
-    commands = lru_cache(maxsize=None)(record.commands)  # many runs share a generator
+    history = lru_cache(maxsize=None)(record.history)  # many runs share a generator
 
     def read(run_dir: Path) -> tuple[Run, list[str]]:
         rows = {str(row["id"]): row for row in result_rows(run_dir)}
         run, notes = sound(_read(run_dir, rows))
-        return replace(run, trained=commands(generator_file(run, root).parent)), notes
+        trained = history(generator_file(run, root).parent)
+        commands = [entry["command"] for entry in trained]
+        uncommitted = parts_uncommitted(trained, record.history(run_dir))
+        return replace(run, trained=commands, uncommitted=uncommitted), notes
 
     paths = sorted((root / "invert").rglob("config.yaml"))
     started = [path.parent for path in paths if any(path.parent.glob("results*.jsonl"))]
     runs, notes = _each(started, read)
     notes += [f"{run.path} has no rows yet." for run in runs if not run.rows]
     return [run for run in runs if run.rows], notes
+
+
+def parts_uncommitted(trained: Sequence[Mapping], inverted: Sequence[Mapping]) -> tuple[str, ...]:
+    """`Run.uncommitted` of the histories of a generator's training and of an inversion."""
+    histories = {"training": trained, "inversion": inverted}
+    return tuple(part for part, own in histories.items() if record.is_uncommitted(own))
 
 
 def trainings(root: Path) -> tuple[list[Run], list[str]]:

@@ -43,10 +43,16 @@ NAMED = Record({"id": TEXT})  # a row of results*.jsonl, whatever it lacks besid
 ROW = Record({"id": TEXT, "psnr_db": NUMBER})  # one that counts as an image that is done
 LOGGED = Record({"nimg": COUNT_OR_NONE})  # of a training's log.jsonl
 WORDS = ListOf(Text(empty=True), fewest=1)
-COMMAND = Record({"command": WORDS})
+COMMAND = Record({"command": WORDS}, {"commit": NULL | TEXT})
 JOBS = NULL | ListOf(Record({"name": TEXT, "job": MapOf(Text(empty=True))}))
 PROVENANCE = Record(
-    {"command": WORDS}, {"before": ListOf(COMMAND), "experiments": JOBS, "precision": TEXT}
+    {"command": WORDS},
+    {
+        "commit": NULL | TEXT,
+        "before": ListOf(COMMAND),
+        "experiments": JOBS,
+        "precision": TEXT,
+    },
 )
 TRIAL = Record({"mean": NULL | Number(), "n": COUNT_OR_NONE})
 TUNED = Record(

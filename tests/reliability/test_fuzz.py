@@ -54,7 +54,7 @@ def given(tmp_path_factory):
     for module, words in (
         ("rtil.train", (*TINY, *short)),
         ("rtil.invert", (*TINY, *measured, "generator=train/generator.pt", "root=runs")),
-        ("rtil.report", ("root=runs", "pack=packed.jsonl")),
+        ("rtil.report", ("root=runs", "pack=packed.jsonl", "allow_uncommitted=true")),
     ):
         ended = nursery.run(Command(module, words))
         assert ended.code == 0, ended.text

@@ -42,7 +42,9 @@ TUNE = Command(
     + ("final_images=2", "finalists=1"),
 )
 REPORT = Command("rtil.report", ("root=../given/runs", "out=report", "gallery=2"))
-ARCHIVE = Command("rtil.report", ("root=../given/runs", "pack=packed.jsonl"))
+ARCHIVE = Command(
+    "rtil.report", ("root=../given/runs", "pack=packed.jsonl", "allow_uncommitted=true")
+)
 PACK = Command(
     "prepare_data", ("../given/pictures", "out.zip", "--resolution", "16", "--workers", "1")
 )

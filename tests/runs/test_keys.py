@@ -24,7 +24,7 @@ FOUND = (
 )
 
 
-REPORTED = ("pack", "results", "baseline")
+REPORTED = ("pack", "results", "allow_uncommitted", "baseline")
 DIAGNOSED = ("num_samples", "dims", "neighbours", "bootstrap", "stage_steps", "out")
 SEARCHED = [path.stem for path in (Path(CONFIGS) / "search").glob("*.yaml")]
 
