@@ -26,6 +26,8 @@ from rtil.models.generator import Generator
 from rtil.models.layers import frozen
 from rtil.operators.operator import ForwardOperator
 
+ALPHA_INITS = ("dirichlet", "1/N", "1/C")
+
 
 @final
 @dataclass(frozen=True)
@@ -38,8 +40,10 @@ class MGANPrior(GeneratorInverter):
         block: codes are mixed after this block.
         optimiser: adam (App. A.4 for RTIL) or sgd (App. A.4 for vanilla).
         lr_code, lr_alpha: step sizes (App. A.4: 0.1 with Adam, 1 with SGD).
-        alpha_init: "dirichlet", one draw repeated over channels (as in training), or a number
-            that every weight starts from (published code for vanilla: 1/256).
+        alpha_init: "dirichlet", one draw repeated over channels (as in training), or what every
+            weight starts from: "1/N", the mean of the codes (Gu et al. 2020), "1/C" of the C
+            channels that are mixed, or a number. The published code starts vanilla models from
+            1/256, which is 1/C of the paper's network and 1/C of no smaller one.
         map: None, or the factor of -log p(z_1, .., z_N) = sum_n |z_n|^2 / 2 beside the measurement
             loss: a number, or "posterior", see `prior_weight`. The prior of alpha' in training,
             Dir_N(1), is flat on its simplex and adds nothing.
@@ -70,9 +74,10 @@ class MGANPrior(GeneratorInverter):
             )
         if self.optimiser not in ("adam", "sgd"):
             raise ValueError(f"MGANPrior: optimiser={self.optimiser!r} must be adam or sgd.")
-        if isinstance(self.alpha_init, str) and self.alpha_init != "dirichlet":
+        if isinstance(self.alpha_init, str) and self.alpha_init not in ALPHA_INITS:
             raise ValueError(
-                f"MGANPrior: alpha_init={self.alpha_init!r} must be dirichlet or a number."
+                f"MGANPrior: alpha_init={self.alpha_init!r} must be {', '.join(ALPHA_INITS)} or a "
+                "number."
             )
         check_map("MGANPrior", self.map, self.noise_std)
         MultiCode(self.num_codes, self.block)
@@ -121,8 +126,11 @@ class MGANPrior(GeneratorInverter):
         self, channels: int, codes: Tensor, rngs: Sequence[torch.Generator]
     ) -> Tensor:
         """Weights (B, N, channels) to start from, for codes (B, N, z_dim)."""
-        if isinstance(self.alpha_init, str):
+        if self.alpha_init == "dirichlet":
             draws = [flat_dirichlet((self.num_codes,), rng) for rng in rngs]
             # Equal over channels as in training; the updates then move each channel by itself.
             return torch.stack(draws).to(codes)[:, :, None].repeat(1, 1, channels)
-        return torch.full_like(codes[:, :, :1], self.alpha_init).repeat(1, 1, channels)
+        shares = {"1/N": 1 / self.num_codes, "1/C": 1 / channels}
+        share = shares.get(str(self.alpha_init))
+        value = float(self.alpha_init) if share is None else share
+        return torch.full_like(codes[:, :, :1], value).repeat(1, 1, channels)

@@ -81,7 +81,7 @@ NAMES: Mapping[str, Kind] = {
     "map": OneOf(("posterior", None)) | WEIGHT,
     "map_sigma": NULL | POSITIVE | ListOf(POSITIVE),
     "l1_radius": NULL | ListOf(POSITIVE),
-    "alpha_init": OneOf(("dirichlet",)) | FINITE,
+    "alpha_init": OneOf(("dirichlet", "1/N", "1/C")) | FINITE,
     # Measurements, in units of the [0, 1] image. What a task takes its own `range` says.
     **dict.fromkeys(("noise_std", "ratio", "factor", "blur_std"), WEIGHT),
     # Data.

@@ -12,6 +12,14 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 CPUINFO = Path("/proc/cpuinfo")
 
 
+def stated(inverter, rtil, protocol="paper"):
+    """{key: value} that version 0.1 chose by default for this arm, and later versions do not."""
+    settings = {}
+    if (inverter, rtil) == ("mgan", "vanilla") and protocol != "authors":
+        settings["inverter.alpha_init"] = 1 / 256
+    return settings
+
+
 def vendor():
     lines = CPUINFO.read_text().splitlines() if CPUINFO.exists() else []
     return next((line.split(":")[1].strip() for line in lines if "vendor_id" in line), "")

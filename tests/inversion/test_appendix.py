@@ -11,6 +11,7 @@ from itertools import product
 from pathlib import Path
 
 import pytest
+from helpers.pins import stated
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
@@ -59,14 +60,19 @@ def test_every_arm_and_scale_that_takes_the_place_of_another_has_its_own_setting
         for rtil, scale in product(AXES["rtil"], scales):
             cfg.rtil, cfg.scale = arms[rtil], scales[scale]
             choice = (inverter, rtil, task, protocol, scale)
-            assert settings(cfg, CELLS[choice]) == CELLS[choice], choice
+            asked = cfg.copy()
+            for key, value in stated(inverter, rtil, protocol).items():
+                OmegaConf.update(asked, key, value)
+            assert settings(asked, CELLS[choice]) == CELLS[choice], choice
 
 
 @pytest.mark.slow  # four minutes
 def test_every_composition_has_the_settings_of_version_0_1():
     with initialize_config_dir(CONFIGS, version_base="1.3"):
         for choice, expected in CELLS.items():
-            words = [f"{axis}={value}" for axis, value in zip(AXES, choice)]
+            given = dict(zip(AXES, choice))
+            given |= stated(given["inverter"], given["rtil"], given["protocol"])
+            words = [f"{key}={value}" for key, value in given.items()]
             assert settings(compose("invert", words), expected) == expected, choice
 
 
@@ -74,6 +80,15 @@ def test_a_typed_setting_takes_the_place_of_the_appendix():
     cfg = composed("rtil=vanilla", "task=sr", "scale=paper", "inverter.lr_style=0.3")
     assert (cfg.inverter.lr_style, cfg.inverter.lr_noise) == (0.3, 0.1)
     assert composed("rtil=vanilla", "task=sr", "scale=paper", "loss.lpips=0.7").loss.lpips == 0.7
+
+
+@pytest.mark.parametrize("task", ["cs", "inpainting", "sr"])
+def test_the_vanilla_arm_of_mganprior_starts_from_the_mean_of_its_codes(task):
+    words = ("inverter=mgan", "model=pggan", "rtil=vanilla", f"task={task}")
+    assert composed(*words).inverter.alpha_init == "1/N"
+    assert composed(*words, "protocol=authors").inverter.alpha_init == 1 / 256
+    for choice in ("1/C", "dirichlet", 0.5):
+        assert composed(*words, f"inverter.alpha_init={choice}").inverter.alpha_init == choice
 
 
 def test_an_arm_is_named_by_every_family_and_known_to_some_table():

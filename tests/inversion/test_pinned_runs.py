@@ -8,7 +8,7 @@ import hashlib
 
 import pytest
 import torch
-from helpers.pins import pinned_runs
+from helpers.pins import pinned_runs, stated
 from hydra import compose, initialize_config_dir
 
 from rtil import invert, train
@@ -71,7 +71,10 @@ def test_a_training_is_the_pinned_one(generators, arm):
 def test_an_inversion_is_the_pinned_one(generators, tmp_path, number):
     pinned = PINNED["inversions"][number]
     model, family = pinned["model"], pinned["rtil"]
-    words = [*COMMON, f"model={model}", f"rtil={family}", *pinned["overrides"],
+    given = dict(word.split("=", 1) for word in pinned["overrides"])
+    old = stated(given["inverter"], family, given.get("protocol", "paper"))
+    earlier = [f"{key}={value}" for key, value in old.items()]
+    words = [*COMMON, *earlier, f"model={model}", f"rtil={family}", *pinned["overrides"],
              f"generator={generators[model, family]}", "num_images=3", "yardstick.num_train=40",
              "pictures=false", f"run_dir={tmp_path}"]  # fmt: skip
     rows = jsonl.result_rows(invert.invert(composed("invert", words), words))

@@ -113,7 +113,8 @@ def test_every_key_of_the_page_exists(key):
 @pytest.mark.parametrize("pair", keys_of(BY_PROTOCOL).items())
 def test_a_key_typed_alone_changes_itself_alone(pair):
     key, text = pair
-    arm = ARMS[4] if key.startswith(("inverter.lr", "model")) else ARMS[1]
+    of_mgan = key.startswith(("inverter.lr", "inverter.alpha", "model"))
+    arm = ARMS[4] if of_mgan else ARMS[1]
     before = composed("invert", *words(arm, "cs"))
     assert set(changed(before, composed("invert", *words(arm, "cs", f"{key}={text}")))) == {key}
 
@@ -243,13 +244,16 @@ def test_a_unit_range_is_the_published_loss_of_the_generators_own_values(make):
     torch.testing.assert_close(unit.image(unit.run(w, start=1, state=cut), w), unit(z0))
 
 
-def test_alpha_starts_at_the_same_number_everywhere():
-    """The codes' sum, weighted 1/256: by hand, that of the first iterate."""
+@pytest.mark.parametrize("first", [1 / 256, "1/N", "1/C"])
+def test_alpha_starts_at_the_same_number_everywhere(first):
+    """The codes' sum, weighted alike: by hand, that of the first iterate."""
     G, (A, y, loss, _) = pggan(), problem(1)
+    shares = {"1/N": 1 / 4, "1/C": 1 / G.shapes[2][0], 1 / 256: 1 / 256}
+    assert len({*shares.values()}) == 3
     seen = []
-    MGANPrior(1, 4, 2, alpha_init=1 / 256).invert(G, A, y, loss, rngs("a"), watch=seen.append)
+    MGANPrior(1, 4, 2, alpha_init=first).invert(G, A, y, loss, rngs("a"), watch=seen.append)
     codes = torch.randn((4, G.z_dim), generator=rngs("a")[0]).double()
-    mixed = sum(G.run(codes[n : n + 1], stop=2).x for n in range(4)) / 256
+    mixed = sum(G.run(codes[n : n + 1], stop=2).x for n in range(4)) * shares[first]
     image = G.image(G.run(codes[:1], start=2, state=EMPTY._replace(x=mixed)), None)
     torch.testing.assert_close(seen[0], image, rtol=1e-6, atol=1e-7)
 

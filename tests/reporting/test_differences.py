@@ -98,7 +98,7 @@ def test_rows_are_labelled_by_what_they_switch_and_oracles_meet_no_other(written
     }
     assert rows["ilo_mixture"]["gain_psnr_db"]["mean"] == pytest.approx(2.0)
     missing = [row["label"] for row in records if "n" not in row]
-    assert "ilo_mixture, inverter.keep_rgb=false" in missing and len(missing) == 60 - 5
+    assert "ilo_mixture, inverter.keep_rgb=false" in missing and len(missing) == 64 - 5
     ran = [row for row in study.rows if not row.missing]
     (ours,) = [row for row in ran if row.arm == "ilo_mixture"]
     oracles = [row for row in ran if row.oracle]

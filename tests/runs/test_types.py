@@ -32,6 +32,7 @@ def test_a_switch_means_what_it_says(text, value):
     ("invert", "inverter.lr_style=abc"),
     ("invert", "inverter.map_sigma=inf"),
     ("invert", "inverter.fit_samples=inf"),
+    ("invert", "+inverter.alpha_init=1/M"),
     ("invert", "noise_std=.nan"),
     ("tune", "trials=several"),
     ("diagnose", "num_samples=few"),
@@ -43,6 +44,7 @@ def test_what_is_no_switch_or_number_is_refused_by_key(command, word):
 
 @pytest.mark.parametrize("words", [
     ["inverter=mgan", "model=pggan", "rtil=vanilla", "inverter.alpha_init=dirichlet"],
+    *(["inverter=mgan", f"inverter.alpha_init={first}"] for first in ("1/N", "1/C", 0.1)),
     ["metrics.lpips=true"],
     ["selection=heldout"],
     ["inverter.steps=[3,2,2]"],
