@@ -18,7 +18,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
-from typing import TypeVar
 
 from rtil.runs import keys
 from rtil.runs.keys import AT, is_under
@@ -26,24 +25,23 @@ from rtil.runs.overrides import as_text, key_of, parsed, typed
 from rtil.runs.run import Run
 
 Job = Mapping[str, str]
-Choice = TypeVar("Choice", str, list[str])  # of a job, or the alternatives of a product
-Product = dict[str, list[str]]
-Taken = TypeVar("Taken", Product, dict[str, str])
 Given = Mapping[str, Sequence[str]]  # {key: texts of its values} of a command line
 BY_PLAN = ("experiment", "num_images")  # a command that fills a gap goes by the plan for these
 FREE = (*BY_PLAN, "data")  # planned choices that a run of the experiment may have otherwise
 
 
-def products(experiment: Mapping, part: str) -> list[Product]:
-    """Products of the jobs of a part, their alternatives as texts.
+def planned(experiment: Mapping, part: str) -> list[dict[str, str]]:
+    """The jobs of a part as they are planned, without repeats.
 
     Args:
         experiment: the `experiment` node of a configuration, resolved.
         part: "train", or "invert", whose jobs are each cell with each generator, or where it
             names its model, with that one; or "tune", which is of what these take (`tuning_of`).
     """
+    if part == "tune":
+        return distinct(map(tuning_of, fair(planned(experiment, "invert"))))
     if part == "train":
-        return [_texts(generator) for generator in experiment["generators"]]
+        return distinct(_expanded(experiment["generators"]))
     entries = []
     for cell in experiment["cells"]:
         common = {**experiment.get("common", {}), **cell}
@@ -51,42 +49,51 @@ def products(experiment: Mapping, part: str) -> list[Product]:
             own = {**common, **switch}
             for generator in [{}] if "model" in own else experiment["generators"]:
                 # What a cell says of its generator goes before what the generator says.
-                entries.append(_texts(own | {k: generator[k] for k in generator if k not in own}))
-    return [tuning_of(entry) for entry in fair(entries)] if part == "tune" else entries
+                entries.append(own | {k: generator[k] for k in generator if k not in own})
+    return distinct(_expanded(entries))
 
 
-def alternatives(experiment: Mapping, part: str) -> dict[str, set[str]]:
-    """{key: its texts in any product} of a part."""
+def _expanded(entries: Iterable[Mapping]) -> Iterator[dict[str, str]]:
+    """Each choice of each product {key: value or list of alternatives}."""
+    for entry in entries:
+        lists = {key: each if isinstance(each, list) else [each] for key, each in entry.items()}
+        lists.pop("switches", None)
+        for values in product(*lists.values()):
+            yield dict(zip(lists, map(as_text, values)))
+
+
+def distinct(jobs: Iterable[dict[str, str]]) -> list[dict[str, str]]:
+    """Jobs without repeats."""
+    return [*{json.dumps(job): job for job in jobs}.values()]
+
+
+def alternatives(jobs: Iterable[Job]) -> dict[str, set[str]]:
+    """{key: its texts in any job}."""
     texts = defaultdict[str, set[str]](set)
-    for entry in products(experiment, part):
-        for key, own in entry.items():
-            texts[key].update(own)
+    for job in jobs:
+        for key, text in job.items():
+            texts[key].add(text)
     return texts
 
 
-def _texts(entry: Mapping) -> Product:
-    lists = {key: each if isinstance(each, list) else [each] for key, each in entry.items()}
-    return {key: [*map(as_text, each)] for key, each in lists.items() if key != "switches"}
-
-
-def fair(entries: list[Taken]) -> list[Taken]:
+def fair(jobs: list[dict[str, str]]) -> list[dict[str, str]]:
     """What takes a tuning: that of protocol=fair alone where it is planned."""
-    return [entry for entry in entries if "fair" in entry.get("protocol", ())] or entries
+    return [job for job in jobs if job.get("protocol") == "fair"] or jobs
 
 
-def tuning_of(entry: Mapping[str, Choice], given: Iterable[str] = ()) -> dict[str, Choice]:
-    """What `rtil.tune` runs for inversions: at their protocol.at, else as they are.
+def tuning_of(job: Job, given: Iterable[str] = ()) -> dict[str, str]:
+    """What `rtil.tune` runs for an inversion: at its protocol.at, else as it is.
 
     A measurement that is typed (`given`) is where a tuning is asked for: protocol.at gives way to
     it, unless that is typed too. A typed seed says whose tuning it is, as for an inversion.
     """
-    own = {key: choice for key, choice in entry.items() if keys.for_tuning(key) or key in given}
-    for key, choice in entry.items():
+    own = {key: text for key, text in job.items() if keys.for_tuning(key) or key in given}
+    for key, text in job.items():
         name = key.removeprefix(f"{AT}.")
         if name != key:
             own.pop(key, None)
             if name == "seed" or name not in given or key in given:
-                own[name] = choice
+                own[name] = text
     return own
 
 
@@ -101,12 +108,12 @@ def switch_of(experiment: Mapping, job: Job) -> dict[str, str]:
 
 
 def jobs(experiment: Mapping, part: str, given: Given | None = None) -> list[dict[str, str]]:
-    """The jobs of a part, without repeats, under what the command line says besides.
+    """The planned jobs of a part under what the command line says besides.
 
-    Each value typed for a planned key keeps the products that plan it (task=cs); one that none
-    plans takes the place of those planned (ratio=0.3). Which products these are is settled key by
-    key, so a ratio is planned or not for the task that is typed. Products without a typed key are
-    left out. Every key that no product has is set in all jobs, each of its values in turn.
+    Each value typed for a planned key keeps the jobs that plan it (task=cs); one that none plans
+    takes the place of those planned (ratio=0.3). Which jobs these are is settled key by key, so a
+    ratio is planned or not for the task that is typed. Jobs without a typed key are left out.
+    Every key that no job has is set in all of them, each of its values in turn.
 
     Raises:
         ValueError: no job is left, or more than one scale.
@@ -117,30 +124,21 @@ def jobs(experiment: Mapping, part: str, given: Given | None = None) -> list[dic
     if part == "tune":
         inversions = fair(jobs(experiment, "invert", given))
         return distinct(tuning_of(job, given) for job in inversions)
-    entries = products(experiment, part)
-    planned = {key for entry in entries for key in entry}
-    for key in sorted(planned & given.keys(), key=precedence):
-        entries = narrowed(entries, key, given[key])
-    planned |= {key for key in given if is_under(key, ("experiment",))}
-    rest = {key: texts for key, texts in given.items() if key not in planned}
-    chosen = distinct(
-        dict(zip({**entry, **rest}, values))
-        for entry in entries
-        for values in product(*entry.values(), *rest.values())
-    )
+    chosen = planned(experiment, part)
+    own = {key for job in chosen for key in job}
+    for key in sorted(own & given.keys(), key=precedence):
+        chosen = narrowed(chosen, key, given[key])
+    own |= {key for key in given if is_under(key, ("experiment",))}
+    rest = {key: [*texts] for key, texts in given.items() if key not in own}
+    chosen = distinct(job | more for job in chosen for more in _expanded([rest]))
     if not chosen:
         what = "inversions" if part == "invert" else "training runs"
         words = ", ".join(f"{key}={','.join(texts)}" for key, texts in given.items())
         why = f": train its generators, then python -m rtil.report experiment={name}."
-        if planned:
+        if own:
             why = f" with {words}."
         raise ValueError(f"experiment={name} has no {what}{why}")
     return chosen
-
-
-def distinct(jobs: Iterable[dict[str, str]]) -> list[dict[str, str]]:
-    """Jobs without repeats."""
-    return [*{json.dumps(job): job for job in jobs}.values()]
 
 
 def precedence(key: str) -> tuple:
@@ -150,18 +148,17 @@ def precedence(key: str) -> tuple:
 
 
 def narrowed(
-    entries: Iterable[Mapping[str, list[str]]], key: str, texts: Sequence[str]
-) -> list[Product]:
-    """Products that a typed key leaves, with what they then vary; see `jobs`."""
-    having = [entry for entry in entries if key in entry]
-    planned = [parsed(each) for entry in having for each in entry[key]]
-    wanted = [parsed(each) for each in texts]
-    new = [each for each in texts if parsed(each) not in planned]
-    left = []
-    for entry in having:
-        kept = [each for each in entry[key] if parsed(each) in wanted] + new
-        left += [{**entry, key: kept}] if kept else []
-    return left
+    jobs: Iterable[dict[str, str]], key: str, texts: Sequence[str]
+) -> list[dict[str, str]]:
+    """Jobs that a typed key leaves, and those that it makes; see `jobs`."""
+    having = [job for job in jobs if key in job]
+    known = [parsed(text) for text in {job[key]: None for job in having}]
+    wanted = [parsed(text) for text in texts]
+    left = [job for job in having if parsed(job[key]) in wanted]
+    for text in texts:
+        if parsed(text) not in known:
+            left += [{**job, key: text} for job in having]
+    return distinct(left)
 
 
 def overrides(experiment: Mapping, job: Job) -> list[str]:
@@ -183,11 +180,9 @@ def members(
     each, with that in `Run.job`. Arms that were run for the experiment without being planned
     belong to it.
     """
-    if not experiment["cells"] and part == "invert":
-        return []
-    planned, found = jobs(experiment, part), {}
+    own, found = planned(experiment, part), {}
     for run, recorded in recorded_jobs(runs, experiment, scale):
-        job = _planned(recorded, planned)
+        job = _fitting(recorded, own)
         if job:
             found[run.path, json.dumps(job)] = replace(run, job=job)
     return [*found.values()]
@@ -203,7 +198,7 @@ def recorded_jobs(
                 yield run, entry["job"]
 
 
-def _planned(recorded: Job, planned: Sequence[Job]) -> Job | None:
+def _fitting(recorded: Job, planned: Sequence[Job]) -> Job | None:
     """The planned job that a recorded one is: the longest whose choices it has."""
 
     def has(job: Job, free: tuple[str, ...]) -> bool:
@@ -224,12 +219,12 @@ def besides(
     runs: Iterable[Run], experiment: Mapping, scale: str, part: str = "invert"
 ) -> list[str]:
     """What most runs of an experiment were given beside its plan, such as data.path, as words."""
-    planned = alternatives(experiment, part)
-    left_out = {*planned, *BY_PLAN, "scale", "root"} - {"data"}
+    texts = alternatives(planned(experiment, part))
+    left_out = {*texts, *BY_PLAN, "scale", "root"} - {"data"}
     typed_words: dict[Path, tuple[str, ...]] = {}
     for run, job in recorded_jobs(runs, experiment, scale):
         more = {key: text for key, text in job.items() if key not in left_out}
-        if more.get("data") in planned.get("data", ()):
+        if more.get("data") in texts.get("data", ()):
             del more["data"]  # as planned, and not typed
         typed_words.setdefault(run.path, tuple(f"{key}={text}" for key, text in more.items()))
     counts = Counter(typed_words.values()).most_common(1)
@@ -241,10 +236,11 @@ def besides(
 
 def singled_out(experiment: Mapping, part: str, job: Job) -> list[str]:
     """The words that single out a planned job: those of keys that the plan varies."""
-    entries, texts = products(experiment, part), alternatives(experiment, part)
+    own = planned(experiment, part)
+    texts = alternatives(own)
     varied = {key for key in job if len(texts.get(key, ())) > 1}
     if len(jobs(experiment, part, {key: [job[key]] for key in varied})) > 1:
-        varied |= {key for key in job if 0 < sum(key in e for e in entries) < len(entries)}
+        varied |= {key for key in job if 0 < sum(key in other for other in own) < len(own)}
     varied |= {key.partition(".")[0] for key in varied} & job.keys()  # Hydra checks its settings
     return [shlex.quote(f"{key}={job[key]}") for key in job if key in varied]
 

@@ -85,7 +85,7 @@ class Plan:
     @cached_property
     def named(self) -> list[str]:
         """What it varies beside measurements, seeds and switches, and what it sets in training."""
-        texts = experiments.alternatives(self.experiment, "invert")
+        texts = experiments.alternatives(experiments.planned(self.experiment, "invert"))
         # A choice of the training makes another generator, even where it does not vary.
         varied = {
             key
