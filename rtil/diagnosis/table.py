@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rtil.diagnosis.result import Block, Depth, Diagnosis, Mean, Samples
 from rtil.metrics.samples import Estimate
-from rtil.reporting.sections import Table, table_text
+from rtil.reporting.sections import Table, markdown
 
 READING = Path(__file__).with_name("reading.md")
 NOTHING = "–"
@@ -23,18 +23,16 @@ def tables(diagnosis: Diagnosis, measured: str) -> str:
     blocks, depths, members = diagnosis.blocks, diagnosis.depths, diagnosis.members
     split = f"split={settings['split']}"
     text = f"# {diagnosis.rtil}: {diagnosis.generator}\n\n{READING.read_text(encoding='utf-8')}"
-    text += table_text(
-        Table.of(f"Features of G^0, n = {blocks[0].rms.n} samples", [*map(_scales, blocks)])
-    )
-    reach = Table.of(
+    features = Table(f"Features of G^0, n = {blocks[0].rms.n} samples", [*map(_scales, blocks)])
+    reach = Table(
         f"ILO, {settings['stage_steps']} steps a stage, n = {depths[0].all.psnr_db.n} images of "
         f"{split}; all: every pixel, task: {measured}, no noise",
         [*map(_reach, depths)],
     )
-    samples = Table.of(
+    samples = Table(
         f"Samples against {split}, n = {members[0].precision.n} of each", [*map(_samples, members)]
     )
-    return text + table_text(reach) + table_text(samples)
+    return text + markdown([features, reach, samples])
 
 
 def _scales(block: Block) -> dict[str, str]:

@@ -7,8 +7,9 @@ come from `rtil.reporting.statistics`, what an experiment planned from `rtil.rep
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,6 +23,8 @@ Settings = Mapping[str, str]
 Told = tuple[Settings, Run]  # what tells a run's arm apart from others of its name
 ToldApart = Callable[[Sequence[Run]], Sequence[Settings]]  # of the runs of a series
 Known = TypeVar("Known")
+Item = TypeVar("Item")
+Shared = TypeVar("Shared", bound=Hashable)
 SERIES = ("task", "inverter", "data", "scale", "model")
 
 
@@ -66,14 +69,9 @@ class Row:
 
     Attributes:
         settings: that tell the arm apart from others of its name.
-        estimates: by metric; "gain_" is a paired difference to the baseline over images, with
-            "_seeds" over seeds, and "sets" PSNR over sets of images.
-        by_seed: means of those differences.
-        commands: give what is missing, the arm or its linear estimate.
-        differs: settings that the baseline has otherwise.
-        unpaired: seeds or images that the gains leave out.
-        job, planned, more: its job in an experiment, the images that are planned, and commands
-            that fill those that are missing.
+        fill: commands that give what is missing, the arm or images that are planned.
+        job, planned: its job in an experiment, and how many images are planned.
+        sets: size of the sets of images that an experiment's PSNR is averaged over besides.
         panel, line, x: its place in the experiment's figure.
     """
 
@@ -81,15 +79,11 @@ class Row:
     arm: str
     settings: Settings
     runs: Sequence[Run] = ()
-    estimates: Mapping[str, Gain | None] = field(default_factory=dict)
-    by_seed: Mapping[str, Mapping[int | str, float]] = field(default_factory=dict)
     baseline: Row | None = None
-    commands: Sequence[str] = ()
-    differs: Sequence[str] = ()
-    unpaired: str = ""
+    fill: Sequence[str] = ()
     job: Mapping[str, str] = field(default_factory=dict)
     planned: int = 0
-    more: Sequence[str] = ()
+    sets: int = 0
     panel: str = ""
     line: str = ""
     x: Any = None
@@ -114,16 +108,36 @@ class Row:
     @property
     def gap(self) -> str:
         """What is missing of a plan."""
-        fewer = "Fewer images than planned" if self.more else ""
-        return "Missing" if self.planned and self.missing else fewer
+        fewer = "Fewer images than planned" if self.fill else ""
+        return ("Missing" if self.missing else fewer) if self.planned else ""
+
+    @cached_property
+    def commands(self) -> Sequence[str]:
+        """Give what is missing, the arm or its linear estimate, which every linear task has."""
+        if self.missing:
+            return self.fill
+        if self.estimates["lmmse_psnr_db"] or not self.runs[0].config["task.linear"]:
+            return ()
+        lines = [commands(run, self.arm, self.settings)[-1] for run in self.runs]
+        return unique(f"{line} yardstick.use=true" for line in lines)
+
+    @cached_property
+    def estimates(self) -> Mapping[str, Gain | None]:
+        """By metric, as `rtil.reporting.statistics.estimates_of` says."""
+        return estimates_of(self.runs, self.base, self.sets)
+
+    @property
+    def base(self) -> Sequence[Run]:
+        """The baseline's runs."""
+        return self.baseline.runs if self.baseline else ()
 
     @property
     def psnr(self) -> Gain | None:
-        return self.estimates.get("psnr_db")
+        return self.estimates["psnr_db"]
 
     @property
     def gain(self) -> Gain | None:
-        return self.estimates.get("gain_psnr_db")
+        return self.estimates["gain_psnr_db"]
 
     @property
     def n(self) -> int:
@@ -134,6 +148,43 @@ class Row:
     def fewest(self) -> int:
         """Images of the seed that has the fewest."""
         return min((len(run.rows) for run in self.runs), default=0)
+
+    @cached_property
+    def differs(self) -> Sequence[str]:
+        """Settings in which its runs differ from the baseline's of their seeds."""
+
+        def is_setting(key: str) -> bool:
+            # A family is the arm's own.
+            return tells_apart(key) and not is_under(key, ["rtil"])
+
+        # Runs of other seeds are not compared, so what they have otherwise does not matter.
+        theirs = {run.seed: run.config for run in self.base}
+        lines: list[str] = []
+        for run in self.runs:
+            if run.seed in theirs:
+                lines += differing_keys(theirs[run.seed], run.config, is_setting)
+        return unique(lines)
+
+    @property
+    def unpaired(self) -> str:
+        """Which seeds or images a difference to the baseline leaves out, or ""."""
+        if not self.base:
+            return ""
+        mine, theirs = (
+            {run.seed: run.rows.keys() for run in own} for own in (self.runs, self.base)
+        )
+        alone = {
+            "its": mine.keys() - theirs.keys(),
+            "the baseline's": theirs.keys() - mine.keys(),
+        }
+        texts = [f"{whose} seeds {listed(own)}" for whose, own in alone.items() if own]
+        seeds = [seed for seed in mine if seed in theirs]
+        shared = [mine[seed] & theirs[seed] for seed in seeds]
+        if any(images != shared[0] for images in shared):
+            counts = ", ".join(str(len(images)) for images in shared)
+            common = f"(seeds {listed(seeds)} have {counts} in common)"
+            texts.append(f"some images in some seeds {common}")
+        return " and ".join(texts)
 
 
 def typed(settings: Settings) -> str:
@@ -171,46 +222,55 @@ def arm_of(run: Run) -> str:
     return str(run.config["rtil.name"])
 
 
+def arm_at(run: Run) -> tuple[Measurement, str]:
+    return measurement_of(run), arm_of(run)
+
+
 def digest_of(run: Run) -> str:
     """The generator's, as in labels."""
     return str(run.config.get("generator_sha256"))[:8]
 
 
+def grouped(items: Iterable[Item], key: Callable[[Item], Shared]) -> dict[Shared, list[Item]]:
+    """Items by what they share, in the order they come."""
+    groups = defaultdict[Shared, list[Item]](list)
+    for item in items:
+        groups[key(item)].append(item)
+    return groups
+
+
 def rows_of(runs: Iterable[Run], baseline: str, told_apart: ToldApart) -> list[Row]:
-    """Sorts runs into rows without estimates, and adds those that a measurement lacks.
+    """Sorts runs into rows, each paired with the baseline's."""
+    rows: list[Row] = []
+    for series in grouped(runs, lambda run: measurement_of(run).heading).values():
+        arms = grouped(zip(told_apart(series), series), lambda told: arm_at(told[1]))
+        for at, own in arms.items():
+            rows += [Row(*at, *arm) for arm in arms_of(own)]
+    rows.sort(key=lambda row: (row.measurement, row.arm != baseline, row.arm))
+    return [replace(row, baseline=reference(row, rows, baseline)) for row in rows]
+
+
+def with_missing(rows: Sequence[Row], baseline: str) -> list[Row]:
+    """Rows and those that their measurement lacks.
 
     It lacks the baseline, every arm run elsewhere in its series, and where a series has the
     baseline alone, the family that the inverter was proposed with.
     """
-    series = defaultdict[str, list[Run]](list)
-    for run in runs:
-        series[measurement_of(run).heading].append(run)
-    rows: list[Row] = []
-    for group in series.values():
-        names, family = {*map(arm_of, group)}, group[0].config["inverter.family"]
+    missing: list[Row] = []
+    for series in grouped(rows, lambda row: row.measurement.heading).values():
+        names, family = {row.arm for row in series}, series[0].runs[0].config["inverter.family"]
         if family is not None:  # without a generator every arm's result is the same
             names |= {baseline} if names != {baseline} else {str(family)}
-        order = sorted(names, key=lambda name: (name != baseline, name))
-        groups: dict[Measurement, dict[str, list[Told]]] = {}
-        for run, settings in zip(group, told_apart(group)):
-            arms = groups.setdefault(measurement_of(run), {name: [] for name in order})
-            arms[arm_of(run)].append((settings, run))
-        for at, arms in groups.items():
-            ran = []
-            for name, own in arms.items():
-                ran += [Row(at, name, *arm) for arm in arms_of(own)]
-            rows += ran
-            rows += [missing_row(at, name, ran) for name, own in arms.items() if not own]
-    return sorted(rows, key=lambda row: row.measurement)
-
-
-def missing_row(at: Measurement, arm: str, ran: Iterable[Row]) -> Row:
-    """The row of an arm that nobody ran, with the commands that run it as each of the others."""
-    lines: list[str] = []
-    for row in ran:
-        for run in row.runs:
-            lines += commands(run, arm, row.settings)
-    return Row(at, arm, {}, commands=unique(lines))
+        for at, ran in grouped(series, lambda row: row.measurement).items():
+            lacking = names - {row.arm for row in ran}
+            for arm in sorted(lacking, key=lambda arm: (arm != baseline, arm)):
+                # The commands run it as each of the others.
+                lines: list[str] = []
+                for row in ran:
+                    for run in row.runs:
+                        lines += commands(run, arm, row.settings)
+                missing.append(Row(at, arm, {}, fill=unique(lines)))
+    return sorted([*rows, *missing], key=lambda row: (row.measurement, row.missing))
 
 
 def differences_among(runs: Sequence[Run], named: Iterable[str] = ()) -> list[Settings]:
@@ -255,11 +315,10 @@ def arms_of(runs: Iterable[Told]) -> list[tuple[Settings, Sequence[Run]]]:
     Of runs of one generator and seed that with the most images stands for them all. Where a seed
     has several generators, each of its runs is an arm.
     """
-    groups: dict[tuple, list[Run]] = defaultdict(list)
-    for settings, run in runs:
-        groups[tuple(settings.items())].append(run)
     arms: list[tuple[Settings, Sequence[Run]]] = []
-    for told, group in sorted(groups.items()):
+    groups = grouped(runs, lambda told: tuple(told[0].items()))
+    for told, own in sorted(groups.items(), key=lambda group: group[0]):
+        group = [run for _, run in own]
         group.sort(key=lambda r: (r.study, r.config["seed"], -len(r.rows), str(r.path)))
         first: dict[tuple, Run] = {}
         again = []
@@ -278,29 +337,6 @@ def arms_of(runs: Iterable[Told]) -> list[tuple[Settings, Sequence[Run]]]:
                 apart["run_dir"] = str(run.path)
             arms.append((apart, [run]))
     return arms
-
-
-def estimated(rows: Sequence[Row], baseline: str, size: int = 0) -> list[Row]:
-    """Rows with their numbers, paired with the baseline's, and the commands of missing LMMSEs.
-
-    Args:
-        size: of the sets of images that PSNR is averaged over besides; 0: of none.
-    """
-    made = []
-    for row in rows:
-        if not row.missing:
-            base = reference(row, rows, baseline)
-            estimates, by_seed = estimates_of(row.runs, base.runs if base else (), size)
-            row = replace(row, estimates=estimates, by_seed=by_seed, baseline=base)
-            if base:
-                row = replace(row, differs=differing(row, base), unpaired=unpaired(row, base))
-            # A linear estimate is there for every linear task, or a command makes it.
-            if estimates["lmmse_psnr_db"] is None and row.runs[0].config["task.linear"]:
-                lines = [commands(run, row.arm, row.settings)[-1] for run in row.runs]
-                fill = unique(f"{line} yardstick.use=true" for line in lines)
-                row = replace(row, commands=fill)
-        made.append(row)
-    return made
 
 
 def reference(row: Row, rows: Iterable[Row], baseline: str) -> Row | None:
@@ -335,35 +371,3 @@ def counterpart(settings: Settings, others: Sequence[tuple[Settings, Known]]) ->
     # Among several none is the right one.
     only = exact if len(exact) == 1 else [one for _, one in others]
     return only[0] if len(only) == 1 else None
-
-
-def differing(row: Row, base: Row) -> tuple[str, ...]:
-    """Settings in which runs of an arm differ from the baseline's of their seeds."""
-
-    def is_setting(key: str) -> bool:
-        # A family is the arm's own.
-        return tells_apart(key) and not is_under(key, ["rtil"])
-
-    # Runs of other seeds are not compared, so what they have otherwise does not matter.
-    theirs = {run.seed: run.config for run in base.runs}
-    lines: list[str] = []
-    for run in row.runs:
-        if run.seed in theirs:
-            lines += differing_keys(theirs[run.seed], run.config, is_setting)
-    return unique(lines)
-
-
-def unpaired(row: Row, base: Row) -> str:
-    """Which seeds or images a difference to the baseline leaves out, or ""."""
-    mine, theirs = ({run.seed: run.rows.keys() for run in one.runs} for one in (row, base))
-    alone = {
-        "its": mine.keys() - theirs.keys(),
-        "the baseline's": theirs.keys() - mine.keys(),
-    }
-    texts = [f"{whose} seeds {listed(own)}" for whose, own in alone.items() if own]
-    seeds = [seed for seed in mine if seed in theirs]
-    shared = [mine[seed] & theirs[seed] for seed in seeds]
-    if any(images != shared[0] for images in shared):
-        counts = ", ".join(str(len(images)) for images in shared)
-        texts.append(f"some images in some seeds (seeds {listed(seeds)} have {counts} in common)")
-    return " and ".join(texts)

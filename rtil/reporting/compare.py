@@ -14,7 +14,7 @@ import pandas as pd
 
 from rtil.reporting.arrange import Row, Settings, counterpart, label_of
 from rtil.reporting.sections import NONE, Table
-from rtil.reporting.statistics import differences, estimate, over_images, scores, written
+from rtil.reporting.statistics import estimate, gains, over_images, scores, written
 from rtil.reporting.study import Plan
 from rtil.runs.run import Run
 from rtil.runs.search import Search, search_of
@@ -30,7 +30,7 @@ Line = Mapping[str, str]  # {heading: text}, of a row or of a part of one
 def table_of(title: str, lines: Sequence[Line], names: Sequence[str]) -> Table:
     """Lines of the same names are one row."""
     texts = pd.DataFrame(lines).groupby([*names], sort=False).first().fillna(NONE)
-    return Table.shown(title, texts.reset_index().to_dict("records"))
+    return Table(title, texts.reset_index().to_dict("records"), sparse=True)
 
 
 def by_protocol(heading: str, rows: Iterable[Row], baseline: str) -> list[Table]:
@@ -142,9 +142,7 @@ def by_switch(rows: Sequence[Row], plan: Plan) -> list[Table]:
         if row.settings and base:
             where = ", ".join([at.inverter, at.data, at.scale, at.model])
             for metric, title in SWITCHED.items():
-                gain = over_images(
-                    differences(scores(row.runs, metric), scores(base.runs, metric))
-                )
+                gain = over_images(gains(row.runs, base.runs, metric))
                 if gain or metric == "psnr_db":
                     column = f"{at.task}, {at.text}, {row.arm}"
                     line = {"switched": switch(row)[1], column: written(gain, 2, "+", "n=")}
@@ -186,7 +184,7 @@ def by_setting(rows: Iterable[Row], baseline: str) -> list[Table]:
                 base = counterpart(dict(settings), bases)
             line = {"tuned at": at, "seed": str(seed), "arm": label}
             tables[f"Searches, {heading}"].append(line | spread(search, base))
-    return [Table.of(title, lines) for title, lines in tables.items()]
+    return [Table(title, lines) for title, lines in tables.items()]
 
 
 def shared_by(row: Row, run: Run, search: Search) -> tuple:
@@ -201,13 +199,13 @@ def spread(mine: Search, theirs: Search | None) -> dict[str, str]:
     """What a search reached and gained."""
     scores, base = mine.scores, theirs.scores if theirs else {}
     # A setting that failed for one of the two has no pair.
-    gains = [mean - base[number] for number, mean in scores.items() if number in base]
+    pairs = [mean - base[number] for number, mean in scores.items() if number in base]
     delta = ahead = NONE
-    if len(gains) > 1:
-        delta = written(estimate(gains), 2, "+", " settings")
+    if len(pairs) > 1:
+        delta = written(estimate(pairs), 2, "+", " settings")
         ahead = (
-            f"{sum(gain > 0 for gain in gains)} of {len(gains)}, median {median(gains):+.2f}, "
-            f"{min(gains):+.2f} to {max(gains):+.2f}"
+            f"{sum(gain > 0 for gain in pairs)} of {len(pairs)}, median {median(pairs):+.2f}, "
+            f"{min(pairs):+.2f} to {max(pairs):+.2f}"
         )
     low, high = min(scores.values()), max(scores.values())
     return {

@@ -6,18 +6,17 @@ import hashlib
 import json
 import re
 import shlex
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rtil.process.files import write_text
 from rtil.reporting import compare, pictures, sections
-from rtil.reporting.arrange import Measurement, Row
+from rtil.reporting.arrange import Row, grouped
 from rtil.reporting.figures.curves import draw_panels
 from rtil.reporting.figures.forest import draw_forest
 from rtil.reporting.figures.mosaic import draw_mosaic
-from rtil.reporting.figures.style import looks_of
 from rtil.reporting.sections import Figure, Section, Text, paragraph, texts
 from rtil.reporting.study import Study
 from rtil.reporting.tables import overview, record, remarks
@@ -77,30 +76,29 @@ def sections_of(study: Study, look: Look, samples: Sequence[Section]) -> Section
 
 def curves(study: Study, look: Look) -> list[Section]:
     """PSNR over the knob of each series, or the curves of an experiment as the paper has them."""
-    plan = study.plan.experiment if study.plan else {}
-    if plan and study.kind != "curves":
+    if study.kind not in ("", "curves"):
         return []
-    groups: dict[tuple, list[Row]] = defaultdict(list)
-    for row in study.rows:
-        at = row.measurement
-        if plan:
-            title = f"data={at.data}, model={at.model}"
-            names = "figure", plan["name"], at.data, at.model
-            groups[title, names].append(row)
-        elif not row.missing:
-            # A series is one panel over its knob.
-            panel, line = ", ".join(at.series.values()), row.label + at.noise
-            row = replace(row, panel=panel, line=line, x=at.value)
-            groups[at.heading, ("psnr", *at.series.values())].append(row)
-    made: list[Section] = []
-    for (title, names), rows in groups.items():
-        # A colour for each line of a series: there may be many of one arm.
-        looks = looks_of((row.arm if plan else row.line, row.line) for row in rows)
-        path = look.file(*names)
-        x = plan["figure"]["x"] if plan else "value"
-        draw_panels(rows, looks, path, x, plan.get("published", {}))
-        made.append(Figure(title, path))
-    return [*made, *texts("figure", plan=plan)] if plan else made
+    figures: list[Section] = []
+    if study.plan:
+        plan = study.plan.experiment
+        groups = grouped(study.rows, lambda row: (row.measurement.data, row.measurement.model))
+        for (data, model), rows in groups.items():
+            path = look.file("figure", plan["name"], data, model)
+            draw_panels(rows, path, plan["figure"]["x"], plan.get("published", {}))
+            figures.append(Figure(f"data={data}, model={model}", path))
+        return [*figures, *texts("figure", plan=plan)]
+    ran = [row for row in study.rows if not row.missing]
+    for heading, rows in grouped(ran, lambda row: row.measurement.heading).items():
+        path = look.file("psnr", *rows[0].measurement.series.values())
+        draw_panels([*map(in_series, rows)], path, "value", {})
+        figures.append(Figure(heading, path))
+    return figures
+
+
+def in_series(row: Row) -> Row:
+    """A row in the one panel of its series, over its knob."""
+    at = row.measurement
+    return replace(row, panel=", ".join(at.series.values()), line=row.label + at.noise, x=at.value)
 
 
 def compared(study: Study, look: Look) -> tuple[list[Section], list[Section]]:
@@ -108,9 +106,7 @@ def compared(study: Study, look: Look) -> tuple[list[Section], list[Section]]:
     tables: list[Section] = []
     if study.plan and study.kind == "differences":
         tables += [*compare.by_switch(study.rows, study.plan), *texts("switches")]
-    series = defaultdict[str, list[Row]](list)
-    for row in study.rows:
-        series[row.measurement.heading].append(row)
+    series = grouped(study.rows, lambda row: row.measurement.heading)
     gains: list[Section] = []
     forests: list[Section] = []
     for heading, rows in series.items():
@@ -160,13 +156,10 @@ def commands(study: Study) -> list[Section]:
 
 def images(study: Study, look: Look) -> tuple[list[Section], list[Section]]:
     """Mosaics and galleries."""
-    groups = defaultdict[Measurement, list[Row]](list)
-    for row in () if study.source.packed else study.rows:
-        if not row.missing:
-            groups[row.measurement].append(row)
+    shown = [row for row in study.rows if not row.missing and not study.source.packed]
     mosaics: list[Section] = []
     galleries: list[Section] = []
-    for at, own in groups.items():
+    for at, own in grouped(shown, lambda row: row.measurement).items():
         parts, names = pictures.parts_of(own), pictures.image_ids(own)
         rows = pictures.image_rows(parts, names[: look.columns])
         if rows:  # inversions may be asked to write no pictures

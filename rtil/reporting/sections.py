@@ -1,7 +1,7 @@
 """What a page is made of, and how it is written: as HTML and as Markdown.
 
 Texts, and the page itself, are files of templates/. A further kind of section is a dataclass here
-and a branch in `markdown` and in page.html.
+and a branch in page.html and in sections.md.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -18,25 +19,32 @@ NONE = "–"  # the text of a cell that has none
 
 @dataclass(frozen=True)
 class Table:
-    """A table of texts. looks are "better", "worse", "missing" or "" of each row."""
+    """A table of texts; of a sparse one, columns without any are left out.
+
+    cells are {heading: text} of each row, looks its "better", "worse", "missing" or "".
+    """
 
     title: str
-    headings: Sequence[str]
-    lines: Sequence[Sequence[str]]
+    cells: Sequence[Mapping[str, str]]
     looks: Sequence[str] = ()
+    sparse: bool = False
 
-    @classmethod
-    def of(cls, title: str, lines: Sequence[Mapping[str, str]]) -> Table:
-        """From {heading: text} of lines."""
-        return cls(title, [*lines[0]], [[*line.values()] for line in lines])
+    @cached_property
+    def headings(self) -> list[str]:
+        filled = {key for row in self.cells for key, text in row.items() if text != NONE}
+        return [key for key in self.cells[0] if key in filled or not self.sparse]
 
-    @classmethod
-    def shown(
-        cls, title: str, lines: Sequence[Mapping[str, str]], looks: Sequence[str] = ()
-    ) -> Table:
-        """Without columns of no text."""
-        shown = [key for key in lines[0] if any(line[key] != NONE for line in lines)]
-        return cls(title, shown, [[line[key] for key in shown] for line in lines], looks)
+    @property
+    def lines(self) -> list[list[str]]:
+        return [[row[key] for key in self.headings] for row in self.cells]
+
+    @property
+    def padded(self) -> list[list[str]]:
+        """Headings, a rule and lines, the cells of a column as wide as its longest."""
+        lines = [self.headings, *self.lines]
+        widths = [max(map(len, column)) for column in zip(*lines)]
+        lines.insert(1, ["-" * width for width in widths])
+        return [[text.ljust(width) for text, width in zip(line, widths)] for line in lines]
 
 
 @dataclass(frozen=True)
@@ -131,24 +139,4 @@ def page(title: str, lead: str, sections: Mapping[str, Sequence[Section]]) -> st
 
 def markdown(sections: Iterable[Section]) -> str:
     """Tables and texts; the page has more."""
-    text = ""
-    for section in sections:
-        if isinstance(section, Table):
-            text += table_text(section)
-        elif isinstance(section, Text):
-            text += f"\n{section.paragraph}\n"
-            if section.commands:
-                lines = "\n".join(section.commands)
-                text += f"\n```\n{lines}\n```\n"
-    return text
-
-
-def table_text(table: Table) -> str:
-    """A table under its heading, padded."""
-    widths = [max(map(len, column)) for column in zip(table.headings, *table.lines)]
-    rule = ["-" * width for width in widths]
-    text = f"\n## {table.title}\n\n"
-    for line in (table.headings, rule, *table.lines):
-        cells = (cell.ljust(width) for cell, width in zip(line, widths))
-        text += f"| {' | '.join(cells)} |\n"
-    return text
+    return TEMPLATES.get_template("sections.md").render(sections=sections)

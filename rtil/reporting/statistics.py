@@ -79,30 +79,37 @@ def scores(runs: Iterable[Run], metric: str) -> pd.DataFrame:
 Means = dict[int | str, float]  # by seed
 
 
-def estimates_of(
-    mine: Sequence[Run], base: Sequence[Run], size: int
-) -> tuple[dict[str, Gain | None], dict[str, Means]]:
-    """Estimates of the runs of an arm, and the means of their paired differences by seed.
+def estimates_of(mine: Sequence[Run], base: Sequence[Run], sets: int) -> dict[str, Gain | None]:
+    """Estimates of the runs of an arm by metric.
+
+    "gain_" is a paired difference to the baseline over images, with "_seeds" over seeds, and
+    "sets" PSNR over sets of images.
 
     Args:
         base: the baseline's runs, if any.
-        size: of the sets of images that PSNR is averaged over besides; 0: of none.
+        sets: size of the sets; 0: none.
     """
     values = {metric: scores(mine, metric) for metric in METRICS}
     estimates = {metric: over_images(own) for metric, own in values.items()}
     linear = differences(values["lmmse_psnr_db"], values["psnr_db"])
     estimates["lmmse_gain_psnr_db"] = over_images(linear)
-    if size:
-        estimates["sets"] = over_images(values["psnr_db"], size)
-    by_seed: dict[str, Means] = {}
+    if sets:
+        estimates["sets"] = over_images(values["psnr_db"], sets)
     for metric in PAIRED:
-        pairs = differences(values[metric], scores(base, metric))
-        # An image that this seed does not pair is left out.
-        columns = {seed: pairs[seed].dropna().to_numpy() for seed in pairs.columns}
-        by_seed[metric] = {seed: float(np.mean(column)) for seed, column in columns.items()}
+        pairs = gains(mine, base, metric)
         estimates[f"gain_{metric}"] = over_images(pairs)
-        estimates[f"gain_{metric}_seeds"] = over_seeds(by_seed[metric], mine, base)
-    return estimates, by_seed
+        estimates[f"gain_{metric}_seeds"] = over_seeds(by_seed(pairs), mine, base)
+    return estimates
+
+
+def gains(mine: Iterable[Run], base: Iterable[Run], metric: str) -> pd.DataFrame:
+    """Paired differences of an arm to the baseline."""
+    return differences(scores(mine, metric), scores(base, metric))
+
+
+def by_seed(pairs: pd.DataFrame) -> Means:
+    """The mean of each seed over the images that it pairs."""
+    return {seed: float(np.mean(pairs[seed].dropna().to_numpy())) for seed in pairs.columns}
 
 
 def over_images(values: pd.DataFrame, size: int = 1) -> Gain | None:

@@ -26,10 +26,11 @@ from rtil.reporting.arrange import (
     Settings,
     arm_of,
     differences_among,
-    estimated,
+    grouped,
     measurement_of,
     rows_of,
     unique,
+    with_missing,
 )
 from rtil.reporting.figures.style import LINES
 from rtil.reporting.sections import paragraph
@@ -110,6 +111,25 @@ class Plan:
             return [self.label(run.job, run.asked) for run in runs]
         return differences_among(runs, self.named)
 
+    def placed(self, row: Row, job: Job, asked: Mapping) -> Row:
+        """A row with its job, and its place in the figure."""
+        at, figure = row.measurement, self.experiment["figure"]
+        # A line is an arm under one protocol and selection; other settings share it.
+        line, key = row.arm, str(figure.get("line"))
+        if row.settings.get("protocol", "paper") != "paper":
+            line += f", protocol={row.settings['protocol']}"
+        if row.oracle:
+            line += ", oracle"
+        if key in job or key in asked:
+            line += f", {LINES.get(key, key)} = {job.get(key, asked.get(key))}"
+        panel = at.text if figure.get("panel") == "value" else at.task
+        x = at.value if figure.get("x") == "value" else asked.get(figure.get("x"))
+        sets = self.experiment.get("sets")
+        size = int(self.experiment["common"]["num_images"]) // sets if sets else 0
+        return replace(
+            row, panel=panel, line=line, x=x, job=job, planned=int(job["num_images"]), sets=size
+        )
+
 
 @dataclass(frozen=True)
 class Study:
@@ -140,7 +160,7 @@ def of_everything(source: Source, baseline: str) -> Study:
     arms = sorted({*map(arm_of, runs)})
     if baseline not in arms:
         notes.append(f"No run has rtil={baseline}: choose baseline= among {', '.join(arms)}.")
-    rows = estimated(rows_of(runs, baseline, differences_among), baseline)
+    rows = with_missing(rows_of(runs, baseline, differences_among), baseline)
     lines = [f"python -m rtil.report {shlex.quote(source.override)}"]
     return Study(f"Inversions {source}", source, lines, notes, runs, rows)
 
@@ -242,11 +262,8 @@ def knob_of(task: str) -> str:
 
 def planned_rows(runs: Sequence[Run], plan: Plan, baseline: str) -> list[Row]:
     """What ran, and what nobody ran."""
-    sets = plan.experiment.get("sets")
-    size = int(plan.experiment["common"]["num_images"]) // sets if sets else 0
     # What is missing is what the plan says, not what other measurements have.
-    rows = rows_of(runs, baseline, plan.told_apart)
-    ran = estimated([row for row in rows if not row.missing], baseline, size)
+    ran = rows_of(runs, baseline, plan.told_apart)
     rows = [*(with_plan(row, plan) for row in ran), *missing_rows(runs, plan)]
     return sorted(rows, key=lambda row: (row.measurement, plan.order(row.job)))
 
@@ -264,49 +281,21 @@ def with_plan(row: Row, plan: Plan) -> Row:
     ]
     # Seeds share what the figure shows, so the first one's job places them all.
     first = row.runs[0]
-    row = placed(row, first.job, first.asked, plan.experiment["figure"])
-    return replace(row, more=unique(fill))
+    return plan.placed(replace(row, fill=unique(fill)), first.job, first.asked)
 
 
 def missing_rows(runs: Sequence[Run], plan: Plan) -> list[Row]:
     """What nobody ran, for each data set."""
-    groups = defaultdict[tuple[str, str], list[Run]](list)
-    for run in runs:
-        at = measurement_of(run)
-        groups[at.data, at.scale].append(run)
     rows: dict[tuple[Measurement, str], Row] = {}
-    for (data, scale), own in groups.items():
+    for data, own in grouped(runs, lambda run: measurement_of(run).data).items():
+        scale = measurement_of(own[0]).scale
         for job in plan.missing(own):
-            row = missing_row(plan, job, data, scale)
-            same = rows.get((row.measurement, row.label), row)
+            knob, asked = knob_of(job["task"]), {key: parsed(text) for key, text in job.items()}
+            numbers = (float(job.get(key, 0.0)) for key in ("noise_std", knob))
+            names = job["task"], job["inverter"], data, scale, job["model"]
+            row = Row(Measurement(*names, knob, *numbers), job["rtil"], plan.label(job, asked))
+            row = rows.get((row.measurement, row.label), plan.placed(row, job, asked))
             # Another training of the same: one row names both.
-            fill = unique([*same.commands, *row.commands])
-            rows[row.measurement, row.label] = replace(same, commands=fill)
+            lines = experiments.commands(plan.experiment, plan.given, job)
+            rows[row.measurement, row.label] = replace(row, fill=unique([*row.fill, *lines]))
     return [*rows.values()]
-
-
-def missing_row(plan: Plan, job: Job, data: str, scale: str) -> Row:
-    """A job's row, with its commands."""
-    knob, asked = knob_of(job["task"]), {key: parsed(text) for key, text in job.items()}
-    noise, value = (float(job.get(key, 0.0)) for key in ("noise_std", knob))
-    at = Measurement(job["task"], job["inverter"], data, scale, job["model"], knob, noise, value)
-    fill = experiments.commands(plan.experiment, plan.given, job)
-    row = Row(at, job["rtil"], plan.label(job, asked), commands=fill)
-    return placed(row, job, asked, plan.experiment["figure"])
-
-
-def placed(row: Row, job: Job, asked: Mapping, figure: Mapping) -> Row:
-    """A row with its job and place."""
-    at, key = row.measurement, str(figure.get("line"))
-    # A line is an arm under one protocol and selection; other settings share it.
-    line = row.arm
-    if row.settings.get("protocol", "paper") != "paper":
-        line += f", protocol={row.settings['protocol']}"
-    if row.oracle:
-        line += ", oracle"
-    if key in job or key in asked:
-        line += f", {LINES.get(key, key)} = {job.get(key, asked.get(key))}"
-    panel = at.text if figure.get("panel") == "value" else at.task
-    x = at.value if figure.get("x") == "value" else asked.get(figure.get("x"))
-    images = int(job["num_images"])
-    return replace(row, panel=panel, line=line, x=x, job=job, planned=images)

@@ -11,7 +11,7 @@ from dataclasses import asdict
 
 from rtil.reporting.arrange import Row, listed
 from rtil.reporting.sections import NONE, Table, Text, paragraph, texts
-from rtil.reporting.statistics import Gain, written
+from rtil.reporting.statistics import PAIRED, Gain, by_seed, gains, written
 from rtil.runs.search import budget
 
 Config = Mapping[str, object]
@@ -21,7 +21,7 @@ TUNED = "protocol.tuned."
 def overview(title: str, rows: Sequence[Row], baseline: str) -> Table:
     """A line for each row."""
     # Metrics that no run has, such as LPIPS, take no column.
-    return Table.shown(title, [cells_of(row, baseline) for row in rows], [*map(look, rows)])
+    return Table(title, [cells_of(row, baseline) for row in rows], [*map(look, rows)], sparse=True)
 
 
 def cells_of(row: Row, baseline: str) -> dict[str, str]:
@@ -124,11 +124,12 @@ def record(row: Row) -> dict[str, object]:
     if row.missing:
         return known
     if row.planned:
-        known["more"] = [*row.more]
+        known["more"] = [*row.fill]
     runs = row.runs
     configs = [run.config for run in runs]
     known |= {key: gain and gain.record for key, gain in row.estimates.items()}
-    known |= {f"gain_{metric}_by_seed": means for metric, means in row.by_seed.items()}
+    for metric in PAIRED:
+        known[f"gain_{metric}_by_seed"] = by_seed(gains(runs, row.base, metric))
     return known | {
         "settings": row.settings,
         "seeds": [run.seed for run in runs],

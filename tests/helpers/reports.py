@@ -12,7 +12,7 @@ from PIL import Image
 from rtil import checkpoint, report
 from rtil.process.command import CONFIGS
 from rtil.process.instantiate import instantiate
-from rtil.reporting.arrange import differences_among, estimated, rows_of
+from rtil.reporting.arrange import differences_among, rows_of, with_missing
 from rtil.reporting.tables import record
 from rtil.runs import run as run_files
 
@@ -116,7 +116,7 @@ def rows_below(root, baseline="vanilla"):
 
 
 def rows_of_runs(runs, baseline="vanilla"):
-    return estimated(rows_of(runs, baseline, differences_among), baseline)
+    return with_missing(rows_of(runs, baseline, differences_among), baseline)
 
 
 def table_of(root, baseline="vanilla"):

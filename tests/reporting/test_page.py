@@ -63,7 +63,8 @@ def test_an_id_that_leads_out_of_its_folder_names_no_picture(tmp_path, name):
 
 
 def test_both_renderings_of_a_table_hold_its_cells_and_its_remarks():
-    table = Table("T", ["a", "b"], [["1", "2 | 3"], ["–", "x < y"]], ["better", "missing"])
+    rows = [{"a": "1", "b": "2 | 3"}, {"a": "–", "b": "x < y"}]
+    table = Table("T", rows, ["better", "missing"])
     remark = Text("Run:", ["python -m rtil.invert 'x=[1,2]'"])
     html, text = page("x", "", {"Tables": [table, remark]}), markdown([table, remark])
     cells = [unescape(cell) for cell in re.findall("<td>(.*?)</td>", html)]

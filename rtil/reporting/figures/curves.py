@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
-from rtil.reporting.arrange import Row
+from rtil.reporting.arrange import Row, grouped
 from rtil.reporting.figures import style
 from rtil.reporting.figures.style import DPI, GREY, GRID, Axis, Look
 from rtil.reporting.statistics import Gain
@@ -73,18 +73,16 @@ class Pen:
             )
 
 
-def draw_panels(
-    rows: Iterable[Row], looks: Mapping[str, Look], path: Path, x: str, published: Mapping
-) -> None:
+def draw_panels(rows: Sequence[Row], path: Path, x: str, published: Mapping) -> None:
     """Draws a panel for each that rows have their place in, over one legend.
 
     Args:
         x: the setting of the axis, or "value", the knob.
         published: {"what", panel: {"value": [...], line: [...]}}, or empty.
     """
-    panels = defaultdict[str, list[Row]](list)
-    for row in rows:
-        panels[row.panel].append(row)
+    # A colour for each line of a series: there may be many of one arm.
+    looks = style.looks_of((row.arm if row.planned else row.line, row.line) for row in rows)
+    panels = grouped(rows, lambda row: row.panel)
     columns = min(len(panels), 3)
     lines = -(-len(panels) // columns)
     width = max(8.4, 4.9 * columns)  # inches
