@@ -9,7 +9,8 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from rtil.diagnosis.result import Block, Depth, Diagnosis, Mean, Samples
+from rtil.diagnosis.result import Block, Depth, Diagnosis, Samples
+from rtil.metrics.intervals import Mean
 from rtil.reporting.figures.style import COLOURS, DPI, GREY, MARKERS
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from rtil.diagnosis.result import Block, Depth, Mean, Reach
+from rtil.diagnosis.result import Block, Depth, Reach
 from rtil.diagnosis.setup import Job
 from rtil.inverters.data_term import MeasurementLoss
 from rtil.inverters.ilo import ILO
@@ -16,6 +16,7 @@ from rtil.inverters.inverter import Loss
 from rtil.latents.additive import Additive
 from rtil.latents.space import MapScale, Member
 from rtil.metrics.image import psnr, to_unit
+from rtil.metrics.intervals import Mean
 from rtil.models.generator import EMPTY, Generator
 from rtil.operators import ForwardOperator
 from rtil.process.rng import seeded

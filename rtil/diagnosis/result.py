@@ -4,24 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
-from rtil.metrics.intervals import mean_ci
+from rtil.metrics.intervals import Mean
 from rtil.metrics.samples import Estimate
-
-
-@dataclass(frozen=True)
-class Mean:
-    """Mean of n values and half-width of its 95 % interval, nan for n = 1."""
-
-    mean: float
-    ci95: float
-    n: int
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Mean:
-        return cls(*mean_ci(values), len(values))
 
 
 @dataclass(frozen=True)

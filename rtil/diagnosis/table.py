@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
-from rtil.diagnosis.result import Block, Depth, Diagnosis, Mean, Samples
+from rtil.diagnosis.result import Block, Depth, Diagnosis, Samples
+from rtil.metrics.intervals import Mean
 from rtil.metrics.samples import Estimate
 from rtil.reporting.sections import Table, markdown
 
@@ -65,10 +65,7 @@ def _samples(samples: Samples) -> dict[str, str]:
 
 
 def _mean(mean: Mean | None, digits: int) -> str:
-    if mean is None:
-        return NOTHING
-    half = "" if math.isnan(mean.ci95) else f" ± {mean.ci95:.{digits}g}"
-    return f"{mean.mean:.{digits}g}{half}"
+    return NOTHING if mean is None else mean.text(f".{digits}g")
 
 
 def _estimate(e: Estimate, form: str) -> str:

@@ -3,8 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from math import isnan
 
 import numpy as np
+
+
+@dataclass(frozen=True)
+class Mean:
+    """Mean of n values and half-width of its 95 % interval (`mean_ci`), nan for n = 1."""
+
+    mean: float
+    ci95: float
+    n: int
+
+    @classmethod
+    def of(cls, values: Sequence[float] | np.ndarray) -> Mean:
+        return cls(*mean_ci(values), len(values))
+
+    def text(self, form: str, sign: str = "") -> str:
+        """As "+1.20 ± 0.30", both in a form such as ".2f"; one value has no interval."""
+        half = "" if isnan(self.ci95) else f" ± {self.ci95:{form}}"
+        return f"{self.mean:{sign}{form}}{half}"
 
 
 def mean_ci(values: Sequence[float] | np.ndarray, confidence: float = 0.95) -> tuple[float, float]:

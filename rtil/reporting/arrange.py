@@ -13,7 +13,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rtil.reporting.statistics import Gain, estimates_of
+from rtil.metrics.intervals import Mean
+from rtil.reporting.statistics import estimates_of
 from rtil.runs.commands import commands
 from rtil.runs.keys import FILES, differing_keys, is_under, tells_apart
 from rtil.runs.overrides import as_text
@@ -122,7 +123,7 @@ class Row:
         return unique(f"{line} yardstick.use=true" for line in lines)
 
     @cached_property
-    def estimates(self) -> Mapping[str, Gain | None]:
+    def estimates(self) -> Mapping[str, Mean | None]:
         """By metric, as `rtil.reporting.statistics.estimates_of` says."""
         return estimates_of(self.runs, self.base, self.sets)
 
@@ -132,11 +133,11 @@ class Row:
         return self.baseline.runs if self.baseline else ()
 
     @property
-    def psnr(self) -> Gain | None:
+    def psnr(self) -> Mean | None:
         return self.estimates["psnr_db"]
 
     @property
-    def gain(self) -> Gain | None:
+    def gain(self) -> Mean | None:
         return self.estimates["gain_psnr_db"]
 
     @property

@@ -8,13 +8,11 @@ What is averaged over what is said in templates/reading.md. Which runs are compa
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from math import isnan
 
 import numpy as np
 import pandas as pd
 
-from rtil.metrics.intervals import mean_ci
+from rtil.metrics.intervals import Mean
 from rtil.reporting.sections import NONE
 from rtil.runs.run import Run, is_number
 
@@ -33,33 +31,17 @@ METRICS = (
 PAIRED = ("psnr_db", "ssim")
 
 
-@dataclass(frozen=True)
-class Gain:
-    """A mean, the half-width of its 95 % confidence interval (Student t), and n."""
-
-    mean: float
-    half: float
-    n: int
-
-    @property
-    def record(self) -> dict[str, float]:
-        """As table.json has it."""
-        return {"mean": self.mean, "ci95": self.half, "n": self.n}
-
-
-def estimate(values: Sequence[float] | np.ndarray) -> Gain | None:
+def estimate(values: Sequence[float] | np.ndarray) -> Mean | None:
     """Mean and interval, if any."""
-    return Gain(*mean_ci(values), len(values)) if len(values) else None
+    return Mean.of(values) if len(values) else None
 
 
-def written(gain: Gain | None, digits: int = 2, sign: str = "", unit: str = "") -> str:
+def written(mean: Mean | None, digits: int = 2, sign: str = "", unit: str = "") -> str:
     """An estimate as text; with a unit, "n=" or " seeds", its count follows."""
-    if gain is None:
+    if mean is None:
         return NONE
-    # One value has no interval.
-    half = "" if isnan(gain.half) else f" ± {gain.half:.{digits}f}"
-    count = f"n={gain.n}" if unit == "n=" else f"{gain.n}{unit}"
-    return f"{gain.mean:{sign}.{digits}f}{half}" + (f" ({count})" if unit else "")
+    count = f"n={mean.n}" if unit == "n=" else f"{mean.n}{unit}"
+    return mean.text(f".{digits}f", sign) + (f" ({count})" if unit else "")
 
 
 def scores(runs: Iterable[Run], metric: str) -> pd.DataFrame:
@@ -79,7 +61,7 @@ def scores(runs: Iterable[Run], metric: str) -> pd.DataFrame:
 Means = dict[int | str, float]  # by seed
 
 
-def estimates_of(mine: Sequence[Run], base: Sequence[Run], sets: int) -> dict[str, Gain | None]:
+def estimates_of(mine: Sequence[Run], base: Sequence[Run], sets: int) -> dict[str, Mean | None]:
     """Estimates of the runs of an arm by metric.
 
     "gain_" is a paired difference to the baseline over images, with "_seeds" over seeds, and
@@ -112,7 +94,7 @@ def by_seed(pairs: pd.DataFrame) -> Means:
     return {seed: float(np.mean(pairs[seed].dropna().to_numpy())) for seed in pairs.columns}
 
 
-def over_images(values: pd.DataFrame, size: int = 1) -> Gain | None:
+def over_images(values: pd.DataFrame, size: int = 1) -> Mean | None:
     """Estimate over images in the order of their ids, each averaged over the seeds that hold it.
 
     Args:
@@ -142,7 +124,7 @@ def differences(mine: pd.DataFrame, theirs: pd.DataFrame) -> pd.DataFrame:
     return pairs.dropna(how="all").dropna(axis="columns", how="all")
 
 
-def over_seeds(means: Means, *arms: Sequence[Run]) -> Gain | None:
+def over_seeds(means: Means, *arms: Sequence[Run]) -> Mean | None:
     """Estimate of the means of the seeds of an arm and its baseline.
 
     None below two seeds, which have no interval, and where seeds share a generator: other random

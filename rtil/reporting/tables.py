@@ -11,7 +11,7 @@ from dataclasses import asdict
 
 from rtil.reporting.arrange import Row, listed
 from rtil.reporting.sections import NONE, Table, Text, paragraph, texts
-from rtil.reporting.statistics import PAIRED, Gain, by_seed, gains, written
+from rtil.reporting.statistics import PAIRED, by_seed, gains, written
 from rtil.runs.search import budget
 
 Config = Mapping[str, object]
@@ -28,9 +28,9 @@ def cells_of(row: Row, baseline: str) -> dict[str, str]:
     """{heading: text} of a row."""
 
     def text(metric: str, digits: int = 2, sign: str = "") -> str:
-        gain: Gain | None = row.estimates.get(metric)
+        estimate = row.estimates.get(metric)
         # The count is said where it is not that of the row.
-        return written(gain, digits, sign, "n=" if gain and gain.n != row.n else "")
+        return written(estimate, digits, sign, "n=" if estimate and estimate.n != row.n else "")
 
     seeds = row.estimates.get("gain_psnr_db_seeds")
     return {
@@ -64,7 +64,7 @@ def count(row: Row) -> str:
 
 def look(row: Row) -> str:
     """The side of 0 that a gain is on."""
-    if row.gain and abs(row.gain.mean) > row.gain.half:
+    if row.gain and abs(row.gain.mean) > row.gain.ci95:
         return "better" if row.gain.mean > 0 else "worse"
     return "missing" if row.missing else ""
 
@@ -127,7 +127,7 @@ def record(row: Row) -> dict[str, object]:
         known["more"] = [*row.fill]
     runs = row.runs
     configs = [run.config for run in runs]
-    known |= {key: gain and gain.record for key, gain in row.estimates.items()}
+    known |= {key: mean and asdict(mean) for key, mean in row.estimates.items()}
     for metric in PAIRED:
         known[f"gain_{metric}_by_seed"] = by_seed(gains(runs, row.base, metric))
     return known | {

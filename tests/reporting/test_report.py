@@ -183,8 +183,8 @@ def test_statistics_are_those_of_scipy():
     found = statistics.estimate(x)
     low, high = stats.t.interval(0.95, 3, np.mean(x), stats.sem(x))
     assert found.n == 4
-    assert found.mean - found.half == pytest.approx(low, abs=1e-12)
-    assert found.mean + found.half == pytest.approx(high, abs=1e-12)
+    assert found.mean - found.ci95 == pytest.approx(low, abs=1e-12)
+    assert found.mean + found.ci95 == pytest.approx(high, abs=1e-12)
 
 
 def scores(values):
@@ -200,7 +200,7 @@ def test_pairing_uses_common_images_only():
     interval = test.confidence_interval(0.95)
     assert found.n == 3
     assert found.mean == pytest.approx(1.5)
-    assert found.half == pytest.approx((interval.high - interval.low) / 2, abs=1e-12)
+    assert found.ci95 == pytest.approx((interval.high - interval.low) / 2, abs=1e-12)
     assert statistics.differences(scores({"a": 1.0}), scores({"b": 1.0})).empty
 
 

@@ -14,10 +14,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
+from rtil.metrics.intervals import Mean
 from rtil.reporting.arrange import Row, grouped
 from rtil.reporting.figures import style
 from rtil.reporting.figures.style import DPI, GREY, GRID, Axis, Look
-from rtil.reporting.statistics import Gain
 
 PER_CHARACTER = 0.024  # width of a tick label's character, of the axis
 LINEAR, LINEAR_LOOK = "LMMSE, no generator", Look(GREY, ".", "-.")
@@ -48,16 +48,16 @@ class Pen:
             return place * (1.03 if wide else 1.02) ** self.shift
         return place + (0.1 if wide else 0.04) * self.shift
 
-    def bars(self, x: Sequence[float], gains: Sequence[Gain]) -> None:
+    def bars(self, x: Sequence[float], gains: Sequence[Mean]) -> None:
         """Draws means with intervals."""
-        means, half = [gain.mean for gain in gains], [gain.half for gain in gains]
+        means, half = [gain.mean for gain in gains], [gain.ci95 for gain in gains]
         bars: dict[str, Any] = {"capsize": 4, "linewidth": 1.8, **asdict(self.look)}
         if gains:
             self.ax.errorbar(x, means, half, label=style.plain(self.line), **bars)
 
-    def band(self, gain: Gain) -> None:
+    def band(self, gain: Mean) -> None:
         """Draws what holds for every x."""
-        low, high = gain.mean - gain.half, gain.mean + gain.half
+        low, high = gain.mean - gain.ci95, gain.mean + gain.ci95
         self.ax.axhspan(low, high, color=self.look.color, alpha=0.12, linewidth=0)
         label = style.plain(self.line)
         self.ax.axhline(gain.mean, color=self.look.color, linewidth=1.8, label=label)
@@ -115,7 +115,7 @@ def draw_panel(
         shift = number - (len(looks) - 1) / 2
         if own:
             draw_line(replace(pen, line=line, look=look, shift=shift), own, paper)
-    linear: dict[str, dict[float, Gain]] = defaultdict(dict)
+    linear: dict[str, dict[float, Mean]] = defaultdict(dict)
     for row in rows:
         estimate = row.estimates.get("lmmse_psnr_db")
         if estimate and row.x is not None:  # every arm's is the same: the first one's

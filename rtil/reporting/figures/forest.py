@@ -40,7 +40,7 @@ def draw_forest(name: str, rows: Sequence[Row], baseline: str, path: Path) -> No
         for one, width, alpha, cap in ((row.gain, 6.0, 0.4, 0), (seeds, 1.4, 1.0, 4)):
             if one:
                 bar: dict[str, Any] = {"linewidth": width, "alpha": alpha, "capsize": cap}
-                ax.errorbar(one.mean, y, xerr=one.half, color=color, **bar)
+                ax.errorbar(one.mean, y, xerr=one.ci95, color=color, **bar)
         ax.plot(
             row.gain.mean,
             y,
