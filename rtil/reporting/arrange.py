@@ -223,10 +223,6 @@ def arm_of(run: Run) -> str:
     return str(run.config["rtil.name"])
 
 
-def arm_at(run: Run) -> tuple[Measurement, str]:
-    return measurement_of(run), arm_of(run)
-
-
 def digest_of(run: Run) -> str:
     """The generator's, as in labels."""
     return str(run.config.get("generator_sha256"))[:8]
@@ -244,7 +240,10 @@ def rows_of(runs: Iterable[Run], baseline: str, told_apart: ToldApart) -> list[R
     """Sorts runs into rows, each paired with the baseline's."""
     rows: list[Row] = []
     for series in grouped(runs, lambda run: measurement_of(run).heading).values():
-        arms = grouped(zip(told_apart(series), series), lambda told: arm_at(told[1]))
+        arms = grouped(
+            zip(told_apart(series), series),
+            lambda told: (measurement_of(told[1]), arm_of(told[1])),
+        )
         for at, own in arms.items():
             rows += [Row(*at, *arm) for arm in arms_of(own)]
     rows.sort(key=lambda row: (row.measurement, row.arm != baseline, row.arm))
@@ -321,14 +320,12 @@ def arms_of(runs: Iterable[Told]) -> list[tuple[Settings, Sequence[Run]]]:
     for told, own in sorted(groups.items(), key=lambda group: group[0]):
         group = [run for _, run in own]
         group.sort(key=lambda r: (r.study, r.config["seed"], -len(r.rows), str(r.path)))
-        first: dict[tuple, Run] = {}
-        again = []
-        for run in group:
-            if first.setdefault((run.seed, digest_of(run)), run) is not run:
-                again.append(run)
+        generators = grouped(group, lambda run: (run.seed, digest_of(run)))
+        first = [same[0] for same in generators.values()]
+        again = [run for same in generators.values() for run in same[1:]]
         # One generator a seed: the seeds are trainings of one arm.
-        if len({run.seed for run in first.values()}) == len(first):
-            arms.append((dict(told), [*first.values()]))
+        if len({run.seed for run in first}) == len(first):
+            arms.append((dict(told), first))
         else:
             again = group
         counts = Counter(map(digest_of, group))

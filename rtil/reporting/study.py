@@ -20,18 +20,8 @@ from rtil.experiments import plan as experiments
 from rtil.experiments.check import trained
 from rtil.experiments.plan import FREE, Job, switch_of
 from rtil.process.command import CONFIGS
-from rtil.reporting.arrange import (
-    Measurement,
-    Row,
-    Settings,
-    arm_of,
-    differences_among,
-    grouped,
-    measurement_of,
-    rows_of,
-    unique,
-    with_missing,
-)
+from rtil.reporting import arrange
+from rtil.reporting.arrange import Measurement, Row, Settings, measurement_of
 from rtil.reporting.figures.style import LINES
 from rtil.reporting.sections import paragraph
 from rtil.runs import archive
@@ -109,7 +99,7 @@ class Plan:
         """What tells runs of a series apart: their switch, or what was varied and what differs."""
         if self.switches:
             return [self.label(run.job, run.asked) for run in runs]
-        return differences_among(runs, self.named)
+        return arrange.differences_among(runs, self.named)
 
     def placed(self, row: Row, job: Job, asked: Mapping) -> Row:
         """A row with its job, and its place in the figure."""
@@ -157,10 +147,12 @@ class Study:
 def of_everything(source: Source, baseline: str) -> Study:
     """All inversions of a source."""
     runs, notes = archive.read(source.packed) if source.packed else collect(source.root)
-    arms = sorted({*map(arm_of, runs)})
+    arms = sorted({*map(arrange.arm_of, runs)})
     if baseline not in arms:
         notes.append(f"No run has rtil={baseline}: choose baseline= among {', '.join(arms)}.")
-    rows = with_missing(rows_of(runs, baseline, differences_among), baseline)
+    rows = arrange.with_missing(
+        arrange.rows_of(runs, baseline, arrange.differences_among), baseline
+    )
     lines = [f"python -m rtil.report {shlex.quote(source.override)}"]
     return Study(f"Inversions {source}", source, lines, notes, runs, rows)
 
@@ -263,7 +255,7 @@ def knob_of(task: str) -> str:
 def planned_rows(runs: Sequence[Run], plan: Plan, baseline: str) -> list[Row]:
     """What ran, and what nobody ran."""
     # What is missing is what the plan says, not what other measurements have.
-    ran = rows_of(runs, baseline, plan.told_apart)
+    ran = arrange.rows_of(runs, baseline, plan.told_apart)
     rows = [*(with_plan(row, plan) for row in ran), *missing_rows(runs, plan)]
     return sorted(rows, key=lambda row: (row.measurement, plan.order(row.job)))
 
@@ -281,13 +273,13 @@ def with_plan(row: Row, plan: Plan) -> Row:
     ]
     # Seeds share what the figure shows, so the first one's job places them all.
     first = row.runs[0]
-    return plan.placed(replace(row, fill=unique(fill)), first.job, first.asked)
+    return plan.placed(replace(row, fill=arrange.unique(fill)), first.job, first.asked)
 
 
 def missing_rows(runs: Sequence[Run], plan: Plan) -> list[Row]:
     """What nobody ran, for each data set."""
     rows: dict[tuple[Measurement, str], Row] = {}
-    for data, own in grouped(runs, lambda run: measurement_of(run).data).items():
+    for data, own in arrange.grouped(runs, lambda run: measurement_of(run).data).items():
         scale = measurement_of(own[0]).scale
         for job in plan.missing(own):
             knob, asked = knob_of(job["task"]), {key: parsed(text) for key, text in job.items()}
@@ -297,5 +289,7 @@ def missing_rows(runs: Sequence[Run], plan: Plan) -> list[Row]:
             row = rows.get((row.measurement, row.label), plan.placed(row, job, asked))
             # Another training of the same: one row names both.
             lines = experiments.commands(plan.experiment, plan.given, job)
-            rows[row.measurement, row.label] = replace(row, fill=unique([*row.fill, *lines]))
+            rows[row.measurement, row.label] = replace(
+                row, fill=arrange.unique([*row.fill, *lines])
+            )
     return [*rows.values()]

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import yaml
@@ -94,15 +94,15 @@ def ranked(trials: Sequence[Trial], what: str = "trials") -> Round:
 def run(tuning_dir: Path, invert: Invert, trial: Trial, images: int) -> Trial:
     """A trial with its scores: an inversion of the validation images, or what is on disk of it."""
     run_dir = tuning_dir / f"trial-{trial.number:03d}"
-    if images >= fails_at(run_dir):
-        return Trial(trial.number, trial.settings, {})
-    try:
-        invert({**trial.settings, "run_dir": str(run_dir)}, images)
-    except NotFinite as error:
-        write_text(run_dir / NOTE, json.dumps({"num_images": images, "error": str(error)}))
-        return Trial(trial.number, trial.settings, {})
-    rows = result_rows(run_dir)[:images]  # a longer tuning may have left more
-    return Trial(trial.number, trial.settings, {row["id"]: row[METRIC] for row in rows})
+    scores = {}
+    if images < fails_at(run_dir):
+        try:
+            invert({**trial.settings, "run_dir": str(run_dir)}, images)
+            rows = result_rows(run_dir)[:images]  # a longer tuning may have left more
+            scores = {row["id"]: row[METRIC] for row in rows}
+        except NotFinite as error:
+            write_text(run_dir / NOTE, json.dumps({"num_images": images, "error": str(error)}))
+    return replace(trial, scores=scores)
 
 
 def fails_at(run_dir: Path) -> float:

@@ -1,6 +1,6 @@
 """The table of protocols side by side: whose numbers stand where, and what is never the best."""
 
-from dataclasses import replace
+import json
 
 import pytest
 import yaml
@@ -72,9 +72,9 @@ def test_the_best_arm_is_that_of_the_images_it_has(rows):
     """An arm whose only image is an easy one has the highest mean and is not the best."""
     run_dir = make_run(rows, "ilo", {"b": 25.5}, pictures=False, ratio=0.1, name="few")
     of_protocol(run_dir, "other")
+    image = json.loads((run_dir / "results.jsonl").read_text())
+    (run_dir / "results.jsonl").write_text(json.dumps({**image, "lmmse_psnr_db": 16.5}) + "\n")
     row = next(row for row in rows_below(rows) if row.protocol == "other")
-    gain = replace(row.estimates["lmmse_gain_psnr_db"], mean=-9.0)  # its LMMSE has 16.5 dB
-    row = replace(row, estimates={**row.estimates, "lmmse_gain_psnr_db": gain})
     everyone = [other for other in rows_below(rows) if other.protocol == "fair"]
     assert compare.to_best([row, *everyone]).endswith("ilo, fair")
 

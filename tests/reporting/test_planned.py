@@ -163,7 +163,7 @@ def test_a_seed_that_was_stopped_early_has_its_command(tmp_path):
         stopped = job["seed"] == "1"
         write_run(tmp_path, plan, job, dict([*everyone.items()][:4]) if stopped else everyone)
     (row,) = [row for row in content(tmp_path, "evidence_ilo").rows if not row.missing]
-    (line,) = row.more
+    (line,) = row.fill
     assert "seed=1" in line and row.n == len(everyone)
     assert any("Fewer images" in one.paragraph for one in tables.remarks([row]))
     assert column_of(tables.overview("x", [row], "vanilla"), "n") == [f"4 to {row.n} of {row.n}"]
@@ -265,8 +265,7 @@ def drawn(monkeypatch, tmp_path, rows, plan):
 
     monkeypatch.setattr(curves, "Figure", Kept)
     published = plan.get("published", {})
-    looks = looks_of((row.arm, row.line) for row in rows)
-    curves.draw_panels(rows, looks, tmp_path / "x.png", plan["figure"]["x"], published)
+    curves.draw_panels(rows, tmp_path / "x.png", plan["figure"]["x"], published)
     return kept[0].axes
 
 
