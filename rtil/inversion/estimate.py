@@ -135,12 +135,12 @@ class Recovery:
         """The part with what is withheld and the data term of the rest, where the rule asks.
 
         Args:
-            settings: that `part.loss` was built from; its LPIPS network is shared.
+            settings: that `part.loss` was built from; its perceptual distance is shared.
         """
         if not self.rule.withholds:
             return part
         withheld = withhold(part.A, self.share, self.seed)
-        rest = MeasurementLoss(part.A, **settings, lpips_module=part.loss.lpips, kept=~withheld)
+        rest = MeasurementLoss(part.A, **settings, distance=part.loss.distance, kept=~withheld)
         return replace(part, split=Split(withheld, rest))
 
     def __call__(

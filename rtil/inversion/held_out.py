@@ -19,7 +19,7 @@ from rtil.inversion.problem import Batch, Measuring, Problem
 from rtil.inversion.score import draw, score, summary
 from rtil.inversion.selection import Oracle, rules
 from rtil.metrics.image import to_unit
-from rtil.metrics.perceptual import LPIPS
+from rtil.metrics.perceptual import Perceptual
 from rtil.operators import ForwardOperator
 from rtil.operators.task import NOISE, describe, takes
 from rtil.process.device import Runtime
@@ -35,7 +35,8 @@ class HeldOutRun:
 
     run_dir: images that have a row there are left out. config: resolved, for the record.
     num_images: the first of the split.
-    selection: name of the rule that selects iterates. lpips: network for the scores.
+    selection: name of the rule that selects iterates.
+    distances: perceptual ones for the scores, by the name of their column; None where not taken.
     pictures, save_measurements: whether they are written. masked: by a mask from a file.
     """
 
@@ -43,7 +44,7 @@ class HeldOutRun:
     config: Mapping
     num_images: int
     selection: str
-    lpips: LPIPS | None
+    distances: Mapping[str, Perceptual | None]
     pictures: bool
     save_measurements: bool
     masked: bool
@@ -68,6 +69,9 @@ class HeldOut(Problem):
     ) -> None:
         self.data, self.measuring, self.run, self.rt = data, measuring, run, rt
         self.place = run.run_dir
+        self.distances = {
+            name: distance and distance.to(rt.device) for name, distance in run.distances.items()
+        }
         todo = self.not_done(range(run.num_images))
         self.left = bool(todo)
         self.parts = [replace(part, items=todo[rt.rank :: rt.world])]
@@ -104,7 +108,7 @@ class HeldOut(Problem):
 
     def keep(self, A: ForwardOperator, batch: Batch) -> None:
         names = [self.name(i) for i in batch.items]
-        scores = score(names, batch, self.run.selection, self.run.lpips)
+        scores = score(names, batch, self.run.selection, self.distances)
         if self.run.pictures:
             draw(self.place / "images", names, A, batch, self.run.selection)
         if self.run.save_measurements:

@@ -18,7 +18,7 @@ from rtil.inversion.batch import Measured, Part
 from rtil.inversion.estimate import Recovered
 from rtil.inverters.data_term import MeasurementLoss
 from rtil.inverters.inverter import Reconstruction
-from rtil.metrics.perceptual import LPIPS
+from rtil.metrics.perceptual import Perceptual
 from rtil.operators import ForwardOperator, build_operator
 from rtil.operators.task import NOISE
 
@@ -47,20 +47,23 @@ class Measuring:
         return str(self.task["knob"])
 
     def part(
-        self, shape: Sequence[int], mask: Tensor | None = None, lpips: LPIPS | None = None
+        self,
+        shape: Sequence[int],
+        mask: Tensor | None = None,
+        distance: Perceptual | None = None,
     ) -> Part:
         """Operator and data term for images of a shape, without items.
 
         Args:
             shape: (C, H, W).
             mask: (H, W) bool, what is observed, where the seed does not draw it.
-            lpips: network for the data term, instead of loading one.
+            distance: for the data term, instead of loading one.
 
         Raises:
-            ValueError: settings that do not fit the shape. FileNotFoundError: no LPIPS backbone.
+            ValueError: settings that do not fit the shape. FileNotFoundError: no weights.
         """
         A = build_operator(self.task, shape, self.seed, mask, **self.knobs)
-        return Part(A, MeasurementLoss(A, **self.loss, lpips_module=lpips))
+        return Part(A, MeasurementLoss(A, **self.loss, distance=distance))
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ Everything here sees the true image; nothing of it reaches an inverter.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -14,15 +14,22 @@ from torch import Tensor
 
 from rtil.inversion.problem import Batch
 from rtil.inversion.selection import rules
-from rtil.metrics.image import gradient_energy, psnr, ssim, to_unit
+from rtil.metrics.image import gradient_energy, psnr, ssim, ssim_valid, to_unit
 from rtil.metrics.intervals import mean_ci
-from rtil.metrics.perceptual import LPIPS, LPIPS_MIN_SIZES
+from rtil.metrics.perceptual import Perceptual, distance_of
 from rtil.operators import ForwardOperator
 
-QUALITY = ("psnr_db", "ssim", "lpips", "gradient_energy")
+# Columns of images in [0, 1]. `ssim` is the one of version 0.1, with mirrored borders.
+PIXELWISE: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "gradient_energy": gradient_energy,
+    "psnr_db": psnr,
+    "ssim": ssim,
+    "ssim_valid": ssim_valid,
+}
+Distances = Mapping[str, Perceptual | None]  # by column
 
 
-def score(names: Sequence[str], batch: Batch, selection: str, lpips: LPIPS | None) -> list[dict]:
+def score(names: Sequence[str], batch: Batch, selection: str, distances: Distances) -> list[dict]:
     """One row per image: the selected iterate, the last one, the oracle and the yardstick.
 
     What `Recovered` holds besides has columns of its own. Averages and back-projections trade
@@ -37,18 +44,18 @@ def score(names: Sequence[str], batch: Batch, selection: str, lpips: LPIPS | Non
     assert x is not None and oracle is not None
     linear = None if batch.linear is None else batch.linear.image
     columns: dict[str, list] = {
-        **quality("", found.image, x, lpips),
+        **quality("", found.image, x, distances),
         "loss": found.loss.tolist(),
-        **quality("last_", found.last, x, None),
+        **quality("last_", found.last, x, dict.fromkeys(distances)),
         "last_loss": found.last_loss.tolist(),
         "oracle_psnr_db": oracle.best.tolist(),
-        **quality("lmmse_", linear, x, lpips),
+        **quality("lmmse_", linear, x, distances),
         **found.facts,
     }
     for prefix, image in found.others.items():
-        columns |= quality(prefix, image, x, lpips)
+        columns |= quality(prefix, image, x, distances)
     if found.singles is not None:
-        singles = [quality("single_", image, x, lpips) for image in found.singles]
+        singles = [quality("single_", image, x, distances) for image in found.singles]
         for key in singles[0]:
             columns[key] = [mean(values) for values in zip(*(one[key] for one in singles))]
     rows = []
@@ -65,23 +72,26 @@ def mean(values: Sequence[float | None]) -> float | None:
 
 
 @torch.no_grad()
-def quality(prefix: str, image: Tensor | None, x: Tensor, lpips: LPIPS | None) -> dict[str, list]:
-    """PSNR, SSIM, gradient energy and, with a network, LPIPS of images (B, C, H, W) against x.
+def quality(prefix: str, image: Tensor | None, x: Tensor, distances: Distances) -> dict[str, list]:
+    """Gradient energy, PSNR, SSIM and perceptual distances of images (B, C, H, W) against x.
 
     A list of one value per image each; None where there is none, as the gradient energy of a
-    constant x.
+    constant x, or a distance without its network.
     """
-    nothing = [None] * len(x)
+    names = (*PIXELWISE, *distances)
+    columns: dict[str, list] = {f"{prefix}{name}": [None] * len(x) for name in names}
     if image is None:
-        return {f"{prefix}{key}": nothing for key in QUALITY}
+        return columns
     a, b = to_unit(image), to_unit(x)
-    sharpness = gradient_energy(a, b).tolist()
-    return {
-        f"{prefix}gradient_energy": [v if math.isfinite(v) else None for v in sharpness],
-        f"{prefix}psnr_db": psnr(a, b).tolist(),
-        f"{prefix}ssim": ssim(a, b).tolist(),
-        f"{prefix}lpips": lpips(image.clamp(-1, 1), x).tolist() if lpips else nothing,
-    }
+    for name, metric in PIXELWISE.items():
+        values = metric(a, b).tolist()
+        # An infinite PSNR is one of equal images, infinite gradient energy is of a constant x.
+        finite = metric is not gradient_energy
+        columns[f"{prefix}{name}"] = [v if finite or math.isfinite(v) else None for v in values]
+    for name, distance in distances.items():
+        if distance is not None:
+            columns[f"{prefix}{name}"] = distance(image.clamp(-1, 1), x).tolist()
+    return columns
 
 
 def draw(
@@ -118,8 +128,10 @@ def summary(place: Path, rows: Sequence[Mapping]) -> str:
         "generated_psnr_db": "PSNR before back-projection",
         "oracle_psnr_db": "oracle PSNR (picked by the true image)",
         "lmmse_psnr_db": "PSNR of the LMMSE yardstick",
-        "ssim": f"{chosen}SSIM",
+        "ssim_valid": f"{chosen}SSIM",
+        "ssim": f"{chosen}SSIM with mirrored borders",
         "lpips": f"{chosen}LPIPS",
+        "st_lpips": f"{chosen}ST-LPIPS",
         "gradient_energy": f"{chosen}gradient energy",
     }
     lines = [f"{place}: {len(rows)} images"]
@@ -136,22 +148,32 @@ def summary(place: Path, rows: Sequence[Mapping]) -> str:
     return "\n  ".join(lines)
 
 
-def load_lpips(wanted: bool | str, net: str, shape: Sequence[int]) -> LPIPS | None:
-    """The network for the scores, or None.
+def load_distances(
+    settings: Mapping[str, bool | str], shape: Sequence[int]
+) -> dict[str, Perceptual | None]:
+    """The perceptual distances that scores are taken of, by the name of their column.
 
     Args:
-        wanted: true, false, or "auto": where its backbone is on disk and the images suffice.
-        net: backbone.
+        settings: `lpips_net`, the backbone, and for each distance true, false, or "auto": where
+            its weights are on disk and the images suffice. None stands for one that is not taken.
         shape: (C, H, W) of the images.
 
     Raises:
-        FileNotFoundError: wanted, and its backbone is not on disk.
+        FileNotFoundError: wanted, and its weights are not on disk.
+        ValueError: no such distance or backbone.
     """
-    if wanted is False or (wanted == "auto" and min(shape[1:]) < LPIPS_MIN_SIZES[net]):
-        return None
-    try:
-        return LPIPS(net)
-    except FileNotFoundError:
-        if wanted == "auto":
-            return None
-        raise
+    net = str(settings["lpips_net"])
+    distances: dict[str, Perceptual | None] = {}
+    for name, wanted in settings.items():
+        if name == "lpips_net":
+            continue
+        kind = distance_of(name)
+        distances[name] = None
+        if wanted is False or (wanted == "auto" and not kind.fits(net, shape[1:])):
+            continue
+        try:
+            distances[name] = kind(net)
+        except FileNotFoundError:
+            if wanted != "auto":
+                raise
+    return distances

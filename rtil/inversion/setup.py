@@ -27,7 +27,7 @@ from rtil.inversion.held_out import HeldOut, HeldOutRun
 from rtil.inversion.item import Item
 from rtil.inversion.loop import Inversion, Method
 from rtil.inversion.problem import Measuring, Problem
-from rtil.inversion.score import load_lpips
+from rtil.inversion.score import load_distances
 from rtil.inversion.selection import check_choices
 from rtil.inversion.survey import observed_share, survey
 from rtil.inversion.units import check_noise
@@ -109,8 +109,10 @@ def compose(cfg: DictConfig, overrides: Sequence[str]) -> Inversion:
     inverter.check_operator(A)
     recovery.check(inverter, A)
     parts = [recovery.split(part, measuring.loss) for part in problem.parts]
-    if config["loss"]["lpips"] and any(part.loss.lpips is None for part in parts):
-        log.warning("LPIPS is left out of the loss: loss.lpips_min_ratio is not reached.")
+    if config["loss"]["lpips"] and any(part.loss.distance is None for part in parts):
+        log.warning(
+            "The perceptual distance is left out of the loss: loss.lpips_min_ratio is not reached."
+        )
 
     yardstick: Inverter | None = None
     if problem.left:  # nobody reads training images to find that all rows are there
@@ -338,7 +340,7 @@ def held_out(config: Mapping, measuring: Measuring, trained: Trained, rt: Runtim
             )
         found["mask_sha256"] = hashlib.sha256(limits.read(path)).hexdigest()
     part = measuring.part(G.image_shape, mask)
-    lpips = load_lpips(config["metrics"]["lpips"], config["metrics"]["lpips_net"], G.image_shape)
+    distances = load_distances(config["metrics"], G.image_shape)
     data = load_data(
         config["data"], G.image_shape[1], config["split"], G.image_shape[0], config["num_images"]
     )
@@ -353,7 +355,7 @@ def held_out(config: Mapping, measuring: Measuring, trained: Trained, rt: Runtim
         {**config, **found, "run_dir": str(run_dir)},
         config["num_images"],
         config["selection"],
-        lpips,
+        distances,
         config["pictures"],
         config["save_measurements"],
         mask is not None,

@@ -97,10 +97,10 @@ class UserFiles(Problem):
             mask = self._mask(item) if item.masked else None
             key = b"" if mask is None else mask.numpy().tobytes()
             if key not in parts:
-                # LPIPS is loaded once, for the first part, where the loss has it at all.
+                # A distance is loaded once, for the first part, where the loss has one at all.
                 first = next(iter(parts.values()), None)
-                lpips = None if first is None else first.loss.lpips
-                parts[key] = self.measuring.part(self.shape, mask, lpips)
+                distance = None if first is None else first.loss.distance
+                parts[key] = self.measuring.part(self.shape, mask, distance)
                 reaches[key] = reach(parts[key].A)
             members.append(key)
             self._check(item, parts[key].A.out_shape)

@@ -9,34 +9,38 @@ from typing import final
 
 from torch import Tensor, nn
 
-from rtil.metrics.perceptual import LPIPS, LPIPS_MIN_SIZES
+from rtil.metrics.perceptual import Perceptual, distance_of
 from rtil.operators import ForwardOperator
 
 
 @final
 class MeasurementLoss(nn.Module):
-    """mse ||y_hat - y||^2 / m + lpips LPIPS(y_hat, y), at measurement size (paper, A.3 and A.4).
+    """mse ||y_hat - y||^2 / m + lpips d(y_hat, y), at measurement size (paper, A.3 and A.4).
+
+    d is a perceptual distance (`rtil.metrics.perceptual`): LPIPS for ILO, the L1 distance of
+    features of VGG16 for mGANprior.
 
     Differs from the published code, whose images are in [0, 1]: on [-1, 1] the squared error is 4
-    times as large. `loss.mse=0.25` restores its weight relative to LPIPS.
+    times as large. `loss.mse=0.25` restores its weight relative to d.
 
     Args:
         operator: gives m, the measurement's shape and whether it is an image.
         mse: weight of the mean squared measurement error.
-        lpips: weight of the perceptual distance.
-        lpips_net: backbone, "alex" or "vgg".
-        lpips_min_ratio: LPIPS is dropped where a smaller share of the measured picture's pixels is
-            observed. For masks; a down-sampled image is observed whole. With over half of them
-            missing LPIPS did not help (appendix A.3).
-        lpips_module: used instead of loading one.
+        lpips: weight of the perceptual distance, whichever it is.
+        lpips_net: its backbone, "alex" or "vgg".
+        lpips_min_ratio: the distance is dropped where a smaller share of the measured picture's
+            pixels is observed. For masks; a down-sampled image is observed whole. With over half
+            of them missing LPIPS did not help (appendix A.3).
+        perceptual: name of the distance.
+        distance: used instead of loading one.
         kept: bool, broadcastable to the measurement's shape: entries that the loss sees, instead
-            of all; m is then their number. LPIPS compares both pictures with the others at 0, and
-            is used where it would be without `kept`.
+            of all; m is then their number. The distance compares both pictures with the others at
+            0, and is used where it would be without `kept`.
 
     Raises:
-        ValueError: weights that leave nothing to minimise, no entry kept, or LPIPS on vectors or
-            on images too small for it.
-        FileNotFoundError: LPIPS is used and its backbone is not on disk.
+        ValueError: an unknown distance, weights that leave nothing to minimise, no entry kept, or
+            a distance of vectors or of images too small for it.
+        FileNotFoundError: the distance is used and its weights are not on disk.
     """
 
     kept: Tensor | None
@@ -48,11 +52,13 @@ class MeasurementLoss(nn.Module):
         lpips: float = 0.0,
         lpips_net: str = "alex",
         lpips_min_ratio: float = 0.0,
-        lpips_module: LPIPS | None = None,
+        perceptual: str = "lpips",
+        distance: Perceptual | None = None,
         kept: Tensor | None = None,
     ) -> None:
         super().__init__()
         name = type(operator).__name__
+        kind = distance_of(perceptual) if distance is None else type(distance)
         if not (mse >= 0 and lpips >= 0):
             raise ValueError(
                 f"MeasurementLoss: loss.mse={mse}, loss.lpips={lpips}; weights must be at least 0."
@@ -63,38 +69,38 @@ class MeasurementLoss(nn.Module):
             )
         if lpips > 0 and not operator.measures_images:
             raise ValueError(
-                f"MeasurementLoss: LPIPS compares images; {name} measures a vector of "
+                f"MeasurementLoss: {kind.name} compares images; {name} measures a vector of "
                 f"m={operator.num_measurements} numbers; set loss.lpips=0."
             )
         # m counts what carries information: for a mask the observed pixels, so that the squared
-        # error is as large beside LPIPS at every ratio.
+        # error is as large beside the distance at every ratio.
         self.num_measurements = operator.num_measurements
         self.mse_weight = mse
-        self.lpips_weight = lpips
-        self.lpips = None
+        self.distance_weight = lpips
+        self.distance = None
         # Of the measured picture: a down-sampled image is observed whole.
         observed_share = self.num_measurements / prod(operator.out_shape)
         if lpips > 0 and observed_share >= lpips_min_ratio:
-            net = lpips_net if lpips_module is None else lpips_module.net
-            height, width = operator.out_shape[1:]
             # Before the weights are asked for: nobody fetches a file for images it cannot take.
-            if min(height, width) < LPIPS_MIN_SIZES.get(net, 0):
-                sizes = ", ".join(f"{size} for {key}" for key, size in LPIPS_MIN_SIZES.items())
+            net = lpips_net if distance is None else distance.net
+            height, width = operator.out_shape[1:]
+            if not kind.fits(net, (height, width)):
+                sizes = ", ".join(f"{size} for {key}" for key, size in kind.sizes.items())
                 raise ValueError(
                     f"MeasurementLoss: {name} measures images of {height}x{width} pixels, too "
-                    f"small for LPIPS with loss.lpips_net={net}; the smallest side is {sizes}; "
-                    "set loss.lpips=0 or another net."
+                    f"small for {kind.name} with loss.lpips_net={net}; the smallest side is "
+                    f"{sizes}; set loss.lpips=0 or another net."
                 )
-            self.lpips = LPIPS(lpips_net) if lpips_module is None else lpips_module
-        if mse == 0 and self.lpips is None:
+            self.distance = kind(net) if distance is None else distance
+        if mse == 0 and self.distance is None:
             raise ValueError(
-                f"MeasurementLoss: loss.mse=0 and LPIPS is not used (loss.lpips={lpips}, "
+                f"MeasurementLoss: loss.mse=0 and {kind.name} is not used (loss.lpips={lpips}, "
                 f"loss.lpips_min_ratio={lpips_min_ratio}, {observed_share:.3g} of the pixels "
                 "observed): nothing is left to minimise; set loss.mse above 0."
             )
         self.register_buffer("kept", kept, persistent=False)
         if kept is not None:
-            # LPIPS above was decided from all of y: withholding entries does not switch it off.
+            # The distance above was decided from all of y: withholding entries does not drop it.
             seen = kept if operator.observed is None else kept & operator.observed
             self.num_measurements = int(seen.expand(operator.out_shape).sum())
             if not self.num_measurements:
@@ -114,8 +120,8 @@ class MeasurementLoss(nn.Module):
             # Both are 0 where nothing is seen, which adds nothing to the squared error.
             y_hat, y = y_hat * self.kept, y * self.kept
         loss = self.mse_weight * (y_hat - y).square().flatten(1).sum(dim=1) / self.num_measurements
-        if self.lpips is not None:
-            loss = loss + self.lpips_weight * self.lpips(y_hat, y)
+        if self.distance is not None:
+            loss = loss + self.distance_weight * self.distance(y_hat, y)
         return loss
 
     def nat(self, noise_std: float) -> float:
@@ -127,7 +133,7 @@ class MeasurementLoss(nn.Module):
 
         which 2 mse s^2 / m turns into the squared error of this loss. A prior term
         -log p(z) times that number makes the sum the negative log-posterior, in units of this
-        loss and up to a constant. LPIPS is no likelihood and comes on top.
+        loss and up to a constant. A perceptual distance is no likelihood and comes on top.
 
         Args:
             noise_std: of the measurements, in units of the [0, 1] image.

@@ -1,69 +1,68 @@
-"""Learned perceptual distances, of images in [-1, 1].
+"""The contract of a perceptual distance, of images in [-1, 1]: one module of this folder each.
 
-lpips and torchvision take longer to import than torch itself, so what uses them imports them.
+`loss.perceptual=NAME` and `metrics.NAME` are the module `rtil.metrics.NAME`, whose `DISTANCE` is a
+subclass of `Perceptual`. To add one, write that module; nothing else names it. As a column of
+results it has its setting in configs/invert.yaml besides.
 """
 
 from __future__ import annotations
 
-import pickle
-import warnings
-from pathlib import Path
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
+import rtil.metrics
 from rtil.metrics.image import check_pair
 
-LPIPS_BACKBONES = {"alex": "AlexNet_Weights", "vgg": "VGG16_Weights"}  # of torchvision.models
-# Smallest side for which every pooling before the last feature has an output.
-LPIPS_MIN_SIZES = {"alex": 31, "vgg": 16}
 
+class Perceptual(nn.Module, ABC):
+    """A distance of two images by what a frozen network makes of them.
 
-class LPIPS(nn.Module):
-    """Learned perceptual distance, version 0.1 (Zhang et al. 2018, eq. 1).
+    Gradients reach the first image alone, and `train()` changes nothing. A subclass builds its
+    network in its constructor, where it raises FileNotFoundError if weights are not on disk: none
+    are ever fetched.
 
-    sum over layers l of mean over pixels of w_l . (f_l(x_hat) - f_l(x))^2, with f_l the backbone's
-    features normalised over channels. The weights w_l ship with the lpips package; the backbone's
-    are read from torch hub's folder and never fetched. Everything is frozen; gradients reach x_hat
-    only. `train()` changes nothing.
-
-    Differs from lpips.LPIPS in the gradient where all channels of a feature are 0: lpips divides 0
-    by 0 there and returns NaN, here it is 0. The values agree.
+    Attributes:
+        name: in messages.
+        sizes: smallest side [pixels] that each backbone takes. Of one alone, no name has to be
+            given.
+        net: the backbone.
+        min_size: its smallest side.
 
     Args:
-        net: backbone, "alex" or "vgg".
+        net: backbone, a key of `sizes`.
 
     Raises:
         ValueError: unknown net.
-        FileNotFoundError: the backbone's weights are not on disk.
-        RuntimeError: they cannot be read.
     """
 
-    def __init__(self, net: str = "alex") -> None:
-        super().__init__()
-        if net not in LPIPS_BACKBONES:
-            allowed = ", ".join(LPIPS_BACKBONES)
-            raise ValueError(f"LPIPS: net={net!r}; it must be one of {allowed}.")
-        self.net = net
-        self.min_size = LPIPS_MIN_SIZES[net]
-        import lpips
-        import torchvision
+    name: ClassVar[str]
+    sizes: ClassVar[Mapping[str, int]]
 
-        known = getattr(torchvision.models, LPIPS_BACKBONES[net])
-        weights = load_backbone(known.IMAGENET1K_V1.url)
-        with warnings.catch_warnings():
-            # lpips calls torchvision with an argument that torchvision calls deprecated.
-            warnings.filterwarnings("ignore", category=UserWarning, module="torchvision")
-            self.model = lpips.LPIPS(net=net, pnet_rand=True, verbose=False)
-        # lpips names layer 3 of the backbone slice2.3 where torchvision has features.3.
-        trunk = self.model.net
-        trunk.load_state_dict(
-            {key: weights["features." + key.split(".", 1)[1]] for key in trunk.state_dict()}
-        )
-        self.model.requires_grad_(False)
-        for module in self.model.modules():
-            if isinstance(module, nn.Dropout):
-                module.p = 0.0
+    def __init__(self, net: str) -> None:
+        super().__init__()
+        self.net = self.backbone(net)
+        self.min_size = self.sizes[self.net]
+
+    @classmethod
+    def backbone(cls, net: str) -> str:
+        """The backbone that `net` names. Raises ValueError where there are others alone."""
+        if len(cls.sizes) == 1:
+            return next(iter(cls.sizes))
+        if net not in cls.sizes:
+            allowed = ", ".join(cls.sizes)
+            raise ValueError(f"{cls.name}: net={net!r}; it must be one of {allowed}.")
+        return net
+
+    @classmethod
+    def fits(cls, net: str, sides: Sequence[int]) -> bool:
+        """Whether the backbone takes images of these sides [pixels]."""
+        return min(sides) >= cls.sizes[cls.backbone(net)]
 
     def forward(self, x_hat: Tensor, x: Tensor) -> Tensor:
         """Distance of each pair of images.
@@ -75,45 +74,47 @@ class LPIPS(nn.Module):
         Returns:
             (B,), 0 for equal images.
         """
-        check_pair("LPIPS", x_hat, x)
+        check_pair(self.name, x_hat, x)
         _, channels, height, width = x.shape
         if channels not in (1, 3):
             raise ValueError(
-                f"LPIPS: got images with {channels} channels; "
+                f"{self.name}: got images with {channels} channels; "
                 "it compares grey (1) or colour (3) images."
             )
         if min(height, width) < self.min_size:
             raise ValueError(
-                f"LPIPS: got images of {height}x{width} pixels; net={self.net} needs at least "
-                f"{self.min_size}x{self.min_size}."
+                f"{self.name}: got images of {height}x{width} pixels; net={self.net} needs at "
+                f"least {self.min_size}x{self.min_size}."
             )
         with torch.no_grad():
-            references = self.features(x)
-        terms = []
-        for feature, reference, layer in zip(self.features(x_hat), references, self.model.lins):
-            terms.append(layer((feature - reference).square()).mean(dim=(1, 2, 3)))
-        return torch.stack(terms).sum(dim=0)
+            references = self.features(x.expand(-1, 3, -1, -1))
+        return self.compare(self.features(x_hat.expand(-1, 3, -1, -1)), references)
 
+    @abstractmethod
     def features(self, x: Tensor) -> list[Tensor]:
-        """Backbone features of x, each (B, C_l, H_l, W_l) and of unit length over channels."""
-        layers = self.model.net(self.model.scaling_layer(x.expand(-1, 3, -1, -1)))
-        # 1e-20 under the root keeps its gradient finite at 0; 1e-10 is lpips' own.
-        return [f / ((f.square().sum(dim=1, keepdim=True) + 1e-20).sqrt() + 1e-10) for f in layers]
+        """What is compared of colour images (B, 3, H, W): maps (B, C_l, H_l, W_l)."""
+
+    @abstractmethod
+    def compare(self, features: Sequence[Tensor], references: Sequence[Tensor]) -> Tensor:
+        """Distance of each pair, (B,), from the features of both."""
 
 
-def load_backbone(url: str) -> dict[str, Tensor]:
-    """Weights of a torchvision classifier in torch hub's folder, where torchvision looks."""
-    path = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[1]
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"LPIPS: the backbone's weights {path.name} are not in {path.parent} and are never "
-            f"downloaded for you. Fetch {url} into that folder (TORCH_HOME moves it), or go on "
-            "without LPIPS: invert with loss.lpips=0 and score with PSNR and SSIM only."
-        )
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise RuntimeError(
-            f"LPIPS: {path} cannot be read as PyTorch weights; it may be truncated. "
-            f"Delete it and fetch {url} again."
-        ) from error
+def distance_of(name: str) -> type[Perceptual]:
+    """The distance that a setting names.
+
+    Raises:
+        ValueError: there is no such distance; names those that are.
+    """
+    modules = [module.name for module in iter_modules(rtil.metrics.__path__)]
+    if name in modules:
+        distance = getattr(import_module(f"rtil.metrics.{name}"), "DISTANCE", None)
+        if isinstance(distance, type) and issubclass(distance, Perceptual):
+            return distance
+    known = [m for m in modules if hasattr(import_module(f"rtil.metrics.{m}"), "DISTANCE")]
+    raise ValueError(f"loss.perceptual={name!r} is no distance; allowed are {', '.join(known)}.")
+
+
+def unit_length(maps: Tensor) -> Tensor:
+    """Maps (B, C, H, W) divided by their length over channels; 0 stays 0, with gradient 0."""
+    # 1e-20 under the root keeps its gradient finite at 0; 1e-10 is that of the lpips package.
+    return maps / ((maps.square().sum(dim=1, keepdim=True) + 1e-20).sqrt() + 1e-10)

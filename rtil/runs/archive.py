@@ -29,7 +29,8 @@ WHOLE, SHORT = 1, 2  # formats of version 0.1: every line with its whole configu
 FORMAT = 3  # as SHORT, with the experiments that a run was run for
 # An absolute path as a word of a text.
 ABSOLUTE = re.compile(r"""(?:(?<=[\s"'=\[({,])|^)~?(?:/[^\s"'\])},=/]+)+/?""")
-DECIMALS = {"psnr_db": 3, "ssim": 4, "lpips": 4, "seconds": 3}  # by the last words of a column
+# By the last words of a column.
+DECIMALS = {"psnr_db": 3, "ssim": 4, "ssim_valid": 4, "lpips": 4, "seconds": 3}
 DIGITS = 4  # significant ones, of every other column
 Line = dict
 

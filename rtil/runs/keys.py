@@ -79,7 +79,7 @@ class Key:
 SIZE = re.compile(r"\.\d+$")
 FILES, NIMG = "split_files", "nimg"
 PATH = TEXT | NULL  # what a key with `path` takes; a folder may be named 2024
-LPIPS = OneOf(("auto", True, False))
+SCORED = OneOf(("auto", True, False))  # a column of results
 RANGE = ListOf(POSITIVE, fewest=2, most=2)
 BUDGET = "inverter.steps"  # a tuning divides these steps; typed or planned, they bound it
 AT = "protocol.at"  # its keys: what a tuning has otherwise than the inversion that takes it
@@ -129,6 +129,7 @@ KEYS = (
     Key("inverter", NONE, ID, ID, group="inversion"),
     Key("inverter.family", NONE, FREE, FREE, kind=TEXT | NULL),
     Key("loss", NONE, ID, ID),
+    Key("loss.perceptual", NONE, ID, ID, default="lpips", kind=TEXT),
     Key("selection", NONE, ID, ID),
     Key("heldout.share", NONE, ID, ID, default=0.1),
     Key("discrepancy.tau", NONE, ID, ID, default=1.0),
@@ -150,7 +151,17 @@ KEYS = (
     Key("pictures", NONE, FREE, NONE, needs="held-out images"),
     Key("save_measurements", NONE, FREE, NONE, needs="held-out images"),
     Key("metrics", NONE, ID, NONE, needs="held-out images"),
-    Key("metrics.lpips", NONE, ID, NONE, needs="held-out images", cell=True, kind=LPIPS),
+    Key("metrics.lpips", NONE, ID, NONE, needs="held-out images", cell=True, kind=SCORED),
+    Key(
+        "metrics.st_lpips",
+        NONE,
+        ID,
+        NONE,
+        needs="held-out images",
+        cell=True,
+        default="auto",
+        kind=SCORED,
+    ),
     Key("yardstick", NONE, ID, NONE, cell=True),
     Key("yardstick.use", NONE, ID, NONE, needs="held-out images", cell=True),
     # What a diagnosis looks at; it is named as an inversion is.

@@ -21,7 +21,8 @@ from rtil.runs.rows import result_rows
 
 NEEDED = (*(f"{g}.name" for g in ("model", "rtil", "data", "scale", "task", "inverter")), "seed")
 TUNED = "protocol.tuned"
-SCORES = ("psnr_db", "ssim", "lpips", "gradient_energy")  # how the columns end that reports show
+# How the columns end that reports show.
+SCORES = ("psnr_db", "ssim", "ssim_valid", "lpips", "gradient_energy")
 CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")  # in no name that can be shown
 
 

@@ -16,7 +16,7 @@ from rtil import train as trainer
 from rtil.experiments import check
 from rtil.experiments import plan as experiment
 from rtil.inverters import build_inverter
-from rtil.metrics.perceptual import LPIPS_MIN_SIZES
+from rtil.metrics.perceptual import distance_of
 from rtil.operators import build_operator
 from rtil.process.instantiate import instantiate
 from rtil.runs import identity
@@ -106,7 +106,8 @@ def check_jobs(name, scale, chosen):
         knob = config["task"]["knob"]
         A = build_operator(config["task"], (3, side, side), 0, **{knob: config[knob]})
         if loss["lpips"] and A.num_measurements >= loss["lpips_min_ratio"] * prod(A.out_shape):
-            assert min(A.out_shape[1:]) >= LPIPS_MIN_SIZES[loss["lpips_net"]], job
+            kind = distance_of(loss["perceptual"])
+            assert kind.fits(loss["lpips_net"], A.out_shape[1:]), job
         network = config["model"]["generator"]
         if network.get("phase_nimg") == "grow":  # it grows as its training is long
             network = {**network, "phase_nimg": None}

@@ -26,6 +26,7 @@ CELLS = {
     choice: PINNED["settings"][number]
     for choice, number in zip(product(*AXES.values()), PINNED["cells"], strict=True)
 }
+SCALES = {path.stem for path in (Path(CONFIGS) / "scale").glob("*.yaml")}
 WITH_TABLE = sorted(path.stem for path in (Path(CONFIGS) / "appendix").glob("*.yaml"))
 
 
@@ -35,7 +36,8 @@ def composed(*words):
         return compose("invert", list(words))
 
 
-LATER = {"inverter.family", "inverter.noise_std"}  # of lmmse, which has its noise from elsewhere
+# Of lmmse, which has its noise from elsewhere, and of a distance that is no LPIPS.
+LATER = {"inverter.family", "inverter.noise_std", "loss.perceptual"}
 
 
 def settings(cfg, expected):
@@ -91,10 +93,23 @@ def test_the_vanilla_arm_of_mganprior_starts_from_the_mean_of_its_codes(task):
         assert composed(*words, f"inverter.alpha_init={choice}").inverter.alpha_init == choice
 
 
+@pytest.mark.parametrize(("inverter", "distance"), [("ilo", "lpips"), ("mgan", "vgg_l1")])
+def test_scale_paper_has_the_distance_of_the_appendix_and_smaller_ones_that_of_0_1(
+    inverter, distance
+):
+    """A.3 names LPIPS, A.4 the regularisation of mGANprior; where weights are 0 neither counts."""
+    for arm, task in product(("vanilla", "ilo", "mgan_mixture"), ("inpainting", "sr")):
+        words = (f"inverter={inverter}", f"rtil={arm}", f"task={task}")
+        assert composed(*words, "scale=paper").loss.perceptual == distance
+        for scale in SCALES - {"paper"}:
+            loss = composed(*words, f"scale={scale}").loss
+            assert (loss.perceptual, loss.lpips) == ("lpips", 0)
+
+
 def test_an_arm_is_named_by_every_family_and_known_to_some_table():
     arms = {OmegaConf.load(path).get("arm") for path in (Path(CONFIGS) / "rtil").glob("*.yaml")}
     rows = set()
     for name in WITH_TABLE:
         rows |= OmegaConf.load(Path(CONFIGS) / "appendix" / f"{name}.yaml").keys()
     # The mixtures take theirs from the family that they are of; a protocol may have rows too.
-    assert arms - {None} == rows - {"authors"}
+    assert arms - {None} == rows - {"authors", "scales"}

@@ -5,9 +5,10 @@ import copy
 import pytest
 import torch
 import torchvision
+from helpers.backbones import DISTANCES, drawn_weights
 
 from rtil.inverters.data_term import MeasurementLoss
-from rtil.metrics.perceptual import LPIPS
+from rtil.metrics.lpips import LPIPS
 from rtil.operators import (
     Blur,
     Downsample,
@@ -55,7 +56,7 @@ def test_kept_measurements_are_all_that_the_loss_sees(perceptual, name):
     operator = OPERATORS[name]
     y_hat, y = measured(operator)
     kept = torch.rand(operator.out_shape[1:], generator=torch.Generator().manual_seed(1)) < 0.7
-    loss = MeasurementLoss(operator, 2.0, 0.5, lpips_module=perceptual, kept=kept)
+    loss = MeasurementLoss(operator, 2.0, 0.5, distance=perceptual, kept=kept)
     error = [(a - b)[:, kept].square() for a, b in zip(y_hat, y)]
     expected = torch.stack([2 * e[e > 0].mean() for e in error])
     expected = expected + 0.5 * perceptual(y_hat * kept, y * kept)
@@ -78,15 +79,30 @@ def test_loss_is_the_mean_squared_error_over_measurements(operator, weight):
 @pytest.mark.parametrize("name", IMAGES)
 def test_lpips_term_is_added_at_measurement_size(name, perceptual):
     y_hat, y = measured(OPERATORS[name])
-    loss = MeasurementLoss(OPERATORS[name], mse=2.0, lpips=0.5, lpips_module=perceptual)
+    loss = MeasurementLoss(OPERATORS[name], mse=2.0, lpips=0.5, distance=perceptual)
     mse = MeasurementLoss(OPERATORS[name])(y_hat, y)
     torch.testing.assert_close(loss(y_hat, y), 2 * mse + 0.5 * perceptual(y_hat, y))
+
+
+@pytest.mark.parametrize("name", DISTANCES)
+def test_the_term_is_the_distance_that_is_named(name, tmp_path, monkeypatch):
+    drawn_weights(tmp_path, monkeypatch)
+    operator = OPERATORS["downsample"]
+    y_hat, y = measured(operator)
+    loss = MeasurementLoss(operator, lpips=0.5, lpips_net="alex", perceptual=name)
+    expected = MeasurementLoss(operator)(y_hat, y) + 0.5 * DISTANCES[name]("alex")(y_hat, y)
+    torch.testing.assert_close(loss(y_hat, y), expected)
+
+
+def test_an_unknown_distance_is_an_error_also_where_its_weight_is_0():
+    with pytest.raises(ValueError, match=r"loss\.perceptual='l7' is no distance; .*vgg_l1"):
+        MeasurementLoss(OPERATORS["inpainting"], perceptual="l7")
 
 
 @pytest.mark.parametrize("name", IMAGES)
 def test_batch_equals_one_at_a_time(name, perceptual):
     y_hat, y = measured(OPERATORS[name])
-    loss = MeasurementLoss(OPERATORS[name], lpips=1.0, lpips_module=perceptual)
+    loss = MeasurementLoss(OPERATORS[name], lpips=1.0, distance=perceptual)
     singles = torch.cat([loss(y_hat[i : i + 1], y[i : i + 1]) for i in range(3)])
     torch.testing.assert_close(loss(y_hat, y), singles, rtol=1e-4, atol=1e-7)
 
@@ -113,7 +129,7 @@ def test_gradient_is_that_of_the_normal_equations(operator):
 def test_lpips_joins_when_enough_pixels_are_observed(ratio, used, perceptual):
     operator = inpainting((1, 32, 32), ratio)
     y_hat, y = measured(operator)
-    loss = MeasurementLoss(operator, lpips=1.0, lpips_min_ratio=0.5, lpips_module=perceptual)
+    loss = MeasurementLoss(operator, lpips=1.0, lpips_min_ratio=0.5, distance=perceptual)
     mse = MeasurementLoss(operator)(y_hat, y)
     expected = mse + perceptual(y_hat, y) if used else mse
     torch.testing.assert_close(loss(y_hat, y), expected)
@@ -121,16 +137,16 @@ def test_lpips_joins_when_enough_pixels_are_observed(ratio, used, perceptual):
 
 def test_lpips_always_joins_on_downsampled_images(perceptual):
     loss = MeasurementLoss(
-        Downsample((3, 256, 256), 8), lpips=1.0, lpips_min_ratio=1.0, lpips_module=perceptual
+        Downsample((3, 256, 256), 8), lpips=1.0, lpips_min_ratio=1.0, distance=perceptual
     )
-    assert loss.lpips is perceptual
+    assert loss.distance is perceptual
 
 
 def test_no_backbone_is_asked_for_when_lpips_is_not_used(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    assert MeasurementLoss(OPERATORS["inpainting"], lpips=0.0).lpips is None
+    assert MeasurementLoss(OPERATORS["inpainting"], lpips=0.0).distance is None
     operator = inpainting((3, 32, 32), 0.1)
-    assert MeasurementLoss(operator, lpips=1.0, lpips_min_ratio=0.5).lpips is None
+    assert MeasurementLoss(operator, lpips=1.0, lpips_min_ratio=0.5).distance is None
     with pytest.raises(FileNotFoundError, match=r"alexnet-owt-7be5be79\.pth"):
         MeasurementLoss(OPERATORS["inpainting"], lpips=1.0)
 

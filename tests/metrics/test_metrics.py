@@ -10,9 +10,10 @@ import torchvision
 from scipy import stats
 from torchmetrics.functional.image import structural_similarity_index_measure
 
+from rtil.metrics.backbone import load_backbone
 from rtil.metrics.image import gradient_energy, psnr, ssim, to_unit
 from rtil.metrics.intervals import mean_ci
-from rtil.metrics.perceptual import LPIPS, load_backbone
+from rtil.metrics.lpips import LPIPS
 
 FILES = {"alex": "alexnet-owt-7be5be79.pth", "vgg": "vgg16-397923af.pth"}
 
@@ -304,4 +305,4 @@ def test_truncated_backbone_is_named(kept, torch_home, tmp_path, monkeypatch):
     broken.parent.mkdir(parents=True)
     broken.write_bytes(whole[: int(len(whole) * kept) if kept == 0.5 else kept])
     with pytest.raises(RuntimeError, match=f"{FILES['alex']} cannot be read"):
-        load_backbone(f"https://download.pytorch.org/models/{FILES['alex']}")
+        load_backbone(f"https://download.pytorch.org/models/{FILES['alex']}", "LPIPS")

@@ -13,6 +13,7 @@ from rtil.process.command import CONFIGS
 from rtil.runs import identity, keys
 from rtil.runs.setup import composed
 
+LATER = {"loss.perceptual", "metrics.st_lpips"}
 DIGESTS = {"generator": "x/generator.pt", "generator_sha256": "a" * 64}
 
 
@@ -53,6 +54,7 @@ def place(command, *words):
         ("invert", ["scale.ilo.steps=[200,100,100]"]),
         ("invert", ["protocol=paper", "restarts=1", "average=false", "target_range=signed"]),
         ("invert", ["num_images=3", "pictures=false", "hardware=cpu", "inversion_batch=1"]),
+        ("invert", ["loss.perceptual=lpips", "metrics.st_lpips=auto"]),
     ],
 )
 def test_a_default_that_is_typed_leads_to_the_same_directory(command, words):
@@ -241,6 +243,17 @@ def test_a_number_is_one_value_with_and_without_a_point(command, task, one, othe
 def write_config(run_dir, config):
     run_dir.mkdir(parents=True)
     (run_dir / "config.yaml").write_text(yaml.safe_dump(config))
+
+
+def test_a_configuration_of_0_1_names_no_distance_and_means_lpips():
+    new = keys.flatten(resolved("invert", "task=inpainting", "ratio=0.5", "loss.lpips=1"))
+    old = {key: value for key, value in new.items() if key not in LATER}
+    assert new.keys() - old.keys() == LATER
+    assert identity.values(old, "invert") == identity.values(new, "invert")
+    assert not keys.differing_keys(old, new)
+    other = {**new, "loss.perceptual": "vgg_l1"}
+    assert identity.values(other, "invert") != identity.values(new, "invert")
+    assert keys.differing_keys(old, other) == ["loss.perceptual: 'lpips' there, 'vgg_l1' here"]
 
 
 def test_an_inversion_of_version_0_1_goes_on_where_it_is(tmp_path):
