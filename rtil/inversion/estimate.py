@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from rtil.inversion.batch import Measured, Part, Split
-from rtil.inversion.selection import Rule, Watched, Watcher, rules, shown_to, withhold
+from rtil.inversion.selection import Rule, Watched, Watcher, rules, shown_to
+from rtil.inversion.withheld import withhold
 from rtil.inverters.adjoint import Adjoint
 from rtil.inverters.data_term import MeasurementLoss
 from rtil.inverters.inverter import Inverter
