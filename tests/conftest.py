@@ -1,5 +1,6 @@
 """Small seeded networks that many tests share; no weight, bias or noise strength is zero."""
 
+import signal
 from functools import partial
 
 import helpers.quick_compose  # noqa: F401  # before modules that take `compose` from hydra
@@ -19,6 +20,10 @@ KARRAS = {
     "input_fan": "in",
     "first_convs": 1,
 }
+
+# A shell that starts tests in the background has them ignore Ctrl-C, and so all that they start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def randomise(network, seed):

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from rtil.data.limits import Limits
 from rtil.inversion import measurement_file as measurement
-from rtil.inversion.selection import rules
 from rtil.operators.task import takes
 from rtil.runs.keys import KEYS, is_under
+from rtil.runs.truth import looks_at_truth
 
 NEEDS_INPUT = tuple(row.name for row in KEYS if row.needs == "input")
 NOT_WITH_INPUT = tuple(row.name for row in KEYS if row.needs == "held-out images")
@@ -73,7 +73,7 @@ def check_with_input(asked: Asked) -> None:
                 f"invert: {key} is for held-out images and has no effect on input={asked.input}; "
                 "remove it. output=DIR says where results go."
             )
-    if rules()[asked.selection].by_truth:
+    if looks_at_truth(asked.selection):
         raise ValueError(
             f"invert: selection={asked.selection} picks iterates by the true image, and "
             f"input={asked.input} has none; add selection=best."

@@ -14,12 +14,14 @@ import torch
 from torch import Tensor
 
 from rtil.inversion.batch import Measured, Part, Split
-from rtil.inversion.selection import Rule, Watched, Watcher, rules, shown_to, withhold
+from rtil.inversion.selection import Rule, Watched, Watcher, rules, shown_to
+from rtil.inversion.withheld import withhold
 from rtil.inverters.adjoint import Adjoint
 from rtil.inverters.data_term import MeasurementLoss
 from rtil.inverters.inverter import Inverter
 from rtil.models.generator import Generator
 from rtil.operators import ForwardOperator, LinearOperator
+from rtil.runs.truth import looks_at_truth
 
 
 class Recovered(NamedTuple):
@@ -104,7 +106,7 @@ class Recovery:
             )
         if not isinstance(self.restarts, int) or self.restarts < 1:
             raise ValueError(f"invert: restarts={self.restarts} must be a whole number from 1 up.")
-        if self.restarts > 1 and self.rule.by_truth:
+        if self.restarts > 1 and looks_at_truth(self.selection):
             raise ValueError(
                 f"invert: selection={self.selection} and restarts above 1 would choose by the "
                 "true image twice; add selection=best or restarts=1."
@@ -185,7 +187,9 @@ class Recovery:
             loss, withheld = part.split.loss, part.split.withheld
             y = y * ~withheld
         bound = self._noise_square(part.A) if self.rule.needs_noise else 0.0
-        rule = self.rule(Watched(part.A, measured.y, part.loss, withheld, bound, measured.oracle))
+        # A rule that is not known to look at the true image has none to look at.
+        truth = measured.oracle if looks_at_truth(self.selection) else None
+        rule = self.rule(Watched(part.A, measured.y, part.loss, withheld, bound, truth))
         watcher = rule if isinstance(rule, Watcher) else None
         # The oracle watches whatever the rule: every row says what it would have picked.
         watch = shown_to(measured.oracle, watcher)

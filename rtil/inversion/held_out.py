@@ -17,7 +17,7 @@ from rtil.inversion import measurement_file as measurement
 from rtil.inversion.batch import Measured, Part
 from rtil.inversion.problem import Batch, Measuring, Problem
 from rtil.inversion.score import draw, score, summary
-from rtil.inversion.selection import Oracle, rules
+from rtil.inversion.selection import Oracle
 from rtil.metrics.image import to_unit
 from rtil.metrics.perceptual import Perceptual
 from rtil.operators import ForwardOperator
@@ -27,6 +27,7 @@ from rtil.process.lock import Owner
 from rtil.process.rng import seeded
 from rtil.runs import record, rows
 from rtil.runs.schema import ROW
+from rtil.runs.truth import looks_at_truth
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ class HeldOut(Problem):
         seed = self.measuring.seed
         rngs = [seeded("cpu", seed, self.name(i), "measurement noise") for i in items]
         y = A.noisy(A(x), self.measuring.noise_std, rngs)
-        return Measured(y, x, Oracle(to_unit(x), keep=rules()[self.run.selection].by_truth))
+        return Measured(y, x, Oracle(to_unit(x), keep=looks_at_truth(self.run.selection)))
 
     def keep(self, A: ForwardOperator, batch: Batch) -> None:
         names = [self.name(i) for i in batch.items]

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from rtil.inversion.problem import Batch
-from rtil.inversion.selection import rules
 from rtil.metrics.image import gradient_energy, psnr, ssim, ssim_valid, to_unit
 from rtil.metrics.intervals import mean_ci
 from rtil.metrics.perceptual import Perceptual, distance_of
 from rtil.operators import ForwardOperator
+from rtil.runs.truth import looks_at_truth
 
 # Columns of images in [0, 1]. `ssim` is the one of version 0.1, with mirrored borders.
 PIXELWISE: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -101,8 +101,8 @@ def draw(
     from torchvision.utils import save_image  # slow to import
 
     folder.mkdir(exist_ok=True)
-    # The picture of an oracle's choice says so in its name: it is no result.
-    suffix = "-oracle" if rules()[selection].by_truth else ""
+    # The picture of a choice by the true image says so in its name: it is no result.
+    suffix = "-oracle" if looks_at_truth(selection) else ""
     pictures = {
         suffix: batch.found.image,
         "-original": batch.measured.x,
@@ -118,8 +118,7 @@ def draw(
 
 def summary(place: Path, rows: Sequence[Mapping]) -> str:
     """The means of all rows with their intervals, a line each."""
-    by_truth = {name for name, rule in rules().items() if rule.by_truth}
-    chosen = "oracle " if any(row.get("selection") in by_truth for row in rows) else ""
+    chosen = "oracle " if any(looks_at_truth(row.get("selection")) for row in rows) else ""
     names = {
         "psnr_db": f"{chosen}PSNR",
         "last_psnr_db": "PSNR of the last iterate",

@@ -2,8 +2,9 @@
 
 No inverter knows of it: what watches cannot steer, and the iterate that it kept replaces the
 inverter's choice after the inversion has ended. `heldout` and `discrepancy` look at measurements
-alone. An oracle looks at the true image: wherever a number or picture of its choice goes, "oracle"
-goes with it. To add a rule, write a final subclass of `Rule` here: `selection=NAME` finds it.
+alone. `oracle` and `authors` look at the true image (`rtil.runs.truth`): wherever a number or
+picture of their choice goes, "oracle" goes with it. To add a rule, write a final subclass of
+`Rule` here: `selection=NAME` finds it.
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ from rtil.inverters.data_term import MeasurementLoss
 from rtil.inverters.inverter import Reconstruction
 from rtil.metrics.image import psnr, to_unit
 from rtil.operators import ForwardOperator
-from rtil.process.rng import seeded
 
 TARGET_RANGES = ("signed", "unit")
 
@@ -56,7 +56,8 @@ class Watched:
         inverter sees a part of them too.
     withheld: bool, broadcastable to y, what it does not see; None where it sees all.
     bound: the largest ||A x - y||^2 that the noise explains; 0 where no rule asks.
-    oracle: is shown every iterate as well; None where there is no true image.
+    oracle: knows the true images, and is shown every iterate as well; None where there are none,
+        or the rule is not among those that may look at them.
     """
 
     A: ForwardOperator
@@ -77,14 +78,12 @@ class Rule(ABC):
 
     Attributes:
         name: its value of `selection`.
-        by_truth: looks at the true image, so what it selects is no result.
         withholds: needs measurements that the inverter does not see.
         needs_noise: needs noise in the measurements.
         watches: is shown every iterate; such a rule is a subclass of `Watcher`.
     """
 
     name: ClassVar[str]
-    by_truth: ClassVar[bool] = False
     withholds: ClassVar[bool] = False
     needs_noise: ClassVar[bool] = False
     watches: ClassVar[bool] = False
@@ -145,10 +144,12 @@ class Last(Rule):
 
 @final
 class ByOracle(Rule):
-    """The iterate closest to the true image, as the published code has it: never a result."""
+    """The iterate closest to the true image: never a result.
+
+    Differs from the published code, which weighs measurements too: see `Authors`.
+    """
 
     name = "oracle"
-    by_truth = True
 
     def select(self, found: Reconstruction) -> Reconstruction:
         oracle = self.batch.oracle
@@ -163,7 +164,7 @@ class ByOracle(Rule):
 
 
 class Watcher(Rule):
-    """Watches an inversion and keeps one iterate of each image, chosen by its measurements.
+    """Watches an inversion and keeps one iterate of each image.
 
     Attributes:
         image: (B, C, H, W) the kept iterates, None before the first is shown.
@@ -277,6 +278,53 @@ class Discrepancy(Watcher):
         return {**self.place(found, step), "discrepancy_reached": reached.tolist()}
 
 
+@final
+class Authors(Watcher):
+    """The iterate that the published code keeps (both notebooks, `save_on_ref`): never a result.
+
+    One threshold b serves two distances. With e = mean (x - x*)^2 to the true image x* and
+    l = mean (A x - y)^2 over the measurements, an iterate x is kept
+
+        and b = e   where e < b,
+        and b = l   else, where l < b,        b = inf before the first.
+
+    So the closest iterate is kept until a measurement loss falls below its distance; from then on
+    the lowest measurement loss is, but where an iterate's distance is lower still.
+
+    Differs from the published code: the iterate after the last update is looked at too, and b is
+    that of all stages of ILO (inverter.best_per_stage=true: of the last, as published).
+    """
+
+    name = "authors"
+
+    def __init__(self, batch: Watched) -> None:
+        super().__init__(batch)
+        assert batch.oracle is not None
+        y = batch.y
+        self.x = batch.oracle.x
+        self.num_measurements = batch.A.num_measurements
+        self.bound = torch.full((len(y),), torch.inf, device=y.device, dtype=y.dtype)
+
+    def accepts(self, image: Tensor) -> Tensor:
+        # Both of [0, 1] images, and none of them clipped. Any common unit gives the same choice.
+        error = ((image + 1) / 2 - self.x).square().flatten(1).mean(1)
+        residual = (self.batch.A(image) - self.batch.y).square().flatten(1).sum(1)
+        loss = residual / (4 * self.num_measurements)
+        closer, fitting = error < self.bound, loss < self.bound
+        self.bound = torch.where(closer, error, torch.where(fitting, loss, self.bound))
+        return closer | fitting
+
+    def select(self, found: Reconstruction) -> Reconstruction:
+        assert self.image is not None
+        return found._replace(image=self.image, loss=self.batch.measured(self.image))
+
+    def misfit(self, selected: Reconstruction) -> Tensor:
+        return selected.loss
+
+    def facts(self, found: Reconstruction) -> dict[str, list]:
+        return self.place(found, self.step.cpu())
+
+
 def rules() -> dict[str, type[Rule]]:
     """Every rule by its name."""
     # Found by their class, so that a new rule is named in no list.
@@ -310,39 +358,6 @@ def check_choices(
             f"{command}: protocol={protocol['name']} has no inverter={inverter}, only "
             f"{' and '.join(inverters)}. Leave the protocol out, or choose one of them."
         )
-
-
-def withhold(A: ForwardOperator, share: float, seed: int) -> Tensor:
-    """Draws which measurements an inversion does not see: `share` of the observed ones.
-
-    Pixels are withheld in all their channels, as those of one pixel tell of each other. One seed
-    gives nested sets, the same for every image.
-
-    Args:
-        share: in (0, 1); at least one measurement is withheld and one kept.
-
-    Returns:
-        bool, True where withheld, broadcastable to A.out_shape.
-
-    Raises:
-        ValueError: A has a single measurement.
-    """
-    shape = A.out_shape[1:] if A.measures_images else A.out_shape
-    observed = torch.ones(A.out_shape, dtype=torch.bool)
-    if A.observed is not None:
-        observed = A.observed.cpu().expand(A.out_shape)
-    entries = (observed.any(0) if A.measures_images else observed).flatten().nonzero()[:, 0]
-    if len(entries) < 2:
-        raise ValueError(
-            f"selection=heldout: {type(A).__name__} has {len(entries)} measurement, and one must "
-            "be kept and one withheld. Use selection=best, or measure more."
-        )
-    count = min(max(1, round(share * len(entries))), len(entries) - 1)
-    # The first `count` of one order, so that a larger share holds the smaller ones.
-    order = torch.randperm(len(entries), generator=seeded("cpu", seed, "withheld measurements"))
-    withheld = torch.zeros(shape, dtype=torch.bool).flatten()
-    withheld[entries[order[:count]]] = True
-    return withheld.view(shape)
 
 
 def shown_to(*watchers: Callable[[Tensor], None] | None) -> Callable[[Tensor], None] | None:

@@ -141,7 +141,7 @@ def read(place: Path | Sequence[Path]) -> tuple[list[Run], list[str]]:
             run, more = sound(replace(unpacked(line, path), study=studies[folder, digest]))
             runs.append(run)
         except ValueError as error:
-            more = [f"Left out: {path} has {error}."]
+            more = [f"Left out: {path} ({error})."]
         notes += more
     if not runs:
         raise FileNotFoundError(

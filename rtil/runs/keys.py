@@ -9,18 +9,21 @@ else the `kind` of its row. Also here: what a configuration of version 0.1 leave
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from rtil.runs.kinds import (
     ANYTHING,
+    COUNT,
+    COUNT_OR_NONE,
     NULL,
     POSITIVE,
     SHARE,
     TEXT,
     WEIGHT,
     WIDTH,
+    Fault,
     Kind,
     ListOf,
     MapOf,
@@ -83,6 +86,8 @@ SCORED = OneOf(("auto", True, False))  # a column of results
 RANGE = ListOf(POSITIVE, fewest=2, most=2)
 BUDGET = "inverter.steps"  # a tuning divides these steps; typed or planned, they bound it
 AT = "protocol.at"  # its keys: what a tuning has otherwise than the inversion that takes it
+TUNED = "protocol.tuned"  # what a run records of the tuning that it took
+COPIED = (AT, f"{TUNED}.at", f"{TUNED}.asked")  # below these stand keys with their own kinds
 KEYS = (
     # What is trained. A tuning knows it by the generator's digest.
     Key("model", ID, ID, FREE, group="training"),
@@ -178,6 +183,15 @@ KEYS = (
     Key("protocol.inverters", FREE, FREE, NONE, kind=ListOf(TEXT)),
     Key("protocol.tuned", FREE, FREE, NONE, optional=True),
     Key("protocol.tuned.file", FREE, FREE, NONE, path="file"),
+    Key("protocol.tuned.keys", FREE, FREE, NONE, kind=ListOf(TEXT)),
+    Key("protocol.tuned.trial", FREE, FREE, NONE, kind=COUNT_OR_NONE),
+    Key("protocol.tuned.trials", FREE, FREE, NONE, kind=COUNT),
+    Key("protocol.tuned.space", FREE, FREE, NONE, kind=TEXT),
+    Key("protocol.tuned.validation", FREE, FREE, NONE, kind=TEXT),
+    Key("protocol.tuned.validation.n", FREE, FREE, NONE, kind=COUNT),
+    Key("protocol.tuned.validation.mean", FREE, FREE, NONE, kind=Number()),
+    Key("protocol.tuned.validation.ci95", FREE, FREE, NONE, kind=NULL | WEIGHT),
+    Key("protocol.tuned.validation.first_round", FREE, FREE, NONE, kind=COUNT),
     Key("tuned", NONE, FREE, NONE, path="file"),
     Key("search", NONE, NONE, ID),
     Key("search.anchors", NONE, NONE, ID, kind=ListOf(MapOf(ANYTHING))),
@@ -227,12 +241,24 @@ def kind(key: str) -> Kind | None:
     own = row(key)
     if own.kind or own.path:
         return own.kind or PATH
-    if is_under(key, [AT]):
-        there = kind(key.removeprefix(f"{AT}."))
-        return NULL | there if there else None
+    for copied in COPIED:
+        if key.startswith(f"{copied}."):
+            there = kind(key.removeprefix(f"{copied}."))
+            return NULL | there if there else None
     if SIZE.search(key):
         return WIDTH  # of a table {size: width}, such as "channels.64"
     return kind_of_name(key.rpartition(".")[2])
+
+
+def faults(settings: Mapping[str, object]) -> Iterator[Fault]:
+    """Each recorded setting that is not of its kind, {"a.b": value}."""
+    for key, value in settings.items():
+        # A folder that is named 2024 was recorded as a number in version 0.1.
+        number = isinstance(value, int) and row(key).path == "directory"
+        own = None if number else kind(key)
+        fault = own.fault(value, key) if own else None
+        if fault is not None:
+            yield fault
 
 
 def role(key: str, command: Command) -> Role:

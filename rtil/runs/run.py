@@ -17,10 +17,10 @@ import yaml
 
 from rtil.runs import keys, record
 from rtil.runs.identity import EXPORTED, read_config
+from rtil.runs.keys import TUNED
 from rtil.runs.rows import result_rows
 
 NEEDED = (*(f"{g}.name" for g in ("model", "rtil", "data", "scale", "task", "inverter")), "seed")
-TUNED = "protocol.tuned"
 # How the columns end that reports show.
 SCORES = ("psnr_db", "ssim", "ssim_valid", "lpips", "gradient_energy")
 CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")  # in no name that can be shown
@@ -165,12 +165,12 @@ def sound(run: Run) -> tuple[Run, list[str]]:
         ValueError: its settings are not what a report needs.
     """
     config, knob = run.config, str(run.config.get("task.knob"))
-    wrong = [key for key in (*NEEDED, knob) if config.get(key) is None]
-    wrong += [key for key in NEEDED if CONTROL.search(str(config.get(key)))]
-    numbers = (knob, "noise_std", "seed", "num_images")
-    wrong += [key for key in numbers if not is_number(config.get(key) or 0)]
-    if wrong:
-        raise ValueError(f"no {', '.join(dict.fromkeys(wrong))} that can be shown")
+    faults = [f"{key} is missing" for key in (*NEEDED, knob) if config.get(key) is None]
+    hidden = [key for key in NEEDED if CONTROL.search(str(config.get(key)))]
+    faults += [f"{key} has characters that cannot be shown" for key in hidden]
+    faults += map(str, keys.faults(config))
+    if faults:
+        raise ValueError("; ".join(faults))
     rows, notes = {}, []
     for name, row in run.rows.items():
         scores = [key for key in row if key.endswith(SCORES) and row[key] is not None]

@@ -168,10 +168,5 @@ def parsed(
 
 def check_settings(flat: Mapping[str, object], where: str, advice: str) -> None:
     """Raises ValueError where a recorded setting is not of its kind (`rtil.runs.keys.kind`)."""
-    for key, value in flat.items():
-        # A folder that is named 2024 was recorded as a number in version 0.1.
-        number = isinstance(value, int) and keys.row(key).path == "directory"
-        kind = None if number else keys.kind(key)
-        fault = kind.fault(value, key) if kind else None
-        if fault is not None:
-            raise ValueError(f"{where}: {fault}. {advice}")
+    for fault in keys.faults(flat):
+        raise ValueError(f"{where}: {fault}. {advice}")

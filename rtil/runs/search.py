@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rtil.runs import tuning
-from rtil.runs.run import TUNED, Run
+from rtil.runs.keys import TUNED
+from rtil.runs.run import Run
 
 
 @dataclass(frozen=True)

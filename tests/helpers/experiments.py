@@ -50,7 +50,7 @@ def command(cwd, *arguments):
         capture_output=True,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
-        timeout=300,
+        timeout=1800,  # ends what hangs; a busy machine is slow and right
     )
     return done.returncode, done.stdout, done.stderr
 

@@ -1,5 +1,6 @@
 """Protocols: each published choice is one key that does what it says and nothing else."""
 
+import math
 import re
 from functools import lru_cache
 from pathlib import Path
@@ -7,13 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from helpers.inverters import pggan, problem, rngs, stylegan2
+from helpers.inverters import SHAPE, pggan, problem, rngs, stylegan2
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from rtil.inversion import estimate
 from rtil.inversion.batch import Measured, Part
 from rtil.inversion.estimate import Recovery
 from rtil.inversion.selection import (
+    Authors,
     Best,
     ByOracle,
     Last,
@@ -21,16 +24,20 @@ from rtil.inversion.selection import (
     Watched,
     Watcher,
     check_choices,
+    rules,
 )
 from rtil.inverters import ilo
+from rtil.inverters.data_term import MeasurementLoss
 from rtil.inverters.ilo import ILO
 from rtil.inverters.multicode import MGANPrior
 from rtil.metrics.image import psnr, to_unit
 from rtil.models.generator import EMPTY
 from rtil.models.unit_range import UnitRange
+from rtil.operators import inpainting, partial_circulant
 from rtil.process.command import CONFIGS
 from rtil.runs import identity
 from rtil.runs import keys as key_table
+from rtil.runs.truth import looks_at_truth
 
 PAGE = (Path(__file__).parents[2] / "docs" / "differences.md").read_text(encoding="utf-8")
 BY_PROTOCOL, BY_HAND = PAGE.split("\n## ")[1:3]
@@ -283,6 +290,89 @@ def test_an_oracle_keeps_each_images_closest_iterate_and_selection_takes_it():
     last = Last(batch).select(found)
     assert torch.equal(last.image, found.last) and torch.equal(last.loss, found.last_loss)
     assert Oracle(to_unit(x)).image is None
+
+
+def published_choice(errors, losses):
+    """Which iterate of one image the published loop holds at its end (save_on_ref)."""
+    smallest, held = math.inf, None
+    for step, (image_error, measured_loss) in enumerate(zip(errors, losses)):
+        if image_error < smallest:
+            smallest, held = image_error, step
+        elif measured_loss < smallest:
+            smallest, held = measured_loss, step
+    return held
+
+
+def test_the_authors_rule_the_oracle_and_the_lowest_loss_differ_by_hand():
+    """One pixel of two is measured, x* = 0; squared distances of [0, 1] images, step by step:
+
+    to x*       0.5   0.3   0.2   0.26  0.385     the oracle keeps step 2
+    measured    0.64  0.01  0.04  0.16  0.36      the lowest loss is that of step 1
+    threshold   0.5   0.3   0.2   0.16  0.16      the authors' rule keeps step 3
+    """
+    A = inpainting((1, 1, 2), 1.0, mask=torch.tensor([[True, False]]))
+    errors = torch.tensor([0.5, 0.3, 0.2, 0.26, 0.385])
+    losses = torch.tensor([0.64, 0.01, 0.04, 0.16, 0.36])
+    pixels = torch.stack([losses.sqrt(), (2 * errors - losses).sqrt()], 1)
+    iterates = 2 * pixels.view(5, 1, 1, 1, 2) - 1
+    truth = -torch.ones(1, 1, 1, 2)
+    oracle = Oracle(to_unit(truth), keep=True)
+    rule = Authors(Watched(A, A(truth), MeasurementLoss(A), oracle=oracle))
+    thresholds = []
+    for image in iterates:
+        oracle(image)
+        rule(image)
+        thresholds.append(float(rule.bound))
+    assert thresholds == pytest.approx([0.5, 0.3, 0.2, 0.16, 0.16])
+    assert torch.equal(rule.image, iterates[3]) and int(rule.step) == 3
+    assert torch.equal(oracle.image, iterates[2]) and int(losses.argmin()) == 1
+    assert published_choice(errors.tolist(), losses.tolist()) == 3
+
+
+@pytest.mark.parametrize("scale", ["unit", "published"])
+@pytest.mark.parametrize("per_stage", [False, True])
+def test_selection_authors_keeps_what_the_published_loop_keeps(scale, per_stage):
+    """Of every image of a batch, over all stages or the last; the loss is that of the squared
+    error alone, whatever its weight."""
+    G = stylegan2()
+    A = partial_circulant(SHAPE, 0.1, seed=3, scale=scale).double()
+    _, _, _, x = problem(4)
+    y, loss, seen = A(x), MeasurementLoss(A, mse=3.0), []
+    inverter = ILO([40, 10], keep_rgb=False, best_per_stage=per_stage, fit_samples=200)
+
+    class Seeing(Oracle):
+        def __call__(self, image):
+            super().__call__(image)
+            seen.append(image)
+
+    oracle = Seeing(to_unit(x))
+    found = Recovery("authors")(inverter, G, Part(A, loss), Measured(y, x, oracle), [rngs("abcd")])
+    errors = torch.stack([((image - x) / 2).square().flatten(1).mean(1) for image in seen])
+    losses = torch.stack([((A(image) - y) / 2).square().flatten(1).mean(1) for image in seen])
+    first = 41 if per_stage else 0
+    assert len(seen) == 41 + 11 - first
+    for b in range(4):
+        step = published_choice(errors[:, b].tolist(), losses[:, b].tolist())
+        assert torch.equal(found.image[b], seen[step][b])
+        assert found.facts["chosen_step"][b] == first + step
+    torch.testing.assert_close(found.loss, loss(A(found.image), y))
+
+
+@pytest.mark.parametrize("name", sorted(rules()))
+def test_a_rule_that_is_not_known_to_look_at_the_true_image_is_shown_none(name, monkeypatch):
+    G, (A, y, loss, x) = stylegan2(), problem(2)
+    shown = []
+
+    def watched(*given):
+        shown.append(given[-1])
+        return Watched(*given)
+
+    monkeypatch.setattr(estimate, "Watched", watched)
+    oracle, recovery = Oracle(to_unit(x), keep=True), Recovery(name, noise_std=0.1)
+    part = recovery.split(Part(A, loss), {})
+    recovery(ILO([2], fit_samples=200), G, part, Measured(y, x, oracle), [rngs("ab")])
+    assert shown == [oracle if name in ("oracle", "authors") else None]
+    assert looks_at_truth(name) == (shown[0] is not None)
 
 
 def test_a_rule_is_one_class_and_named_nowhere_else():

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from rtil import checkpoint, invert
 from rtil.inversion.batch import Measured, Part
 from rtil.inversion.estimate import Recovered, Recovery
-from rtil.inversion.selection import withhold
+from rtil.inversion.withheld import withhold
 from rtil.inverters.adjoint import Adjoint
 from rtil.inverters.csgm import CSGM
 from rtil.inverters.data_term import MeasurementLoss

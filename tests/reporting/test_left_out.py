@@ -15,7 +15,7 @@ from rtil.inversion.score import summary
 from rtil.reporting.figures import curves
 from rtil.reporting.figures.style import AXES
 from rtil.reporting.page import Look
-from rtil.runs import archive
+from rtil.runs import archive, keys
 from rtil.runs import run as run_files
 
 
@@ -189,3 +189,22 @@ def test_a_knob_at_zero_stands_on_an_axis_without_logarithms():
 def test_one_image_has_a_mean_and_no_interval(tmp_path):
     text = summary(tmp_path, [{"id": "a", "psnr_db": 20.0}])
     assert "PSNR: 20.000 dB  (n = 1)" in text and "nan" not in text
+
+
+ODD = (None, "x", [1], [["x"]], math.nan, -1, True)
+
+
+@pytest.mark.parametrize("key", ["keys", "trials", "space", "validation.mean", "asked.loss.mse"])
+def test_no_odd_record_of_a_tuning_ends_a_report(pair, key, capsys):
+    root, run_dir = pair
+    change_config(run_dir, "protocol", {"name": "fair", "train": [], "tuned": {}})
+    tuned = {"trial": 1, "trials": 4, "space": "9f575475", "keys": [], "asked": {"loss.mse": 1.0}}
+    sound_record = tuned | {"validation": {"mean": 20.0, "n": 4, "ci95": None}}
+    for value in ODD:
+        record = keys.nested(keys.flatten(sound_record) | {key: value})
+        change_config(run_dir, "protocol.tuned", record)
+        run_report(root)
+        printed = capsys.readouterr().out
+        left_out = f"Left out: {run_dir}" in printed and f"protocol.tuned.{key}" in printed
+        fitting = keys.kind(f"protocol.tuned.{key}").fault(value) is None
+        assert left_out != fitting, value

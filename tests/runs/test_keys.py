@@ -21,6 +21,8 @@ FOUND = (
     *("protocol.tuned.file", "protocol.tuned.space", "tuned", "task._target_", "task.knob"),
     *("task.range", "task.linear", "task.measures", "inverter.family", "rtil.arm"),
     "experiment.name",
+    *(f"protocol.tuned.{name}" for name in ("keys", "trial", "trials")),
+    *(f"protocol.tuned.validation.{name}" for name in ("n", "mean", "ci95", "first_round.n")),
 )
 
 
