@@ -30,7 +30,7 @@ from rtil.runs.kinds import (
     Number,
     OneOf,
 )
-from rtil.runs.units import kind_of_name
+from rtil.runs.units import SCORED, kind_of_name
 
 # identity: another value is another computation.
 # implied:  as identity, but other keys say it already, so that no name is made from it.
@@ -82,7 +82,6 @@ class Key:
 SIZE = re.compile(r"\.\d+$")
 FILES, NIMG = "split_files", "nimg"
 PATH = TEXT | NULL  # what a key with `path` takes; a folder may be named 2024
-SCORED = OneOf(("auto", True, False))  # a column of results
 RANGE = ListOf(POSITIVE, fewest=2, most=2)
 BUDGET = "inverter.steps"  # a tuning divides these steps; typed or planned, they bound it
 AT = "protocol.at"  # its keys: what a tuning has otherwise than the inversion that takes it
@@ -157,16 +156,7 @@ KEYS = (
     Key("save_measurements", NONE, FREE, NONE, needs="held-out images"),
     Key("metrics", NONE, ID, NONE, needs="held-out images"),
     Key("metrics.lpips", NONE, ID, NONE, needs="held-out images", cell=True, kind=SCORED),
-    Key(
-        "metrics.st_lpips",
-        NONE,
-        ID,
-        NONE,
-        needs="held-out images",
-        cell=True,
-        default="auto",
-        kind=SCORED,
-    ),
+    Key("metrics.st_lpips", NONE, ID, NONE, needs="held-out images", cell=True, default="auto"),
     Key("yardstick", NONE, ID, NONE, cell=True),
     Key("yardstick.use", NONE, ID, NONE, needs="held-out images", cell=True),
     # What a diagnosis looks at; it is named as an inversion is.

@@ -31,6 +31,7 @@ from rtil.runs.kinds import (
 
 SEVERAL = COUNT | ListOf(COUNT, fewest=1)
 RATES = WEIGHT | ListOf(WEIGHT, fewest=1)
+SCORED = OneOf(("auto", True, False))  # a column of results
 NAMES: Mapping[str, Kind] = {
     # Words. Which of them there are is checked by what takes them.
     **dict.fromkeys(("name", "arm", "source", "split", "selection", "target_range"), TEXT),
@@ -77,6 +78,7 @@ NAMES: Mapping[str, Kind] = {
     **dict.fromkeys(("ema_decay", "path_decay", "style_mixing", "rampup", "rampdown"), SHARE),
     **dict.fromkeys(("share", "lpips_min_ratio"), SHARE),
     **dict.fromkeys(("mse", "lpips", "drift", "l2", "geodesic", "weight"), WEIGHT),
+    "st_lpips": SCORED,
     "tolerance": Number(0, 1, above=True),
     "map": OneOf(("posterior", None)) | WEIGHT,
     "map_sigma": NULL | POSITIVE | ListOf(POSITIVE),
