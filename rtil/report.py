@@ -5,6 +5,7 @@ missing. Every number comes from results*.jsonl, or with `results=` from the fil
 of them (`rtil.runs.archive`), which takes no torch. 1. `rtil.reporting.study` reads runs and
 arranges what is compared, 2. `rtil.diagnosis.render` draws samples of the generators on disk,
 3. `rtil.reporting.page` makes sections of them, 4. which are written as HTML and as Markdown.
+With `docs=.` the tables of documents are written instead (`rtil.reporting.documents`).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from rtil.experiments.plan import members
 from rtil.process.command import check_writable, entry
+from rtil.reporting.documents import regenerate
 from rtil.reporting.page import Look, sections_of, write
 from rtil.reporting.sections import Section
 from rtil.reporting.study import Source, of_everything, of_experiment
@@ -90,11 +92,19 @@ def pack(cfg: DictConfig) -> Path:
     return Path(cfg.pack)
 
 
+def documents(cfg: DictConfig) -> None:
+    """Writes the tables of the documents in cfg.docs; raises as `regenerate` does."""
+    changed = regenerate(Path(cfg.docs), cfg.check)
+    print("\n".join([f"{len(changed)} documents differed.", *map(str, changed)]))
+
+
 def run(cfg: DictConfig) -> None:
-    """Packs rows or makes a report, once the settings are those of a report."""
+    """Packs rows, writes documents or makes a report, once the settings are those of a report."""
     cfg = checked(cfg, "report", running())
     if cfg.pack:
         pack(cfg)
+    elif cfg.docs:
+        documents(cfg)
     else:
         report(cfg)
 

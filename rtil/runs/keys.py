@@ -206,6 +206,8 @@ KEYS = (
     # Of reports alone.
     Key("pack", NONE, NONE, NONE, path="file"),
     Key("results", NONE, NONE, NONE, path="file", kind=PATH | ListOf(TEXT)),
+    Key("docs", NONE, NONE, NONE, path="directory"),
+    Key("check", NONE, NONE, NONE),
     Key("allow_uncommitted", NONE, NONE, NONE),
     Key("baseline", NONE, NONE, NONE),
 )

@@ -192,11 +192,14 @@ class Either(Kind):
     kinds: tuple[Kind, ...]
 
     def fault(self, value: object, place: str = "") -> Fault | None:
-        faults = [kind.fault(value, place) for kind in self.kinds]
-        if None in faults:
-            return None
+        faults = []
+        for kind in self.kinds:
+            fault = kind.fault(value, place)
+            if fault is None:
+                return None
+            faults.append(fault)
         # A list with a wrong entry is told of that entry.
-        inner = [fault for fault in faults if fault is not None and fault.place != place]
+        inner = [fault for fault in faults if fault.place != place]
         return inner[0] if inner else Fault(place, value, str(self))
 
     def __str__(self) -> str:

@@ -76,7 +76,8 @@ PACKED = Record(
         "packed": COUNT,
         "run": TEXT,
         "ids": ListOf(TEXT),
-        "columns": MapOf(ListOf(NULL | NUMBER)),
+        # Millions of values: the kind that nearly all are of is tried first.
+        "columns": MapOf(ListOf(NUMBER | NULL)),
         "provenance": ListOf(COMMAND),
         "training": ListOf(COMMAND),
     },

@@ -26,7 +26,7 @@ FOUND = (
 )
 
 
-REPORTED = ("pack", "results", "allow_uncommitted", "baseline")
+REPORTED = ("pack", "results", "docs", "check", "allow_uncommitted", "baseline")
 DIAGNOSED = ("num_samples", "dims", "neighbours", "bootstrap", "stage_steps", "out")
 SEARCHED = [path.stem for path in (Path(CONFIGS) / "search").glob("*.yaml")]
 

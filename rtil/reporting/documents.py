@@ -1,0 +1,264 @@
+"""Tables and numbers of Markdown documents, made from packed rows between markers.
+
+    <!-- rtil: VIEW results=NAME,NAME KEY=VALUE,VALUE -->
+    what `python -m rtil.report docs=.` writes
+    <!-- end -->
+
+VIEW is a function of `rtil.reporting.extracts`; NAME is a file of results/, without ".jsonl". What
+one table says of a gain depends on all tables, for the correction is over all that are shown.
+Three views are of documents, not of rows: `summary` has a line for each table of gains with
+summary=true, `overview file=FIGURE` draws these, `family` counts all.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from rtil.process.files import write_text
+from rtil.reporting import extracts
+from rtil.reporting.arrange import Row
+from rtil.reporting.claims import Comparison, Families, families
+from rtil.reporting.extracts import VIEWS, Selection
+from rtil.reporting.figures.overview import draw_overview
+from rtil.reporting.study import Source, of_everything
+
+MARKER = re.compile(r"(<!-- rtil: (?P<told>[^>]*?) -->)(?P<made>.*?)(<!-- end -->)", re.DOTALL)
+BEGIN, END = "<!-- rtil:", "<!-- end -->"
+OF_DOCUMENTS = ("family", "summary", "overview")
+INLINE = ("gain", "family")  # views that stand within a sentence
+PROTOCOLS = {"paper": "the paper's step sizes", "fair": "tuned alike"}  # columns of the summary
+OWN = ("results", "baseline")
+
+
+@dataclass(frozen=True)
+class Marker:
+    """What is asked for at one place of a document.
+
+    Args:
+        path: the document. line: from 1.
+        view: what is shown. options: {key: values}.
+        made: what stands there now.
+    """
+
+    path: Path
+    line: int
+    view: str
+    options: Mapping[str, Sequence[str]]
+    made: str
+
+    @property
+    def baseline(self) -> str:
+        return self.options.get("baseline", ("vanilla",))[0]
+
+    def error(self, why: object) -> ValueError:
+        return ValueError(f"report: {self.path}, line {self.line}, rtil: {self.view}: {why}.")
+
+
+def markers(path: Path) -> list[Marker]:
+    """Those of a document, in its order.
+
+    Raises:
+        ValueError: one has no end, or an option without "=".
+    """
+    text = path.read_text(encoding="utf-8")
+    found = []
+    for match in MARKER.finditer(text):
+        view, *words = match["told"].split()
+        line = text.count("\n", 0, match.start()) + 1
+        pairs = [word.partition("=") for word in words]
+        marker = Marker(
+            path, line, view, {key: value.split(",") for key, _, value in pairs}, match["made"]
+        )
+        if not all(equals for _, equals, _ in pairs):
+            raise marker.error("every option is KEY=VALUE,VALUE")
+        if BEGIN in match["made"]:
+            raise marker.error(f'no "{END}" before the next marker')
+        found.append(marker)
+    if text.count(BEGIN) != len(found):
+        raise ValueError(f'report: {path}: a marker has no "{END}".')
+    return found
+
+
+@dataclass(frozen=True)
+class Library:
+    """A folder of documents (README.md and docs/) and of the rows behind them (results/).
+
+    Args:
+        known: rows that were read, by their files and baseline: many markers are of the same.
+    """
+
+    folder: Path
+    known: dict[tuple, Sequence[Row]] = field(default_factory=dict)
+
+    @cached_property
+    def paths(self) -> list[Path]:
+        """Of its documents."""
+        return [self.folder / "README.md", *sorted((self.folder / "docs").rglob("*.md"))]
+
+    @property
+    def markers(self) -> list[Marker]:
+        """Of all documents."""
+        return [marker for path in self.paths for marker in markers(path)]
+
+    def files(self, marker: Marker) -> list[Path]:
+        """The packed rows that a marker is about."""
+        files = [self.folder / "results" / f"{n}.jsonl" for n in marker.options.get("results", ())]
+        gone = [file for file in files if not file.is_file()]
+        if gone or not files:
+            raise marker.error(f"results= names no file {gone[0] if gone else 'of results/'}")
+        return files
+
+    def selection(self, marker: Marker) -> Selection:
+        """The rows that a marker is about."""
+        rest = {key: values for key, values in marker.options.items() if key not in OWN}
+        files, baseline = self.files(marker), marker.baseline
+        source = tuple(files), baseline
+        if source not in self.known:
+            self.known[source] = of_everything(Source(Path("runs"), files), baseline).rows
+        place = " ".join([*marker.options["results"], baseline])
+        return Selection(place, self.known[source], baseline, rest)
+
+    def compared(self, marker: Marker) -> list[Comparison]:
+        """What a table of gains compares."""
+        try:
+            return self.selection(marker).compared
+        except ValueError as error:
+            raise marker.error(error) from error
+
+    @cached_property
+    def families(self) -> Families:
+        """Every comparison that a table of gains shows."""
+        tables = [marker for marker in self.markers if marker.view == "gains"]
+        return families(one for marker in tables for one in self.compared(marker))
+
+    def text(self, marker: Marker) -> str:
+        """What has to stand at a marker.
+
+        Raises:
+            ValueError: it asks for what is not there; names the document and the line.
+        """
+        if marker.view == "family":
+            return extracts.family(self.families)
+        if marker.view == "summary":
+            return f"\n\n{self.summary(marker)}\n\n"
+        if marker.view == "overview":
+            return f"\n\n![gains]({self.figure(marker)})\n\n"
+        if marker.view not in VIEWS:
+            known = ", ".join([*VIEWS, *OF_DOCUMENTS])
+            raise marker.error(f"no such view; there are {known}")
+        selection = self.selection(marker)
+        try:
+            made = VIEWS[marker.view](selection, self.families)
+        except ValueError as error:
+            raise marker.error(error) from error
+        if marker.view in INLINE:
+            return made
+        return f"\n\n{made}\n\n{self.origin(marker)}\n\n"
+
+    def origin(self, marker: Marker) -> str:
+        """Where a table's rows are, and the command that prints them."""
+        links, places = [], []
+        for file in self.files(marker):
+            address = Path(os.path.relpath(file, marker.path.parent)).as_posix()
+            links.append(f"[{file.stem}]({address})")
+            places.append(f"results/{file.name}")
+        told = places[0] if len(places) == 1 else f"[{','.join(places)}]"
+        command = f"python -m rtil.report {shlex.quote(f'results={told}')}"
+        if marker.baseline != "vanilla":
+            command += f" baseline={marker.baseline}"
+        return f"Rows: {', '.join(links)}; `{command}`."
+
+    def summary(self, marker: Marker) -> str:
+        """A line for each table that asks for one."""
+        lines = []
+        for table in self.summarised:
+            own = self.compared(table)
+            address = Path(os.path.relpath(table.path, marker.path.parent)).as_posix()
+            title, heading = title_of(table.path), heading_before(table)
+            line = {"what": f"{title}: [{heading}]({address}#{anchor(heading)})"}
+            line["arm"] = ", ".join(dict.fromkeys(one.row.arm for one in own))
+            counts = sorted({one.over_trainings.n for one in own if one.over_trainings} or {1})
+            line["trainings"] = " to ".join(map(str, dict.fromkeys([counts[0], counts[-1]])))
+            for protocol, name in PROTOCOLS.items():
+                shown = [one for one in own if one.row.protocol == protocol]
+                line[name] = extracts.tally(shown, self.families)
+            lines.append(line)
+        return extracts.table(lines)
+
+    def figure(self, marker: Marker) -> str:
+        """The file of an overview, from the document."""
+        if "file" not in marker.options:
+            raise marker.error("file= has to name the figure")
+        return marker.options["file"][0]
+
+    def draw(self) -> None:
+        """Draws every overview."""
+        for marker in self.markers:
+            if marker.view == "overview":
+                bands = {
+                    f"{title_of(table.path)}: {heading_before(table)}": self.compared(table)
+                    for table in self.summarised
+                }
+                path = marker.path.parent / self.figure(marker)
+                draw_overview(bands, PROTOCOLS, self.families, path)
+
+    @property
+    def summarised(self) -> list[Marker]:
+        """The tables of gains that say summary=true."""
+        return [one for one in self.markers if one.view == "gains" and "summary" in one.options]
+
+    def rewritten(self, path: Path) -> str:
+        """A document as it has to be."""
+        text = path.read_text(encoding="utf-8")
+        parts, end = [], 0
+        for marker, match in zip(markers(path), MARKER.finditer(text)):
+            parts += [text[end : match.start("made")], self.text(marker)]
+            end = match.end("made")
+        return "".join([*parts, text[end:]])
+
+
+def heading_before(marker: Marker) -> str:
+    """The heading that a marker stands under."""
+    lines = marker.path.read_text(encoding="utf-8").splitlines()[: marker.line]
+    return next(line.lstrip("# ") for line in reversed(lines) if line.startswith("#"))
+
+
+def title_of(path: Path) -> str:
+    """The first heading of a document."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return next(line.lstrip("# ") for line in lines if line.startswith("#"))
+
+
+def anchor(heading: str) -> str:
+    """A heading as a link names it."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+def regenerate(folder: Path, check: bool) -> list[Path]:
+    """Writes what stands between markers, and returns the documents that differed.
+
+    Raises:
+        FileNotFoundError: the folder has no README.md.
+        ValueError: a marker cannot be read; with check, a document differs, and none is written.
+    """
+    library = Library(folder)
+    if not library.paths[0].is_file():
+        raise FileNotFoundError(f"report: docs={folder} has no README.md.")
+    texts = {path: library.rewritten(path) for path in library.paths}
+    changed = [path for path, text in texts.items() if text != path.read_text(encoding="utf-8")]
+    if changed and check:
+        raise ValueError(
+            f"report: tables of {', '.join(map(str, changed))} are not those of the rows. "
+            f"python -m rtil.report docs={folder} writes them."
+        )
+    for path in changed:
+        write_text(path, texts[path])
+    if not check:
+        library.draw()
+    return changed

@@ -1,0 +1,174 @@
+"""Documents say what packed rows say: their tables and intervals are made from these."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from rtil import report
+from rtil.process.command import CONFIGS
+from rtil.reporting.documents import MARKER, anchor, regenerate
+
+ROOT = Path(__file__).parents[2]
+EVIDENCE = [ROOT / "docs/evidence.md", *sorted((ROOT / "docs/evidence").glob("*.md"))]
+OURS = [ROOT / "README.md", *EVIDENCE]
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
+CODE = re.compile(r"```.*?```", re.DOTALL)
+
+
+def test_every_document_is_what_the_rows_make_of_it():
+    assert regenerate(ROOT, check=True) == []
+
+
+@pytest.mark.parametrize("path", OURS, ids=lambda path: path.stem)
+def test_an_interval_of_a_document_stands_between_markers(path):
+    by_hand = MARKER.sub("", path.read_text(encoding="utf-8"))
+    assert not re.findall(r".*±.*|.*[ (][+-]\d+\.\d+.*", by_hand)
+
+
+@pytest.mark.parametrize("path", OURS, ids=lambda path: path.stem)
+def test_every_link_leads_to_a_file_and_a_heading_that_are_there(path):
+    links = LINK.findall(CODE.sub("", path.read_text(encoding="utf-8")))
+    near = [link for link in links if "://" not in link]
+    assert near or path.name == "README.md"
+    for link in near:
+        name, _, place = link.partition("#")
+        target = path.parent / name if name else path
+        assert target.exists(), link
+        if place:
+            headings = HEADING.findall(target.read_text(encoding="utf-8"))
+            assert place in map(anchor, headings), link
+
+
+def test_a_claim_of_the_readme_is_two_links_from_its_rows():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    section = text.split("**Does RTIL help?**")[1].split("**Diagnostics.**")[0]
+    claims = [part for part in re.split(r"\n(?=- )|\n\n", section) if part.startswith("- ")]
+    assert len(claims) >= 5
+    for claim in claims:
+        pages = [link.partition("#")[0] for link in LINK.findall(claim)]
+        assert pages, claim
+        for page in pages:
+            rows = re.findall(r"\(([^)]*\.jsonl)\)", (ROOT / page).read_text(encoding="utf-8"))
+            assert rows, page
+            assert all((ROOT / page).parent.joinpath(row).is_file() for row in rows)
+
+
+GAINS = "gains results=letters_mgan"
+
+
+@pytest.fixture
+def library(tmp_path):
+    """Writes documents of letters_mgan alone; returns a function of {name: text}."""
+    (tmp_path / "results").mkdir()
+    (tmp_path / "docs").mkdir()
+    shutil.copy(ROOT / "results/letters_mgan.jsonl", tmp_path / "results")
+
+    def write(text):
+        (tmp_path / "README.md").write_text("# Title\n", encoding="utf-8")
+        (tmp_path / "docs/page.md").write_text(text, encoding="utf-8")
+        return tmp_path
+
+    return write
+
+
+def marked(told, made=""):
+    return f"# Page\n\n<!-- rtil: {told} -->{made}<!-- end -->\n"
+
+
+def test_a_document_is_written_once_and_a_changed_digit_is_an_error_that_writes_nothing(library):
+    folder = library(marked(GAINS))
+    page = folder / "docs/page.md"
+    assert regenerate(folder, check=False) == [page]
+    made = page.read_text(encoding="utf-8")
+    assert "+2.42 ± 0.11 (3)" in made and "(../results/letters_mgan.jsonl)" in made
+    assert regenerate(folder, check=False) == regenerate(folder, check=True) == []
+    wrong = made.replace("+2.42", "+2.43", 1)
+    page.write_text(wrong, encoding="utf-8")
+    with pytest.raises(ValueError, match=r"page\.md are not those of the rows.*docs="):
+        regenerate(folder, check=True)
+    assert page.read_text(encoding="utf-8") == wrong
+    regenerate(folder, check=False)
+    assert page.read_text(encoding="utf-8") == made
+
+
+def test_the_command_writes_documents(library):
+    folder = library(marked("family"))
+    with initialize_config_dir(CONFIGS, version_base="1.3"):
+        report.run(compose("report", [f"docs={folder}"]))
+        assert "0 comparisons over trainings" in (folder / "docs/page.md").read_text()
+        report.run(compose("report", [f"docs={folder}", "check=true"]))
+
+
+@pytest.mark.parametrize(
+    "text, why",
+    [
+        (f"# Page\n\n<!-- rtil: {GAINS} -->\n", "page.md: a marker has no"),
+        (f"<!-- rtil: {GAINS} -->\n<!-- rtil: {GAINS} --><!-- end -->", 'line 1, .*no "<!-- end'),
+        (marked("tables results=letters_mgan"), "line 3, .*no such view; there are gains, "),
+        (marked("gains"), "line 3, rtil: gains: results= names no file"),
+        (marked("gains results=letters"), "names no file .*letters.jsonl"),
+        (marked("gains results=letters_mgan cs"), "every option is KEY=VALUE"),
+        (marked("gains results=letters_mgan at=0.3"), "no row is selected"),
+        (marked("gains results=letters_mgan inverter.num_codes=7"), "no row is selected"),
+        (marked("gain results=letters_mgan at=0.1"), "one comparison has to be selected"),
+        (marked("overview"), "file= has to name the figure"),
+    ],
+)
+def test_a_marker_that_cannot_be_read_is_named_with_its_document(library, text, why):
+    with pytest.raises(ValueError, match=why):
+        regenerate(library(text), check=False)
+
+
+def test_a_key_of_the_configuration_selects_rows_that_do_not_differ_in_it(library):
+    folder = library(marked(f"{GAINS} at=0.1 protocols=paper inverter.num_codes=10"))
+    regenerate(folder, check=False)
+    lines = (folder / "docs/page.md").read_text(encoding="utf-8").splitlines()
+    assert [line for line in lines if line.startswith("| cs")] == [
+        next(line for line in lines if line.startswith("| cs 0.1 | `paper`"))
+    ]
+
+
+def test_a_row_of_sources_that_no_commit_holds_is_marked(library):
+    folder = library(marked(f"{GAINS} at=0.1 protocols=paper"))
+    regenerate(folder, check=False)
+    page = folder / "docs/page.md"
+    assert "uncommitted" not in page.read_text(encoding="utf-8")
+    file = folder / "results/letters_mgan.jsonl"
+    lines = [json.loads(text) for text in file.read_text(encoding="utf-8").splitlines()]
+    for line in lines:
+        line["provenance"][0]["commit"] += "-dirty"
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    regenerate(folder, check=False)
+    table = page.read_text(encoding="utf-8")
+    assert re.search(r"verdict \| uncommitted \|", table)
+    assert re.search(r"^\| cs 0\.1 .*\| inversion \|$", table, re.MULTILINE)
+
+
+def test_what_an_oracle_chose_is_shown_as_no_result_and_not_counted(tmp_path):
+    (tmp_path / "results").mkdir()
+    (tmp_path / "docs").mkdir()
+    shutil.copy(ROOT / "results/faces32_authors.jsonl", tmp_path / "results")
+    (tmp_path / "README.md").write_text(marked("gains results=faces32_authors tasks=cs"))
+    (tmp_path / "docs/page.md").write_text(marked("family"))
+    regenerate(tmp_path, check=False)
+    lines = (tmp_path / "README.md").read_text(encoding="utf-8").splitlines()
+    shown = [line for line in lines if line.startswith("| cs")]
+    assert len(shown) == 4 and all("oracle" in line and "no result" in line for line in shown)
+    assert "0 comparisons over trainings" in (tmp_path / "docs/page.md").read_text()
+
+
+def test_the_correction_is_over_the_tables_of_all_documents(library):
+    """A table more elsewhere can make a verdict no longer survive, never the other way."""
+    folder = library(marked(f"{GAINS} protocols=fair at=0.5"))
+    page = folder / "docs/page.md"
+    regenerate(folder, check=False)
+    assert "**ahead**" in page.read_text(encoding="utf-8")
+    (folder / "README.md").write_text(marked(GAINS), encoding="utf-8")
+    regenerate(folder, check=False)
+    text = page.read_text(encoding="utf-8")
+    assert "| ahead |" in text and "**ahead**" not in text
