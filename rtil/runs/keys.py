@@ -82,7 +82,6 @@ class Key:
 SIZE = re.compile(r"\.\d+$")
 FILES, NIMG = "split_files", "nimg"
 PATH = TEXT | NULL  # what a key with `path` takes; a folder may be named 2024
-RANGE = ListOf(POSITIVE, fewest=2, most=2)
 BUDGET = "inverter.steps"  # a tuning divides these steps; typed or planned, they bound it
 AT = "protocol.at"  # its keys: what a tuning has otherwise than the inversion that takes it
 TUNED = "protocol.tuned"  # what a run records of the tuning that it took
@@ -188,7 +187,7 @@ KEYS = (
     Key("search.variants", NONE, NONE, ID, kind=ListOf(MapOf(ANYTHING), fewest=1)),
     Key("search.stages", NONE, NONE, ID, optional=True),
     Key("search.stages.first", NONE, NONE, ID, kind=ListOf(SHARE, fewest=2, most=2)),
-    Key("search.stages.ratio", NONE, NONE, ID, kind=RANGE),
+    Key("search.stages.ratio", NONE, NONE, ID, kind=ListOf(POSITIVE, fewest=2, most=2)),
     Key("search_seed", NONE, NONE, ID),
     Key("trials", NONE, NONE, MORE),
     Key("final_images", NONE, NONE, MORE),
