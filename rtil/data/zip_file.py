@@ -15,7 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from rtil.data.limits import Limits
-from rtil.process.bounds import regular_size
+from rtil.process.bounds import ZIP_DAMAGE, regular_size
 
 ENCRYPTED = 1  # bit of an entry's flags
 # A local header is 30 bytes, the last four the lengths of the name and the extra field behind it.
@@ -38,8 +38,9 @@ def _entries(path: Path, mtime_ns: int, size: int) -> dict[str, zipfile.ZipInfo]
     try:
         with zipfile.ZipFile(path) as archive:
             return {i.filename: i for i in archive.infolist() if not i.is_dir()}
-    # A damaged directory leads the module to other errors than its own.
-    except (zipfile.BadZipFile, NotImplementedError, LookupError, struct.error) as error:
+    except PermissionError:
+        raise
+    except ZIP_DAMAGE as error:
         raise ValueError(f"not a zip archive, or a truncated one ({error})") from error
 
 

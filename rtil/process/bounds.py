@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import os
 import stat
+import struct
+import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
 MOST = 10**6  # entries; those that are named several times count each time
 DEEPEST = 64  # levels
+# What the zipfile module raises where an archive is damaged: its own error, those of what it
+# calls, RuntimeError where damage reads as a password, OSError where it leads before the start.
+ZIP_DAMAGE = (
+    *(zipfile.BadZipFile, zlib.error, struct.error),
+    *(RuntimeError, LookupError, ValueError, EOFError, OSError),
+)
 
 
 def regular_size(path: str | Path) -> int:

@@ -8,11 +8,11 @@ that it is. What the contents mean is said in `rtil.checkpoint`.
 
 from __future__ import annotations
 
+import io
 import math
 import pickletools
 import re
 import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +21,7 @@ from typing import IO
 import torch
 from torch import Tensor
 
-from rtil.process.bounds import check_regular, check_size
+from rtil.process.bounds import ZIP_DAMAGE, check_regular, check_size
 from rtil.process.brief import brief
 from rtil.process.digest import digest
 
@@ -78,7 +78,9 @@ def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
     try:
         with zipfile.ZipFile(path) as archive:
             yield archive
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, UnicodeError, EOFError) as error:
+    except (DamagedFile, PermissionError):
+        raise
+    except ZIP_DAMAGE as error:
         text = f"{path} is damaged: its zip cannot be read ({brief(str(error))}). {ADVICE}"
         raise DamagedFile(text) from error
 
@@ -107,10 +109,10 @@ def _check_names(path: Path) -> None:
             check_legacy(file)
         return
     with _opened(path) as archive:
-        for entry in archive.infolist():
-            if entry.filename.endswith("/data.pkl"):
-                with archive.open(entry) as file:
-                    check_calls(file)
+        names = [name for name in archive.namelist() if name.endswith("/data.pkl")]
+        pickles = [archive.read(name) for name in names]
+    for content in pickles:
+        check_calls(io.BytesIO(content))
 
 
 def check_legacy(file: IO[bytes]) -> None:

@@ -15,6 +15,7 @@ from rtil import checkpoint
 from rtil.latents.additive import Additive
 from rtil.latents.mixture import Mixture
 from rtil.models.pggan import PGGANGenerator
+from rtil.process.digest import digest
 from rtil.process.instantiate import instantiate
 
 PGGAN = {
@@ -167,6 +168,26 @@ def test_a_damaged_zip_directory_is_an_error_that_names_the_file(tmp_path, place
     path.write_bytes(damaged)
     with pytest.raises(checkpoint.DamagedFile, match=str(path)):
         checkpoint.load(path)
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol", "ignore:Duplicate name")
+def test_whatever_byte_of_a_zip_directory_is_damaged_the_file_is_named(tmp_path):
+    path, rng = tmp_path / "generator.pt", random.Random(0)
+    whole = content(STYLEGAN2)[1]
+    checkpoint.save(whole, path)
+    written = path.read_bytes()
+    start = written.index(b"PK\1\2")
+    for _ in range(300):
+        damaged = bytearray(written)
+        damaged[rng.randrange(start, len(written))] ^= 1 << rng.randrange(8)
+        path.write_bytes(damaged)
+        try:
+            loaded = checkpoint.load(path)
+        except ValueError as error:
+            assert str(path) in str(error) and "\n" not in str(error)
+        else:
+            # What the digest does not cover is how the zip was written.
+            assert digest(loaded) == digest(whole)
 
 
 def test_random_bytes_are_an_error(tmp_path):
