@@ -21,8 +21,13 @@ from rtil.runs.search import Search, search_of
 
 # Known protocols stand in this order, others after them.
 PROTOCOLS = ("paper", "authors", "fair")
-# What a switch changes; sharpness is shown where runs have it.
-SWITCHED = {"psnr_db": "PSNR", "gradient_energy": "Sharpness"}
+# What a switch changes, with its decimals; shown where runs have it.
+SWITCHED = {
+    "psnr_db": ("PSNR", 2),
+    "ssim_valid": ("SSIM", 3),
+    "st_lpips": ("ST-LPIPS", 4),
+    "gradient_energy": ("Sharpness", 2),
+}
 
 Line = Mapping[str, str]  # {heading: text}, of a row or of a part of one
 
@@ -141,11 +146,11 @@ def by_switch(rows: Sequence[Row], plan: Plan) -> list[Table]:
         at, base = row.measurement, bases.get((row.measurement, row.arm))
         if row.settings and base:
             where = ", ".join([at.inverter, at.data, at.scale, at.model])
-            for metric, title in SWITCHED.items():
+            for metric, (title, digits) in SWITCHED.items():
                 gain = over_images(gains(row.runs, base.runs, metric))
                 if gain or metric == "psnr_db":
                     column = f"{at.task}, {at.text}, {row.arm}"
-                    line = {"switched": switch(row)[1], column: written(gain, 2, "+", "n=")}
+                    line = {"switched": switch(row)[1], column: written(gain, digits, "+", "n=")}
                     tables[f"{title}, each switched alone, {where}"].append(line)
     return [table_of(title, lines, ["switched"]) for title, lines in tables.items()]
 

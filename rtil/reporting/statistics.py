@@ -28,7 +28,9 @@ METRICS = (
     "lmmse_ssim",
     "lmmse_gradient_energy",
 )
-PAIRED = ("psnr_db", "ssim")
+# Runs of version 0.1 have none of these, and nothing is said of them there.
+LATER = ("ssim_valid", "st_lpips", "last_ssim_valid", "lmmse_ssim_valid", "lmmse_st_lpips")
+PAIRED = ("psnr_db", "ssim", "ssim_valid", "st_lpips")
 
 
 def estimate(values: Sequence[float] | np.ndarray) -> Mean | None:
@@ -58,6 +60,14 @@ def scores(runs: Iterable[Run], metric: str) -> pd.DataFrame:
     return pd.DataFrame(columns).sort_index()
 
 
+def known(runs: Sequence[Run], metrics: Iterable[str]) -> list[str]:
+    """The metrics that are told of runs: those of 0.1 always, later ones where runs have them."""
+    columns = {
+        key for run in runs for row in run.rows.values() for key in row if row[key] is not None
+    }
+    return [metric for metric in metrics if metric not in LATER or metric in columns]
+
+
 Means = dict[int | str, float]  # by seed
 
 
@@ -71,13 +81,13 @@ def estimates_of(mine: Sequence[Run], base: Sequence[Run], sets: int) -> dict[st
         base: the baseline's runs, if any.
         sets: size of the sets; 0: none.
     """
-    values = {metric: scores(mine, metric) for metric in METRICS}
+    values = {metric: scores(mine, metric) for metric in known(mine, (*METRICS, *LATER))}
     estimates = {metric: over_images(own) for metric, own in values.items()}
     linear = differences(values["lmmse_psnr_db"], values["psnr_db"])
     estimates["lmmse_gain_psnr_db"] = over_images(linear)
     if sets:
         estimates["sets"] = over_images(values["psnr_db"], sets)
-    for metric in PAIRED:
+    for metric in known(mine, PAIRED):
         pairs = gains(mine, base, metric)
         estimates[f"gain_{metric}"] = over_images(pairs)
         estimates[f"gain_{metric}_seeds"] = over_seeds(by_seed(pairs), mine, base)

@@ -10,12 +10,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 
 from rtil.reporting.arrange import Row, listed
+from rtil.reporting.data_term import name_of
 from rtil.reporting.sections import NONE, Table, Text, paragraph, texts
-from rtil.reporting.statistics import PAIRED, by_seed, gains, written
+from rtil.reporting.statistics import PAIRED, by_seed, gains, known, written
 from rtil.runs.search import budget
 
 Config = Mapping[str, object]
 TUNED = "protocol.tuned."
+MIRRORED = "SSIM, mirrored borders"  # that of version 0.1
 
 
 def overview(title: str, rows: Sequence[Row], baseline: str) -> Table:
@@ -33,6 +35,8 @@ def cells_of(row: Row, baseline: str) -> dict[str, str]:
         return written(estimate, digits, sign, "n=" if estimate and estimate.n != row.n else "")
 
     seeds = row.estimates.get("gain_psnr_db_seeds")
+    # One SSIM a row: that of version 0.1 where there is no other.
+    valid = row.estimates.get("ssim_valid")
     return {
         "measurement": row.measurement.text,
         "arm": row.label,
@@ -41,17 +45,37 @@ def cells_of(row: Row, baseline: str) -> dict[str, str]:
         "PSNR [dB]": "missing" if row.missing else text("psnr_db"),
         f"Δ PSNR to {baseline} [dB]": text("gain_psnr_db", 2, "+"),
         "Δ PSNR over seeds [dB]": written(seeds, 2, "+", " seeds"),
-        "SSIM": text("ssim", 3),
-        f"Δ SSIM to {baseline}": text("gain_ssim", 3, "+"),
+        "SSIM": text("ssim_valid", 3),
+        f"Δ SSIM to {baseline}": text("gain_ssim_valid", 3, "+"),
+        MIRRORED: NONE if valid else text("ssim", 3),
+        f"Δ {MIRRORED} to {baseline}": NONE if valid else text("gain_ssim", 3, "+"),
         "LPIPS": text("lpips", 3),
+        "ST-LPIPS": text("st_lpips", 3),
+        f"Δ ST-LPIPS to {baseline}": text("gain_st_lpips", 3, "+"),
         "sharpness": text("gradient_energy"),
         "LMMSE PSNR [dB]": text("lmmse_psnr_db"),
-        "LMMSE SSIM": text("lmmse_ssim", 3),
+        "LMMSE SSIM": text("lmmse_ssim_valid", 3),
+        f"LMMSE {MIRRORED}": NONE if valid else text("lmmse_ssim", 3),
+        "LMMSE ST-LPIPS": text("lmmse_st_lpips", 3),
         "LMMSE sharpness": text("lmmse_gradient_energy"),
         "last PSNR [dB]": text("last_psnr_db"),
         "oracle PSNR [dB]": text("oracle_psnr_db"),
         "PSNR over sets [dB]": text("sets"),
+        "data term": term(row) or NONE,
     }
+
+
+def term(row: Row) -> str:
+    """What a row is called by its data term, see `rtil.reporting.data_term`."""
+    return "; ".join(dict.fromkeys(filter(None, (name_of(run.config) for run in row.runs))))
+
+
+def terms(rows: Iterable[Row]) -> dict[str, str]:
+    """{what rows are called by their data term: the measurements of these}."""
+    known = defaultdict[str, dict[str, None]](dict)
+    for row in rows:
+        known[term(row)][f"{row.measurement.task}, {row.measurement.text}"] = None
+    return {name: "; ".join(where) for name, where in known.items() if name}
 
 
 def count(row: Row) -> str:
@@ -71,7 +95,7 @@ def look(row: Row) -> str:
 
 def remarks(rows: Sequence[Row]) -> list[Text]:
     """What the table must be read with."""
-    lines = texts("remarks", rows=rows, choice=choice, budgets=budgets, places=places)
+    lines = texts("remarks", rows=rows, choice=choice, budgets=budgets, places=places, terms=terms)
     return [*{line.paragraph: line for line in lines}.values()]
 
 
@@ -111,7 +135,7 @@ def tuned_at(config: Config) -> str:
 
 def record(row: Row) -> dict[str, object]:
     """As table.json has it; its keys stay."""
-    known: dict[str, object] = {
+    told: dict[str, object] = {
         **asdict(row.measurement),
         "measurement": row.measurement.text,
         "arm": row.arm,
@@ -119,18 +143,18 @@ def record(row: Row) -> dict[str, object]:
         "commands": [*row.commands],
     }
     if row.planned:
-        known |= {"panel": row.panel, "line": row.line, "x": row.x}
-        known |= {"settings": row.settings, "planned": row.planned, "job": row.job}
+        told |= {"panel": row.panel, "line": row.line, "x": row.x}
+        told |= {"settings": row.settings, "planned": row.planned, "job": row.job}
     if row.missing:
-        return known
+        return told
     if row.planned:
-        known["more"] = [*row.fill]
+        told["more"] = [*row.fill]
     runs = row.runs
     configs = [run.config for run in runs]
-    known |= {key: mean and asdict(mean) for key, mean in row.estimates.items()}
-    for metric in PAIRED:
-        known[f"gain_{metric}_by_seed"] = by_seed(gains(runs, row.base, metric))
-    return known | {
+    told |= {key: mean and asdict(mean) for key, mean in row.estimates.items()}
+    for metric in known(runs, PAIRED):
+        told[f"gain_{metric}_by_seed"] = by_seed(gains(runs, row.base, metric))
+    return told | {
         "settings": row.settings,
         "seeds": [run.seed for run in runs],
         "n": row.n,
