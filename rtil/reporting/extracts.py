@@ -25,7 +25,7 @@ Line = Mapping[str, str]  # {heading: text}
 PLACED = ("protocol", "protocol.tuned.at")  # settings that a column of their own says
 LEFT_OUT = ("null", "false")
 NAMES = ("generator_sha256", "run_dir")  # settings that have no usual value
-SHOWN = ("over", "others", "summary")  # options of what is shown, not of which rows
+SHOWN = ("over", "others", "summary", "file")  # options of what is shown, not of which rows
 NOTHING = "no row is selected"
 
 
@@ -157,7 +157,8 @@ def gains(selection: Selection, all_shown: Families) -> str:
                 "uncommitted": uncommitted([row, base]),
             }
         )
-    return table(lines)
+    one_arm = len({*labels.values()}) == 1
+    return table(of_one_arm(lines) if one_arm else lines)
 
 
 def counted(gain: Mean | None) -> str:
@@ -174,17 +175,20 @@ def signed(value: Mean | float) -> str:
     return f"{round(value, 2) + 0.0:+.2f}"
 
 
+def of_one_arm(lines: Sequence[Line]) -> list[Line]:
+    """Lines of one arm alone, which is named in a heading instead of in each line."""
+    made: list[Line] = []
+    for line in lines:
+        named_arm = {"arm [dB]": f"{line['arm']} [dB]"}
+        kept = {key: text for key, text in line.items() if key != "arm"}
+        made.append({named_arm.get(key, key): text for key, text in kept.items()})
+    return made
+
+
 def table(lines: Sequence[Line]) -> str:
-    """A Markdown table without empty columns; one arm alone is named in its heading."""
+    """A Markdown table without empty columns."""
     shown = Table("", lines, sparse=True)
-    headings, body = [*shown.headings], shown.lines
-    if "arm" in headings and len({line["arm"] for line in lines}) == 1:
-        place, arm = headings.index("arm"), lines[0]["arm"]
-        headings.pop(place)
-        for line in body:
-            line.pop(place)
-        headings = [f"{arm} [dB]" if text == "arm [dB]" else text for text in headings]
-    texts = [headings, ["---"] * len(headings), *body]
+    texts = [shown.headings, ["---"] * len(shown.headings), *shown.lines]
     return "\n".join(f"| {' | '.join(line)} |" for line in texts)
 
 
