@@ -27,7 +27,7 @@ from rtil.reporting import extracts
 from rtil.reporting.arrange import Row
 from rtil.reporting.claims import Comparison, Families, families
 from rtil.reporting.compare import drawable
-from rtil.reporting.extracts import VIEWS, Selection
+from rtil.reporting.extracts import NOTHING, VIEWS, Selection
 from rtil.reporting.figures.forest import draw_forest
 from rtil.reporting.figures.overview import draw_overview
 from rtil.reporting.study import Source, of_everything
@@ -74,7 +74,7 @@ def markers(path: Path) -> list[Marker]:
     text = path.read_text(encoding="utf-8")
     found = []
     for match in MARKER.finditer(text):
-        view, *words = match["told"].split()
+        view, *words = match["told"].split() or [""]
         line = text.count("\n", 0, match.start()) + 1
         pairs = [word.partition("=") for word in words]
         marker = Marker(
@@ -152,6 +152,8 @@ class Library:
             return extracts.family(self.families)
         if marker.view == "summary":
             return f"\n\n{self.summary(marker)}\n\n"
+        if marker.view == "forest":
+            self.drawn(marker)
         if marker.view in FIGURES:
             return f"\n\n![gains]({self.figure(marker)})\n\n"
         if marker.view not in VIEWS:
@@ -202,6 +204,13 @@ class Library:
             raise marker.error("file= has to name the figure")
         return marker.options["file"][0]
 
+    def drawn(self, marker: Marker) -> Sequence[Row]:
+        """The rows of a forest."""
+        rows = drawable(one.row for one in self.compared(marker))
+        if not rows:
+            raise marker.error(NOTHING)
+        return rows
+
     def draw(self) -> None:
         """Draws every figure."""
         for marker in self.markers:
@@ -215,7 +224,7 @@ class Library:
                 }
                 draw_overview(bands, PROTOCOLS, self.families, path)
             else:
-                rows = drawable(one.row for one in self.compared(marker))
+                rows = self.drawn(marker)
                 draw_forest(rows[0].measurement.task, rows, marker.baseline, path)
 
     @property

@@ -23,7 +23,7 @@ from rtil.runs.overrides import as_text
 
 Line = Mapping[str, str]  # {heading: text}
 PLACED = ("protocol", "protocol.tuned.at")  # settings that a column of their own says
-LEFT_OUT = ("null", "false")
+LEFT_OUT = ("null", "false")  # values of what a run does without
 NAMES = ("generator_sha256", "run_dir")  # settings that have no usual value
 SHOWN = ("over", "others", "summary", "file")  # options of what is shown, not of which rows
 NOTHING = "no row is selected"
@@ -35,7 +35,7 @@ class Selection:
 
     Args:
         place: files and baseline, as in a command.
-        rows: every row of the files, with estimates.
+        rows: every row of the files.
         baseline: arm that gains are over.
         options: {key: values} that the marker gives besides.
     """
@@ -189,7 +189,9 @@ def table(lines: Sequence[Line]) -> str:
     """A Markdown table without empty columns."""
     shown = Table("", lines, sparse=True)
     texts = [shown.headings, ["---"] * len(shown.headings), *shown.lines]
-    return "\n".join(f"| {' | '.join(line)} |" for line in texts)
+    # A bar within a cell would begin the next one.
+    cells = [[text.replace("|", r"\|") for text in line] for line in texts]
+    return "\n".join(f"| {' | '.join(line)} |" for line in cells)
 
 
 def means(selection: Selection, all_shown: Families) -> str:
@@ -262,7 +264,7 @@ def gain(selection: Selection, all_shown: Families) -> str:
 
 
 def tally(shown: Sequence[Comparison], all_shown: Families) -> str:
-    """As "ahead 3 (1), level 2, not known 4 of 9; -0.63 to +1.08", those that survive in brackets.
+    """As "ahead 3 (**1**), level 2; -0.03 to +1.08", those that survive in brackets.
 
     What trainings and what images of one training say is not added up.
     """

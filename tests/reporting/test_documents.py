@@ -118,6 +118,8 @@ def test_the_command_writes_documents(library):
         (marked("gains results=letters_mgan inverter.num_codes=7"), "no row is selected"),
         (marked("gain results=letters_mgan at=0.1"), "one comparison has to be selected"),
         (marked("overview"), "file= has to name the figure"),
+        (marked("forest results=letters_mgan arms=vanilla file=x.png"), "no row is selected"),
+        (marked(""), "no such view"),
     ],
 )
 def test_a_marker_that_cannot_be_read_is_named_with_its_document(library, text, why):
