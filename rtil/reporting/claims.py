@@ -42,6 +42,11 @@ class Comparison:
         return self.row.estimates.get("gain_psnr_db_seeds")
 
     @property
+    def trainings(self) -> int:
+        """How many it is over."""
+        return self.over_trainings.n if self.over_trainings else 1
+
+    @property
     def family(self) -> str:
         """What its verdict is over: "trainings" or "images"."""
         return "trainings" if self.over_trainings else "images"

@@ -7,7 +7,9 @@
 VIEW is a function of `rtil.reporting.extracts`; NAME is a file of results/, without ".jsonl". What
 one table says of a gain depends on all tables, for the correction is over all that are shown.
 Three views are of documents, not of rows: `summary` has a line for each table of gains with
-summary=true, `overview file=FIGURE` draws these, `family` counts all.
+summary=true, `overview file=FIGURE` draws these, `family` counts all. `forest file=FIGURE` draws
+the gains of rows. Figures are written, but not compared: they differ between versions of
+matplotlib.
 """
 
 from __future__ import annotations
@@ -24,13 +26,16 @@ from rtil.process.files import write_text
 from rtil.reporting import extracts
 from rtil.reporting.arrange import Row
 from rtil.reporting.claims import Comparison, Families, families
-from rtil.reporting.extracts import VIEWS, Selection
+from rtil.reporting.compare import drawable
+from rtil.reporting.extracts import NOTHING, VIEWS, Selection
+from rtil.reporting.figures.forest import draw_forest
 from rtil.reporting.figures.overview import draw_overview
 from rtil.reporting.study import Source, of_everything
 
 MARKER = re.compile(r"(<!-- rtil: (?P<told>[^>]*?) -->)(?P<made>.*?)(<!-- end -->)", re.DOTALL)
 BEGIN, END = "<!-- rtil:", "<!-- end -->"
-OF_DOCUMENTS = ("family", "summary", "overview")
+FIGURES = ("forest", "overview")
+OF_DOCUMENTS = ("family", "summary")
 INLINE = ("gain", "family")  # views that stand within a sentence
 PROTOCOLS = {"paper": "the paper's step sizes", "fair": "tuned alike"}  # columns of the summary
 OWN = ("results", "baseline")
@@ -69,7 +74,7 @@ def markers(path: Path) -> list[Marker]:
     text = path.read_text(encoding="utf-8")
     found = []
     for match in MARKER.finditer(text):
-        view, *words = match["told"].split()
+        view, *words = match["told"].split() or [""]
         line = text.count("\n", 0, match.start()) + 1
         pairs = [word.partition("=") for word in words]
         marker = Marker(
@@ -147,10 +152,12 @@ class Library:
             return extracts.family(self.families)
         if marker.view == "summary":
             return f"\n\n{self.summary(marker)}\n\n"
-        if marker.view == "overview":
+        if marker.view == "forest":
+            self.drawn(marker)
+        if marker.view in FIGURES:
             return f"\n\n![gains]({self.figure(marker)})\n\n"
         if marker.view not in VIEWS:
-            known = ", ".join([*VIEWS, *OF_DOCUMENTS])
+            known = ", ".join([*VIEWS, *FIGURES, *OF_DOCUMENTS])
             raise marker.error(f"no such view; there are {known}")
         selection = self.selection(marker)
         try:
@@ -183,7 +190,7 @@ class Library:
             title, heading = title_of(table.path), heading_before(table)
             line = {"what": f"{title}: [{heading}]({address}#{anchor(heading)})"}
             line["arm"] = ", ".join(dict.fromkeys(one.row.arm for one in own))
-            counts = sorted({one.over_trainings.n for one in own if one.over_trainings} or {1})
+            counts = sorted({one.trainings for one in own})
             line["trainings"] = " to ".join(map(str, dict.fromkeys([counts[0], counts[-1]])))
             for protocol, name in PROTOCOLS.items():
                 shown = [one for one in own if one.row.protocol == protocol]
@@ -192,21 +199,33 @@ class Library:
         return extracts.table(lines)
 
     def figure(self, marker: Marker) -> str:
-        """The file of an overview, from the document."""
+        """The file of a figure, from the document."""
         if "file" not in marker.options:
             raise marker.error("file= has to name the figure")
         return marker.options["file"][0]
 
+    def drawn(self, marker: Marker) -> Sequence[Row]:
+        """The rows of a forest."""
+        rows = drawable(one.row for one in self.compared(marker))
+        if not rows:
+            raise marker.error(NOTHING)
+        return rows
+
     def draw(self) -> None:
-        """Draws every overview."""
+        """Draws every figure."""
         for marker in self.markers:
+            if marker.view not in FIGURES:
+                continue
+            path = marker.path.parent / self.figure(marker)
             if marker.view == "overview":
                 bands = {
                     f"{title_of(table.path)}: {heading_before(table)}": self.compared(table)
                     for table in self.summarised
                 }
-                path = marker.path.parent / self.figure(marker)
                 draw_overview(bands, PROTOCOLS, self.families, path)
+            else:
+                rows = self.drawn(marker)
+                draw_forest(rows[0].measurement.task, rows, marker.baseline, path)
 
     @property
     def summarised(self) -> list[Marker]:

@@ -23,9 +23,9 @@ from rtil.runs.overrides import as_text
 
 Line = Mapping[str, str]  # {heading: text}
 PLACED = ("protocol", "protocol.tuned.at")  # settings that a column of their own says
-LEFT_OUT = ("null", "false")
+LEFT_OUT = ("null", "false")  # values of what a run does without
 NAMES = ("generator_sha256", "run_dir")  # settings that have no usual value
-SHOWN = ("over", "others", "summary")  # options of what is shown, not of which rows
+SHOWN = ("over", "others", "summary", "file")  # options of what is shown, not of which rows
 NOTHING = "no row is selected"
 
 
@@ -35,7 +35,7 @@ class Selection:
 
     Args:
         place: files and baseline, as in a command.
-        rows: every row of the files, with estimates.
+        rows: every row of the files.
         baseline: arm that gains are over.
         options: {key: values} that the marker gives besides.
     """
@@ -157,7 +157,8 @@ def gains(selection: Selection, all_shown: Families) -> str:
                 "uncommitted": uncommitted([row, base]),
             }
         )
-    return table(lines)
+    one_arm = len({*labels.values()}) == 1
+    return table(of_one_arm(lines) if one_arm else lines)
 
 
 def counted(gain: Mean | None) -> str:
@@ -174,18 +175,23 @@ def signed(value: Mean | float) -> str:
     return f"{round(value, 2) + 0.0:+.2f}"
 
 
+def of_one_arm(lines: Sequence[Line]) -> list[Line]:
+    """Lines of one arm alone, which is named in a heading instead of in each line."""
+    made: list[Line] = []
+    for line in lines:
+        named_arm = {"arm [dB]": f"{line['arm']} [dB]"}
+        kept = {key: text for key, text in line.items() if key != "arm"}
+        made.append({named_arm.get(key, key): text for key, text in kept.items()})
+    return made
+
+
 def table(lines: Sequence[Line]) -> str:
-    """A Markdown table without empty columns; one arm alone is named in its heading."""
+    """A Markdown table without empty columns."""
     shown = Table("", lines, sparse=True)
-    headings, body = [*shown.headings], shown.lines
-    if "arm" in headings and len({line["arm"] for line in lines}) == 1:
-        place, arm = headings.index("arm"), lines[0]["arm"]
-        headings.pop(place)
-        for line in body:
-            line.pop(place)
-        headings = [f"{arm} [dB]" if text == "arm [dB]" else text for text in headings]
-    texts = [headings, ["---"] * len(headings), *body]
-    return "\n".join(f"| {' | '.join(line)} |" for line in texts)
+    texts = [shown.headings, ["---"] * len(shown.headings), *shown.lines]
+    # A bar within a cell would begin the next one.
+    cells = [[text.replace("|", r"\|") for text in line] for line in texts]
+    return "\n".join(f"| {' | '.join(line)} |" for line in cells)
 
 
 def means(selection: Selection, all_shown: Families) -> str:
@@ -258,7 +264,7 @@ def gain(selection: Selection, all_shown: Families) -> str:
 
 
 def tally(shown: Sequence[Comparison], all_shown: Families) -> str:
-    """As "ahead 3 (1), level 2, not known 4 of 9; -0.63 to +1.08", those that survive in brackets.
+    """As "ahead 3 (**1**), level 2; -0.03 to +1.08", those that survive in brackets.
 
     What trainings and what images of one training say is not added up.
     """

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
+from PIL import Image
 
 from rtil import report
 from rtil.process.command import CONFIGS
@@ -117,6 +118,8 @@ def test_the_command_writes_documents(library):
         (marked("gains results=letters_mgan inverter.num_codes=7"), "no row is selected"),
         (marked("gain results=letters_mgan at=0.1"), "one comparison has to be selected"),
         (marked("overview"), "file= has to name the figure"),
+        (marked("forest results=letters_mgan arms=vanilla file=x.png"), "no row is selected"),
+        (marked(""), "no such view"),
     ],
 )
 def test_a_marker_that_cannot_be_read_is_named_with_its_document(library, text, why):
@@ -130,6 +133,35 @@ def test_a_key_of_the_configuration_selects_rows_that_do_not_differ_in_it(librar
     lines = (folder / "docs/page.md").read_text(encoding="utf-8").splitlines()
     assert [line for line in lines if line.startswith("| cs")] == [
         next(line for line in lines if line.startswith("| cs 0.1 | `paper`"))
+    ]
+
+
+@pytest.mark.parametrize("view", ["forest results=letters_mgan", "overview"])
+def test_a_figure_is_drawn_where_documents_are_written_and_not_where_they_are_checked(
+    library, view
+):
+    folder = library(marked(f"{view} file=gains.png", "\n\n![gains](gains.png)\n\n"))
+    summarised = marked(f"{GAINS} summary=true")
+    (folder / "README.md").write_text(summarised, encoding="utf-8")
+    figure = folder / "docs/gains.png"
+    with pytest.raises(ValueError, match="README"):
+        regenerate(folder, check=True)
+    assert not figure.exists()
+    regenerate(folder, check=False)
+    with Image.open(figure) as image:
+        assert len(image.convert("RGB").getcolors(2**20)) > 100
+
+
+def test_a_summary_counts_each_comparison_of_a_table_that_asks_for_it_once(library):
+    folder = library(marked("summary"))
+    tables = marked(f"{GAINS} summary=true") + marked(f"{GAINS} at=0.1")
+    (folder / "README.md").write_text(tables, encoding="utf-8")
+    regenerate(folder, check=False)
+    lines = (folder / "docs/page.md").read_text(encoding="utf-8").splitlines()
+    rows = [line for line in lines if line.startswith("| Page")]
+    assert rows == [
+        "| Page: [Page](../README.md#page) | mgan_mixture | 3 "
+        "| ahead 3 (**3**); +2.42 to +6.44 | ahead 2 (**1**), not known 1; +0.33 to +0.78 |"
     ]
 
 
