@@ -21,7 +21,6 @@ from rtil.runs.overrides import as_text
 from rtil.runs.run import Run
 
 Settings = Mapping[str, str]
-Told = tuple[Settings, Run]  # what tells a run's arm apart from others of its name
 ToldApart = Callable[[Sequence[Run]], Sequence[Settings]]  # of the runs of a series
 Known = TypeVar("Known")
 Item = TypeVar("Item")
@@ -109,8 +108,9 @@ class Row:
     @property
     def gap(self) -> str:
         """What is missing of a plan."""
-        fewer = "Fewer images than planned" if self.fill else ""
-        return ("Missing" if self.missing else fewer) if self.planned else ""
+        if not self.planned or not self.fill:
+            return ""
+        return "Missing" if self.missing else "Fewer images than planned"
 
     @cached_property
     def commands(self) -> Sequence[str]:
@@ -171,9 +171,8 @@ class Row:
         """Which seeds or images a difference to the baseline leaves out, or ""."""
         if not self.base:
             return ""
-        mine, theirs = (
-            {run.seed: run.rows.keys() for run in own} for own in (self.runs, self.base)
-        )
+        mine = {run.seed: run.rows.keys() for run in self.runs}
+        theirs = {run.seed: run.rows.keys() for run in self.base}
         alone = {
             "its": mine.keys() - theirs.keys(),
             "the baseline's": theirs.keys() - mine.keys(),
@@ -205,7 +204,8 @@ def unique(texts: Iterable[str]) -> tuple[str, ...]:
 
 def listed(values: Iterable) -> str:
     """Sorted, with commas."""
-    return ", ".join(map(str, sorted(values, key=lambda value: (isinstance(value, str), value))))
+    order = sorted(values, key=lambda value: (isinstance(value, str), value))
+    return ", ".join(map(str, order))
 
 
 def measurement_of(run: Run) -> Measurement:
@@ -238,15 +238,16 @@ def grouped(items: Iterable[Item], key: Callable[[Item], Shared]) -> dict[Shared
 
 def rows_of(runs: Iterable[Run], baseline: str, told_apart: ToldApart) -> list[Row]:
     """Sorts runs into rows, each paired with the baseline's."""
-    rows: list[Row] = []
+    arms = defaultdict[tuple, list[Run]](list)
     for series in grouped(runs, lambda run: measurement_of(run).heading).values():
-        arms = grouped(
-            zip(told_apart(series), series),
-            lambda told: (measurement_of(told[1]), arm_of(told[1])),
-        )
-        for at, own in arms.items():
-            rows += [Row(*at, *arm) for arm in arms_of(own)]
-    rows.sort(key=lambda row: (row.measurement, row.arm != baseline, row.arm))
+        for run, settings in zip(series, told_apart(series)):
+            at, arm = measurement_of(run), arm_of(run)
+            # In the order of rows: the baseline is the first of a measurement.
+            arms[at, arm != baseline, arm, tuple(settings.items())].append(run)
+    rows: list[Row] = []
+    for key in sorted(arms):
+        at, _, arm, told = key
+        rows += [Row(at, arm, *each) for each in arms_of(dict(told), arms[key])]
     return [replace(row, baseline=reference(row, rows, baseline)) for row in rows]
 
 
@@ -258,7 +259,8 @@ def with_missing(rows: Sequence[Row], baseline: str) -> list[Row]:
     """
     missing: list[Row] = []
     for series in grouped(rows, lambda row: row.measurement.heading).values():
-        names, family = {row.arm for row in series}, series[0].runs[0].config["inverter.family"]
+        names = {row.arm for row in series}
+        family = series[0].runs[0].config["inverter.family"]
         if family is not None:  # without a generator every arm's result is the same
             names |= {baseline} if names != {baseline} else {str(family)}
         for at, ran in grouped(series, lambda row: row.measurement).items():
@@ -309,31 +311,26 @@ def differences_among(runs: Sequence[Run], named: Iterable[str] = ()) -> list[Se
     return labels
 
 
-def arms_of(runs: Iterable[Told]) -> list[tuple[Settings, Sequence[Run]]]:
-    """Groups runs by what tells them apart; those that share even their seed are on their own.
+def arms_of(settings: Settings, runs: Iterable[Run]) -> list[tuple[Settings, Sequence[Run]]]:
+    """Runs of the same settings as one arm; those that share even their seed are on their own.
 
     Of runs of one generator and seed that with the most images stands for them all. Where a seed
     has several generators, each of its runs is an arm.
     """
-    arms: list[tuple[Settings, Sequence[Run]]] = []
-    groups = grouped(runs, lambda told: tuple(told[0].items()))
-    for told, own in sorted(groups.items(), key=lambda group: group[0]):
-        group = [run for _, run in own]
-        group.sort(key=lambda r: (r.study, r.config["seed"], -len(r.rows), str(r.path)))
-        generators = grouped(group, lambda run: (run.seed, digest_of(run)))
-        first = [same[0] for same in generators.values()]
-        again = [run for same in generators.values() for run in same[1:]]
-        # One generator a seed: the seeds are trainings of one arm.
-        if len({run.seed for run in first}) == len(first):
-            arms.append((dict(told), first))
-        else:
-            again = group
-        counts = Counter(map(digest_of, group))
-        for run in again:
-            apart = {**dict(told), "generator_sha256": digest_of(run)}
-            if counts[digest_of(run)] > 1:
-                apart["run_dir"] = str(run.path)
-            arms.append((apart, [run]))
+    order = sorted(runs, key=lambda r: (r.study, r.config["seed"], -len(r.rows), str(r.path)))
+    trainings = grouped(order, lambda run: (run.seed, digest_of(run))).values()
+    first = [same[0] for same in trainings]
+    alone = [run for same in trainings for run in same[1:]]
+    arms: list[tuple[Settings, Sequence[Run]]] = [(settings, first)]
+    # One generator a seed: the seeds are trainings of one arm.
+    if len({run.seed for run in first}) < len(first):
+        arms, alone = [], order
+    counts = Counter(map(digest_of, order))
+    for run in alone:
+        own = {**settings, "generator_sha256": digest_of(run)}
+        if counts[digest_of(run)] > 1:
+            own["run_dir"] = str(run.path)
+        arms.append((own, [run]))
     return arms
 
 

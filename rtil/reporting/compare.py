@@ -62,8 +62,9 @@ def names_of(row: Row) -> dict[str, str]:
 
 def gained(row: Row, baseline: str) -> dict[str, str]:
     """The columns of a row's protocol."""
-    group, base, seeds = group_of(row), row.baseline, row.estimates["gain_psnr_db_seeds"]
-    psnr = over_images(scores(base.runs, "psnr_db")) if base else None
+    group = group_of(row)
+    seeds = row.estimates["gain_psnr_db_seeds"]
+    psnr = over_images(scores(row.base, "psnr_db"))
     return {
         f"{group}: Δ PSNR [dB]": written(row.gain, 2, "+", "n="),
         f"{group}: Δ over seeds [dB]": written(seeds, 2, "+", " seeds"),
@@ -143,7 +144,8 @@ def by_switch(rows: Sequence[Row], plan: Plan) -> list[Table]:
     bases = {(row.measurement, row.arm): row for row in ran if not row.settings}
     tables = defaultdict[str, list[Line]](list)
     for row in sorted(ran, key=lambda row: order.index(switch(row))):
-        at, base = row.measurement, bases.get((row.measurement, row.arm))
+        at = row.measurement
+        base = bases.get((at, row.arm))
         if row.settings and base:
             where = ", ".join([at.inverter, at.data, at.scale, at.model])
             for metric, (title, digits) in SWITCHED.items():
@@ -194,7 +196,8 @@ def by_setting(rows: Iterable[Row], baseline: str) -> list[Table]:
 
 def shared_by(row: Row, run: Run, search: Search) -> tuple:
     """What searches must share."""
-    value, noise = float(search.value or 0.0), float(search.noise_std or 0.0)
+    value = float(search.value or 0.0)
+    noise = float(search.noise_std or 0.0)
     at = replace(row.measurement, knob=search.knob, noise_std=noise, value=value)
     seed = run.of_study(search.seed)
     return row.measurement.heading, value, at.text, seed, search.space, search.n
@@ -202,7 +205,8 @@ def shared_by(row: Row, run: Run, search: Search) -> tuple:
 
 def spread(mine: Search, theirs: Search | None) -> dict[str, str]:
     """What a search reached and gained."""
-    scores, base = mine.scores, theirs.scores if theirs else {}
+    scores = mine.scores
+    base = theirs.scores if theirs else {}
     # A setting that failed for one of the two has no pair.
     pairs = [mean - base[number] for number, mean in scores.items() if number in base]
     delta = ahead = NONE

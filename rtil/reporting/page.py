@@ -98,7 +98,9 @@ def curves(study: Study, look: Look) -> list[Section]:
 def in_series(row: Row) -> Row:
     """A row in the one panel of its series, over its knob."""
     at = row.measurement
-    return replace(row, panel=", ".join(at.series.values()), line=row.label + at.noise, x=at.value)
+    panel = ", ".join(at.series.values())
+    line = row.label + at.noise
+    return replace(row, panel=panel, line=line, x=at.value)
 
 
 def compared(study: Study, look: Look) -> tuple[list[Section], list[Section]]:

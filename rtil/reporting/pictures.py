@@ -65,8 +65,11 @@ class Part:
 
     def pictures(self, name: str, original: np.ndarray | None) -> list[Picture]:
         """The picture, then its error."""
-        image, text, gain = self.image(name), self.caption(name), self.gain(name)
-        text += "" if math.isnan(gain) else f" ({gain:+.2f})"
+        image = self.image(name)
+        text = self.caption(name)
+        gain = self.gain(name)
+        if not math.isnan(gain):
+            text += f" ({gain:+.2f})"
         if self.key != "psnr_db":
             return [packed(image, text)]
         return [packed(image, text), packed(error_map(image, original))]

@@ -44,6 +44,12 @@ class Source:
     def __str__(self) -> str:
         return f"in {archive.told(self.packed)}" if self.packed else f"below {self.root}"
 
+    def read(self, part: str) -> tuple[list[Run], list[str]]:
+        """Its inversions or trainings; the notes say what is left out, and why."""
+        if self.packed:
+            return archive.read(self.packed)
+        return inversions(self.root) if part == "invert" else trainings(self.root)
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -116,9 +122,8 @@ class Plan:
         x = at.value if figure.get("x") == "value" else asked.get(figure.get("x"))
         sets = self.experiment.get("sets")
         size = int(self.experiment["common"]["num_images"]) // sets if sets else 0
-        return replace(
-            row, panel=panel, line=line, x=x, job=job, planned=int(job["num_images"]), sets=size
-        )
+        row = replace(row, job=job, planned=int(job["num_images"]), sets=size)
+        return replace(row, panel=panel, line=line, x=x)
 
 
 @dataclass(frozen=True)
@@ -150,9 +155,8 @@ def of_everything(source: Source, baseline: str) -> Study:
     arms = sorted({*map(arrange.arm_of, runs)})
     if baseline not in arms:
         notes.append(f"No run has rtil={baseline}: choose baseline= among {', '.join(arms)}.")
-    rows = arrange.with_missing(
-        arrange.rows_of(runs, baseline, arrange.differences_among), baseline
-    )
+    rows = arrange.rows_of(runs, baseline, arrange.differences_among)
+    rows = arrange.with_missing(rows, baseline)
     lines = [f"python -m rtil.report {shlex.quote(source.override)}"]
     return Study(f"Inversions {source}", source, lines, notes, runs, rows)
 
@@ -164,17 +168,15 @@ def of_experiment(experiment: Mapping, scale: str, source: Source, baseline: str
         FileNotFoundError: it has nothing yet; the message holds the commands that run it.
         ValueError: it is made of generators alone, which packed rows do not hold.
     """
-    name, part = experiment["name"], "invert" if experiment["cells"] else "train"
+    name = experiment["name"]
+    part = "invert" if experiment["cells"] else "train"
     if source.packed and part == "train":
         raise ValueError(
             f"report: experiment={name} shows generators, and {archive.told(source.packed)} holds "
             "inversions alone. Make it from the runs: leave out results=."
         )
     notes = [experiment["note"]] if experiment.get("note") else []
-    if source.packed:
-        runs, more = archive.read(source.packed)
-    else:
-        runs, more = (inversions if part == "invert" else trainings)(source.root)
+    runs, more = source.read(part)
     notes += more
     own = [f"scale={scale}"]
     if str(source.root) != "runs":
@@ -226,12 +228,14 @@ def on_the_same_images(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
         if max(len(run.rows), asked) <= images_of(run):
             ids[measurement_of(run).data].update(run.rows)
     # Of runs with more images, those rows are kept that all have; a stopped run cuts nothing.
-    made, cut = [], 0
+    made = []
+    cut = 0
     for run in runs:
         known = ids[measurement_of(run).data]
         if len(known) == images_of(run) < len(run.rows):
             rows = {i: run.rows[i] for i in run.rows if i in known}
-            run, cut = replace(run, rows=rows), cut + 1
+            run = replace(run, rows=rows)
+            cut += 1
         made.append(run)
     note = (
         f"{cut} of {len(runs)} inversions have more images than this plan asks for; "
@@ -282,14 +286,15 @@ def missing_rows(runs: Sequence[Run], plan: Plan) -> list[Row]:
     for data, own in arrange.grouped(runs, lambda run: measurement_of(run).data).items():
         scale = measurement_of(own[0]).scale
         for job in plan.missing(own):
-            knob, asked = knob_of(job["task"]), {key: parsed(text) for key, text in job.items()}
+            knob = knob_of(job["task"])
             numbers = (float(job.get(key, 0.0)) for key in ("noise_std", knob))
             names = job["task"], job["inverter"], data, scale, job["model"]
-            row = Row(Measurement(*names, knob, *numbers), job["rtil"], plan.label(job, asked))
-            row = rows.get((row.measurement, row.label), plan.placed(row, job, asked))
+            at = Measurement(*names, knob, *numbers)
+            asked = {key: parsed(text) for key, text in job.items()}
+            row = Row(at, job["rtil"], plan.label(job, asked))
             # Another training of the same: one row names both.
+            row = rows.get((at, row.label), plan.placed(row, job, asked))
             lines = experiments.commands(plan.experiment, plan.given, job)
-            rows[row.measurement, row.label] = replace(
-                row, fill=arrange.unique([*row.fill, *lines])
-            )
+            fill = arrange.unique([*row.fill, *lines])
+            rows[at, row.label] = replace(row, fill=fill)
     return [*rows.values()]

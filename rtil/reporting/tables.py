@@ -22,8 +22,10 @@ MIRRORED = "SSIM, mirrored borders"  # that of version 0.1
 
 def overview(title: str, rows: Sequence[Row], baseline: str) -> Table:
     """A line for each row."""
+    cells = [cells_of(row, baseline) for row in rows]
+    looks = [look(row) for row in rows]
     # Metrics that no run has, such as LPIPS, take no column.
-    return Table(title, [cells_of(row, baseline) for row in rows], [*map(look, rows)], sparse=True)
+    return Table(title, cells, looks, sparse=True)
 
 
 def cells_of(row: Row, baseline: str) -> dict[str, str]:

@@ -50,7 +50,8 @@ class Pen:
 
     def bars(self, x: Sequence[float], gains: Sequence[Mean]) -> None:
         """Draws means with intervals."""
-        means, half = [gain.mean for gain in gains], [gain.ci95 for gain in gains]
+        means = [gain.mean for gain in gains]
+        half = [gain.ci95 for gain in gains]
         bars: dict[str, Any] = {"capsize": 4, "linewidth": 1.8, **asdict(self.look)}
         if gains:
             self.ax.errorbar(x, means, half, label=style.plain(self.line), **bars)
