@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import tempfile
+import threading
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,6 +19,8 @@ from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
+
+from rtil.process.files import FULL
 
 PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -31,6 +34,10 @@ def _configs() -> str:
 
 
 CONFIGS = _configs()
+FREE_SPACE = (
+    "What was saved before is untouched: free some space, or make the folder writable, and run "
+    "the same command again."
+)
 
 
 class FailedJob(RuntimeError):
@@ -78,6 +85,7 @@ def entry(work: Callable[[], int | None]) -> None:
         # What a terminal or a file cannot hold is shown by its code, and ends nothing.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    threading.excepthook = _thread_ended
     signum, failure = None, None
     try:
         signum = work()
@@ -87,9 +95,10 @@ def entry(work: Callable[[], int | None]) -> None:
     except (ValueError, TypeError, RuntimeError, OSError) as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
-        failure = str(error)
+        full = isinstance(error, OSError) and error.errno in FULL
+        failure = f"{error}. {FREE_SPACE}" if full else str(error)
         # What rtil refuses names what to do; an error from elsewhere may not.
-        expected = isinstance(error, (ValueError, FileNotFoundError))
+        expected = full or isinstance(error, (ValueError, FileNotFoundError))
         hint = "" if expected else "\n(set HYDRA_FULL_ERROR=1 for the traceback)"
         print(f"error: {failure}{hint}", file=sys.stderr, flush=True)
     except Exception as error:
@@ -104,6 +113,14 @@ def entry(work: Callable[[], int | None]) -> None:
         sys.exit(1)
     if signum:
         sys.exit(128 + signum)
+
+
+def _thread_ended(args: threading.ExceptHookArgs) -> None:
+    """Says in a line that a writer of curves found a full disk; the command meets it next."""
+    if isinstance(args.exc_value, OSError) and args.exc_value.errno in FULL:
+        print(f"error: {args.exc_value}", file=sys.stderr, flush=True)
+    else:
+        threading.__excepthook__(args)
 
 
 def _in_sweep() -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from collections.abc import Iterator
@@ -9,8 +10,20 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # no fault of what is written
 SUFFIX = ".rtil-tmp"  # of what is written before it takes the place of a file
 TURNS = 1000  # of others that are waited for; a file system that tells no file again has no turns
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Has the error of a full disk name the file: a write that fails does not."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in FULL and not error.filename:
+            raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
+        raise
 
 
 @contextmanager
@@ -22,7 +35,7 @@ def replacing(path: Path) -> Iterator[Path]:
     it at a time take turns.
     """
     temporary = path.with_name(f".{path.name}{SUFFIX}")
-    with _locked(temporary):
+    with _locked(temporary), writing(path):
         try:
             yield temporary
             os.replace(temporary, path)

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-from rtil.process.files import SUFFIX, is_at
+from rtil.process.files import SUFFIX, is_at, writing
 
 log = logging.getLogger("rtil.lock")
 
@@ -82,9 +82,10 @@ def _acquired(path: Path, work: str, what: str) -> TextIO:
         file.close()
     # Read by whoever is refused; the lock itself is the system's.
     owner = {"host": socket.gethostname(), "process": os.getpid(), "work": work}
-    file.truncate(0)
-    json.dump(owner, file)
-    file.flush()
+    with writing(path):
+        file.truncate(0)
+        json.dump(owner, file)
+        file.flush()
     return file
 
 

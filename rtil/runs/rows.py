@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from rtil.process.files import write_text
+from rtil.process.files import write_text, writing
 from rtil.runs import schema
 from rtil.runs.kinds import Kind, Record
 
@@ -18,7 +18,7 @@ ADVICE = "It is damaged: delete that line, and run the same command again."
 
 def append(path: Path, rows: Iterable[Mapping]) -> None:
     """Appends rows to a JSON-lines file and forces them to disk."""
-    with open(path, "a", encoding="utf-8") as file:
+    with writing(path), open(path, "a", encoding="utf-8") as file:
         file.writelines(json.dumps(row) + "\n" for row in rows)
         file.flush()
         os.fsync(file.fileno())

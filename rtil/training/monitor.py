@@ -18,6 +18,7 @@ from rtil.latents.family import Family
 from rtil.metrics.image import to_unit
 from rtil.models.generator import Generator
 from rtil.process.distributed import all_mean
+from rtil.process.files import writing
 from rtil.process.replay import Noted
 from rtil.process.rng import seeded
 from rtil.runs import record, rows
@@ -124,14 +125,16 @@ class Board:
             row["unreadable_images"] = unreadable
         self.since_nimg, self.since = nimg, now
         rows.append(self.path, [{"nimg": nimg, "step": step, **row}])
-        for name, value in row.items():
-            self.writer.add_scalar(name, value, nimg)
-        self.writer.flush()
+        with writing(self.run_dir / "tensorboard"):
+            for name, value in row.items():
+                self.writer.add_scalar(name, value, nimg)
+            self.writer.flush()
         self.bar.set_postfix({"D/real": f"{means['D/real']:.2f}"}, refresh=False)
 
     def close(self, nimg: int) -> None:
         """Ends the records at nimg, and says how fast training was."""
-        self.writer.close()
+        with writing(self.run_dir / "tensorboard"):
+            self.writer.close()
         self.bar.close()
         rate = (nimg - self.first) / (time.perf_counter() - self.begin)
         done = "done" if nimg >= self.bar.total else "stopped; the same command goes on"

@@ -2,10 +2,13 @@
 
 import subprocess
 import sys
+import threading
 
 import pytest
 
+from rtil.process.command import entry
 from rtil.process.files import replacing, write_text
+from rtil.runs import rows
 
 WRITER = (
     "import sys\nfrom pathlib import Path\nfrom rtil.process.files import write_text\n"
@@ -46,3 +49,28 @@ def test_writers_of_one_file_take_turns(tmp_path):
             contents.add(path.read_text())
     assert [writer.returncode for writer in writers] == [0, 0, 0]
     assert contents <= {letter * 5000 for letter in "abc"} and [*tmp_path.iterdir()] == [path]
+
+
+@pytest.fixture
+def full(tmp_path):
+    """A file on a disk that is full."""
+    path = tmp_path / "rows.jsonl"
+    path.symlink_to("/dev/full")
+    return path
+
+
+def test_a_full_disk_ends_a_command_with_the_file_and_what_to_do(full, capsys):
+    with pytest.raises(SystemExit):
+        entry(lambda: rows.append(full, [{"id": "a"}]))
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ") and str(full) in line and "free some space" in line
+
+
+def test_a_full_disk_found_by_a_thread_is_one_line(full, capsys, monkeypatch):
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)
+    entry(lambda: None)
+    thread = threading.Thread(target=rows.append, args=(full, [{"id": "a"}]))
+    thread.start()
+    thread.join()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ") and str(full) in line
