@@ -17,7 +17,7 @@ from rtil.reporting.compare import by_setting, ranked
 from rtil.reporting.sections import NONE, Table
 from rtil.reporting.statistics import gains as pairs_of
 from rtil.reporting.statistics import over_images, written
-from rtil.reporting.tables import tuned_at
+from rtil.reporting.tables import term, tuned_at
 from rtil.runs.keys import is_under
 from rtil.runs.overrides import as_text
 
@@ -27,6 +27,13 @@ LEFT_OUT = ("null", "false")  # values of what a run does without
 NAMES = ("generator_sha256", "run_dir")  # settings that have no usual value
 SHOWN = ("over", "others", "summary", "file")  # options of what is shown, not of which rows
 NOTHING = "no row is selected"
+# What a choice changes, with its decimals, where rows have it.
+CHANGED = {
+    "psnr_db": ("Δ PSNR [dB]", 2),
+    "ssim_valid": ("Δ SSIM", 3),
+    "st_lpips": ("Δ ST-LPIPS", 3),
+    "gradient_energy": ("Δ sharpness", 2),
+}
 
 
 @dataclass(frozen=True)
@@ -108,10 +115,13 @@ def where(row: Row) -> str:
 
 
 def protocol_of(row: Row) -> str:
-    """As "fair, tuned at 0.25" where that is another measurement; what chose, if an oracle did."""
+    """As "fair, tuned at 0.25" where that is another measurement; what chose, if an oracle did.
+
+    Rows that lack a part of the paper's data term are not called after the paper.
+    """
     own = f"{row.measurement.knob} {row.measurement.value:g}"
     others = sorted({tuned_at(run.config) for run in row.runs} - {"", own})
-    text = f"`{row.protocol}`"
+    text = term(row) or f"`{row.protocol}`"
     if others:
         text += ", tuned at " + ", ".join(other.partition(" ")[2] for other in others)
     return f"{text}, oracle" if row.oracle else text
@@ -161,18 +171,18 @@ def gains(selection: Selection, all_shown: Families) -> str:
     return table(of_one_arm(lines) if one_arm else lines)
 
 
-def counted(gain: Mean | None) -> str:
+def counted(gain: Mean | None, digits: int = 2) -> str:
     """As "+0.31 ± 0.22 (10)"."""
     if gain is None:
         return NONE
-    return f"{signed(gain)} ({gain.n})"
+    return f"{signed(gain, digits)} ({gain.n})"
 
 
-def signed(value: Mean | float) -> str:
+def signed(value: Mean | float, digits: int = 2) -> str:
     """As "+0.31 ± 0.22" or "+0.31"; no "-0.00", for adding 0 takes the sign of a zero."""
     if isinstance(value, Mean):
-        return written(replace(value, mean=round(value.mean, 2) + 0.0), 2, "+")
-    return f"{round(value, 2) + 0.0:+.2f}"
+        return written(replace(value, mean=round(value.mean, digits) + 0.0), digits, "+")
+    return f"{round(value, digits) + 0.0:+.{digits}f}"
 
 
 def of_one_arm(lines: Sequence[Line]) -> list[Line]:
@@ -224,17 +234,24 @@ def changes(selection: Selection, all_shown: Families) -> str:
             continue
         told = labels[id(row)].removeprefix(f"{row.arm}, ")
         line = lines.setdefault(f"{where(row)}, {told}", {})
-        for metric, name in (("psnr_db", "Δ PSNR [dB]"), ("gradient_energy", "Δ sharpness")):
+        for metric, (name, digits) in CHANGED.items():
             gain = over_images(pairs_of(row.runs, base.runs, metric))
-            line[f"{row.arm}: {name} (n)"] = counted(gain)
+            line[f"{row.arm}: {name} (n)"] = counted(gain, digits)
     if not lines:
         raise ValueError(NOTHING)
-    columns = sorted({column for line in lines.values() for column in line})
+    columns = sorted({column for line in lines.values() for column in line}, key=placed)
     full = [
         {"choice": told} | {column: line.get(column, NONE) for column in columns}
         for told, line in lines.items()
     ]
     return table(full)
+
+
+def placed(column: str) -> tuple[str, int]:
+    """An arm's columns stand together, in the order of CHANGED."""
+    arm, _, name = column.rpartition(": ")
+    names = [f"{title} (n)" for title, _ in CHANGED.values()]
+    return arm, names.index(name)
 
 
 def searches(selection: Selection, all_shown: Families) -> str:

@@ -5,6 +5,7 @@ import json
 import pytest
 from helpers.reports import lines_of, make_run, rows_below, table_of
 
+from rtil.reporting.extracts import Selection, changes, protocol_of
 from rtil.reporting.statistics import LATER
 from rtil.reporting.tables import MIRRORED, overview, remarks
 
@@ -74,3 +75,36 @@ def test_rows_of_the_squared_error_alone_are_told_in_the_table_and_below_it(tmp_
     assert remark.startswith("paper's step sizes, MSE alone, at sr, factor 4: beside the squared")
     make_run(tmp_path / "other", "vanilla", PSNR, ratio=0.1)
     assert all("data term" not in line for line in lines(tmp_path / "other"))
+
+
+def selected(root, **options):
+    return Selection("x", rows_below(root), "vanilla", options)
+
+
+def test_a_document_shows_what_a_choice_changes_in_every_metric_that_rows_have(tmp_path):
+    """With the decimals of CHANGED; sharpness, which no row has, takes no column."""
+    for name, steps, more in (("a", [4, 2], 0.0), ("b", [8, 4], 0.02)):
+        run_dir = make_run(tmp_path, "ilo", PSNR, settings={"steps": steps}, name=name)
+        add_columns(
+            run_dir,
+            psnr_db=lambda psnr, more=more: psnr + more,
+            ssim_valid=lambda psnr, more=more: psnr / 50 + more,
+            st_lpips=lambda psnr, more=more: 0.5 - more / 10,
+        )
+    header, _, line = changes(selected(tmp_path), None).splitlines()
+    arms = [f"ilo: {name} (n)" for name in ("Δ PSNR [dB]", "Δ SSIM", "Δ ST-LPIPS")]
+    assert header.strip("| ").split(" | ") == ["choice", *arms]
+    numbers = line.strip("| ").split(" | ")[1:]
+    signs = {number[0] for number in numbers}
+    assert (
+        len(signs) == 2
+    )  # a distance falls where the others rise, whichever row is the usual one
+    assert [number[1:].split(" ")[0] for number in numbers] == ["0.02", "0.020", "0.002"]
+
+
+def test_a_document_names_rows_of_the_squared_error_alone_by_it(tmp_path):
+    for arm, more in (("vanilla", 0.0), ("ilo", 1.0)):
+        make_run(tmp_path, arm, {name: psnr + more for name, psnr in PSNR.items()}, factor=4)
+        make_run(tmp_path, arm, {name: psnr + more for name, psnr in PSNR.items()}, ratio=0.1)
+    labels = {row.measurement.task: protocol_of(row) for row in rows_below(tmp_path)}
+    assert labels == {"sr": "paper's step sizes, MSE alone", "cs": "`paper`"}

@@ -16,8 +16,8 @@ ROOT = Path(__file__).parents[2]
 PINNED = json.loads(gzip.decompress((ROOT / "tests/golden/tables.json.gz").read_bytes()))
 
 
-def test_every_results_file_is_pinned():
-    assert {path.stem for path in (ROOT / "results").glob("*.jsonl")} == PINNED.keys()
+def test_every_pinned_results_file_is_there():
+    assert {path.stem for path in (ROOT / "results").glob("*.jsonl")} >= PINNED.keys()
 
 
 @pytest.mark.parametrize("name", sorted(PINNED))
