@@ -129,6 +129,7 @@ KEYS = (
     Key("noise_std", NONE, ID, ID, cell=True),
     Key("mask", NONE, FREE, ID, path="file"),
     Key("mask_sha256", NONE, ID, FREE, cell=True),
+    Key("operator.per_image", NONE, ID, ID, default=False),
     Key("inverter", NONE, ID, ID, group="inversion"),
     Key("inverter.family", NONE, FREE, FREE, kind=TEXT | NULL),
     Key("loss", NONE, ID, ID),
