@@ -22,6 +22,7 @@ from rtil.latents.family import shown_members
 from rtil.latents.space import Member
 from rtil.models.generator import Generator
 from rtil.operators import ForwardOperator, Identity
+from rtil.operators.task import PER_IMAGE
 from rtil.process.command import check_writable
 from rtil.process.device import Hardware, Runtime, start
 from rtil.process.instantiate import instantiate
@@ -83,6 +84,11 @@ def prepare(cfg: DictConfig, overrides: Sequence[str]) -> Job:
             f"diagnose: inverter={cfg.inverter.name} has no stages to look at; it must be ilo."
         )
     check_settings(cfg, "diagnose")
+    if cfg.operator.per_image:
+        raise ValueError(
+            f"diagnose: {PER_IMAGE}=true has no effect: depths are compared with one operator for "
+            "all images. Leave it out."
+        )
     runtime = start(Hardware(**cfg.hardware))
     cfg, trained = load_generator(cfg, overrides)
     G, config = trained.G, resolved(cfg)

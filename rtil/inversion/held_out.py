@@ -21,11 +21,12 @@ from rtil.inversion.selection import Oracle
 from rtil.metrics.image import to_unit
 from rtil.metrics.perceptual import Perceptual
 from rtil.operators import ForwardOperator
-from rtil.operators.task import NOISE, describe, takes
+from rtil.operators.task import NOISE, PER_IMAGE, describe, takes
 from rtil.process.device import Runtime
 from rtil.process.lock import Owner
 from rtil.process.rng import seeded
 from rtil.runs import record, rows
+from rtil.runs.keys import nested
 from rtil.runs.schema import ROW
 from rtil.runs.truth import looks_at_truth
 
@@ -52,12 +53,12 @@ class HeldOutRun:
 
 
 class HeldOut(Problem):
-    """Images of a data set with one operator, and their rows.
+    """Images of a data set with one operator, or one for each, and their rows.
 
     Args:
         data: the split.
         part: operator and data term.
-        measuring: that it was built from.
+        measuring: that it was built from, and those of single images are.
     """
 
     def __init__(
@@ -75,8 +76,19 @@ class HeldOut(Problem):
         }
         todo = self.not_done(range(run.num_images))
         self.left = bool(todo)
-        self.parts = [replace(part, items=todo[rt.rank :: rt.world])]
+        self.parts = self._parts(part, todo[rt.rank :: rt.world])
         self._owner: Owner | None = None
+
+    def _parts(self, part: Part, items: Sequence[int]) -> list[Part]:
+        """The images with their operator: of one part, or a part for each."""
+        if not (self.measuring.per_image and items):
+            return [replace(part, items=items)]
+        shape, distance = part.A.in_shape, part.loss.distance
+        parts = []
+        for i in items:
+            own = self.measuring.part(shape, None, distance, self.data.name(i))
+            parts.append(replace(own, items=[i]))
+        return parts
 
     def not_done(self, items: Iterable[int]) -> list[int]:
         done = {row["id"] for row in rows.result_rows(self.place, ROW)}
@@ -135,6 +147,8 @@ class HeldOut(Problem):
             settings[described.knob] = measuring.knobs[described.knob]
             if takes(measuring.task, "seed"):
                 settings["seed"] = measuring.seed
+            if measuring.per_image:
+                settings |= nested({PER_IMAGE: True})
         for name, value in zip(names, y):
             path = folder / f"{name}.npz"
             measurement.save(path, value, {"id": name, **settings}, mask)

@@ -15,6 +15,7 @@ from rtil.data.limits import Limits
 from rtil.data.listing import SUFFIXES
 from rtil.inversion import measurement_file as measurement
 from rtil.inversion.asked import Asked
+from rtil.operators.task import PER_IMAGE
 from rtil.process.brief import brief
 from rtil.runs.keys import flatten
 from rtil.runs.overrides import as_text
@@ -174,6 +175,9 @@ def check_measured(asked: Asked, path: Path, settings: Mapping) -> None:
     measured = flatten(
         {key: value for key, value in settings.items() if key not in ("id", "image_shape")}
     )
+    # A file that a seed drew the operator of was measured with one for all, unless it says so.
+    if "seed" in measured:
+        measured.setdefault(PER_IMAGE, False)
     here = asked.settings
     # What the file does not say is not compared: a vector alone has no settings.
     differs = {key: value for key, value in measured.items() if here.get(key) != value}

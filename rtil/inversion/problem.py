@@ -21,6 +21,7 @@ from rtil.inverters.inverter import Reconstruction
 from rtil.metrics.perceptual import Perceptual
 from rtil.operators import ForwardOperator, build_operator
 from rtil.operators.task import NOISE
+from rtil.process.rng import seed_of
 
 
 @dataclass(frozen=True)
@@ -29,12 +30,14 @@ class Measuring:
 
     task: of configs/task. knobs: by name, the task's own and noise_std; None for all others.
     seed: draws the operator and the noise. loss: settings of `MeasurementLoss`.
+    per_image: whether every image has an operator of its own, drawn from the seed and its name.
     """
 
     task: Mapping
     knobs: Mapping[str, float | None]
     seed: int
     loss: Mapping
+    per_image: bool = False
 
     @property
     def noise_std(self) -> float:
@@ -51,6 +54,7 @@ class Measuring:
         shape: Sequence[int],
         mask: Tensor | None = None,
         distance: Perceptual | None = None,
+        image: str | None = None,
     ) -> Part:
         """Operator and data term for images of a shape, without items.
 
@@ -58,11 +62,13 @@ class Measuring:
             shape: (C, H, W).
             mask: (H, W) bool, what is observed, where the seed does not draw it.
             distance: for the data term, instead of loading one.
+            image: name of the one that the operator is for, where each has its own.
 
         Raises:
             ValueError: settings that do not fit the shape. FileNotFoundError: no weights.
         """
-        A = build_operator(self.task, shape, self.seed, mask, **self.knobs)
+        seed = self.seed if image is None else seed_of(self.seed, image, "operator")
+        A = build_operator(self.task, shape, seed, mask, **self.knobs)
         return Part(A, MeasurementLoss(A, **self.loss, distance=distance))
 
 

@@ -37,7 +37,7 @@ from rtil.inverters import build_inverter
 from rtil.inverters.inverter import Inverter
 from rtil.models.generator import Generator
 from rtil.operators import check_task, knobs_of
-from rtil.operators.task import NOISE, takes
+from rtil.operators.task import NOISE, PER_IMAGE, takes
 from rtil.process.device import Hardware, Runtime, start
 from rtil.process.instantiate import instantiate
 from rtil.runs import identity, keys, schema
@@ -105,7 +105,7 @@ def compose(cfg: DictConfig, overrides: Sequence[str]) -> Inversion:
         problem = user_files(config, items, measuring, trained.G, rt)
     else:
         problem = held_out(config, measuring, trained, rt)
-    A = problem.parts[0].A  # parts differ in their masks alone
+    A = problem.parts[0].A  # parts differ in what was drawn or masked alone
     inverter.check_operator(A)
     recovery.check(inverter, A)
     parts = [recovery.split(part, measuring.loss) for part in problem.parts]
@@ -131,6 +131,7 @@ def compose(cfg: DictConfig, overrides: Sequence[str]) -> Inversion:
 def check_settings(cfg: Mapping, command: str) -> None:
     """Raises ValueError for settings that no generator or data could fit."""
     check_task(cfg["task"], **knobs_of(cfg))
+    check_drawn(cfg)
     check_noise(NOISE, cfg[NOISE])
     check_noise(f"discrepancy.{NOISE}", cfg["discrepancy"][NOISE])
     if cfg["split"] not in ("val", "test"):
@@ -143,6 +144,22 @@ def check_settings(cfg: Mapping, command: str) -> None:
         raise ValueError(
             f"{command}: model={cfg['model']['name']} has no trained generator; see "
             "python -m rtil.theory."
+        )
+
+
+def check_drawn(cfg: Mapping) -> None:
+    """Raises ValueError where each image is to have an operator of its own and none is drawn."""
+    if not cfg["operator"]["per_image"]:
+        return
+    if not takes(cfg["task"], "seed"):
+        raise ValueError(
+            f"invert: {PER_IMAGE}=true draws an operator for each image, and that of "
+            f"task={cfg['task']['name']} is not drawn. Leave it out."
+        )
+    if cfg["mask"] and not cfg["input"]:
+        raise ValueError(
+            f"invert: {PER_IMAGE}=true draws a mask for each image, and mask={cfg['mask']} "
+            "is one for all. Leave one of them out."
         )
 
 
@@ -299,7 +316,8 @@ def with_tuned(cfg: DictConfig, overrides: Sequence[str], digest: str) -> DictCo
 
 def measuring_of(config: Mapping) -> Measuring:
     """How images are measured and judged."""
-    return Measuring(config["task"], knobs_of(config), config["seed"], config["loss"])
+    per_image = config["operator"]["per_image"]
+    return Measuring(config["task"], knobs_of(config), config["seed"], config["loss"], per_image)
 
 
 def user_files(

@@ -87,7 +87,10 @@ class UserFiles(Problem):
         self._warn_of_lost_colour()
 
     def _grouped(self) -> tuple[dict[bytes, Part], list[bytes]]:
-        """A part for each mask, by its bytes, and the mask of each item, whose fit is checked."""
+        """A part for each operator by its key, and the key of each item, whose fit is checked.
+
+        A mask of a file is known by its bytes, an operator that one image draws by its name.
+        """
         parts: dict[bytes, Part] = {}
         reaches: dict[bytes, float] = {}
         members = []
@@ -95,12 +98,13 @@ class UserFiles(Problem):
             if item.masked:
                 self._check(item, self.shape)
             mask = self._mask(item) if item.masked else None
-            key = b"" if mask is None else mask.numpy().tobytes()
+            image = item.stream if mask is None and self.measuring.per_image else None
+            key = (image or "").encode() if mask is None else mask.numpy().tobytes()
             if key not in parts:
                 # A distance is loaded once, for the first part, where the loss has one at all.
                 first = next(iter(parts.values()), None)
                 distance = None if first is None else first.loss.distance
-                parts[key] = self.measuring.part(self.shape, mask, distance)
+                parts[key] = self.measuring.part(self.shape, mask, distance, image)
                 reaches[key] = reach(parts[key].A)
             members.append(key)
             self._check(item, parts[key].A.out_shape)

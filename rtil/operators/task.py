@@ -29,6 +29,7 @@ from rtil.process.command import CONFIGS
 from rtil.process.instantiate import target_of
 
 NOISE = "noise_std"  # of every task; the knob of one that has no other
+PER_IMAGE = "operator.per_image"  # whether images have a drawn operator each
 DESCRIPTION = ("name", "_target_", "knob", "range", "linear", "measures")
 
 

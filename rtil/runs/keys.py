@@ -59,8 +59,7 @@ class Key:
             it, so that runs that differ in it are still compared.
         found: whether a run finds it out and no override sets it. Runs of earlier versions do not
             say it, so it is equal to anything there.
-        default: what a configuration without it means; a run with this value is named as if it
-            had none.
+        default: what a configuration without it means, and no run is named after.
         kind: what values it and all below it take, where their names do not say it.
         optional: whether null may stand for all of a group.
     """
@@ -129,6 +128,7 @@ KEYS = (
     Key("noise_std", NONE, ID, ID, cell=True),
     Key("mask", NONE, FREE, ID, path="file"),
     Key("mask_sha256", NONE, ID, FREE, cell=True),
+    Key("operator.per_image", NONE, ID, ID, default=False),
     Key("inverter", NONE, ID, ID, group="inversion"),
     Key("inverter.family", NONE, FREE, FREE, kind=TEXT | NULL),
     Key("loss", NONE, ID, ID),
