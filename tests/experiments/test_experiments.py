@@ -44,7 +44,7 @@ COUNTS = {
     "fig7_mgan": (30, 26, 16, 2),
     "fig8_depth": (50, 40, 18, 2),
     "fig9_samples": (0, 0, 0, 2),
-    "perceptual": (18, 18, 12, 2),
+    "perceptual": (24, 24, 16, 2),
     "sigma": (25, 25, 9, 5),
     "variants_families": (20, 20, 20, 10),
     "variants_ilo": (40, 40, 40, 2),
