@@ -1,9 +1,13 @@
 """What is scored of a reconstruction, by column."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from helpers.backbones import DISTANCES, drawn_weights
 
+from rtil.inversion.batch import Part
+from rtil.inversion.held_out import HeldOut, HeldOutRun
 from rtil.inversion.score import PIXELWISE, load_distances, quality
 from rtil.metrics.image import to_unit
 
@@ -56,3 +60,17 @@ def test_no_image_has_no_score():
     columns = quality("lmmse_", None, pair()[1], {"lpips": None})
     assert all(values == [None, None] for values in columns.values())
     assert {"lmmse_psnr_db", "lmmse_ssim", "lmmse_ssim_valid", "lmmse_lpips"} <= columns.keys()
+
+
+def test_networks_of_scores_are_on_the_device_of_the_images(tmp_path, monkeypatch):
+    """The meta device stands for a GPU."""
+    drawn_weights(tmp_path, monkeypatch)
+    distances = load_distances({**AUTO, "lpips": False}, SHAPE)
+    run = HeldOutRun(tmp_path / "run", {}, 2, "best", distances, False, False, False)
+    rt = SimpleNamespace(rank=0, world=1, device=torch.device("meta"))
+    one = SimpleNamespace(per_image=False)
+    problem = HeldOut(SimpleNamespace(name=str), Part(None, None), one, run, rt)
+    assert problem.distances["lpips"] is None
+    for name in DISTANCES.keys() - {"lpips"}:
+        own = problem.distances[name]
+        assert {tensor.device.type for tensor in (*own.parameters(), *own.buffers())} == {"meta"}
