@@ -127,7 +127,7 @@ KEYS = (
     Key("blur_std", NONE, ID, ID, cell=True),
     Key("noise_std", NONE, ID, ID, cell=True),
     Key("mask", NONE, FREE, ID, path="file"),
-    Key("mask_sha256", NONE, ID, FREE, cell=True, kind=TEXT | NULL),
+    Key("mask_sha256", NONE, ID, FREE, cell=True),
     Key("operator.per_image", NONE, ID, ID, default=False),
     Key("inverter", NONE, ID, ID, group="inversion"),
     Key("inverter.family", NONE, FREE, FREE, kind=TEXT | NULL),
@@ -142,7 +142,7 @@ KEYS = (
     Key("back_projection", NONE, ID, ID, default=False),
     Key("target_range", NONE, ID, ID),
     Key("generator", NONE, FREE, FREE, path="file"),
-    Key("generator_sha256", NONE, ID, ID, cell=True, kind=TEXT | NULL),
+    Key("generator_sha256", NONE, ID, ID, cell=True),
     Key(NIMG, NONE, "implied", FREE, found=True),
     Key("split", NONE, ID, NONE, needs="held-out images"),
     Key("num_images", NONE, MORE, MORE, needs="held-out images"),
@@ -354,17 +354,6 @@ def differing_keys(
         if counts(key) and not unknown and canonical(there) != canonical(here):
             lines.append(f"{key}: {there!r} there, {here!r} here")
     return lines
-
-
-def about_files(lines: Iterable[str]) -> str:
-    """What to do where lines of `differing_keys` say that images are others; "" where not."""
-    if not any(line.startswith(f"{FILES}:") for line in lines):
-        return ""
-    return (
-        f"\nThe images are others: files were added, removed or exchanged in {SPLITS[0]}, "
-        f"{SPLITS[1]} or {SPLITS[2]}. They may move, but have to stay the same: give "
-        "them as they were."
-    )
 
 
 # What version 0.1 did not write into a configuration; the only names of its parts in this package.
