@@ -89,7 +89,11 @@ KEYS = (
     # What is trained. A tuning knows it by the generator's digest.
     Key("model", ID, ID, FREE, group="training"),
     Key("model.generator.normalise", ID, ID, FREE, default=False),
+    Key("model.objective.path_mean_detached", ID, ID, FREE, default=True),
+    Key("model.reuse_fakes", ID, ID, FREE, default=False),
+    Key("model.style_mixing_per", ID, ID, FREE, default="sample"),
     Key("rtil", ID, ID, FREE, group="training"),
+    Key("rtil.family.fade_in", ID, ID, FREE, default="mixed"),
     Key("rtil.name", ID, ID, FREE, cell=True),
     Key("rtil.arm", FREE, FREE, FREE),
     Key("appendix", NONE, FREE, NONE),
