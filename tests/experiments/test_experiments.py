@@ -26,7 +26,7 @@ from rtil.runs import record as run_record
 SCALES = ("paper", "faces64", "demo")
 # Inversions (points of the figure times arms) at each of these scales, and training runs.
 COUNTS = {
-    "differences": (68, 68, 68, 6),
+    "differences": (64, 64, 64, 6),
     "estimators_ilo": (30, 30, 18, 3),
     "estimators_mgan": (33, 30, 18, 3),
     "evidence_ilo": (297, 297, 243, 9),
@@ -46,6 +46,7 @@ COUNTS = {
     "fig9_samples": (0, 0, 0, 2),
     "perceptual": (18, 18, 12, 2),
     "sigma": (25, 25, 9, 5),
+    "training_differences": (30, 30, 30, 30),
     "variants_families": (20, 20, 20, 10),
     "variants_ilo": (40, 40, 40, 2),
     "yardsticks": (84, 84, 56, 2),
