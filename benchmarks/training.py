@@ -22,11 +22,13 @@ from benchmarks.baseline.training import PGGANTraining, StyleGAN2Training
 from benchmarks.record import Row
 from benchmarks.setting import FAMILIES, TITLES, Setting, config, images, twin
 from benchmarks.timing import Peak, alternate, ratio_of, seconds_of
+from rtil.models.generator import StyleMixing
 from rtil.process import replay
 from rtil.process.instantiate import instantiate
 from rtil.process.replay import Recorder
 from rtil.process.rng import Draws, seed_of, seeded
 from rtil.training import loop, setup
+from rtil.training.step import Step
 
 Clock = Callable[[Callable[[], object]], float]
 LARGE = 128  # sides from which a CPU warms up with one image and times penalties in one round
@@ -45,7 +47,7 @@ class Ours:
         names, self.passes = self.family.spaces[0].names, len(self.family.spaces)
         self.turns = 1 if cfg["model"]["name"] == "stylegan2" else len(names)
         self.rng = seeded(self.device, "bench")
-        self.run = Recorder(self.rng, replay.wanted(self.device))
+        self.run = Recorder([self.rng], replay.wanted(self.device))
 
     def prepare(self, raw: torch.Tensor) -> torch.Tensor:
         self.rng.manual_seed(seed_of("bench"))
@@ -60,11 +62,11 @@ class Ours:
     def g_step(self, real: torch.Tensor, step: int, turn: int) -> None:
         loop.g_step(self.nets, self.family, self.step(real, step, turn), self.run)
 
-    def step(self, real: torch.Tensor, number: int, turn: int) -> loop.Step:
+    def step(self, real: torch.Tensor, number: int, turn: int) -> Step:
         """One whose draws depend on the turn alone."""
         self.rng.manual_seed(seed_of("bench", turn))
         draws = Draws(self.rng, len(real))
-        return loop.Step(number, real, draws, self.cfg["model"]["style_mixing"])
+        return Step(number, real, draws, StyleMixing(self.cfg["model"]["style_mixing"]))
 
     def follow(self) -> None:
         loop.average(self.nets, self.cfg["model"]["ema_decay"])

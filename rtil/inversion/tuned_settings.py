@@ -17,7 +17,7 @@ import yaml
 
 from rtil.data.load import split_files
 from rtil.process.command import CONFIGS
-from rtil.runs import keys, overrides, tuning
+from rtil.runs import keys, overrides, record, tuning
 from rtil.runs.identity import find_generator
 from rtil.runs.keys import BUDGET
 
@@ -101,7 +101,7 @@ def _fitting(config: Mapping, asked: Mapping, line: str) -> tuple[Path, dict]:
 
 def _for_others(differs: Iterable[str]) -> str:
     lines = "\n  ".join(differs)
-    return f"was tuned for other settings:\n  {lines}{keys.about_files(differs)}"
+    return f"was tuned for other settings:\n  {lines}{record.about_files(differs)}"
 
 
 def _record(config: Mapping, path: Path, content: Mapping) -> dict[str, object]:

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 import torch
 from torch import Tensor
 
-from rtil.inverters.inverter import GeneratorInverter, Loss, Reconstruction, Watch
+from rtil.inverters.inverter import (
+    FamilyInverter,
+    GeneratorInverter,
+    Loss,
+    Reconstruction,
+    Watch,
+)
 from rtil.inverters.minimise import (
     Descent,
     Observation,
@@ -20,6 +26,7 @@ from rtil.inverters.minimise import (
     reconstruction,
 )
 from rtil.inverters.prior import check_map, half_square, prior_weight
+from rtil.latents.family import Family
 from rtil.latents.multicode import MultiCode, flat_dirichlet
 from rtil.latents.space import Latents
 from rtil.models.generator import Generator
@@ -31,7 +38,7 @@ ALPHA_INITS = ("dirichlet", "1/N", "1/C")
 
 @final
 @dataclass(frozen=True)
-class MGANPrior(GeneratorInverter):
+class MGANPrior(GeneratorInverter, FamilyInverter):
     """min over codes z_n and channel weights alpha^n of the measurement loss (Algorithm 2).
 
     Args:
@@ -48,6 +55,8 @@ class MGANPrior(GeneratorInverter):
             loss: a number, or "posterior", see `prior_weight`. The prior of alpha' in training,
             Dir_N(1), is flat on its simplex and adds nothing.
         noise_std: of the measurements, in units of the [0, 1] image; read by "posterior".
+        fade_in: of a generator that has not grown to its full size, see MultiCode; None: as it
+            was trained.
         rampup, rampdown: shares of the steps, see Schedule.
 
     Raises:
@@ -63,6 +72,7 @@ class MGANPrior(GeneratorInverter):
     alpha_init: str | float = "dirichlet"
     map: str | float | None = None
     noise_std: float = 0.0
+    fade_in: str | None = None
     rampup: float = 0.05
     rampdown: float = 0.75
 
@@ -80,10 +90,23 @@ class MGANPrior(GeneratorInverter):
                 "number."
             )
         check_map("MGANPrior", self.map, self.noise_std)
-        MultiCode(self.num_codes, self.block)
+        # It checks its own settings.
+        _ = self.space
+
+    @property
+    def space(self) -> MultiCode:
+        """The member that is inverted."""
+        return MultiCode(self.num_codes, self.block, self.fade_in or "mixed")
 
     def check(self, G: Generator) -> None:
-        MultiCode(self.num_codes, self.block).check(G)
+        self.space.check(G)
+
+    def trained_with(self, family: Family) -> MGANPrior:
+        """With the fade-in of the codes that training drew, unless another is given."""
+        trained = [member for member in family.members if isinstance(member, MultiCode)]
+        if self.fade_in is not None or not trained:
+            return self
+        return replace(self, fade_in=trained[0].fade_in)
 
     @frozen()
     def invert(
@@ -95,7 +118,7 @@ class MGANPrior(GeneratorInverter):
         rngs: Sequence[torch.Generator],
         watch: Watch | None = None,
     ) -> Reconstruction:
-        space, batch = MultiCode(self.num_codes, self.block), len(y)
+        space, batch = self.space, len(y)
         # A generator that has not grown to `block` mixes after its last one, as in training.
         channels = G.shapes[min(self.block, G.num_blocks)][0]
         codes = randn((self.num_codes, G.z_dim), rngs, y)

@@ -83,14 +83,19 @@ def multicode(
     weights: Sequence[float] | None = None,
     mixture: bool = False,
     group: int | None = 4,
+    fade_in: str = "mixed",
 ) -> Family:
     """The family of N = codes mixed after `block` (paper, section 3.2); other arguments as above.
+
+    Args:
+        fade_in: see MultiCode.
 
     Raises:
         ValueError: no or repeated codes, or weights that do not fit.
     """
     check_members("codes", codes, weights)
-    return family_of([MultiCode(int(n), block) for n in codes], weights, mixture, group)
+    members = [MultiCode(int(n), block, fade_in) for n in codes]
+    return family_of(members, weights, mixture, group)
 
 
 def check_members(key: str, members: Sequence[float], weights: Sequence[float] | None) -> None:

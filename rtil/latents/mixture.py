@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from rtil.latents.space import Latents, LatentSpace, Member, merge
-from rtil.models.generator import EMPTY, Generator, State
+from rtil.models.generator import EMPTY, UNMIXED, Generator, State, StyleMixing
 from rtil.models.layers import group_size
 
 CYCLE = 1000  # longest rotation that weights are rounded to
@@ -94,7 +94,7 @@ class Mixture(LatentSpace):
         G: Generator,
         batch: int,
         rng: torch.Generator,
-        style_mixing: float = 0.0,
+        style_mixing: StyleMixing = UNMIXED,
         turn: int = 0,
     ) -> Latents:
         member = self.drawn(batch, turn)

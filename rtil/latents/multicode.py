@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from typing import final
@@ -12,25 +13,36 @@ from torch import Tensor
 from rtil.latents.space import Latents, MapScale, Member
 from rtil.models.generator import EMPTY, Generator, State
 
+FADES = ("mixed", "last")
+
 
 @final
 @dataclass(frozen=True)
 class MultiCode(Member):
     """g_1(sum_n g_0(z_n) * alpha^n), alpha' ~ Dir_N(1), equal over channels (section 3.2).
 
+    Differs from the published code while a growing generator fades in the block that codes are
+    mixed after: the image that fades out is the codes' mixture, where the published code has that
+    of one code alone (fade_in: last).
+
     Args:
         num_codes: N; 1 is the plain generator.
         block: the codes' maps are mixed after this block; a generator that has not grown so far
             mixes after its last one (published code).
+        fade_in: the image of the block before, while `block` fades in: "mixed", the codes' images
+            by their weights, as their maps, or "last", that of the last code (published code).
 
     Raises:
-        ValueError: num_codes or block below 1.
+        ValueError: num_codes or block below 1, or another fade_in.
     """
 
     num_codes: int
     block: int = 4
+    fade_in: str = "mixed"
 
     def __post_init__(self) -> None:
+        if self.fade_in not in FADES:
+            raise ValueError(f"MultiCode: fade_in={self.fade_in!r} must be {' or '.join(FADES)}.")
         if self.num_codes < 1 or self.block < 1:
             raise ValueError(
                 f"MultiCode: num_codes={self.num_codes}, block={self.block}; both must be 1 or "
@@ -57,8 +69,10 @@ class MultiCode(Member):
         return None
 
     def shares_pass(self, other: Member) -> bool:
-        """Where both mix their codes after the same block."""
-        return isinstance(other, MultiCode) and other.block == self.block
+        """Where both mix their codes after the same block, and fade it in alike."""
+        if not isinstance(other, MultiCode):
+            return False
+        return (other.block, other.fade_in) == (self.block, self.fade_in)
 
     def check(self, G: Generator) -> None:
         if G.per_block_styles:
@@ -89,11 +103,17 @@ class MultiCode(Member):
             block = min(self.block, G.num_blocks)
             state = G.run(latents.w, stop=block)
             x = state.x * latents.alpha[:, :, None, None]
-            rgb = None
-            if state.rgb is not None:  # the image of a block that fades in mixes as its map does
-                rgb = _mix(state.rgb * latents.alpha.mean(1)[:, None, None, None], latents.counts)
+            rgb = None if state.rgb is None else self._faded_out(state.rgb, latents)
             start, state = block, state._replace(x=_mix(x, latents.counts), rgb=rgb)
         return G.image(G.run(latents.w, start=start, state=state), latents.w)
+
+    def _faded_out(self, rgb: Tensor, latents: Latents) -> Tensor:
+        """The image (B, C, H, W) that fades out, of those of all codes (sum_b N_b, C, H, W)."""
+        assert latents.alpha is not None and latents.counts is not None
+        if self.fade_in == "last":
+            return torch.cat([part[:, -1] for part in _runs(rgb, latents.counts)])
+        # A code has one weight in training; an inversion moves it channel by channel.
+        return _mix(rgb * latents.alpha.mean(1)[:, None, None, None], latents.counts)
 
 
 def flat_dirichlet(shape: tuple[int, ...], rng: torch.Generator) -> Tensor:
@@ -107,12 +127,17 @@ def flat_dirichlet(shape: tuple[int, ...], rng: torch.Generator) -> Tensor:
     return gamma / gamma.sum(-1, keepdim=True)
 
 
-def _mix(x: Tensor, counts: tuple[int, ...]) -> Tensor:
-    """Sums runs of counts[b] consecutive rows: (sum_b N_b, ...) to (B, ...)."""
-    mixed, row = [], 0
+def _runs(x: Tensor, counts: tuple[int, ...]) -> Iterator[Tensor]:
+    """x (sum_b N_b, ...) in parts (B', N, ...), each of consecutive samples with N codes."""
+    row = 0
     for n, run in groupby(counts):
         batch = len(tuple(run))
-        part = x[row : row + n * batch].view(batch, n, *x.shape[1:])
-        mixed.append(part[:, 0] if n == 1 else part.sum(1))
+        yield x[row : row + n * batch].view(batch, n, *x.shape[1:])
         row += n * batch
+
+
+def _mix(x: Tensor, counts: tuple[int, ...]) -> Tensor:
+    """Sums runs of counts[b] consecutive rows: (sum_b N_b, ...) to (B, ...)."""
+    parts = _runs(x, counts)
+    mixed = [part[:, 0] if part.shape[1] == 1 else part.sum(1) for part in parts]
     return mixed[0] if len(mixed) == 1 else torch.cat(mixed)

@@ -15,7 +15,7 @@ from typing import NamedTuple, final
 import torch
 from torch import Tensor
 
-from rtil.models.generator import EMPTY, Generator, State
+from rtil.models.generator import EMPTY, UNMIXED, Generator, State, StyleMixing
 
 
 class Latents(NamedTuple):
@@ -80,7 +80,7 @@ class LatentSpace(ABC):
         G: Generator,
         batch: int,
         rng: torch.Generator,
-        style_mixing: float = 0.0,
+        style_mixing: StyleMixing = UNMIXED,
         turn: int = 0,
     ) -> Latents:
         """Draws latents of `batch` images: p_z, what training sees and inversion starts from.
@@ -167,7 +167,7 @@ class Member(LatentSpace):
         G: Generator,
         batch: int,
         rng: torch.Generator,
-        style_mixing: float = 0.0,
+        style_mixing: StyleMixing = UNMIXED,
         turn: int = 0,
     ) -> Latents:
         return self.extend(G, G.sample_w(batch * self.num_codes, rng, style_mixing), rng)

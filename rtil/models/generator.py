@@ -8,6 +8,7 @@ generator, write one file with a final subclass and one yaml under configs/model
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -45,6 +46,30 @@ class StylePrior(NamedTuple):
     def __call__(self, v: Tensor) -> Tensor:
         """Maps (..., w_dim) to styles of the same shape."""
         return F.leaky_relu(self.std * v + self.mean, self.slope)
+
+
+@dataclass(frozen=True)
+class StyleMixing:
+    """When images take their styles from two latents (Karras et al. 2019, section 3.1).
+
+    Args:
+        probability: that styles from a uniformly drawn index on are those of a second z0.
+        per: "sample": each sample of a draw decides, and has an index of its own. "batch": all
+            samples of a draw do alike (published code, whose two GPUs draw an index each).
+
+    Raises:
+        ValueError: `per` is none of these.
+    """
+
+    probability: float = 0.0
+    per: str = "sample"
+
+    def __post_init__(self) -> None:
+        if self.per not in ("sample", "batch"):
+            raise ValueError(f"model.style_mixing_per={self.per!r} must be sample or batch.")
+
+
+UNMIXED = StyleMixing()
 
 
 class Generator(nn.Module, ABC):
@@ -129,30 +154,33 @@ class Generator(nn.Module, ABC):
         w = self.map(z0)
         return self.image(self.run(w), w)
 
-    def sample_w(self, batch: int, rng: torch.Generator, style_mixing: float = 0.0) -> Tensor:
+    def sample_w(
+        self, batch: int, rng: torch.Generator, style_mixing: StyleMixing = UNMIXED
+    ) -> Tensor:
         """Draws styles (B, *w_shape) for z0 ~ N(0, I).
 
         Args:
             batch: B.
             rng: on any device; the draws are moved to the weights' device.
-            style_mixing: probability that a sample takes its styles from a uniformly drawn
-                index on from a second z0 (Karras et al. 2019, section 3.1).
+            style_mixing: how often a second z0 takes part.
 
         Raises:
             ValueError: style mixing asked of a generator whose blocks share one style.
         """
         w = self.map(self.randn((batch, self.z_dim), rng))
-        if style_mixing == 0.0:
+        if style_mixing.probability == 0.0:
             return w
         if not self.per_block_styles:
             raise ValueError(
-                f"{type(self).__name__}: style_mixing={style_mixing} needs styles per block; "
-                "this generator reads its latent once. Set style_mixing=0."
+                f"{type(self).__name__}: style_mixing={style_mixing.probability} needs styles per "
+                "block; this generator reads its latent once. Set style_mixing=0."
             )
         second = self.map(self.randn((batch, self.z_dim), rng))
         count = self.w_shape[0]
-        mixed = torch.rand(batch, generator=rng, device=rng.device) < style_mixing
-        index = torch.randint(1, count, (batch,), generator=rng, device=rng.device)
+        # One decision stands for all samples where it is made for the batch.
+        size = (batch if style_mixing.per == "sample" else 1,)
+        mixed = torch.rand(size, generator=rng, device=rng.device) < style_mixing.probability
+        index = torch.randint(1, count, size, generator=rng, device=rng.device)
         cut = torch.where(mixed, index, count).to(w.device)
         keep = torch.arange(count, device=w.device) < cut[:, None]
         return torch.where(keep[:, :, None], w, second)

@@ -1,4 +1,10 @@
-"""Non-saturating logistic loss with lazy R1 and path-length penalties (Karras et al. 2020)."""
+"""Non-saturating logistic loss with lazy R1 and path-length penalties (Karras et al. 2020).
+
+The path penalty of a sample is weight (l - a)^2, where l = |J_w^T y| is its length and a the
+running mean of its member, which first moves to the mean length of the batch, <l>:
+
+    a <- a + decay (<l> - a)
+"""
 
 from __future__ import annotations
 
@@ -13,7 +19,7 @@ from torch import Tensor, nn
 from rtil.latents.space import Latents, LatentSpace
 from rtil.models.generator import Generator
 from rtil.objectives.objective import GeneratorPenalty, Objective, RealPenalty
-from rtil.process.distributed import all_sum
+from rtil.process.distributed import all_sum, gathered
 from rtil.process.rng import Draws
 
 
@@ -29,6 +35,9 @@ class Logistic(Objective):
         path_every: steps between path-length penalties, each scaled by this number.
         path_batch: samples of a path-length penalty over all processes (published: 2).
         path_decay: step of the running mean a, of which there is one per member.
+        path_mean_detached: a is a constant of the penalty, as in Karras et al. 2020. Differs from
+            the published code (false), which takes the gradient through <l> in a as well: along
+            what the batch's errors have in common it is smaller by the share `path_decay`.
 
     Raises:
         ValueError: negative weights, or intervals and batch below 1.
@@ -43,6 +52,7 @@ class Logistic(Objective):
         path_every: int = 4,
         path_batch: int = 2,
         path_decay: float = 0.01,
+        path_mean_detached: bool = True,
     ) -> None:
         super().__init__()
         if min(r1_weight, path_weight) < 0 or min(r1_every, path_every, path_batch) < 1:
@@ -52,7 +62,7 @@ class Logistic(Objective):
             )
         self.r1_weight, self.r1_every = r1_weight, r1_every
         self.path_weight, self.path_every = path_weight, path_every
-        self.path_decay = path_decay
+        self.path_decay, self.path_mean_detached = path_decay, path_mean_detached
         if r1_weight:
             self.d_lazy = RealPenalty("r1", r1_every, self.r1)
         if path_weight:
@@ -96,6 +106,10 @@ class Logistic(Objective):
         average = total / count.clamp_min(1)
         mean += torch.where(count > 0, self.path_decay * (average - mean), 0.0)
         error = lengths - mean[member].to(lengths)
+        if not self.path_mean_detached:
+            batch_mean = _mean_of_member(lengths, member)
+            # The value of a is in `mean` already; this adds the gradient of decay <l> alone.
+            error = error - self.path_decay * (batch_mean - batch_mean.detach())
         return self.path_every * self.path_weight * error.square()
 
 
@@ -103,6 +117,12 @@ class Logistic(Objective):
 def _members(member: tuple[int, ...], device: torch.device) -> Tensor:
     """Indices on the device; a copy from the host cannot be part of a recorded step."""
     return torch.tensor(member, device=device)
+
+
+def _mean_of_member(lengths: Tensor, member: Tensor) -> Tensor:
+    """Mean of lengths (B,) over the samples of all processes of each sample's member (B,)."""
+    alike = (member[:, None] == gathered(member)).to(lengths)
+    return (alike @ gathered(lengths)) / alike.sum(1)
 
 
 def gradient_norm2(D: nn.Module, x: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
@@ -54,21 +54,21 @@ def recorded(
     work: Callable[[], T],
     side: torch.cuda.Stream,
     pool: _POOL_HANDLE | None = None,
-    rng: torch.Generator | None = None,
+    rngs: Sequence[torch.Generator] = (),
 ) -> tuple[torch.cuda.CUDAGraph, T]:
     """The graph of what `work` starts, and its result; nothing of it has been computed then.
 
     Args:
         side: stream that the runs before this one used.
         pool: memory shared with other graphs of which one runs at a time.
-        rng: on the GPU, read by `work`; each replay draws from its state at that time.
+        rngs: on the GPU, read by `work`; each replay draws from their states at that time.
 
     Raises:
         RuntimeError: it cannot be recorded because it waits for the device, copies from the host
-            or finds no memory. `rng` cannot be used any more then.
+            or finds no memory. `rngs` cannot be used any more then.
     """
     graph = torch.cuda.CUDAGraph()
-    if rng is not None:
+    for rng in rngs:
         graph.register_generator_state(rng)
     with torch.cuda.graph(graph, pool=pool, stream=side):
         result = work()
@@ -127,14 +127,14 @@ class Recorder:
     """Runs parts of a training step, replaying those that have come WARM times before.
 
     A part is a function without arguments that works on tensors which stay in place, draws from
-    `rng` alone, and returns what it notes: (name, values, members) of losses.
+    `rngs` alone, and returns what it notes: (name, values, members) of losses.
 
     Args:
-        rng: generator on the device. enabled: False runs every part as it is.
+        rngs: generators on the device. enabled: False runs every part as it is.
     """
 
-    def __init__(self, rng: torch.Generator, enabled: bool) -> None:
-        self.rng, self.enabled = rng, enabled
+    def __init__(self, rngs: Sequence[torch.Generator], enabled: bool) -> None:
+        self.rngs, self.enabled = tuple(rngs), enabled
         self.stage: Hashable = None
         self.parts: dict[Hashable, tuple[torch.cuda.CUDAGraph, Noted]] = {}
         self.runs: Counter = Counter()
@@ -181,7 +181,7 @@ class Recorder:
     def record(self, part: Callable[[], Noted]) -> tuple[torch.cuda.CUDAGraph, Noted]:
         """The graph of a part and where it notes."""
         assert self.side is not None, "only a Recorder that is enabled records"
-        return recorded(part, self.side, self.pool, self.rng)
+        return recorded(part, self.side, self.pool, self.rngs)
 
     def run(self, part: Callable[[], Noted]) -> Noted:
         """Runs a part as it is, beside the stream of the others."""

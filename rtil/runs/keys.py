@@ -89,7 +89,11 @@ KEYS = (
     # What is trained. A tuning knows it by the generator's digest.
     Key("model", ID, ID, FREE, group="training"),
     Key("model.generator.normalise", ID, ID, FREE, default=False),
+    Key("model.objective.path_mean_detached", ID, ID, FREE, default=True),
+    Key("model.reuse_fakes", ID, ID, FREE, default=False),
+    Key("model.style_mixing_per", ID, ID, FREE, default="sample"),
     Key("rtil", ID, ID, FREE, group="training"),
+    Key("rtil.family.fade_in", ID, ID, FREE, default="mixed"),
     Key("rtil.name", ID, ID, FREE, cell=True),
     Key("rtil.arm", FREE, FREE, FREE),
     Key("appendix", NONE, FREE, NONE),
@@ -127,7 +131,7 @@ KEYS = (
     Key("blur_std", NONE, ID, ID, cell=True),
     Key("noise_std", NONE, ID, ID, cell=True),
     Key("mask", NONE, FREE, ID, path="file"),
-    Key("mask_sha256", NONE, ID, FREE, cell=True, kind=TEXT | NULL),
+    Key("mask_sha256", NONE, ID, FREE, cell=True),
     Key("operator.per_image", NONE, ID, ID, default=False),
     Key("inverter", NONE, ID, ID, group="inversion"),
     Key("inverter.family", NONE, FREE, FREE, kind=TEXT | NULL),
@@ -142,7 +146,7 @@ KEYS = (
     Key("back_projection", NONE, ID, ID, default=False),
     Key("target_range", NONE, ID, ID),
     Key("generator", NONE, FREE, FREE, path="file"),
-    Key("generator_sha256", NONE, ID, ID, cell=True, kind=TEXT | NULL),
+    Key("generator_sha256", NONE, ID, ID, cell=True),
     Key(NIMG, NONE, "implied", FREE, found=True),
     Key("split", NONE, ID, NONE, needs="held-out images"),
     Key("num_images", NONE, MORE, MORE, needs="held-out images"),
@@ -354,17 +358,6 @@ def differing_keys(
         if counts(key) and not unknown and canonical(there) != canonical(here):
             lines.append(f"{key}: {there!r} there, {here!r} here")
     return lines
-
-
-def about_files(lines: Iterable[str]) -> str:
-    """What to do where lines of `differing_keys` say that images are others; "" where not."""
-    if not any(line.startswith(f"{FILES}:") for line in lines):
-        return ""
-    return (
-        f"\nThe images are others: files were added, removed or exchanged in {SPLITS[0]}, "
-        f"{SPLITS[1]} or {SPLITS[2]}. They may move, but have to stay the same: give "
-        "them as they were."
-    )
 
 
 # What version 0.1 did not write into a configuration; the only names of its parts in this package.

@@ -36,12 +36,23 @@ def claim(run_dir: Path, config: Mapping, command: Command) -> bool:
             raise ValueError(
                 f"{run_dir} holds a run with other settings:\n  "
                 + "\n  ".join(differs)
-                + keys.about_files(differs)
+                + about_files(differs)
                 + "\nChoose another run_dir=..., or delete that directory."
             )
     run_dir.mkdir(parents=True, exist_ok=True)
     write_text(path, yaml.safe_dump(dict(config), sort_keys=False))
     return exists
+
+
+def about_files(lines: Iterable[str]) -> str:
+    """What to do where lines of `differing_keys` say that images are others; "" where not."""
+    if not any(line.startswith(f"{keys.FILES}:") for line in lines):
+        return ""
+    return (
+        f"\nThe images are others: files were added, removed or exchanged in {keys.SPLITS[0]}, "
+        f"{keys.SPLITS[1]} or {keys.SPLITS[2]}. They may move, but have to stay the same: give "
+        "them as they were."
+    )
 
 
 def write_provenance(run_dir: Path, record: Mapping, config: Mapping | None = None) -> None:

@@ -37,11 +37,13 @@ NAMES: Mapping[str, Kind] = {
     **dict.fromkeys(("name", "arm", "source", "split", "selection", "target_range"), TEXT),
     **dict.fromkeys(("device", "ops", "precision", "optimiser", "lpips_net", "origin"), TEXT),
     **dict.fromkeys(("knob", "measures", "baseline", "_target_"), TEXT),
+    **dict.fromkeys(("fade_in", "style_mixing_per"), TEXT),
     # Switches.
     **dict.fromkeys(("mirror", "tf32", "channels_last", "cuda_graphs", "normalise"), SWITCH),
     **dict.fromkeys(("mixture", "relative", "linear", "use", "average"), SWITCH),
     **dict.fromkeys(("back_projection", "pictures", "save_measurements", "per_image"), SWITCH),
     **dict.fromkeys(("allow_uncommitted", "check"), SWITCH),
+    **dict.fromkeys(("path_mean_detached", "reuse_fakes"), SWITCH),
     **dict.fromkeys(("sphere", "feature_relative", "keep_rgb", "best_per_stage"), SWITCH),
     **dict.fromkeys(("map_relative", "keep_observed"), SWITCH | NULL),
     # Counts.

@@ -6,9 +6,10 @@ counted in images (nimg), and the same command goes on from its last checkpoint.
 number belongs to (seed, nimg, place in the batch), so any number of processes gives the same
 training up to the rounding of sums.
 
-What is trained is composed in `rtil.training.setup`, what is shown of it is in
-`rtil.training.monitor`. A new loss is an objective (`rtil.objectives`), a new member of the family
-a latent space (`rtil.latents`): neither touches this file.
+What is trained is composed in `rtil.training.setup`, what one step draws is in
+`rtil.training.step`, what is shown of it is in `rtil.training.monitor`. A new loss is an
+objective (`rtil.objectives`), a new member of the family a latent space (`rtil.latents`): neither
+touches this file.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import logging
 from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
@@ -32,8 +33,8 @@ from rtil.checkpoint import Progress
 from rtil.data.base import ImageData, to_float
 from rtil.data.stream import Prefetch, epoch_indices
 from rtil.latents.family import Family
-from rtil.latents.space import Latents, LatentSpace, take
-from rtil.models.generator import Generator
+from rtil.latents.space import LatentSpace
+from rtil.models.generator import Generator, StyleMixing
 from rtil.objectives.objective import GeneratorPenalty, Objective, RealPenalty
 from rtil.process import replay
 from rtil.process.device import Runtime
@@ -43,6 +44,7 @@ from rtil.process.replay import Noted, Recorder
 from rtil.process.rng import Draws, seed_of
 from rtil.process.signals import StopRequest
 from rtil.training.monitor import Board, Terms, save_grid
+from rtil.training.step import Fakes, Step
 
 log = logging.getLogger("rtil.train")
 
@@ -76,6 +78,7 @@ class Settings:
         resolution: side of the images at full size; larger ones are cropped to it at random.
         mirror: whether real images are flipped at random.
         style_mixing: see Generator.sample_w.
+        reuse_fakes: whether G learns from the images that D has just seen, see Fakes.
         ema_decay: of the averaged generator, a step.
         log_every: steps between rows of the log.
         checkpoint_every: images between checkpoints.
@@ -90,7 +93,8 @@ class Settings:
     phase_nimg: tuple[int, ...]
     resolution: int
     mirror: bool
-    style_mixing: float
+    style_mixing: StyleMixing
+    reuse_fakes: bool
     ema_decay: float
     log_every: int
     checkpoint_every: int
@@ -123,28 +127,6 @@ class Training:
     owner: Owner | None
 
 
-@dataclass(frozen=True)
-class Step:
-    """What one step works with.
-
-    Attributes:
-        number: steps before it.
-        real: this process's share of the batch (B, C, H, W), in [-1, 1].
-        draws: every random number, from a generator seeded for this step.
-        style_mixing: see Generator.sample_w.
-    """
-
-    number: int
-    real: Tensor
-    draws: Draws
-    style_mixing: float
-
-    def sample(self, space: LatentSpace, G: Generator, draws: Draws, turn: int) -> Latents:
-        """Latents of this process's samples; `turn` rotates the members of a mixture."""
-        latents = space.sample(G, draws.total, draws.rng, self.style_mixing, turn)
-        return latents if draws.world == 1 else take(latents, draws.own)
-
-
 def run(training: Training) -> int | None:
     """Trains to total_nimg images, or to a stop signal.
 
@@ -173,8 +155,9 @@ def run(training: Training) -> int | None:
     signum, terms = None, Terms()
     board = Board(run_dir, nimg, total, rt.device, training.data) if rt.rank == 0 else None
 
-    # One generator, seeded anew each step: a recorded step reads its state when it is replayed.
-    record = Recorder(torch.Generator(rt.device), rt.world == 1 and replay.wanted(rt.device))
+    # Generators are seeded anew each step: a recorded step reads their state when it is replayed.
+    rngs = [torch.Generator(rt.device) for _ in range(1 + settings.reuse_fakes)]
+    record = Recorder(rngs, rt.world == 1 and replay.wanted(rt.device))
     with StopRequest() as request, closing(reader(training)) as reals:
         while nimg < total:
             # Step: discriminator, generator, each with its penalty when that is due, average.
@@ -225,14 +208,18 @@ def next_step(training: Training, at: Progress, reals: Prefetch[Tensor], record:
     settings, nets, rt = training.settings, training.nets, training.rt
     nets.progress(at.nimg)
     batch = settings.batch_at(at.nimg)
+    rng, *of_fakes = record.rngs
     # The 0 is what version 0.1 says for one process, whose draws go on.
-    record.rng.manual_seed(seed_of(settings.seed, "train", 0, at.nimg))
-    draws = Draws(record.rng, batch, rt.rank, rt.world)
+    rng.manual_seed(seed_of(settings.seed, "train", 0, at.nimg))
+    draws, fakes = Draws(rng, batch, rt.rank, rt.world), None
+    if of_fakes:
+        seed = seed_of(settings.seed, "fakes", at.nimg)
+        fakes = Fakes(replace(draws, rng=of_fakes[0]), seed)
     images = reals.get(at.nimg)
     # The next ones are read while this step is taken.
     reals.schedule(at.nimg + batch)
     real = prepare(images.to(rt.device), settings.resolution, nets.G, settings.mirror, draws)
-    return Step(at.step, record.hold(real), draws, settings.style_mixing)
+    return Step(at.step, record.hold(real), draws, settings.style_mixing, fakes)
 
 
 def prepare(images: Tensor, resolution: int, G: Generator, mirror: bool, draws: Draws) -> Tensor:
@@ -260,6 +247,7 @@ def d_step(nets: Nets, family: Family, step: Step, record: Recorder) -> Noted:
     # kernels run: besides the stage the number of images, and the members where they are drawn.
     batch, stage = step.draws.total, nets.G.stage
     key = ("D", batch, *drawn(family, batch, step.number))
+    step.begin()
     noted = record(stage, key, lambda: d_update(nets, family, step))
     lazy = nets.objective.d_lazy
     if lazy is not None and step.number % lazy.every == 0:
@@ -279,7 +267,7 @@ def d_update(nets: Nets, family: Family, step: Step) -> Noted:
         del loss
         for space, weight in zip(family.spaces, family.weights):
             with torch.no_grad():
-                latents = step.sample(space, G, step.draws, step.number)
+                latents = step.latents(space, G)
                 fake = space.synthesize(G, latents)
             members = member_names(space, latents.member)
             loss = objective.fake(D(fake))
@@ -307,6 +295,7 @@ def g_step(nets: Nets, family: Family, step: Step, record: Recorder) -> Noted:
     """The generator's half of a step, and its lazy penalty when that is due."""
     batch, stage = step.draws.total, nets.G.stage
     key = ("G", batch, *drawn(family, batch, step.number))
+    step.begin()
     noted = record(stage, key, lambda: g_update(nets, family, step))
     lazy = nets.objective.g_lazy
     if lazy is not None and step.number % lazy.every == 0:
@@ -323,7 +312,7 @@ def g_update(nets: Nets, family: Family, step: Step) -> Noted:
     D.requires_grad_(False)
     with update(G, nets.G_optim):
         for space, weight in zip(family.spaces, family.weights):
-            latents = step.sample(space, G, step.draws, step.number)
+            latents = step.latents(space, G)
             loss = nets.objective.generator(D(space.synthesize(G, latents)))
             members = member_names(space, latents.member)
             noted.append((f"G/loss {space.title}", loss.detach(), members))

@@ -22,7 +22,7 @@ from rtil import checkpoint
 from rtil.data.base import ImageData
 from rtil.data.load import load_data
 from rtil.latents.family import Family
-from rtil.models.generator import Generator
+from rtil.models.generator import Generator, StyleMixing
 from rtil.objectives.objective import GeneratorPenalty, Objective, RealPenalty
 from rtil.process.device import Hardware, Runtime, ranks, start
 from rtil.process.instantiate import instantiate
@@ -147,13 +147,19 @@ def settings_of(config: dict) -> Settings:
         phase_nimg=tuple(model["phase_nimg"] or ()),
         resolution=config["resolution"],
         mirror=config["data"]["mirror"],
-        style_mixing=model["style_mixing"],
+        style_mixing=StyleMixing(model["style_mixing"], said(model, "style_mixing_per")),
+        reuse_fakes=said(model, "reuse_fakes"),
         ema_decay=model["ema_decay"],
         log_every=config["log_every"],
         checkpoint_every=config["checkpoint_every"],
         samples_every=config["samples_every"],
         keep_checkpoints=config["keep_checkpoints"],
     )
+
+
+def said(model: dict, name: str) -> Any:
+    """A setting of the group `model`, or its default where a user's own yaml lacks it."""
+    return model.get(name, keys.row(f"model.{name}").default)
 
 
 def build_nets(model: dict, family: Family, rt: Runtime) -> Nets:

@@ -14,13 +14,14 @@ from rtil.latents.additive import Additive
 from rtil.latents.family import Family
 from rtil.latents.multicode import MultiCode
 from rtil.latents.space import Latents, LatentSpace
-from rtil.models.generator import EMPTY
+from rtil.models.generator import EMPTY, UNMIXED, StyleMixing
 from rtil.objectives.logistic import Logistic
 from rtil.objectives.wgan_gp import WGANGP
 from rtil.operators.circulant import partial_circulant
 from rtil.process.replay import Recorder
 from rtil.process.rng import Draws, seeded
 from rtil.training import loop
+from rtil.training.step import Step
 
 SETTINGS = {
     "stylegan2": {
@@ -69,7 +70,7 @@ class Fixed(LatentSpace):
     def drawn(self, batch, turn):
         return ()
 
-    def sample(self, G, batch, rng, style_mixing=0.0, turn=0):
+    def sample(self, G, batch, rng, style_mixing=UNMIXED, turn=0):
         drawn, member = self.draws[batch], (0,) * batch
         if isinstance(self.inner, Additive):
             z, noise, add = drawn
@@ -179,9 +180,9 @@ def test_two_training_steps_with_every_penalty_leave_the_same_weights(pair):
 
     real = randn(4, 3, 16, 16, seed=5).tanh()
     rngs = [torch.Generator().manual_seed(3) for _ in range(2)]
-    record = Recorder(rngs[0], False)
+    record = Recorder([rngs[0]], False)
     for number in range(2):
-        step = loop.Step(number, real, Draws(rngs[0], 4), settings["style_mixing"])
+        step = Step(number, real, Draws(rngs[0], 4), StyleMixing(settings["style_mixing"]))
         loop.d_step(nets, family, step, record)
         loop.g_step(nets, family, step, record)
         theirs.d_step(real, rngs[1], number)

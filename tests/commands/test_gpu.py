@@ -178,7 +178,7 @@ def test_replayed_training_is_training_started_kernel_by_kernel(
 
 def test_a_part_that_cannot_be_recorded_says_how_to_train_without():
     replay.set_graphs(True)
-    run_part = replay.Recorder(seeded("cuda", "draws"), True)
+    run_part = replay.Recorder([seeded("cuda", "draws")], True)
     x = torch.ones(4, device="cuda")
 
     def part():
@@ -197,7 +197,7 @@ def test_replayed_draws_are_those_of_the_seed_and_place():
     found = []
     for enabled in (False, True):
         rng = seeded("cuda", "draws")
-        run_part = replay.Recorder(rng, enabled)
+        run_part = replay.Recorder([rng], enabled)
 
         def part(rng=rng):
             a = torch.randn(1000, generator=rng, device="cuda")

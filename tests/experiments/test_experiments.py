@@ -46,6 +46,7 @@ COUNTS = {
     "fig9_samples": (0, 0, 0, 2),
     "perceptual": (24, 24, 16, 2),
     "sigma": (25, 25, 9, 5),
+    "training_differences": (30, 30, 30, 30),
     "variants_families": (20, 20, 20, 10),
     "variants_ilo": (40, 40, 40, 2),
     "yardsticks": (84, 84, 56, 2),

@@ -40,7 +40,7 @@ from rtil.runs import keys as key_table
 from rtil.runs.truth import looks_at_truth
 
 PAGE = (Path(__file__).parents[2] / "docs" / "differences.md").read_text(encoding="utf-8")
-BY_PROTOCOL, BY_HAND = PAGE.split("\n## ")[1:3]
+BY_PROTOCOL, BY_HAND, OF_TRAINING = PAGE.split("\n## ")[1:4]
 ARMS = [("stylegan2", "ilo", rtil) for rtil in ("vanilla", "ilo", "ilo_mixture")] + [
     ("pggan", "mgan", rtil) for rtil in ("vanilla", "mgan", "mgan_mixture")
 ]
@@ -110,7 +110,7 @@ def test_the_authors_protocol_sets_exactly_the_keys_that_the_page_lists():
     assert not changed(composed("train"), composed("train", "protocol=authors"))
 
 
-@pytest.mark.parametrize("key", [*keys_of(BY_PROTOCOL), *keys_of(BY_HAND)])
+@pytest.mark.parametrize("key", [*keys_of(BY_PROTOCOL), *keys_of(BY_HAND), *keys_of(OF_TRAINING)])
 def test_every_key_of_the_page_exists(key):
     trees = [composed("invert", *words(arm, "cs")) for arm in (ARMS[1], ARMS[4])]
     trees += [composed("train", f"model={m}", f"rtil={r}") for m, _, r in (ARMS[1], ARMS[4])]
@@ -124,6 +124,21 @@ def test_a_key_typed_alone_changes_itself_alone(pair):
     arm = ARMS[4] if of_mgan else ARMS[1]
     before = composed("invert", *words(arm, "cs"))
     assert set(changed(before, composed("invert", *words(arm, "cs", f"{key}={text}")))) == {key}
+
+
+@pytest.mark.parametrize("pair", keys_of(OF_TRAINING).items())
+def test_a_key_of_the_training_is_set_alone_and_by_no_protocol(pair):
+    key, text = pair
+    assert keys_of(OF_TRAINING).keys() == {
+        *("rtil.family.fade_in", "model.objective.path_mean_detached"),
+        *("model.style_mixing_per", "model.reuse_fakes"),
+    }
+    model, _, rtil = ARMS[5] if key in ("rtil.family.fade_in", "model.reuse_fakes") else ARMS[1]
+    arm = (f"model={model}", f"rtil={rtil}")
+    before = composed("train", *arm)
+    assert key_table.flatten(before)[key] == key_table.row(key).default
+    assert set(changed(before, composed("train", *arm, f"{key}={text}"))) == {key}
+    assert key not in changed(before, composed("train", *arm, "protocol=authors"))
 
 
 def test_only_the_authors_protocol_selects_by_an_oracle():

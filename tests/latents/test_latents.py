@@ -7,7 +7,7 @@ from torch import nn
 from rtil.latents.additive import Additive
 from rtil.latents.family import additive, multicode, shown_members
 from rtil.latents.mixture import Mixture
-from rtil.latents.multicode import MultiCode
+from rtil.latents.multicode import FADES, MultiCode
 from rtil.latents.space import Latents, MapScale, merge
 from rtil.process.rng import seeded
 
@@ -195,6 +195,45 @@ def test_codes_mix_the_image_of_a_block_that_fades_in_as_its_map(pggan, rng):
     torch.testing.assert_close(
         MultiCode(3, 2).synthesize(G, latents), expected, rtol=1e-6, atol=1e-6
     )
+
+
+@pytest.mark.parametrize("kind", ["pggan", "karras"])
+def test_as_published_the_image_that_fades_out_is_the_last_codes_alone(request, rng, kind):
+    """By hand, for codes that stand in one batch with plain samples; the two choices differ by
+    (1 - alpha) times the difference of the images that fade out."""
+    G = request.getfixturevalue(kind)(16, phase_nimg=[10, 100, 10])
+    G.progress(35)
+    published = [MultiCode(n, 2, fade_in="last") for n in (1, 3)]
+    latents = Mixture(published, group=2).sample(G, 4, rng)
+    assert latents.counts == (1, 1, 3, 3) and 0 < G.alpha < 1
+    images = published[0].synthesize(G, latents)
+    ours = MultiCode(3, 2).synthesize(G, latents)
+    before, first = G.around.before, 0
+    for b, n in enumerate(latents.counts):
+        codes, alpha = latents.w[first : first + n], latents.alpha[first : first + n]
+        first += n
+        small = G.run(codes, stop=1).x
+        mixed = (G.run(codes, stop=2).x * alpha[:, :, None, None]).sum(0, keepdim=True)
+        old = G.upsample(G.to_rgb[0](before(small)))
+        new = G.to_rgb[1](before(mixed))
+        expected = (1 - G.alpha) * old[-1:] + G.alpha * new
+        torch.testing.assert_close(images[b : b + 1], expected, rtol=1e-6, atol=1e-6)
+        mean = (old * alpha[:, :, None, None]).sum(0, keepdim=True)
+        difference = (1 - G.alpha) * (old[-1:] - mean)
+        torch.testing.assert_close(
+            images[b : b + 1] - ours[b : b + 1], difference, rtol=1e-6, atol=1e-6
+        )
+        assert (n == 1) == (float(difference.detach().abs().max()) < 1e-6)
+
+
+def test_the_choice_of_a_fade_in_is_none_once_the_block_of_the_mix_is_whole(pggan, rng):
+    """From the next block on the mixed map fades out in either."""
+    G = pggan(16, phase_nimg=[10, 100, 10])
+    latents = MultiCode(3, 2).sample(G, 2, rng)
+    for nimg in (70, 112, 200):
+        G.progress(nimg)
+        images = [MultiCode(3, 2, fade_in=name).synthesize(G, latents) for name in FADES]
+        assert torch.equal(*images)
 
 
 # Mixtures

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from conftest import KARRAS
 from scipy import stats
 
-from rtil.models.generator import EMPTY
+from rtil.models.generator import EMPTY, StyleMixing
 from rtil.models.layers import (
     EqualConv2d,
     EqualLinear,
@@ -202,7 +202,7 @@ def test_style_mixing_joins_a_prefix_of_one_latent_to_a_suffix_of_another(styleg
     """With probability p per sample, and a cut that is uniform on 1 .. layers - 1."""
     G, batch = stylegan2(16), 3000
     rng = torch.Generator().manual_seed(0)
-    mixed = G.sample_w(batch, rng, style_mixing=0.7)
+    mixed = G.sample_w(batch, rng, StyleMixing(0.7))
     rng = torch.Generator().manual_seed(0)
     first, second = (G.map(G.randn((batch, G.z_dim), rng)) for _ in range(2))
     from_first = (mixed == first).all(-1)
@@ -216,9 +216,30 @@ def test_style_mixing_joins_a_prefix_of_one_latent_to_a_suffix_of_another(styleg
     assert stats.chisquare(counts[1:-1].numpy()).pvalue > 1e-4
 
 
+def test_style_mixing_per_batch_is_one_decision_and_one_cut_for_all_samples(stylegan2):
+    """As published; per sample, a batch of four without any mixing is one in (1 - p)^-4."""
+    G, mixing, cuts = stylegan2(16), StyleMixing(0.6, "batch"), []
+    layers = G.w_shape[0]
+    for seed in range(400):
+        mixed = G.sample_w(4, torch.Generator().manual_seed(seed), mixing)
+        rng = torch.Generator().manual_seed(seed)
+        first, second = (G.map(G.randn((4, G.z_dim), rng)) for _ in range(2))
+        is_mixed = float(torch.rand(1, generator=rng)) < 0.6
+        cut = int(torch.randint(1, layers, (1,), generator=rng)) if is_mixed else layers
+        assert torch.equal(mixed, torch.cat([first[:, :cut], second[:, cut:]], 1))
+        cuts.append(cut)
+    counts = torch.bincount(torch.tensor(cuts), minlength=layers + 1)
+    assert stats.binomtest(400 - int(counts[-1]), 400, 0.6).pvalue > 1e-4
+    assert stats.chisquare(counts[1:-1].numpy()).pvalue > 1e-4
+    with pytest.raises(
+        ValueError, match=r"model.style_mixing_per='image' must be sample or batch"
+    ):
+        StyleMixing(0.6, "image")
+
+
 def test_style_mixing_without_styles_per_block_is_an_error(pggan, rng):
     with pytest.raises(ValueError, match=r"PGGANGenerator: style_mixing=0.5 needs styles per"):
-        pggan().sample_w(2, rng, style_mixing=0.5)
+        pggan().sample_w(2, rng, StyleMixing(0.5))
 
 
 def test_truncation_scales_the_distance_to_the_mean_style(stylegan2, rng):

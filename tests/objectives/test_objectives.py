@@ -10,6 +10,7 @@ from torch import nn
 from rtil.latents.additive import Additive
 from rtil.latents.mixture import Mixture
 from rtil.latents.multicode import MultiCode
+from rtil.models.generator import StyleMixing
 from rtil.objectives.logistic import Logistic, gradient_norm2, path_lengths
 from rtil.objectives.wgan_gp import WGANGP
 from rtil.process.rng import Draws, seeded
@@ -139,11 +140,59 @@ def test_gradient_of_the_path_penalty_in_the_weights_equals_differences(stylegan
 
     def value():
         rng, space = seeded("cpu", 0), Additive(1)
-        latents = space.sample(G, objective.g_lazy.batch, rng, 0.5)
+        latents = space.sample(G, objective.g_lazy.batch, rng, StyleMixing(0.5))
         draws = Draws(rng, objective.g_lazy.batch)
         return objective.g_lazy.penalty(G, space, 0, latents, draws).mean()
 
     assert_weight_gradient(value, G)
+
+
+def test_gradient_through_the_path_mean_equals_differences_of_a_penalty_that_moves_it(stylegan2):
+    """As published, also where a batch holds two members, each with a mean of its own."""
+    G, space = stylegan2(8), Mixture((Additive(0), Additive(2)), group=2)
+    objective = Logistic([2], path_batch=4, path_decay=0.4, path_mean_detached=False).double()
+
+    def value():
+        objective.path_mean_0.copy_(torch.tensor([0.3, 0.2]))
+        return penalty(objective, G, space)[0].mean()
+
+    assert_weight_gradient(value, G)
+
+
+def path_gradients(G, batch, mean, **settings):
+    """Gradients of the penalty in the weights that it depends on, one after the other."""
+    objective = Logistic([1], path_batch=batch, **settings).double()
+    objective.path_mean_0.fill_(mean)
+    value = penalty(objective, G, Additive(1))[0].mean()
+    grads = torch.autograd.grad(value, list(G.parameters()), allow_unused=True)
+    return torch.cat([grad.flatten() for grad in grads if grad is not None])
+
+
+def test_gradient_through_the_path_mean_is_the_published_one(stylegan2):
+    """By the formula: 2 w mean_i e_i (grad l_i - decay grad <l>), e_i = l_i - a."""
+    G, decay, mean = stylegan2(8), 0.01, 0.3
+    rng = seeded("cpu", "penalty", 0)
+    latents = Additive(1).sample(G, 3, rng)
+    y = torch.randn((3, 1, 8, 8), generator=rng).double()
+    lengths = path_lengths(G, Additive(1), latents, y)
+    moved = mean + decay * (lengths.mean() - mean)
+    published = 4 * 2.0 * (lengths - moved).square().mean()
+    grads = torch.autograd.grad(published, list(G.parameters()), allow_unused=True)
+    expected = torch.cat([grad.flatten() for grad in grads if grad is not None])
+    found = path_gradients(G, 3, mean, path_decay=decay, path_mean_detached=False)
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
+    assert not torch.allclose(path_gradients(G, 3, mean, path_decay=decay), expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("decay", [0.01, 0.25])
+def test_of_one_sample_the_published_path_gradient_is_smaller_by_the_decay(stylegan2, decay):
+    G = stylegan2(8)
+    detached, published = (
+        path_gradients(G, 1, 0.3, path_decay=decay, path_mean_detached=detached)
+        for detached in (True, False)
+    )
+    assert float(detached.abs().max()) > 0.1
+    torch.testing.assert_close(published, (1 - decay) * detached)
 
 
 def test_path_length_of_a_linear_generator_has_a_closed_form(linear, rng):
@@ -171,7 +220,7 @@ def test_path_length_of_several_codes_is_the_norm_over_all_of_them(linear, pggan
 
 def penalty(objective, G, space, turn=0, index=0):
     rng, batch = seeded("cpu", "penalty", turn), objective.g_lazy.batch
-    latents = space.sample(G, batch, rng, 0.0, turn)
+    latents = space.sample(G, batch, rng, turn=turn)
     value = objective.g_lazy.penalty(G, space, index, latents, Draws(rng, batch))
     return value, latents.member
 

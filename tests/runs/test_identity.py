@@ -256,6 +256,33 @@ def test_a_configuration_of_0_1_names_no_distance_and_means_lpips():
     assert keys.differing_keys(old, other) == ["loss.perceptual: 'lpips' there, 'vgg_l1' here"]
 
 
+@pytest.mark.parametrize(
+    ("words", "key", "published"),
+    [
+        (("model=stylegan2", "rtil=ilo"), "model.objective.path_mean_detached", False),
+        (("model=stylegan2", "rtil=ilo"), "model.style_mixing_per", "batch"),
+        (("model=stylegan2", "rtil=ilo"), "model.reuse_fakes", True),
+        (("model=pggan", "rtil=mgan"), "model.reuse_fakes", True),
+        (("model=pggan", "rtil=mgan_mixture"), "rtil.family.fade_in", "last"),
+    ],
+)
+def test_a_training_of_0_1_did_not_do_as_the_published_code(tmp_path, words, key, published):
+    """It lacks the key, is found and goes on by the default, and is not taken for the other."""
+    choices = (*words, f"root={tmp_path}")
+    new = keys.flatten(resolved("train", *choices))
+    old = {name: value for name, value in new.items() if name != key}
+    assert new[key] == keys.row(key).default
+    run_dir = identity.train_dir(keys.nested(old))
+    write_config(run_dir, keys.nested(old))
+    (run_dir / identity.EXPORTED).touch()
+    assert identity.train_dir(keys.nested(new)) == run_dir
+    assert identity.find_generator(resolved("invert", *choices)).parent == run_dir
+    other = (*choices, f"{key}={published}")
+    assert identity.train_dir(resolved("train", *other)) != run_dir
+    with pytest.raises(FileNotFoundError, match=f"{key}="):
+        identity.find_generator(resolved("invert", *other))
+
+
 def test_an_inversion_of_version_0_1_goes_on_where_it_is(tmp_path):
     config = resolved("invert", f"root={tmp_path}")
     trained, new = resolved("train"), identity.invert_dir("invert", config, resolved("train"))

@@ -20,6 +20,15 @@ TRAININGS = {
     "ilo": ("model=stylegan2", "rtil=ilo", "model.style_mixing=0.5"),
     # Whole batches are groups of its minibatch standard deviation, and it grows.
     "pggan": ("model=pggan", "rtil=mgan_mixture", "data.mirror=true", "crop_scale=1.25"),
+    # What the published code does otherwise. A penalty's two samples are in two processes.
+    "published": (
+        *("model=stylegan2", "rtil=ilo_mixture", "model.style_mixing_per=batch"),
+        *("model.objective.path_mean_detached=false", "model.reuse_fakes=true"),
+    ),
+    "published_pggan": (
+        *("model=pggan", "rtil=mgan", "protocol=authors", "model.reuse_fakes=true"),
+        "rtil.family.fade_in=last",
+    ),
 }
 
 
@@ -73,7 +82,10 @@ def assert_same_training(one, other):
     ("name", "worlds", "length"),
     [
         ("mixture", (2,), SHORT),
+        ("published", (2,), SHORT),
         pytest.param("mixture", (3, 4, 6), LENGTH, marks=pytest.mark.slow),
+        pytest.param("published", (3,), LENGTH, marks=pytest.mark.slow),
+        pytest.param("published_pggan", (2, 3), LENGTH, marks=pytest.mark.slow),
         pytest.param("pggan", (2, 3, 4), LENGTH, marks=pytest.mark.slow),
         pytest.param("ilo", (2, 4), LENGTH, marks=pytest.mark.slow),
     ],

@@ -22,13 +22,17 @@ from PIL import Image
 
 from rtil import checkpoint, train
 from rtil.latents.additive import Additive
+from rtil.latents.family import multicode
+from rtil.models.generator import UNMIXED
+from rtil.objectives.wgan_gp import WGANGP
 from rtil.process import replay
 from rtil.process.device import Hardware, start
 from rtil.process.instantiate import instantiate
-from rtil.process.rng import Draws
+from rtil.process.rng import Draws, seed_of, seeded
 from rtil.training import loop, setup
 from rtil.training.loop import Settings
 from rtil.training.monitor import Terms
+from rtil.training.step import Fakes, Step
 
 ARMS = [
     ("stylegan2", "vanilla"),
@@ -206,6 +210,80 @@ def test_real_images_are_cropped_flipped_and_shrunk_as_asked():
     assert all(a != b for a, b in zip(flipped, kept))
 
 
+def stepped(nets, family, step):
+    """Weights of G and D after one step."""
+    record = replay.Recorder([step.draws.rng], False)
+    loop.d_step(nets, family, step, record)
+    loop.g_step(nets, family, step, record)
+    return [p.detach() for network in nets[:2] for p in network.parameters()]
+
+
+def test_g_learns_from_the_images_of_d_where_they_are_reused(pggan, discriminator):
+    """As published, by plain gradient descent and in a few lines: images of all members first,
+    then D's step, then G's on the same images."""
+    real = torch.randn((4, 1, 16, 16), generator=seeded("cpu", "real")).double()
+    family, objective, lr = multicode([1, 3], block=2), WGANGP([1, 1]), 0.01
+
+    def networks():
+        G, D = pggan(16), discriminator("pggan", 16)
+        optims = [torch.optim.SGD(network.parameters(), lr) for network in (G, D)]
+        return loop.Nets(G, D, None, objective, *optims)
+
+    def draws(name):
+        return Draws(seeded("cpu", name), 4)
+
+    fakes = Fakes(draws("unseeded"), seed_of("fakes"))
+    reused = stepped(networks(), family, Step(0, real, draws("step"), UNMIXED, fakes))
+    anew = stepped(networks(), family, Step(0, real, draws("step"), UNMIXED))
+
+    G, D = networks()[:2]
+    of_fakes, of_step = seeded("cpu", "nothing"), draws("step")
+    of_fakes.manual_seed(seed_of("fakes"))
+    images = [space.synthesize(G, space.sample(G, 4, of_fakes)) for space in family.spaces]
+    loss = objective.real(D(real)).mean()
+    for image in images:
+        fake = image.detach()
+        loss = loss + D(fake).mean() / 2
+        loss = loss + objective.gradient_penalty(D, real, fake, of_step).mean() / 2
+    parameters = list(D.parameters())
+    grads = torch.autograd.grad(loss, parameters, allow_unused=True)
+    with torch.no_grad():
+        for p, grad in zip(parameters, grads):
+            p -= 0 if grad is None else lr * grad
+    loss = -sum(D(image).mean() for image in images) / 2
+    grads = torch.autograd.grad(loss, list(G.parameters()), allow_unused=True)
+    expected = [p if g is None else p - lr * g for p, g in zip(G.parameters(), grads)]
+    expected = [p.detach() for p in (*expected, *D.parameters())]
+    for a, b in zip(reused, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
+    assert not all(torch.allclose(a, b) for a, b in zip(anew, expected))
+
+
+@pytest.mark.parametrize(("model", "rtil"), [("pggan", "mgan"), ("stylegan2", "ilo_mixture")])
+@pytest.mark.parametrize("reuse", [True, False])
+def test_d_and_g_share_latents_where_fakes_are_reused(tmp_path, monkeypatch, model, rtil, reuse):
+    drawn, latents = [], Step.latents
+
+    def watched(*args):
+        drawn.append(latents(*args))
+        return drawn[-1]
+
+    monkeypatch.setattr(Step, "latents", watched)
+    choice = [f"model={model}", f"rtil={rtil}", "total_nimg=24"]
+    run(tmp_path / "run", *choice, f"model.reuse_fakes={reuse}")
+    spaces = 2 if rtil == "mgan" else 1
+    of_d = [drawn[i + k] for i in range(0, len(drawn), 2 * spaces) for k in range(spaces)]
+    of_g = [one for one in drawn if not any(one is other for other in of_d)]
+    assert len(of_d) == len(of_g) == 3 * spaces
+    for a, b in zip(of_d, of_g):
+        assert torch.equal(a.w, b.w) == reuse
+        for x, y in ((a.noise, b.noise), (a.add, b.add), (a.alpha, b.alpha)):
+            if reuse:
+                assert_equal_trees(x, y)
+    firsts = [one.w.flatten()[0].item() for one in of_d]
+    assert len({*firsts}) == len(firsts)
+
+
 @pytest.mark.parametrize(
     "kind", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
 )
@@ -375,8 +453,8 @@ class ByHand(replay.Recorder):
 
     replays: ClassVar[list[int]] = []
 
-    def __init__(self, rng, enabled):
-        super().__init__(rng, False)
+    def __init__(self, rngs, enabled):
+        super().__init__(rngs, False)
         self.enabled = True
 
     def run(self, part):
@@ -391,30 +469,31 @@ class ByHand(replay.Recorder):
                 for place, (_, values, _) in zip(noted, part(), strict=True):
                     place[1].copy_(values)
 
-        state = self.rng.get_state()
+        states = [rng.get_state() for rng in self.rngs]
         # On copies of all but the draws: recording computes nothing.
-        memo = {id(self.rng): self.rng}
+        memo = {id(rng): rng for rng in self.rngs}
         cells = [
             types.CellType(copy.deepcopy(cell.cell_contents, memo)) for cell in part.__closure__
         ]
         dry = types.FunctionType(part.__code__, part.__globals__, closure=tuple(cells))
         noted += dry()
-        self.rng.set_state(state)
+        for rng, state in zip(self.rngs, states, strict=True):
+            rng.set_state(state)
         return Graph(), noted
 
 
 @pytest.mark.parametrize(
-    ("model", "rtil"),
+    ("model", "rtil", "more"),
     [
-        *(pytest.param(*arm, marks=pytest.mark.slow) for arm in ARMS[:-2]),
-        ARMS[-2],  # the mixture of codes
-        pytest.param(*ARMS[-1], marks=pytest.mark.slow),
+        *(pytest.param(*arm, (), marks=pytest.mark.slow) for arm in ARMS[:-2]),
+        (*ARMS[-2], ("model.reuse_fakes=true",)),  # the mixture of codes
+        *(pytest.param(*arm, (), marks=pytest.mark.slow) for arm in ARMS[-2:]),
     ],
 )
 def test_what_a_recorded_part_is_known_by_decides_what_it_computes(
-    tmp_path, monkeypatch, model, rtil
+    tmp_path, monkeypatch, model, rtil, more
 ):
-    choice = [f"model={model}", f"rtil={rtil}", "total_nimg=240", "log_every=1"]
+    choice = [f"model={model}", f"rtil={rtil}", "total_nimg=240", "log_every=1", *more]
     if model == "stylegan2":
         choice += ["model.objective.r1_every=3", "model.objective.path_every=2"]
     run(tmp_path / "plain", *choice)
