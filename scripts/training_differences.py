@@ -8,7 +8,8 @@ results/differences/training.jsonl; with total_nimg=0 the first weights alone. W
 it prints what the file holds.
 
 fade_in: rms of the difference between the images of rtil.family.fade_in=mixed and last over the
-rms of the latter, half-way through the fade-in of each block up to that of the mix.
+rms of the latter; of the first weights half-way through the fade-in of each block up to that of
+the mix, later of the block that fades in.
 path_mean: norm of the difference between the gradients of the path penalty in G's weights with
 model.objective.path_mean_detached=true and false over the norm of the latter, one penalty a draw.
 """
@@ -46,7 +47,7 @@ from rtil.training.loop import Nets
 
 RESULTS = Path(__file__).parents[1] / "results" / "differences" / "training.jsonl"
 IMAGES = 16  # of a share of the image
-DRAWS = 16  # penalties of a share of the gradient
+DRAWS = 8  # penalties of a share of the gradient
 
 
 class State(NamedTuple):
@@ -86,22 +87,29 @@ def states(words: list[str]) -> Iterator[State]:
 
 @torch.no_grad()
 def fade_in(state: State) -> Iterator[dict]:
-    """The share of the image, for each member with codes and each block that it mixes after."""
+    """The share of the image, for each member with codes and each block that fades in."""
     G = state.nets.G
     assert isinstance(G, PGGANGenerator)
     for member in state.family.members:
         if not isinstance(member, MultiCode) or member.is_plain:
             continue
-        for block in range(2, member.block + 1):
-            # As in the middle of the fade-in of this block; weights stay those of the state.
-            G.num_blocks, G.alpha = block, 0.5
+        for block, alpha in fading(G, state.nimg, member.block):
+            G.num_blocks, G.alpha = block, alpha
             latents = member.sample(G, IMAGES, seeded("cpu", "fade_in", member.num_codes))
             ours, published = (
                 replace(member, fade_in=name).synthesize(G, latents) for name in ("mixed", "last")
             )
             share = float((ours - published).norm() / published.norm())
-            place = {"member": member.name, "size": 2 ** (block + 1)}
+            place = {"member": member.name, "size": 2 ** (block + 1), "alpha": alpha}
             yield {**place, "n": IMAGES, "share": share}
+
+
+def fading(G: PGGANGenerator, nimg: int, mix: int) -> list[tuple[int, float]]:
+    """(block, alpha) up to the block of the mix; of first weights, all blocks half-way."""
+    if nimg == 0:
+        return [(block, 0.5) for block in range(2, mix + 1)]
+    G.progress(nimg)
+    return [(G.num_blocks, G.alpha)] if G.num_blocks <= mix and G.alpha < 1.0 else []
 
 
 def path_mean(state: State) -> Iterator[dict]:
