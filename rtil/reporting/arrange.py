@@ -19,6 +19,7 @@ from rtil.runs.commands import commands
 from rtil.runs.keys import FILES, differing_keys, is_under, tells_apart
 from rtil.runs.overrides import as_text
 from rtil.runs.run import Run
+from rtil.runs.truth import ORACLES, looks_at_truth
 
 Settings = Mapping[str, str]
 ToldApart = Callable[[Sequence[Run]], Sequence[Settings]]  # of the runs of a series
@@ -93,9 +94,9 @@ class Row:
         return label_of(self.arm, self.settings)
 
     @property
-    def oracle(self) -> bool:
-        """Whether the true image chose."""
-        return self.settings.get("selection") == "oracle"
+    def oracle(self) -> str:
+        """What a choice by the true image is called; "" where it did not choose."""
+        return ORACLES.get(self.settings.get("selection", ""), "")
 
     @property
     def protocol(self) -> str:
@@ -189,7 +190,16 @@ class Row:
 
 def typed(settings: Settings) -> str:
     """As "task=cs, inverter=ilo"."""
-    return ", ".join(map("=".join, settings.items()))
+    return ", ".join(words_of(settings))
+
+
+def words_of(settings: Settings) -> list[str]:
+    """As ["task=cs", "selection=authors (oracle)"]: a choice by the true image says so."""
+    words = []
+    for key, text in settings.items():
+        unsaid = key == "selection" and looks_at_truth(text) and text != "oracle"
+        words.append(f"{key}={text} (oracle)" if unsaid else f"{key}={text}")
+    return words
 
 
 def label_of(arm: str, settings: Settings) -> str:
@@ -279,7 +289,7 @@ def differences_among(runs: Sequence[Run], named: Iterable[str] = ()) -> list[Se
     """What tells each run of a series apart: the settings in `named`, and what is found in runs.
 
     That is every setting in which runs of an arm differ at one measurement under one protocol,
-    the protocol where there is another than the paper's, and selection=oracle always.
+    the protocol where there is another than the paper's, and a selection by the true image always.
     """
     own, shared = defaultdict[str, set[str]](set), {*named}
     first: dict[tuple, Run] = {}
@@ -305,7 +315,7 @@ def differences_among(runs: Sequence[Run], named: Iterable[str] = ()) -> list[Se
     labels: list[Settings] = []
     for run in runs:
         asked = {**run.asked, "protocol": run.protocol}
-        oracle = {"selection"} if asked.get("selection") == "oracle" else set()
+        oracle = {"selection"} if looks_at_truth(asked.get("selection")) else set()
         keys = (own[arm_of(run)] | shared | oracle) & asked.keys()
         labels.append({key: as_text(asked[key]) for key in sorted(keys)})
     return labels
@@ -338,7 +348,7 @@ def reference(row: Row, rows: Iterable[Row], baseline: str) -> Row | None:
     """The baseline's row that a row is paired with: with its settings, or the only one.
 
     It is of the same images, protocol and network (settings under `model`), and what an oracle
-    selected is compared with nothing but what an oracle selected.
+    selected is compared with nothing but what the same oracle selected.
     """
 
     def common(one: Row) -> tuple:

@@ -12,7 +12,7 @@ from statistics import median, stdev
 
 import pandas as pd
 
-from rtil.reporting.arrange import Row, Settings, counterpart, label_of
+from rtil.reporting.arrange import Row, Settings, counterpart, label_of, words_of
 from rtil.reporting.sections import NONE, Table
 from rtil.reporting.statistics import estimate, gains, over_images, scores, written
 from rtil.reporting.study import Plan
@@ -120,7 +120,7 @@ def ranked(rows: Iterable[Row]) -> list[Row]:
 
 def group_of(row: Row) -> str:
     """As "authors (oracle)"."""
-    return row.protocol + (" (oracle)" if row.oracle else "")
+    return row.protocol + (f" ({row.oracle})" if row.oracle else "")
 
 
 def settings_of(row: Row) -> Settings:
@@ -136,7 +136,7 @@ def by_switch(rows: Sequence[Row], plan: Plan) -> list[Table]:
     """
 
     def switch(row: Row) -> tuple[str, str]:
-        return row.measurement.inverter, " ".join(map("=".join, row.settings.items()))
+        return row.measurement.inverter, " ".join(words_of(row.settings))
 
     # Switches stand in the order of the plan, also where one was not run at some measurement.
     order = [switch(row) for row in sorted(rows, key=lambda row: plan.order(row.job))]

@@ -124,7 +124,7 @@ def protocol_of(row: Row) -> str:
     text = term(row) or f"`{row.protocol}`"
     if others:
         text += ", tuned at " + ", ".join(other.partition(" ")[2] for other in others)
-    return f"{text}, oracle" if row.oracle else text
+    return f"{text}, {row.oracle}" if row.oracle else text
 
 
 def uncommitted(rows: Iterable[Row | None]) -> str:

@@ -28,6 +28,7 @@ from rtil.runs import archive
 from rtil.runs.keys import GROUPS
 from rtil.runs.overrides import parsed
 from rtil.runs.run import Run, collect, inversions, trainings
+from rtil.runs.truth import looks_at_truth
 
 
 @dataclass(frozen=True)
@@ -95,10 +96,11 @@ class Plan:
     def label(self, job: Job, asked: Mapping) -> Settings:
         """What tells the arm of a job apart from others of its name.
 
-        What a protocol chooses besides is not named, except for the selection by an oracle.
+        What a protocol chooses besides is not named, but for a selection by the true image.
         """
         varied = {key: job[key] for key in self.named if key in job}
-        oracle = {"selection": "oracle"} if asked.get("selection") == "oracle" else {}
+        selection = asked.get("selection")
+        oracle = {"selection": str(selection)} if looks_at_truth(selection) else {}
         return varied | switch_of(self.experiment, job) | oracle
 
     def told_apart(self, runs: Sequence[Run]) -> Sequence[Settings]:
@@ -115,7 +117,7 @@ class Plan:
         if row.settings.get("protocol", "paper") != "paper":
             line += f", protocol={row.settings['protocol']}"
         if row.oracle:
-            line += ", oracle"
+            line += f", {row.oracle}"
         if key in job or key in asked:
             line += f", {LINES.get(key, key)} = {job.get(key, asked.get(key))}"
         panel = at.text if figure.get("panel") == "value" else at.task

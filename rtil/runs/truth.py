@@ -1,14 +1,14 @@
 """Which selections look at the true image: what they select is no result, and always says so.
 
 Reports know it from here without torch, and `rtil.inversion.estimate` shows the true image to
-these rules alone. To add such a rule, name it here too.
+these rules alone. To add such a rule, name it here too, with what a page calls it.
 """
 
 from __future__ import annotations
 
-BY_TRUTH = ("oracle", "authors")
+ORACLES = {"oracle": "oracle", "authors": "published oracle"}
 
 
 def looks_at_truth(selection: object) -> bool:
     """Whether a value of `selection` picks iterates by the true image."""
-    return selection in BY_TRUTH
+    return selection in ORACLES

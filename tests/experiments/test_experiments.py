@@ -26,7 +26,7 @@ from rtil.runs import record as run_record
 SCALES = ("paper", "faces64", "demo")
 # Inversions (points of the figure times arms) at each of these scales, and training runs.
 COUNTS = {
-    "differences": (64, 64, 64, 6),
+    "differences": (68, 68, 68, 6),
     "estimators_ilo": (30, 30, 18, 3),
     "estimators_mgan": (33, 30, 18, 3),
     "evidence_ilo": (297, 297, 243, 9),

@@ -17,6 +17,9 @@ def stated(inverter, rtil, protocol="paper"):
     settings = {}
     if (inverter, rtil) == ("mgan", "vanilla") and protocol != "authors":
         settings["inverter.alpha_init"] = 1 / 256
+    if inverter in ("ilo", "mgan") and protocol == "authors":
+        settings["selection"] = "oracle"
+        settings["operator.per_image"] = False
     return settings
 
 

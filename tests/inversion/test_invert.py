@@ -459,11 +459,15 @@ def test_summary_is_mean_and_interval_over_images(root, tmp_path, capsys):
     assert "oracle" in printed and "LMMSE" in printed
 
 
+@pytest.mark.parametrize(
+    ("oracle", "label"),
+    [("oracle", "selection=oracle"), ("authors", "selection=authors (oracle)")],
+)
 def test_what_an_oracle_selected_says_so_in_rows_pictures_summary_and_report(
-    root, tmp_path, capsys
+    oracle, label, root, tmp_path, capsys
 ):
     rows, pictures, printed = {}, {}, {}
-    for name in ("best", "oracle"):
+    for name in ("best", oracle):
         run_dir = run(
             root,
             "num_images=2",
@@ -472,21 +476,22 @@ def test_what_an_oracle_selected_says_so_in_rows_pictures_summary_and_report(
         )
         rows[name], printed[name] = jsonl.result_rows(run_dir), capsys.readouterr().out
         pictures[name] = {p.name for p in (run_dir / "images").iterdir()}
-    for a, b in zip(rows["best"], rows["oracle"]):
-        assert (a["selection"], b["selection"]) == ("best", "oracle")
-        assert b["psnr_db"] == pytest.approx(b["oracle_psnr_db"], abs=1e-4)
+    for a, b in zip(rows["best"], rows[oracle]):
+        assert (a["selection"], b["selection"]) == ("best", oracle)
+        if oracle == "oracle":
+            assert b["psnr_db"] == pytest.approx(b["oracle_psnr_db"], abs=1e-4)
         for key in ("last_psnr_db", "last_loss", "oracle_psnr_db"):  # the inverter knows nothing
             assert a[key] == b[key]
-    assert "000000.png" in pictures["best"] and "000000-oracle.png" in pictures["oracle"]
-    assert "000000.png" not in pictures["oracle"]
-    assert "oracle PSNR:" in printed["oracle"] and "oracle PSNR:" not in printed["best"]
-    assert "\n  SSIM:" in printed["best"] and "\n  SSIM:" not in printed["oracle"]
+    assert "000000.png" in pictures["best"] and "000000-oracle.png" in pictures[oracle]
+    assert "000000.png" not in pictures[oracle]
+    assert "oracle PSNR:" in printed[oracle] and "oracle PSNR:" not in printed["best"]
+    assert "\n  SSIM:" in printed["best"] and "\n  SSIM:" not in printed[oracle]
     with initialize_config_dir(CONFIGS, version_base="1.3"):
         page = report.report(compose("report", [f"root={tmp_path}"])).read_text()
     table = json.loads((tmp_path / "report" / "table.json").read_text())
     labels = {r["label"]: r["psnr_db"]["mean"] for r in table if "n" in r}
-    assert set(labels) == {"ilo, selection=best", "ilo, selection=oracle"}
-    assert "<th>ilo, selection=oracle</th>" in page and "<td>ilo</td>" not in page
+    assert set(labels) == {"ilo, selection=best", f"ilo, {label}"}
+    assert f"<th>ilo, {label}</th>" in page and "<td>ilo</td>" not in page
 
 
 def test_a_directory_of_one_protocol_is_refused_to_another(root, tmp_path):
@@ -512,7 +517,7 @@ def test_an_explicit_generator_brings_the_protocols_settings_of_its_family(root,
     with initialize_config_dir(CONFIGS, version_base="1.3"):
         cfg = compose("invert", overrides)
     saved = yaml.safe_load((invert.invert(cfg, overrides) / "config.yaml").read_text())
-    assert (saved["inverter"]["lr_code"], saved["selection"]) == (0.05, "oracle")
+    assert (saved["inverter"]["lr_code"], saved["selection"]) == (0.05, "authors")
 
 
 def test_processes_share_the_images(root, tmp_path):

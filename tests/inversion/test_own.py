@@ -403,9 +403,12 @@ CS, FILL, PHOTO = "task=cs ratio=0.2", "task=inpainting", "task=inpainting input
         ),
         (f"{PHOTO} mask=@mask.png output=@mask.png", "output=.* is a file"),
         (f"{PHOTO} mask=@mask.png num_images=3", "num_images is for held-out images"),
-        (
-            f"{PHOTO} mask=@mask.png selection=oracle",
-            "picks iterates by the true image, .* has none",
+        *(
+            (
+                f"{PHOTO} mask=@mask.png selection={selection}",
+                "picks iterates by the true image, .* has none",
+            )
+            for selection in ("oracle", "authors")
         ),
         (f"{PHOTO} mask=@mask.png metrics.lpips=true", "metrics is for held-out images"),
         (f"{CS} output=@out", "output=.* needs input=FILE"),

@@ -373,6 +373,7 @@ def test_the_prior_of_a_generator_is_that_of_its_training(run, monkeypatch):
         (("restarts=0",), "restarts=0"),
         (("average=yes please",), "average=yes please"),
         (("restarts=2", "selection=oracle"), "true image twice"),
+        (("restarts=2", "selection=authors"), "true image twice"),
         (("selection=heldout", "inverter=tv"), "one estimate"),
         (("restarts=2", "inverter=lmmse"), "one estimate"),
         (("inverter.map=posterior", "noise_std=0"), "known size"),

@@ -175,3 +175,15 @@ def test_arms_that_were_tuned_at_different_measurements_are_told(tmp_path):
         "Not fair at cs, ratio 0.1: arms were tuned at different measurements: "
         "vanilla at ratio 0.5; ilo at ratio 0.1."
     ]
+
+
+@pytest.mark.parametrize(("task", "knobs"), [("cs", {"ratio": 0.1}), ("sr", {"factor": 4})])
+@pytest.mark.parametrize("selection", ["authors", "oracle", "best"])
+def test_rows_that_are_not_the_published_codes_say_so(tmp_path, task, knobs, selection):
+    """It inverts compressed sensing alone, by a rule of its own."""
+    for arm in ("vanilla", "ilo"):
+        of_protocol(make_run(tmp_path, arm, {"a": 1.0, "b": 2.0}, **knobs), "authors", selection)
+    remarks = " ".join(one.paragraph for one in tables.remarks(rows_below(tmp_path)))
+    assert "settings of the published code" in remarks
+    assert ("inverts compressed sensing alone" in remarks) == (task != "cs")
+    assert ("the iterate closest to the true image" in remarks) == (selection == "oracle")

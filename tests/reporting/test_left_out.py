@@ -81,6 +81,7 @@ def test_a_run_that_cannot_be_read_is_named_and_the_others_are_there(pair, file,
         ("data.name", "a\x00b"),
         ("data.name", None),
         ("rtil.name", "a\nb"),
+        ("generator_sha256", [1]),
     ],
 )
 def test_a_run_whose_settings_cannot_be_shown_is_named_with_the_key(pair, key, value):
