@@ -6,22 +6,24 @@ They are read from torch hub's folder, where torchvision looks, and never fetche
 from __future__ import annotations
 
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 
-def load_backbone(url: str, name: str) -> dict[str, Tensor]:
-    """The weights of a classifier.
+def load_backbone(url: str, name: str, layers: Mapping[str, str]) -> dict[str, Tensor]:
+    """Weights of a classifier.
 
     Args:
         url: where torchvision fetches them from.
         name: of the distance, in messages.
+        layers: {what a tensor is called here: what in the file}.
 
     Raises:
         FileNotFoundError: they are not on disk.
-        RuntimeError: they cannot be read.
+        RuntimeError: they cannot be read, or are of another network.
     """
     path = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[1]
     if not path.is_file():
@@ -31,7 +33,15 @@ def load_backbone(url: str, name: str) -> dict[str, Tensor]:
             "without it: invert with loss.lpips=0 and score with PSNR and SSIM only. "
             "loss.perceptual=st_lpips needs no download beside that of the extra rtil[stlpips]."
         )
-    return read_weights(path, name, f"fetch {url} again")
+    advice = f"fetch {url} again"
+    weights = read_weights(path, name, advice)
+    missing = [key for key in layers.values() if key not in weights]
+    if missing:
+        raise RuntimeError(
+            f"{name}: {path} has no {missing[0]}, so it is of another network. "
+            f"Delete it and {advice}."
+        )
+    return {own: weights[key] for own, key in layers.items()}
 
 
 def read_weights(path: Path, name: str, advice: str) -> dict[str, Tensor]:

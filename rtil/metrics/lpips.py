@@ -48,16 +48,14 @@ class LPIPS(Perceptual):
         import torchvision
 
         known = getattr(torchvision.models, BACKBONES[net])
-        weights = load_backbone(known.IMAGENET1K_V1.url, self.name)
         with warnings.catch_warnings():
             # lpips calls torchvision with an argument that torchvision calls deprecated.
             warnings.filterwarnings("ignore", category=UserWarning, module="torchvision")
             self.model = lpips.LPIPS(net=net, pnet_rand=True, verbose=False)
         # lpips names layer 3 of the backbone slice2.3 where torchvision has features.3.
         trunk = self.model.net
-        trunk.load_state_dict(
-            {key: weights["features." + key.split(".", 1)[1]] for key in trunk.state_dict()}
-        )
+        layers = {key: "features." + key.split(".", 1)[1] for key in trunk.state_dict()}
+        trunk.load_state_dict(load_backbone(known.IMAGENET1K_V1.url, self.name, layers))
         self.model.requires_grad_(False)
         for module in self.model.modules():
             if isinstance(module, nn.Dropout):

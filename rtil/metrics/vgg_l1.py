@@ -49,7 +49,6 @@ class VGGL1(Perceptual):
         super().__init__(net)
         import torchvision
 
-        weights = load_backbone(torchvision.models.VGG16_Weights.IMAGENET1K_V1.url, self.name)
         modules: list[nn.Module] = []
         channels = 3
         for width in LAYERS:
@@ -59,8 +58,9 @@ class VGGL1(Perceptual):
             else:
                 modules.append(nn.MaxPool2d(2))
         self.trunk = nn.Sequential(*modules)
-        names = self.trunk.state_dict()
-        self.trunk.load_state_dict({key: weights[f"features.{key}"] for key in names})
+        url = torchvision.models.VGG16_Weights.IMAGENET1K_V1.url
+        layers = {key: f"features.{key}" for key in self.trunk.state_dict()}
+        self.trunk.load_state_dict(load_backbone(url, self.name, layers))
         self.requires_grad_(False)
         self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1))
         self.register_buffer("std", torch.tensor(STD).view(3, 1, 1))

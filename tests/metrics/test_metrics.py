@@ -305,4 +305,4 @@ def test_truncated_backbone_is_named(kept, torch_home, tmp_path, monkeypatch):
     broken.parent.mkdir(parents=True)
     broken.write_bytes(whole[: int(len(whole) * kept) if kept == 0.5 else kept])
     with pytest.raises(RuntimeError, match=f"{FILES['alex']} cannot be read"):
-        load_backbone(f"https://download.pytorch.org/models/{FILES['alex']}", "LPIPS")
+        load_backbone(f"https://download.pytorch.org/models/{FILES['alex']}", "LPIPS", {})

@@ -97,6 +97,14 @@ def test_missing_weights_are_named_with_where_they_belong(tmp_path, monkeypatch)
         DISTANCES["vgg_l1"]("vgg")
 
 
+def test_weights_of_another_network_are_named_with_what_they_lack(tmp_path, monkeypatch):
+    drawn_weights(tmp_path, monkeypatch)
+    folder = tmp_path / "hub" / "checkpoints"
+    (folder / "vgg16-397923af.pth").write_bytes((folder / "alexnet-owt-7be5be79.pth").read_bytes())
+    with pytest.raises(RuntimeError, match=r"vgg16-397923af\.pth has no features\.2\.weight"):
+        DISTANCES["vgg_l1"]("vgg")
+
+
 def test_vgg_l1_is_the_mean_absolute_difference_of_relu3_3_of_normalised_colours(
     tmp_path, monkeypatch
 ):
