@@ -156,12 +156,12 @@ def table(rows: Iterable[dict]) -> str:
     for row in rows:
         shares[row["difference"], row["settings"], row["nimg"]].append(row)
     lines = ["| difference | training | images seen | members | share |", "| --- " * 5 + "|"]
-    for (difference, settings, nimg), found in shares.items():
+    for (difference, settings, nimg), found in sorted(shares.items()):
         members = ", ".join(dict.fromkeys(row["member"] for row in found))
-        low, high = (100 * f(row["share"] for row in found) for f in (min, max))
-        lines.append(
-            f"| {difference} | `{settings}` | {nimg} | {members} | {low:.2g} to {high:.2g} % |"
-        )
+        # One number where the lowest and the highest are the same to two digits.
+        ends = [f"{100 * f(row['share'] for row in found):.2g}" for f in (min, max)]
+        share = " to ".join(dict.fromkeys(ends))
+        lines.append(f"| {difference} | `{settings}` | {nimg} | {members} | {share} % |")
     return "\n".join(lines)
 
 
