@@ -26,6 +26,7 @@ HOMES = {
     "MultiCode": "rtil.latents.multicode",
     "build_operator": "rtil.operators",
     "load_generator": "rtil.checkpoint",
+    "wrap": "rtil.models.wrapped",
 }
 
 

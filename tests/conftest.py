@@ -6,6 +6,7 @@ from functools import partial
 import helpers.quick_compose  # noqa: F401  # before modules that take `compose` from hydra
 import pytest
 import torch
+from helpers.modules import chain, modulated
 
 from rtil.models.linear import LinearGenerator
 from rtil.models.pggan import PGGANDiscriminator, PGGANGenerator
@@ -70,6 +71,18 @@ def karras(pggan):
 
 
 @pytest.fixture(scope="session")
+def wrapped():
+    """Factory of wrapped chains of stages with batch normalisation, float64."""
+    return chain
+
+
+@pytest.fixture(scope="session")
+def wrapped_styles():
+    """Factory of wrapped modules whose blocks read styles of a latent map, float64."""
+    return modulated
+
+
+@pytest.fixture(scope="session")
 def linear():
     """Factory of linear generators (section 5) with n0 = 3, n1 = 6 and 1x4x5 images, float64."""
 
@@ -92,9 +105,9 @@ def discriminator():
     return make
 
 
-@pytest.fixture(params=["stylegan2", "pggan", "karras"])
+@pytest.fixture(params=["stylegan2", "pggan", "karras", "wrapped", "wrapped_styles"])
 def generator(request):
-    """Each GAN generator in turn, four blocks, 3x32x32."""
+    """Each generator in turn, four blocks, 3x32x32."""
     return request.getfixturevalue(request.param)(32, image_channels=3)
 
 
