@@ -24,6 +24,8 @@ from rtil.inverters.minimise import (
 from rtil.inverters.multicode import MGANPrior
 from rtil.inverters.styles import geodesic_cross
 from rtil.latents.additive import Additive
+from rtil.latents.family import additive, multicode
+from rtil.latents.multicode import MultiCode, flat_dirichlet
 from rtil.latents.space import Latents
 from rtil.models.generator import EMPTY
 from rtil.operators import Downsample, PhaseRetrieval, inpainting, partial_circulant
@@ -275,6 +277,7 @@ def test_a_loss_that_is_not_finite_names_step_and_image():
         (lambda: CSGM(steps=5, restarts=0), "restarts"),
         (lambda: MGANPrior(steps=5, optimiser="lbfgs"), "lbfgs"),
         (lambda: MGANPrior(steps=5, alpha_init="uniform"), "uniform"),
+        (lambda: MGANPrior(steps=5, fade_in="first"), "fade_in='first' must be mixed or last"),
         (lambda: MGANPrior(steps=5, block=2).check(stylegan2()), "model=pggan"),
         (lambda: MGANPrior(steps=5, block=7).check(pggan()), "block=7"),
         (lambda: GaussianPrior(torch.zeros(1, 1, 4, 4)), "2 or more"),
@@ -360,6 +363,26 @@ def test_conjugate_gradient_stops_each_row_by_itself():
     x = conjugate_gradient(lambda v: v @ a, b, 1e-12, 100)
     torch.testing.assert_close(x @ a, b, rtol=0, atol=1e-9)
     assert not x[2].any()
+
+
+@pytest.mark.parametrize("fade_in", ["mixed", "last"])
+def test_mgan_inverts_a_network_that_fades_in_as_it_was_trained(fade_in):
+    """The first iterate is what the family's member draws of its codes and weights."""
+    G = pggan()
+    G.num_blocks, G.alpha = 2, 0.4
+    A = inpainting(G.image_shape, 1.0, seed=1).double()
+    inverter = MGANPrior(1, 3, 2).trained_with(multicode([1, 3], block=2, fade_in=fade_in))
+    seen, y = [], torch.zeros(1, *A.out_shape).double()
+    inverter.invert(G, A, y, MeasurementLoss(A), rngs("a"), seen.append)
+    (rng,) = rngs("a")
+    codes = torch.randn((3, G.z_dim), generator=rng).double()
+    alpha = flat_dirichlet((3,), rng).double()[:, None]
+    latents = Latents(G.map(codes), alpha=alpha, counts=(3,), member=(0,))
+    expected = MultiCode(3, 2, fade_in).synthesize(G, latents)
+    torch.testing.assert_close(seen[0], expected, rtol=1e-6, atol=1e-7)
+    given = MGANPrior(1, 3, 2, fade_in="mixed")
+    assert given.trained_with(multicode([3], block=2, fade_in="last")) is given
+    assert MGANPrior(1, 3, 2).trained_with(additive([0])).space == MultiCode(3, 2, "mixed")
 
 
 def test_mgan_starts_from_the_dirichlet_draw_repeated_over_channels():

@@ -393,6 +393,8 @@ def test_bad_members_are_an_error(stylegan2, pggan):
         MultiCode(0)
     with pytest.raises(ValueError, match="block=0"):
         MultiCode(2, 0)
+    with pytest.raises(ValueError, match="fade_in='first' must be mixed or last"):
+        multicode([2], 1, fade_in="first")
     for space in (Additive(4), Mixture((Additive(0), Additive(4)))):
         with pytest.raises(ValueError, match=r"after block 4, the generator has 3 blocks"):
             space.check(stylegan2(16))
@@ -411,6 +413,7 @@ def test_bad_members_are_an_error(stylegan2, pggan):
         ((Additive(0), MultiCode(2)), None, "cannot share a pass"),
         ((Additive(0), Additive(1, relative=True)), None, "cannot share a pass"),
         ((MultiCode(1, 2), MultiCode(2, 3)), None, "cannot share a pass"),
+        ((MultiCode(1, 2), MultiCode(2, 2, "last")), None, "cannot share a pass"),
         (ADDITIVE[:2], (1,), "must be 2 numbers"),
         (ADDITIVE[:2], (1, -1), "none negative"),
         (ADDITIVE[:2], (0, 0), "not all zero"),
