@@ -135,6 +135,17 @@ def load_weights(module: nn.Module, state: Mapping, path: str | Path) -> None:
 
 def check_fits(module: nn.Module, state: Mapping, path: str | Path) -> None:
     """Raises ValueError where a state dict has other entries or shapes than a network."""
+    wrong = misfits(module, state)
+    if wrong:
+        more = f", and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
+        raise ValueError(
+            f"{path} does not fit the configured network: {', '.join(wrong[:SHOWN])}{more}. "
+            "Ask for what it was trained with."
+        )
+
+
+def misfits(module: nn.Module, state: Mapping) -> list[str]:
+    """A text for each entry in which a state dict has another name or shape than a network."""
     shapes = {name: [*value.shape] for name, value in module.state_dict().items()}
     wrong = [f"{name} {brief(shapes[name])} is missing" for name in shapes if name not in state]
     for name, value in state.items():
@@ -144,12 +155,7 @@ def check_fits(module: nn.Module, state: Mapping, path: str | Path) -> None:
             wrong.append(f"{name} is {brief(value)} and no tensor")
         elif shapes[name] != [*value.shape]:
             wrong.append(f"{name} is {brief([*value.shape])} and not {brief(shapes[name])}")
-    if wrong:
-        more = f", and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
-        raise ValueError(
-            f"{path} does not fit the configured network: {', '.join(wrong[:SHOWN])}{more}. "
-            "Ask for what it was trained with."
-        )
+    return wrong
 
 
 def save_training(run_dir: Path, parts: Parts, config: Mapping, at: Progress) -> None:

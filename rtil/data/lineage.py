@@ -151,8 +151,10 @@ def check_held_out(trained: Mapping, data: Mapping, split: str, generator: Path)
     Raises:
         ValueError: images of the split are training images; names the keys to set.
     """
-    origin = {key: trained.get(key) for key in ("data", "split_files")}
-    _check(json.dumps(origin), json.dumps(dict(data)), split, str(generator))
+    own = {key: trained.get(key) for key in ("data", "split_files")}
+    # A generator has seen the images of those that it was trained from, too.
+    for origin in (own, *(trained.get("init_images") or ())):
+        _check(json.dumps(origin), json.dumps(dict(data)), split, str(generator))
 
 
 @lru_cache(maxsize=64)  # a tuning asks at every trial

@@ -9,6 +9,7 @@ running mean of its member, which first moves to the mean length of the batch, <
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import final
 
@@ -66,7 +67,9 @@ class Logistic(Objective):
         if r1_weight:
             self.d_lazy = RealPenalty("r1", r1_every, self.r1)
         if path_weight:
-            self.g_lazy = GeneratorPenalty("path", path_every, path_batch, self.path_length)
+            self.g_lazy = GeneratorPenalty(
+                "path", path_every, path_batch, self.path_length, self.start_path_means
+            )
         for i, count in enumerate(members):
             self.register_buffer(f"path_mean_{i}", torch.zeros(count))
 
@@ -99,10 +102,7 @@ class Logistic(Objective):
         # lengths that all processes have drawn.
         mean = getattr(self, f"path_mean_{index}")
         member = _members(latents.member, mean.device)
-        seen = mean.new_zeros(2, len(mean))
-        seen[0].index_add_(0, member, lengths.detach().to(mean))
-        seen[1].index_add_(0, member, torch.ones_like(member, dtype=seen.dtype))
-        total, count = all_sum(seen)
+        total, count = all_sum(_sums(lengths, member, mean))
         average = total / count.clamp_min(1)
         mean += torch.where(count > 0, self.path_decay * (average - mean), 0.0)
         error = lengths - mean[member].to(lengths)
@@ -112,11 +112,41 @@ class Logistic(Objective):
             error = error - self.path_decay * (batch_mean - batch_mean.detach())
         return self.path_every * self.path_weight * error.square()
 
+    def start_path_means(
+        self,
+        G: Generator,
+        space: LatentSpace,
+        index: int,
+        drawn: Iterable[Latents],
+        draws: Draws,
+    ) -> None:
+        """Sets the means a of a space's members to the mean lengths of these latents.
+
+        A generator that is trained has long paths. From a = 0, as at the start of any training,
+        the first penalties would shorten them.
+        """
+        mean = getattr(self, f"path_mean_{index}")
+        seen = mean.new_zeros(2, len(mean))
+        for latents in drawn:
+            y = draws.normal(*G.image_shape)
+            lengths = path_lengths(G, space, latents, y.to(latents.w))
+            seen += _sums(lengths, _members(latents.member, mean.device), mean)
+        total, count = seen
+        mean.copy_(total / count.clamp_min(1))
+
 
 @lru_cache(maxsize=256)
 def _members(member: tuple[int, ...], device: torch.device) -> Tensor:
     """Indices on the device; a copy from the host cannot be part of a recorded step."""
     return torch.tensor(member, device=device)
+
+
+def _sums(lengths: Tensor, member: Tensor, mean: Tensor) -> Tensor:
+    """Sum and number of the lengths (B,) of each member: (2, members), as `mean` is."""
+    seen = mean.new_zeros(2, len(mean))
+    seen[0].index_add_(0, member, lengths.detach().to(mean))
+    seen[1].index_add_(0, member, torch.ones_like(member, dtype=seen.dtype))
+    return seen
 
 
 def _mean_of_member(lengths: Tensor, member: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ constructor, and point a model yaml's `objective` at it. Optimisers, steps and l
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -54,12 +54,15 @@ class GeneratorPenalty:
     batch: samples of a penalty over all processes.
     penalty: (G, space, position of the space in the family, latents drawn by it with gradients,
         draws) to a value for each sample (B',), scaled to stand for all `every` steps.
+    start: (G, space, its position, several such latents, draws) sets what the penalty remembers to
+        what it is of a generator that is trained already; None where it remembers nothing.
     """
 
     name: str
     every: int
     batch: int
     penalty: Callable[[Generator, LatentSpace, int, Latents, Draws], Tensor]
+    start: Callable[[Generator, LatentSpace, int, Iterable[Latents], Draws], None] | None = None
 
     def turn(self, step: int) -> int:
         """Number of the draw for the penalty of a step; rotates the members of a mixture."""

@@ -13,8 +13,8 @@ def commands(run: Run, arm: str, settings: Iterable[str]) -> list[str]:
     """The commands that give an arm under the choices of a run: training, tuning, inversion.
 
     They repeat the run's groups, files, seed, knob and settings, what its own command set besides,
-    and the length, batch and precision that its generator's did. Only protocol=fair is tuned:
-    where the run's settings were, with as many trials.
+    and the length, batch, start and precision that its generator's did. Only protocol=fair is
+    tuned: where the run's settings were, with as many trials.
 
     Args:
         arm: rtil=... of the missing runs.
@@ -58,7 +58,9 @@ def commands(run: Run, arm: str, settings: Iterable[str]) -> list[str]:
     # A sweep's list is of several trainings, and does not say which one was this.
     trained = overrides.typed(word for argv in run.trained[:1] for word in argv[1:] if "=" in word)
     longer = {
-        key: text for key, text in trained.items() if keys.of_training(key) and "," not in text
+        key: text
+        for key, text in trained.items()
+        if keys.of_training(key) and not overrides.is_sweep(key, text)
     }
     lines = [overrides.line("train", train | longer)]
     if run.protocol != "fair":

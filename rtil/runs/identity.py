@@ -67,6 +67,11 @@ def named_train_dir(config: Config) -> Path:
     stem = _stem(config, _own_source(config))
     groups = {name: keys.flatten(config)[f"{name}.name"] for name in keys.TRAINING}
     told = differences(config, "train", groups)
+    start = config.get(keys.INIT)
+    if start is not None:
+        # What starts from a trained generator does not grow, whatever its model does.
+        told = {key: value for key, value in told.items() if not key.endswith("phase_nimg")}
+        told["init"] = str(start)[:8]
     return _root(config) / "train" / name_of(stem, told, digest(values(config, "train")))
 
 
@@ -327,7 +332,10 @@ def _lacks(trained: Config, asked: Mapping[str, object]) -> list[str]:
     groups = {key.partition(".")[0] for key in asked}
     there = {key: value for key, value in flat.items() if key.partition(".")[0] in groups}
     open_keys = {key for key in there if key.endswith("image_channels") and key not in asked}
-    open_keys |= {key for key, value in asked.items() if value == "grow" and there.get(key)}
+    # One that starts from a trained generator has nothing left to grow.
+    starts = flat.get(keys.INIT) is not None
+    grows = {key for key, value in asked.items() if value == "grow"}
+    open_keys |= {key for key in grows if there.get(key) or starts}
 
     def counts(key: str) -> bool:
         both = keys.role(key, "train") == keys.role(key, "invert") == "identity"

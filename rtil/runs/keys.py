@@ -29,6 +29,7 @@ from rtil.runs.kinds import (
     MapOf,
     Number,
     OneOf,
+    Record,
 )
 from rtil.runs.units import SCORED, kind_of_name
 
@@ -80,10 +81,12 @@ class Key:
 
 SIZE = re.compile(r"\.\d+$")
 FILES, NIMG = "split_files", "nimg"
+INIT = "init_sha256"  # of the weights that a training starts from
 PATH = TEXT | NULL  # what a key with `path` takes; a folder may be named 2024
 BUDGET = "inverter.steps"  # a tuning divides these steps; typed or planned, they bound it
 AT = "protocol.at"  # its keys: what a tuning has otherwise than the inversion that takes it
 TUNED = "protocol.tuned"  # what a run records of the tuning that it took
+TRAINED_ON = Record({"data": Record({"name": TEXT})})  # images of a training, as it records them
 COPIED = (AT, f"{TUNED}.at", f"{TUNED}.asked")  # below these stand keys with their own kinds
 KEYS = (
     # What is trained. A tuning knows it by the generator's digest.
@@ -119,6 +122,11 @@ KEYS = (
     Key("batch", ID, NONE, NONE),
     Key("crop_scale", ID, NONE, NONE),
     Key("images_found", FREE, NONE, NONE, found=True),
+    Key("init", FREE, NONE, NONE, path="file"),
+    Key(INIT, ID, NONE, NONE, kind=TEXT | NULL),
+    Key("init_d_nimg", ID, NONE, NONE),
+    Key("init_images", FREE, NONE, NONE, kind=ListOf(TRAINED_ON) | NULL),
+    Key("freeze", ID, NONE, NONE, default=(), kind=ListOf(TEXT)),
     # What is inverted, and how.
     Key("task", NONE, ID, ID, group="inversion"),
     Key("task._target_", NONE, FREE, FREE),
@@ -299,9 +307,13 @@ def repeated(key: str, knob: str) -> bool:
 
 
 def of_training(key: str) -> bool:
-    """Whether a setting decides a training and an inversion does not say it: its length, batch."""
+    """Whether a setting decides a training and an inversion does not say it.
+
+    Its length, its batch, the file that it starts from.
+    """
     own = row(key)
-    return own.train == "grows" or (own.train == "identity" and own.invert == "none")
+    alone = own.invert == "none" and (own.train == "identity" or own.path == "file")
+    return own.train == "grows" or (alone and own.train != "none")
 
 
 def flatten(tree: Mapping, prefix: str = "") -> dict[str, object]:

@@ -87,6 +87,15 @@ def line(command: str, settings: Mapping[str, object]) -> str:
 
 
 @lru_cache(maxsize=4096)
+def is_sweep(key: str, text: str) -> bool:
+    """Whether a setting's text is several values, each of a job of its own."""
+    try:
+        return OverridesParser.create().parse_override(f"{key}={text}").is_sweep_override()
+    except HydraException:
+        return False
+
+
+@lru_cache(maxsize=4096)
 def readable(text: str) -> str:
     """A text as it stands, where Hydra can read it so, or else in quotes."""
     if PLAIN.fullmatch(text):

@@ -52,6 +52,7 @@ PROVENANCE = Record(
         "before": ListOf(COMMAND),
         "experiments": JOBS,
         "precision": TEXT,
+        "init": Record({"file": TEXT, "sha256": TEXT, "nimg": COUNT_OR_NONE}),
     },
 )
 TRIAL = Record({"mean": NULL | Number(), "n": COUNT_OR_NONE})

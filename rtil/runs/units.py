@@ -56,6 +56,7 @@ NAMES: Mapping[str, Kind] = {
     **dict.fromkeys(("noise_maps", "noise_maps_per_stage", "geodesic_stages"), COUNT_OR_NONE),
     **dict.fromkeys(("stddev_group", "group", "final_images", "kernel_size"), COUNT | NULL),
     **dict.fromkeys(("num_train", "num_val", "num_test"), COUNT_OR_NONE | NULL),
+    "init_d_nimg": COUNT_OR_NONE | NULL,
     **dict.fromkeys(("batch", "steps"), SEVERAL),
     "num_samples": Number(8, 10**9, whole=True),
     "bootstrap": Number(2, 10**6, whole=True),

@@ -73,6 +73,7 @@ class Settings:
         run_dir: where everything is written.
         seed: of every draw.
         total_nimg: images at the end of training.
+        d_alone_nimg: images, the first of total_nimg, from which the discriminator alone learns.
         batches: images of a step over all processes: one number, or one for each growing phase.
         phase_nimg: images of each growing phase; () where nothing grows.
         resolution: side of the images at full size; larger ones are cropped to it at random.
@@ -89,6 +90,7 @@ class Settings:
     run_dir: Path
     seed: int
     total_nimg: int
+    d_alone_nimg: int
     batches: tuple[int, ...]
     phase_nimg: tuple[int, ...]
     resolution: int
@@ -164,8 +166,10 @@ def run(training: Training) -> int | None:
             batch = settings.batch_at(nimg)
             step = next_step(training, Progress(nimg, number), reals, record)
             terms.note(number, d_step(nets, training.family, step, record))
-            terms.note(number, g_step(nets, training.family, step, record))
-            average(nets, settings.ema_decay)
+            # A discriminator that is new learns what images are before a trained G follows it.
+            if nimg >= settings.d_alone_nimg:
+                terms.note(number, g_step(nets, training.family, step, record))
+                average(nets, settings.ema_decay)
             nimg, number = nimg + batch, number + 1
 
             # Log. A bad loss ends training here, before it is in a checkpoint.
@@ -260,7 +264,7 @@ def d_update(nets: Nets, family: Family, step: Step) -> Noted:
     G, D, objective, real = nets.G, nets.D, nets.objective, step.real
     # What the other network would get is neither computed nor kept.
     G.requires_grad_(False)
-    with update(D, nets.D_optim):
+    with update(nets.D_optim):
         loss = objective.real(D(real))
         noted: Noted = [("D/real", loss.detach(), ())]
         loss.mean().backward()
@@ -285,7 +289,7 @@ def d_update(nets: Nets, family: Family, step: Step) -> Noted:
 
 def d_penalty(nets: Nets, lazy: RealPenalty, step: Step) -> Noted:
     """An update of the discriminator for its lazy penalty."""
-    with update(nets.D, nets.D_optim):
+    with update(nets.D_optim):
         penalty = lazy.penalty(nets.D, step.real)
         penalty.mean().backward()
     return [(f"D/{lazy.name}", penalty.detach(), ())]
@@ -310,7 +314,7 @@ def g_update(nets: Nets, family: Family, step: Step) -> Noted:
     G, D = nets.G, nets.D
     noted: Noted = []
     D.requires_grad_(False)
-    with update(G, nets.G_optim):
+    with update(nets.G_optim):
         for space, weight in zip(family.spaces, family.weights):
             latents = step.latents(space, G)
             loss = nets.objective.generator(D(space.synthesize(G, latents)))
@@ -327,7 +331,7 @@ def g_penalty(nets: Nets, family: Family, lazy: GeneratorPenalty, step: Step) ->
     G = nets.G
     draws, turn = step.draws.over(lazy.batch), lazy.turn(step.number)
     noted: Noted = []
-    with update(G, nets.G_optim):
+    with update(nets.G_optim):
         for i, (space, weight) in enumerate(zip(family.spaces, family.weights)):
             latents = step.sample(space, G, draws, turn)
             penalty = lazy.penalty(G, space, i, latents, draws)
@@ -339,12 +343,15 @@ def g_penalty(nets: Nets, family: Family, lazy: GeneratorPenalty, step: Step) ->
 
 
 @contextmanager
-def update(network: nn.Module, optim: Optimizer) -> Iterator[None]:
-    """An update of a network from the gradients that are taken within."""
-    network.requires_grad_(True)
+def update(optim: Optimizer) -> Iterator[None]:
+    """An update of a network by its optimiser, from the gradients that are taken within."""
+    # Those of the optimiser: layers that are frozen (rtil.training.freeze) are none of them.
+    trained = [p for group in optim.param_groups for p in group["params"]]
+    for p in trained:
+        p.requires_grad_(True)
     optim.zero_grad(set_to_none=True)
     yield
-    average_gradients(network.parameters())
+    average_gradients(trained)
     optim.step()
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
@@ -28,11 +28,16 @@ from rtil.process.device import Hardware, Runtime, ranks, start
 from rtil.process.instantiate import instantiate
 from rtil.process.lock import Owner
 from rtil.process.provenance import provenance
+from rtil.process.rng import seeded
 from rtil.runs import identity, keys, overrides, record
 from rtil.runs.setup import checked
+from rtil.training import freeze
+from rtil.training.initial import Initial, read, start_penalty
 from rtil.training.loop import Nets, Settings, Training
 
 log = logging.getLogger("rtil.train")
+
+ALONE_STEPS = 1000  # of a new discriminator, where init_d_nimg does not say
 
 
 def compose(cfg: DictConfig) -> Training:
@@ -46,7 +51,9 @@ def compose(cfg: DictConfig) -> Training:
     """
     # Cheap things first: nothing is read or written for settings that cannot be trained.
     cfg = checked(cfg, "train", overrides.running())
-    phase_nimg = check(cfg)
+    initial = read(cfg.init) if cfg.init else None
+    cfg = started(cfg, initial)
+    phase_nimg = check(cfg, initial)
     rt = start(Hardware(**cfg.hardware))
     data = load_data(
         resolved(cfg, {})["data"],
@@ -55,21 +62,90 @@ def compose(cfg: DictConfig) -> Training:
         cfg.image_channels,
         min_images=max(as_list(cfg.batch)),
     )
-    config = record_of(cfg, phase_nimg, data)
+    config = record_of(cfg, phase_nimg, data, initial)
     run_dir = Path(config["run_dir"] or identity.train_dir(config))
     config["run_dir"] = str(run_dir)
 
     # Weights are drawn in this order from the seed: generator, discriminator, objective.
     torch.manual_seed(config["seed"])
     family: Family = instantiate(config["rtil"]["family"])
-    nets = build_nets(config["model"], family, rt)
+    nets = build_nets(config["model"], family, rt, config["freeze"], initial)
+    settings = settings_of(config)
     facts = {**provenance(rt), **data.provenance()}
+    if initial is not None:
+        facts["init"] = initial.facts()
+        say_start(settings, initial)
+        if checkpoint.latest(run_dir) is None:
+            rng = seeded(rt.device, settings.seed, "start")
+            start_penalty(nets.objective, family, nets.G, settings.style_mixing, rng)
     owner = claim(run_dir, config, facts) if rt.rank == 0 else None
-    return Training(settings_of(config), config, rt, data, family, nets, owner)
+    return Training(settings, config, rt, data, family, nets, owner)
 
 
-def check(cfg: DictConfig) -> list[int] | None:
+def say_start(settings: Settings, initial: Initial) -> None:
+    """Logs what training starts from, and what it does first."""
+    log.info("Starts from %s, trained on %d images.", initial.path, initial.nimg)
+    alone_nimg, total = settings.d_alone_nimg, settings.total_nimg
+    if alone_nimg:
+        log.info("The discriminator is trained alone to image %d.", alone_nimg)
+    if alone_nimg >= total:
+        log.warning(
+            "The generator stays as it is to total_nimg=%d: init_d_nimg=%d lasts as long.",
+            total,
+            alone_nimg,
+        )
+
+
+def started(cfg: DictConfig, initial: Initial | None) -> DictConfig:
+    """cfg with what starting from a trained generator decides, and names of layers as they are
+    recorded.
+
+    Raises:
+        ValueError: settings of a start without one, a growing schedule, or layers that are none.
+    """
+    found: dict[str, object] = {}
+    if initial is None:
+        if cfg.init_d_nimg is not None:
+            raise ValueError(
+                f"train: init_d_nimg={cfg.init_d_nimg} is for init=FILE, whose generator waits for"
+                " a discriminator. Leave it out."
+            )
+    elif "generator" in cfg.model:
+        if cfg.model.phase_nimg not in (None, "grow"):
+            raise ValueError(
+                f"train: model.phase_nimg={cfg.model.phase_nimg} grows a generator, and that of "
+                f"init={initial.path} has grown. Leave it out."
+            )
+        # What starts is in its last phase.
+        batch = as_list(cfg.batch)[-1]
+        alone_nimg = 0 if initial.D is not None else ALONE_STEPS * batch
+        found = {
+            "image_channels": cfg.image_channels or initial.image_channels,
+            "model.phase_nimg": None,
+            "batch": batch,
+            "init_d_nimg": alone_nimg if cfg.init_d_nimg is None else cfg.init_d_nimg,
+        }
+    cfg = changed(cfg, found)
+    if cfg.freeze and "generator" in cfg.model:
+        names = freeze.canonical(list(cfg.freeze), *drafts(cfg))
+        cfg = changed(cfg, {"freeze": names})
+    return cfg
+
+
+def drafts(cfg: DictConfig) -> tuple[Generator, nn.Module]:
+    """Generator and discriminator of a configuration, which do not grow, with shapes alone."""
+    found = {"image_channels": cfg.image_channels or 1, "model.phase_nimg": None}
+    model = resolved(cfg, found)["model"]
+    # On the meta device networks have no memory, and draw nothing.
+    with torch.device("meta"):
+        return instantiate(model["generator"]), instantiate(model["discriminator"])
+
+
+def check(cfg: DictConfig, initial: Initial | None = None) -> list[int] | None:
     """Checks the settings without data or memory.
+
+    Args:
+        initial: what the networks have to fit, where training starts from it.
 
     Returns:
         Images of each growing phase; None where nothing grows.
@@ -82,12 +158,10 @@ def check(cfg: DictConfig) -> list[int] | None:
             f"train: model={cfg.model.name} has no GAN training; the linear model of section 5 "
             "is solved by python -m rtil.theory. Use model=stylegan2 or model=pggan."
         )
-    config = resolved(cfg, {"image_channels": cfg.image_channels or 1, "model.phase_nimg": None})
-    # On the meta device networks have shapes and no memory, and draw nothing.
-    with torch.device("meta"):
-        G: Generator = instantiate(config["model"]["generator"])
-        instantiate(config["model"]["discriminator"])
-    family: Family = instantiate(config["rtil"]["family"])
+    G, D = drafts(cfg)
+    if initial is not None:
+        initial.check(resolved(cfg, {})["model"], G, D)
+    family: Family = instantiate(resolved(cfg, {})["rtil"]["family"])
     for space in family.spaces:
         space.check(G)
 
@@ -117,7 +191,9 @@ def equal_phases(batches: Sequence[int], total_nimg: int, phases: int) -> list[i
     return [max(1, end - begin) for begin, end in pairwise(edges)]
 
 
-def record_of(cfg: DictConfig, phase_nimg: list[int] | None, data: ImageData) -> dict:
+def record_of(
+    cfg: DictConfig, phase_nimg: list[int] | None, data: ImageData, initial: Initial | None = None
+) -> dict:
     """The configuration that is recorded: resolved, with what data and schedule turned out to be.
 
     Files of every version hold these keys; a run goes on where they are the same.
@@ -125,15 +201,24 @@ def record_of(cfg: DictConfig, phase_nimg: list[int] | None, data: ImageData) ->
     found = {"image_channels": data.channels, "model.phase_nimg": phase_nimg}
     config = {**resolved(cfg, found), "images_found": len(data)}
     digest = data.digest()
-    return {**config, keys.FILES: digest} if digest else config
+    if digest:
+        config[keys.FILES] = digest
+    if initial is not None:
+        config |= {keys.INIT: initial.sha256, "init_images": initial.images()}
+    return config
 
 
 def resolved(cfg: DictConfig, values: Mapping[str, object]) -> dict[str, Any]:
     """Plain values of cfg once these keys have these values; cfg itself stays as it is."""
-    changed = copy.deepcopy(cfg)
+    return cast(dict[str, Any], OmegaConf.to_container(changed(cfg, values), resolve=True))
+
+
+def changed(cfg: DictConfig, values: Mapping[str, object]) -> DictConfig:
+    """A copy of cfg in which these keys have these values."""
+    cfg = copy.deepcopy(cfg)
     for key, value in values.items():
-        OmegaConf.update(changed, key, value, merge=False)
-    return cast(dict[str, Any], OmegaConf.to_container(changed, resolve=True))
+        OmegaConf.update(cfg, key, value, merge=False)
+    return cfg
 
 
 def settings_of(config: dict) -> Settings:
@@ -143,6 +228,7 @@ def settings_of(config: dict) -> Settings:
         run_dir=Path(config["run_dir"]),
         seed=config["seed"],
         total_nimg=config["total_nimg"],
+        d_alone_nimg=config["init_d_nimg"] or 0,
         batches=tuple(as_list(config["batch"])),
         phase_nimg=tuple(model["phase_nimg"] or ()),
         resolution=config["resolution"],
@@ -162,14 +248,25 @@ def said(model: dict, name: str) -> Any:
     return model.get(name, keys.row(f"model.{name}").default)
 
 
-def build_nets(model: dict, family: Family, rt: Runtime) -> Nets:
+def build_nets(
+    model: dict,
+    family: Family,
+    rt: Runtime,
+    frozen: Collection[str] = (),
+    initial: Initial | None = None,
+) -> Nets:
     """Networks, objective and optimisers at the start of training, on the device.
 
     Args:
         model: the group `model` of a resolved configuration.
+        frozen: names of layers that are not trained.
+        initial: weights that training starts from, and their average too.
     """
     G: Generator = rt.place(instantiate(model["generator"]))
     D: nn.Module = rt.place(instantiate(model["discriminator"]))
+    if initial is not None:
+        initial.load(G, D)
+    freeze.freeze(frozen, G, D)
     members = [len(space.names) for space in family.spaces]
     objective: Objective = instantiate(model["objective"], members=members).to(rt.device)
     G_ema = copy.deepcopy(G).eval().requires_grad_(False)
@@ -186,7 +283,7 @@ def adam(
     share = lazy.every / (lazy.every + 1) if lazy is not None else 1.0
     beta1, beta2 = model["betas"]
     return torch.optim.Adam(
-        network.parameters(),
+        [p for p in network.parameters() if p.requires_grad],
         lr=model["lr"] * share,
         betas=(beta1**share, beta2**share),
         fused=True,

@@ -157,3 +157,14 @@ def test_images_of_the_same_name_elsewhere_are_no_training_images(tmp_path):
     # Version 0.1 noted nothing else than the name.
     found = lineage.training_data({**trained, "split_files": None}, other)
     assert found["path"] == other["path"]
+
+
+def test_images_of_what_a_generator_started_from_are_no_held_out_images(tmp_path):
+    """Whatever it was trained on afterwards, and however long ago."""
+    source, later = pictures(tmp_path / "set", range(4)), pictures(tmp_path / "later", range(4, 8))
+    own = group(source)
+    record = {"data": own, "split_files": split_files(own, "train").digest()}
+    unrelated = {"data": group(pictures(tmp_path / "more", range(8, 12)))}
+    with pytest.raises(ValueError, match="4 of the 4 images of split=test are among those"):
+        check(later, source, init_images=[unrelated, record])
+    check(later, source, init_images=[unrelated])

@@ -184,6 +184,40 @@ def test_several_generators_of_the_same_choices_are_told_apart_by_what_differs(t
     assert "batch: 8 there, 4 here" in str(error.value) or "batch: 4 there" in str(error.value)
 
 
+def started(root, digest, *words):
+    """A generator whose training started from weights of this digest."""
+    config = resolved("train", f"root={root}", *words, "model.phase_nimg=null")
+    config |= {keys.INIT: digest, "init_d_nimg": 8}
+    run_dir = identity.named_train_dir(config)
+    write_config(run_dir, config)
+    (run_dir / identity.EXPORTED).write_text(digest)
+    return run_dir / identity.EXPORTED
+
+
+@pytest.mark.parametrize("model", ["stylegan2", "pggan"])  # which grows, where nothing is trained
+def test_a_generator_that_started_from_another_is_found_or_told_apart_by_its_digest(
+    tmp_path, model
+):
+    words = (f"model={model}", "inverter=csgm")
+    first = started(tmp_path, "a" * 64, f"model={model}")
+    stem, _, rest = first.parent.name.partition(",")
+    assert stem == f"{model}-ilo-glyphs-demo-seed0" and rest.startswith(f"init={'a' * 8},")
+    assert "phase" not in rest
+    config = resolved("invert", f"root={tmp_path}", *words)
+    assert identity.find_generator(config) == first
+    new = export(tmp_path, f"model={model}")
+    with pytest.raises(ValueError, match="2 generators were trained with these") as error:
+        identity.find_generator(config)
+    assert all(str(file) in str(error.value) for file in (first, new))
+    assert f"init_sha256: '{'a' * 64}'" in str(error.value) or "init_sha256: None" in str(
+        error.value
+    )
+    second = started(tmp_path, "b" * 64, f"model={model}")
+    assert second.parent != first.parent
+    with pytest.raises(ValueError, match="3 generators were trained with these"):
+        identity.find_generator(config)
+
+
 def test_a_training_goes_on_where_its_directory_is_whatever_it_is_called(tmp_path):
     run_dir = export(tmp_path).parent
     old = run_dir.rename(run_dir.with_name("stylegan2-ilo-glyphs-demo-seed0"))

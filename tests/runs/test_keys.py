@@ -17,7 +17,15 @@ ALL = (*COMMANDS, "diagnose", "report", "theory")
 NAMES = (*COMMANDS, "path", "needs", "cell", "found", "default", "kind", "optional")
 # What a run finds out, and what configs may say of a part.
 FOUND = (
-    *("split_files", "nimg", "images_found", "generator_sha256", "mask_sha256"),
+    *(
+        "split_files",
+        "nimg",
+        "init_sha256",
+        "init_images",
+        "images_found",
+        "generator_sha256",
+        "mask_sha256",
+    ),
     *("protocol.tuned.file", "protocol.tuned.space", "tuned", "task._target_", "task.knob"),
     *("task.range", "task.linear", "task.measures", "inverter.family", "rtil.arm"),
     "experiment.name",
