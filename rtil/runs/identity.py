@@ -288,7 +288,7 @@ def name_of(stem: str, told: Mapping[str, object], digits: str) -> str:
     """A directory's name: choices, as many differences as there is room for, digest."""
     name = stem
     for key, value in sorted(told.items()):
-        text = overrides.as_text(keys.canonical(value)).replace("[", "").replace("]", "")
+        text = re.sub(r'[\["\]]', "", overrides.as_text(keys.canonical(value)))
         more = f",{key}={re.sub(r'[^A-Za-z0-9_.=,+-]', '_', text)}"
         if len(f"{name}{more}-{digits}".encode()) <= ROOM:
             name += more

@@ -74,8 +74,9 @@ def compose(cfg: DictConfig) -> Training:
     facts = {**provenance(rt), **data.provenance()}
     if initial is not None:
         facts["init"] = initial.facts()
-        say_start(settings, initial)
         if checkpoint.latest(run_dir) is None:
+            if rt.rank == 0:
+                say_start(settings, initial)
             rng = seeded(rt.device, settings.seed, "start")
             start_penalty(nets.objective, family, nets.G, settings.style_mixing, rng)
     owner = claim(run_dir, config, facts) if rt.rank == 0 else None

@@ -117,6 +117,11 @@ def test_a_key_at_its_default_leaves_no_trace(command):
             "stylegan2-ilo-folder-my faces-demo-seed0,data.num_val=null-",
         ),
         ("train", ["model=pggan", "protocol=authors"], "pggan-ilo-glyphs-demo-seed0,"),
+        (
+            "train",
+            ["freeze=[const,mapping.0]"],
+            "stylegan2-ilo-glyphs-demo-seed0,freeze=const,mapping.0-",
+        ),
         ("invert", [], "cs-ratio0.1-ilo-"),
         ("invert", ["task=sr", "noise_std=0.05"], "sr-factor4-noise0.05-ilo-"),
         ("invert", ["task=denoise", "inverter=tv"], "denoise-noise0.1-tv-"),

@@ -103,6 +103,21 @@ def test_any_number_of_processes_gives_the_same_training(tmp_path, name, worlds,
             assert_close(first["objective"], own["objective"])
 
 
+def test_any_number_of_processes_starts_from_a_trained_generator_alike(tmp_path):
+    """With a new discriminator, which learns alone first, and a layer that is not trained."""
+    base = tmp_path / "base"
+    words = [*TRAININGS["mixture"], *SHORT, f"init={base / 'generator.pt'}", "init_d_nimg=12"]
+    words += ["freeze=[mapping.0]"]
+    train(
+        (1, ["rtil=vanilla", *LENGTH, "total_nimg=12", f"run_dir={base}"]),
+        *((world, [*words, f"run_dir={tmp_path / str(world)}"]) for world in (1, 2)),
+    )
+    assert_same_training(tmp_path / "1", tmp_path / "2")
+    first, own = (weights(tmp_path / "2", rank) for rank in (0, 1))
+    assert_close(first["objective"], own["objective"])
+    assert any(value.any() for value in first["objective"].values())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["mixture", "pggan"])
 def test_a_training_goes_on_the_same_with_another_number_of_processes(tmp_path, name):
