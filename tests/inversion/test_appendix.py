@@ -63,7 +63,7 @@ def test_every_arm_and_scale_that_takes_the_place_of_another_has_its_own_setting
             cfg.rtil, cfg.scale = arms[rtil], scales[scale]
             choice = (inverter, rtil, task, protocol, scale)
             asked = cfg.copy()
-            for key, value in stated(inverter, rtil, protocol).items():
+            for key, value in stated(inverter, rtil, task, protocol).items():
                 OmegaConf.update(asked, key, value)
             assert settings(asked, CELLS[choice]) == CELLS[choice], choice
 
@@ -73,7 +73,7 @@ def test_every_composition_has_the_settings_of_version_0_1():
     with initialize_config_dir(CONFIGS, version_base="1.3"):
         for choice, expected in CELLS.items():
             given = dict(zip(AXES, choice))
-            given |= stated(given["inverter"], given["rtil"], given["protocol"])
+            given |= stated(*(given[key] for key in ("inverter", "rtil", "task", "protocol")))
             words = [f"{key}={value}" for key, value in given.items()]
             assert settings(compose("invert", words), expected) == expected, choice
 

@@ -76,7 +76,7 @@ def test_an_inversion_is_the_pinned_one(generators, tmp_path, number):
     pinned = PINNED["inversions"][number]
     model, family = pinned["model"], pinned["rtil"]
     given = dict(word.split("=", 1) for word in pinned["overrides"])
-    old = stated(given["inverter"], family, given.get("protocol", "paper"))
+    old = stated(given["inverter"], family, given["task"], given.get("protocol", "paper"))
     earlier = [f"{key}={value}" for key, value in old.items()]
     words = [*COMMON, *earlier, f"model={model}", f"rtil={family}", *pinned["overrides"],
              f"generator={generators[model, family]}", "num_images=3", "yardstick.num_train=40",
