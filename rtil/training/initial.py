@@ -10,7 +10,8 @@ Optimisers, schedules and penalties begin as in any training (`rtil.training.set
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,31 +75,47 @@ class Initial:
             "holds": parts,
         }
 
-    def check(self, model: Mapping, G: Generator, D: nn.Module) -> None:
+    def check(self, model: Mapping, words: Sequence[str], G: Generator, D: nn.Module) -> None:
         """Checks that networks can take these weights.
 
         Args:
             model: the group `model` that the networks were built from.
+            words: overrides that ask for such a generator as this.
             G, D: the networks, on any device.
 
         Raises:
             ValueError: they differ in a setting or a shape, or the generator is still growing; in
                 one line.
         """
-        there, here = (
-            {"model": {"generator": m["generator"]}} for m in (self.config["model"], model)
-        )
-        wrong = keys.differing_keys(there, here, lambda key: not keys.is_under(key, [GROWS]))
-        wrong += checkpoint.misfits(G, self.G)
-        if self.D is not None:
-            wrong += [f"D.{text}" for text in checkpoint.misfits(D, self.D)]
+        wrong = [*self._differing(model), *checkpoint.misfits(G, self.G)]
+        advice = f"Ask for it as it is: {shlex.join(words)}"
+        if not wrong and self.D is not None:
+            wrong = [f"D.{text}" for text in checkpoint.misfits(D, self.D)]
+            advice = "Name a generator.pt, beside which a new discriminator learns alone first."
         if wrong:
             more = f"; and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
             raise ValueError(
                 f"train: init={self.path} does not fit what is trained: "
-                f"{'; '.join(wrong[:SHOWN])}{more}. Set these keys (resolution, image_channels, "
-                "scale.*.channels) as they are there, or name another file."
+                f"{'; '.join(wrong[:SHOWN])}{more}. {advice}"
             )
+        self._check_grown(model, G)
+
+    def _differing(self, model: Mapping) -> list[str]:
+        """Lines "key: old there, new here" for the settings of the generator."""
+        there, here = (
+            {"model": {"generator": m["generator"]}} for m in (self.config["model"], model)
+        )
+        both = keys.flatten(there).keys() & keys.flatten(here).keys()
+
+        def counts(key: str) -> bool:
+            # A table may hold more sizes than a network reads, as that of a scale does.
+            is_read = key in both or not keys.SIZE.search(key)
+            return is_read and not keys.is_under(key, [GROWS])
+
+        return keys.differing_keys(there, here, counts)
+
+    def _check_grown(self, model: Mapping, G: Generator) -> None:
+        """Raises ValueError where the generator of the file is still growing."""
         # Built as it is asked for, with the file's schedule: what a file names is not built.
         phases = self.config["model"]["generator"].get("phase_nimg")
         if not phases:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import re
 from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -142,6 +143,37 @@ def drafts(cfg: DictConfig) -> tuple[Generator, nn.Module]:
         return instantiate(model["generator"]), instantiate(model["discriminator"])
 
 
+def asking_for(cfg: DictConfig, model: Mapping) -> list[str]:
+    """Overrides with which a command asks for a generator, where it asks for another.
+
+    Args:
+        model: the group `model` of the other's training.
+    """
+    there, here = model["generator"], resolved(cfg, {})["model"]["generator"]
+    written = OmegaConf.to_container(cfg.model.generator, resolve=False)
+    assert isinstance(written, dict)
+    if there["_target_"] != here["_target_"]:
+        return [f"model={model.get('name')}"]
+    words = []
+    for name in sorted({*there, *here} - {"phase_nimg"}):
+        default = keys.row(f"model.generator.{name}").default
+        wanted, asked = there.get(name, default), here.get(name, default)
+        if keys.canonical(wanted) == keys.canonical(asked):
+            continue
+        # What is read from another setting, such as the resolution, is set there.
+        source = re.fullmatch(r"\$\{([\w.]+)\}", str(written.get(name)))
+        key = source[1] if source else f"model.generator.{name}"
+        if name not in there:
+            words.append(f"~{key}")
+        elif isinstance(wanted, Mapping):
+            table = ", ".join(f"{size}: {width}" for size, width in wanted.items())
+            words.append(f"+{key}={{{table}}}")
+        else:
+            added = "" if name in here else "+"
+            words.append(f"{added}{key}={overrides.readable(overrides.as_text(wanted))}")
+    return words
+
+
 def check(cfg: DictConfig, initial: Initial | None = None) -> list[int] | None:
     """Checks the settings without data or memory.
 
@@ -161,7 +193,7 @@ def check(cfg: DictConfig, initial: Initial | None = None) -> list[int] | None:
         )
     G, D = drafts(cfg)
     if initial is not None:
-        initial.check(resolved(cfg, {})["model"], G, D)
+        initial.check(resolved(cfg, {})["model"], asking_for(cfg, initial.config["model"]), G, D)
     family: Family = instantiate(resolved(cfg, {})["rtil"]["family"])
     for space in family.spaces:
         space.check(G)

@@ -2,9 +2,11 @@
 
 import gzip
 import json
+import shlex
 import shutil
 from pathlib import Path
 
+import foreign
 import pytest
 import torch
 import yaml
@@ -12,6 +14,7 @@ from helpers.pins import GOLDEN
 from helpers.trainings import config
 
 from rtil import checkpoint, train
+from rtil.importers import conversion
 from rtil.objectives.logistic import path_lengths
 from rtil.process.rng import Draws, seeded
 from rtil.training import loop, setup
@@ -205,6 +208,14 @@ def test_provenance_says_what_it_started_from(tmp_path, begun):
     assert images["data"] == yaml.safe_load((path.parent / "config.yaml").read_text())["data"]
 
 
+def test_a_run_knows_the_images_of_all_that_it_started_from(tmp_path, begun):
+    first = tmp_path / "first"
+    ended(first, start(begun, "stylegan2"), "total_nimg=8", "data.num_train=32")
+    words = (f"init={first / 'generator.pt'}", "total_nimg=8", "data.num_train=48", ALONE)
+    images = ended(tmp_path / "second", *words)["config"]["init_images"]
+    assert [record["data"]["num_train"] for record in images] == [32, 64]
+
+
 def test_the_same_file_elsewhere_is_the_same_run_and_another_file_another(tmp_path, begun):
     file = begun["stylegan2"] / "generator.pt"
     copied = shutil.copy(file, tmp_path / "renamed.pt")
@@ -273,6 +284,39 @@ def test_what_does_not_fit_is_refused_in_one_line_before_an_image_is_read(
         ended(tmp_path / "run", start(begun, "stylegan2"), *words)
     assert "\n" not in str(error.value) and "init=" in str(error.value)
     assert not (tmp_path / "run").exists()
+
+
+def refusal(run_dir, *words):
+    with pytest.raises(ValueError, match="does not fit what is trained") as error:
+        composed(f"run_dir={run_dir}", *words)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("kind", ["rosinality", "genforce_pggan"])
+@pytest.mark.parametrize("more", [[], ["resolution=8"], ["image_channels=1"], ["model=pggan_r1"]])
+def test_words_of_a_refusal_ask_for_what_the_file_holds(tmp_path, kind, more):
+    """Imported generators, whose networks are of other sizes and forms than any scale's."""
+    file = tmp_path / "generator.pt"
+    conversion.import_file(foreign.write(tmp_path, kind), file)
+    asked = [f"init={file}", *more]
+    for _ in range(2):  # the first may be about the model alone
+        line = refusal(tmp_path / "run", *asked)
+        words = shlex.split(line.partition("Ask for it as it is: ")[2])
+        assert words and "\n" not in line
+        asked += words
+        if "_target_" not in line:
+            break
+    training = composed(*asked, f"run_dir={tmp_path / 'run'}")
+    weights = checkpoint.load(file)["G_ema"]
+    assert equal(dict(training.nets.G.state_dict()), dict(weights))
+    assert training.config["image_channels"] == 3
+
+
+def test_a_discriminator_that_does_not_fit_may_be_left_out(tmp_path, begun):
+    words = ("+model.discriminator.channels={4: 8, 8: 4, 16: 8}",)
+    assert "Name a generator.pt" in refusal(tmp_path / "a", start(begun, "stylegan2"), *words)
+    first = start(begun, "stylegan2", "generator")
+    assert composed(first, *words, f"run_dir={tmp_path / 'b'}").settings.d_alone_nimg == 8000
 
 
 @pytest.mark.parametrize(
