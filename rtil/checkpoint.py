@@ -26,7 +26,7 @@ from rtil.models.generator import Generator
 from rtil.process.brief import brief
 from rtil.process.digest import digest
 from rtil.process.files import replacing
-from rtil.process.instantiate import instantiate
+from rtil.process.instantiate import allow, instantiate
 from rtil.process.weights import ADVICE, DIGEST, DamagedFile, read
 from rtil.runs import keys, schema
 from rtil.runs.identity import EXPORTED
@@ -271,11 +271,12 @@ def latest(run_dir: Path) -> Path | None:
     return paths[-1] if paths else None
 
 
-def load_generator(path: str | Path) -> tuple[Generator, dict]:
+def load_generator(path: str | Path, modules: Iterable[str] = ()) -> tuple[Generator, dict]:
     """Loads the averaged generator of an exported file or a training checkpoint.
 
     Args:
         path: generator.pt or checkpoint-*.pt.
+        modules: classes outside rtil, "package.Class", that the file may name because you do.
 
     Returns:
         The generator in evaluation mode with frozen weights, on the CPU, at the growing stage it
@@ -284,6 +285,7 @@ def load_generator(path: str | Path) -> tuple[Generator, dict]:
     Raises:
         FileNotFoundError: no such file. ValueError: unreadable or of an unknown format.
     """
+    allow(modules)
     return load_trained(path)[:2]
 
 

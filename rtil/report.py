@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from rtil.experiments.plan import members
 from rtil.process.command import check_writable, entry
+from rtil.process.instantiate import allow
 from rtil.reporting.documents import regenerate
 from rtil.reporting.page import Look, sections_of, write
 from rtil.reporting.sections import Section
@@ -58,6 +59,7 @@ def report(cfg: DictConfig) -> Path:
         # Torch is imported for generators alone: a report from packed rows needs none.
         from rtil.diagnosis.render import samples_of
 
+        allow(cfg.modules)
         samples = samples_of(study, look)
     return write(study, sections_of(study, look, samples), look.out)
 

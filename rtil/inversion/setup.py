@@ -39,7 +39,7 @@ from rtil.models.generator import Generator
 from rtil.operators import check_task, knobs_of
 from rtil.operators.task import NOISE, PER_IMAGE, takes
 from rtil.process.device import Hardware, Runtime, start
-from rtil.process.instantiate import instantiate
+from rtil.process.instantiate import allow, instantiate, named_by
 from rtil.runs import identity, keys, schema
 from rtil.runs.kinds import check
 from rtil.runs.overrides import groups, typed
@@ -218,6 +218,7 @@ def load_generator(cfg: DictConfig, overrides: Sequence[str]) -> tuple[DictConfi
         ValueError: the file holds another model or family than asked for, or was trained on
             images of cfg.split; names the keys.
     """
+    allow(named_by(cfg))  # as the command says it, before any file does
     path = Path(cfg.generator) if cfg.generator else trained_generator(resolved(cfg))
     G, trained, nimg = checkpoint.load_trained(path)
     check(trained, schema.TRAINING, str(path), "Train or import it again, or name another.")

@@ -17,7 +17,7 @@ from typing import Any
 
 from torch import Tensor, fx, nn
 
-from rtil.process.brief import brief
+from rtil.process.brief import brief, reason
 
 # Of the module's holder, x and w; the holder is an argument so that copies run their own weights.
 Program = Callable[[nn.Module, Tensor, Tensor], Tensor]
@@ -213,7 +213,7 @@ def _followed(
     except UNFOLLOWED as error:
         raise ValueError(
             f"rtil.wrap: forward of {who} cannot be followed from cut to cut "
-            f"({brief(str(error))}), as where a condition depends on a tensor. {ADVICE}"
+            f"({reason(error)}), as where a condition depends on a tensor. {ADVICE}"
         ) from error
     made = [node for node in graph.nodes if "_tensor_constant" in str(node.target)]
     if made:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from rtil.models.generator import Generator, State, StylePrior
 from rtil.models.stages import Stage, of_functions, of_names
-from rtil.process.brief import brief
+from rtil.process.brief import brief, reason
 from rtil.process.rng import seeded
 
 log = logging.getLogger("rtil.models.wrapped")
@@ -255,7 +255,7 @@ class Wrapped(Generator):
         except (TypeError, ValueError, RuntimeError, LookupError, AttributeError) as error:
             raise ValueError(
                 f"rtil.wrap: {type(self.module).__name__} draws nothing from a latent of shape "
-                f"{brief([*self.latent])} ({brief(str(error))}). Give latent=[...], the shape of "
+                f"{brief([*self.latent])} ({reason(error)}). Give latent=[...], the shape of "
                 "one sample's latent."
             ) from error
 

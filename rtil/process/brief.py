@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 
 LONGEST = 40  # characters of a value
+LONGEST_REASON = 160  # characters of another's error
 SHOWN = 4  # entries of a list
 OTHERS = re.compile(r"|[-+.\deE]+|null|true|false|\[.*|\{.*")  # texts that read as other values
 WORDS = {None: "null", True: "true", False: "false"}
@@ -19,6 +20,13 @@ def brief(value: object) -> str:
     else:
         text = _entry(value)
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+
+
+def reason(error: BaseException) -> str:
+    """What code of others says of a failure, in one line."""
+    text = " ".join(str(error).split())
+    start = text if len(text) <= LONGEST_REASON else f"{text[:LONGEST_REASON]}..."
+    return f"{type(error).__name__}: {start}" if start else type(error).__name__
 
 
 def _entry(value: object) -> str:

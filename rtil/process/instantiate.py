@@ -1,12 +1,18 @@
-"""Objects from a configuration that names their class, of rtil's own packages alone."""
+"""Objects from a configuration that names their class: one of rtil, or one that the user named.
+
+A file that a configuration is read from cannot name any other, so reading it runs no code but
+that which rtil or the user chose.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
 from hydra.utils import get_object
+
+from rtil.process.brief import brief, reason
 
 TRUSTED = (
     "rtil.models.",
@@ -16,17 +22,44 @@ TRUSTED = (
     "rtil.operators.",
 )
 
+ADVICE = (
+    "A class of yours is built where you name it yourself: model.module._target_=package.Class, "
+    "or modules=[package.Class] beside generator=FILE."
+)
+_named: set[str] = set()
+
+
+def allow(targets: Iterable[str]) -> None:
+    """Lets configurations of this process name these classes or functions.
+
+    Args:
+        targets: "package.Class", as the user named them; never what a file says.
+    """
+    _named.update(targets)
+
+
+def named_by(settings: Mapping) -> list[str]:
+    """Classes outside rtil, "package.Class", that a command's own settings name.
+
+    Args:
+        settings: composed for the command, before anything of a file is merged into them.
+    """
+    module = settings["model"].get("module") or {}
+    return [str(name) for name in (*settings.get("modules", ()), module.get("_target_")) if name]
+
 
 def target_of(node: Mapping) -> Callable[..., Any]:
-    """The class or function of rtil that node["_target_"] names.
+    """The class or function that node["_target_"] names.
 
-    Only what lives in the packages of TRUSTED is found, so a configuration read from a file cannot
-    call anything else.
+    Only what lives in the packages of TRUSTED or was allowed is found, so a configuration read
+    from a file cannot call anything else.
 
     Raises:
-        ValueError: no `_target_`, or one outside rtil.
+        ValueError: no `_target_`, another one, or one that cannot be imported.
     """
     target = str(node.get("_target_"))
+    if target in _named and not target.startswith(TRUSTED):
+        return _own(target)
     named: Any = None
     if target.startswith(TRUSTED):
         with suppress(ImportError, ValueError):
@@ -36,8 +69,27 @@ def target_of(node: Mapping) -> Callable[..., Any]:
     if home != target:
         raise ValueError(
             f"configuration: _target_={target!r} is not a class or function of "
-            f"{', '.join(TRUSTED)}; files may only name those."
+            f"{', '.join(TRUSTED)}; files may only name those. {ADVICE}"
         )
+    return named
+
+
+def _own(target: str) -> Callable[..., Any]:
+    """A class or function of the user's.
+
+    Raises:
+        ValueError: it cannot be imported, or is nothing to call.
+    """
+    try:
+        named = get_object(target)
+    # Code that is imported raises whatever it likes; which line of it is for its own traceback.
+    except Exception as error:
+        raise ValueError(
+            f"_target_={target} cannot be imported ({reason(error.__cause__ or error)}). Name it "
+            "package.Class, where Python finds it: PYTHONPATH=FOLDER adds a folder."
+        ) from error
+    if not callable(named):
+        raise ValueError(f"_target_={target} is {brief(named)} and no class or function.")
     return named
 
 
@@ -54,7 +106,15 @@ def instantiate(node: Mapping, **extra: object) -> Any:
     """
     build = target_of(node)  # before anything within is built
     settings = {key: _built(value) for key, value in node.items() if key != "_target_"}
-    return build(**settings, **extra)
+    if str(node["_target_"]).startswith(TRUSTED):
+        return build(**settings, **extra)
+    try:
+        return build(**settings, **extra)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"_target_={node['_target_']} cannot be built with {brief([*settings])} "
+            f"({reason(error)}). Its arguments stand beside it: +model.module.NAME=VALUE."
+        ) from error
 
 
 def _built(value: object) -> object:

@@ -243,7 +243,10 @@ def training_command(config: Config) -> str:
         files = {key: flat[key] for key in keys.SPLITS if flat.get(key)}
         words |= {key: value for key, value in files.items() if plain.get(key) != value}
     names = ("model", "rtil", "data", "resolution", "image_channels", "hardware")
-    words |= {key: value for key, value in told.items() if keys.is_under(key, names)}
+    told = {key: value for key, value in told.items() if keys.is_under(key, names)}
+    # What its groups do not have is added, such as arguments of a module of the user's.
+    known, _ = composed("train", tuple(f"{name}={value}" for name, value in groups.items()))
+    words |= {key if key in known else f"+{key}": value for key, value in told.items()}
     return overrides.line("train", words)
 
 
@@ -280,7 +283,9 @@ def differences(
     return {
         key: value
         for key, value in differing.items()
-        if key != "seed" and not key.endswith(".name") and not _mentioned(key, written) & said
+        if key != "seed"
+        and not key.endswith(".name")
+        and not any(keys.is_under(one, _mentioned(key, written)) for one in said)
     }
 
 

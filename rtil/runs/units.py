@@ -37,7 +37,7 @@ NAMES: Mapping[str, Kind] = {
     **dict.fromkeys(("name", "arm", "source", "split", "selection", "target_range"), TEXT),
     **dict.fromkeys(("device", "ops", "precision", "optimiser", "lpips_net", "origin"), TEXT),
     **dict.fromkeys(("knob", "measures", "baseline", "_target_"), TEXT),
-    **dict.fromkeys(("fade_in", "style_mixing_per"), TEXT),
+    **dict.fromkeys(("fade_in", "style_mixing_per", "image_range"), TEXT),
     # Switches.
     **dict.fromkeys(("mirror", "tf32", "channels_last", "cuda_graphs", "normalise"), SWITCH),
     **dict.fromkeys(("mixture", "relative", "linear", "use", "average"), SWITCH),
@@ -67,6 +67,9 @@ NAMES: Mapping[str, Kind] = {
     "resolution": SIDE,
     "image_channels": OneOf((1, 3, None)),
     "z_dim": WIDTH,
+    "cuts": ListOf(TEXT, fewest=1),
+    "latent": NULL | ListOf(WIDTH, fewest=1),
+    "latent_map": NULL | TEXT,
     "num_mapping": Number(1, 64, whole=True),
     "phase_nimg": OneOf(("grow", None)) | ListOf(COUNT),
     **dict.fromkeys(("depth", "block", "mix_block"), INDEX),

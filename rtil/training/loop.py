@@ -47,6 +47,7 @@ from rtil.training.monitor import Board, Terms, save_grid
 from rtil.training.step import Fakes, Step
 
 log = logging.getLogger("rtil.train")
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked")  # of batch normalisation
 
 
 class Nets(NamedTuple):
@@ -358,8 +359,12 @@ def update(optim: Optimizer) -> Iterator[None]:
 @torch.no_grad()
 def average(nets: Nets, decay: float) -> None:
     """Moves the averaged weights: G_ema <- decay G_ema + (1 - decay) G."""
-    # Buffers are alike in both: fixed noise maps, and what `progress` sets.
     torch._foreach_lerp_([*nets.G_ema.parameters()], [*nets.G.parameters()], 1.0 - decay)
+    # Running statistics are averages already. Other buffers are alike in both.
+    buffers = zip(nets.G_ema.named_buffers(), nets.G.buffers())
+    for (name, averaged), own in buffers:
+        if name.rpartition(".")[2] in STATISTICS:
+            averaged.copy_(own)
 
 
 def drawn(family: Family, batch: int, turn: int) -> list[tuple[int, ...]]:

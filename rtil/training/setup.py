@@ -26,7 +26,7 @@ from rtil.latents.family import Family
 from rtil.models.generator import Generator, StyleMixing
 from rtil.objectives.objective import GeneratorPenalty, Objective, RealPenalty
 from rtil.process.device import Hardware, Runtime, ranks, start
-from rtil.process.instantiate import instantiate
+from rtil.process.instantiate import allow, instantiate, named_by
 from rtil.process.lock import Owner
 from rtil.process.provenance import provenance
 from rtil.process.rng import seeded
@@ -52,6 +52,7 @@ def compose(cfg: DictConfig) -> Training:
     """
     # Cheap things first: nothing is read or written for settings that cannot be trained.
     cfg = checked(cfg, "train", overrides.running())
+    allow(named_by(cfg))
     initial = read(cfg.init) if cfg.init else None
     cfg = started(cfg, initial)
     phase_nimg = check(cfg, initial)
@@ -71,6 +72,7 @@ def compose(cfg: DictConfig) -> Training:
     torch.manual_seed(config["seed"])
     family: Family = instantiate(config["rtil"]["family"])
     nets = build_nets(config["model"], family, rt, config["freeze"], initial)
+    check_channels(nets.G, data.channels)
     settings = settings_of(config)
     facts = {**provenance(rt), **data.provenance()}
     if initial is not None:
@@ -197,6 +199,12 @@ def check(cfg: DictConfig, initial: Initial | None = None) -> list[int] | None:
     family: Family = instantiate(resolved(cfg, {})["rtil"]["family"])
     for space in family.spaces:
         space.check(G)
+    if G.image_shape[1] != cfg.resolution:
+        raise ValueError(
+            f"train: model={cfg.model.name} draws {G.image_shape[1]} pixels a side and "
+            f"resolution={cfg.resolution}; set resolution={G.image_shape[1]}, or choose a scale "
+            "of that size."
+        )
 
     batches, world = as_list(cfg.batch), ranks().world
     if any(batch % world for batch in batches):
@@ -215,6 +223,16 @@ def check(cfg: DictConfig, initial: Initial | None = None) -> list[int] | None:
             "model.phase_nimg=null nothing grows; give one number."
         )
     return None if phase_nimg is None else list(phase_nimg)
+
+
+def check_channels(G: Generator, channels: int) -> None:
+    """Raises ValueError where a generator draws in grey and images are in colour, or reversed."""
+    own = G.image_shape[0]
+    if own != channels:
+        raise ValueError(
+            f"train: the generator draws {own} colour channels and the images have {channels}; "
+            f"image_channels={own} reads them so."
+        )
 
 
 def equal_phases(batches: Sequence[int], total_nimg: int, phases: int) -> list[int]:
