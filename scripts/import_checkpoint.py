@@ -3,6 +3,8 @@
 
 For example: python scripts/import_checkpoint.py rtil_ilo.pt --out generator.pt
              python scripts/import_checkpoint.py stylegan2.pkl --report
+             python scripts/import_checkpoint.py weights.pt --out generator.pt \\
+                 model.module._target_=package.Class 'model.cuts=[up1,up2]'
              python scripts/import_checkpoint.py --export rosinality generator.pt --out file.pt
 """
 
@@ -10,12 +12,16 @@ import argparse
 import sys
 
 from rtil.importers.conversion import LAYOUTS, export_file, import_file
+from rtil.importers.module import import_module
 from rtil.importers.setup import Choices
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("file", help="the file to read; no code in it is run")
+    parser.add_argument(
+        "words", nargs="*", help="of model=wrapped: a module of your own, its cuts"
+    )
     parser.add_argument("--out", help="the file to write")
     parser.add_argument("--layout", choices=("auto", *LAYOUTS), default="auto")
     parser.add_argument("--report", action="store_true", help="say what it holds, write nothing")
@@ -24,9 +30,11 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--scale", help="inversion settings, of configs/scale; default: by size")
     parser.add_argument("--data", help="what it was trained on, of configs/data")
     parser.add_argument("--force", action="store_true", help="replace the file if it exists")
-    a = parser.parse_args()
+    a = parser.parse_intermixed_args()
     if bool(a.out) == a.report:
         parser.error("give --out FILE, or --report alone")
+    if a.words and (a.export or a.layout != "auto"):
+        parser.error("words of a module go with neither --export nor --layout")
     if a.export and a.report:
         parser.error("--report is for files to import")
     return a
@@ -37,6 +45,9 @@ def main() -> None:
     try:
         if a.export:
             lines = export_file(a.file, a.out, a.force)
+        elif a.words:
+            choices = Choices(a.rtil, a.scale, a.data)
+            lines = import_module(a.file, a.out, a.words, choices, a.force)
         else:
             choices = Choices(a.rtil, a.scale, a.data)
             lines = import_file(a.file, a.out, a.layout, choices, a.force)

@@ -142,7 +142,7 @@ def import_file(
         refuse_existing(out, force)
     source, foreign = Path(source), recognise(source, layout)
     size, said = foreign.spec, choices
-    choices = choices.complete(source.stem, size)
+    choices = choices.complete(source.stem, size.resolution)
     guesses = [*foreign.guesses, *said.guessed(choices)]
     weights = foreign.weights()
     config = configuration(size, choices)
