@@ -124,8 +124,17 @@ def test_a_discriminator_that_is_trained_alone_changes_no_weight_of_the_generato
     assert not equal(dict(content["G"]), dict(loaded["G_ema"]))
 
 
-@pytest.mark.parametrize("holds", FILES)
-@pytest.mark.parametrize("model", ARMS)
+@pytest.mark.parametrize(
+    ("model", "holds"),
+    [
+        ("stylegan2", "generator"),
+        ("pggan", "both"),
+        pytest.param("stylegan2", "both", marks=pytest.mark.slow),
+        pytest.param("pggan", "generator", marks=pytest.mark.slow),
+        pytest.param("pggan_r1", "both", marks=pytest.mark.slow),
+        pytest.param("pggan_r1", "generator", marks=pytest.mark.slow),
+    ],
+)
 def test_killed_and_resumed_is_undisturbed_wherever_it_is_killed(tmp_path, begun, model, holds):
     words = (*ARMS[model], start(begun, model, holds), ALONE, "total_nimg=40")
     whole = ended(tmp_path / "whole", *words)
