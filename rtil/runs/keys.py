@@ -3,7 +3,7 @@
 A row names a key or a prefix ("loss" stands for "loss.mse"); the longest that fits counts, and a
 key without a row changes what is computed. To add a setting that does not, or that reports or
 messages treat otherwise, add a row. What values it takes its name says (`rtil.runs.units`), or
-else the `kind` of its row. Also here: what a configuration of version 0.1 leaves unsaid.
+else the `kind` of its row. What version 0.1 left unsaid is in `rtil.runs.version_0_1`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from rtil.runs import version_0_1
 from rtil.runs.kinds import (
     ANYTHING,
     COUNT,
@@ -375,34 +376,8 @@ def differing_keys(
     return lines
 
 
-# What version 0.1 did not write into a configuration; the only names of its parts in this package.
-_TASKS: dict[str, dict[str, object]] = {
-    "cs": {"knob": "ratio", "linear": True, "measures": "vector"},
-    "phase_retrieval": {"knob": "ratio", "linear": False, "measures": "vector"},
-    "inpainting": {"knob": "ratio", "linear": True, "measures": "image"},
-    "sr": {"knob": "factor", "linear": True, "measures": "image"},
-    "deblur": {"knob": "blur_std", "linear": True, "measures": "image"},
-    "denoise": {"knob": "noise_std", "linear": True, "measures": "image"},
-}
-_FAMILIES = {"ilo": "ilo", "csgm": "ilo", "mgan": "mgan"}
-
-
 def complete(config: Mapping[str, object]) -> dict[str, object]:
-    """A flattened configuration with what one of version 0.1 leaves unsaid.
-
-    An inverter that needs no generator has no family.
-    """
+    """A flattened configuration with what one of version 0.1 leaves unsaid."""
     unsaid = ("hardware.precision", "protocol.name", "model.generator.normalise")
     said = {key: row(key).default for key in unsaid}
-    if "rtil.name" in config:
-        # A mixture is of the arm that its name begins with.
-        said["rtil.arm"] = str(config["rtil.name"]).removesuffix("_mixture")
-    task = _TASKS.get(str(config.get("task.name")), {})
-    said |= {f"task.{key}": value for key, value in task.items()}
-    if "inverter.name" in config:
-        said["inverter.family"] = _FAMILIES.get(str(config["inverter.name"]))
-    if config.get("inverter.name") == "lmmse" and "noise_std" in config:
-        said["inverter.noise_std"] = config["noise_std"]
-    if "scale.stylegan2.r1_weight" in config:
-        said["scale.pggan_r1.r1_weight"] = config["scale.stylegan2.r1_weight"]
-    return {**said, **config}
+    return {**said, **version_0_1.implied(config), **config}
