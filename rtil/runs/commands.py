@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 
 from rtil.runs import keys, overrides
 from rtil.runs.run import Run
 from rtil.runs.search import budget
+from rtil.runs.setup import composed
+
+MODULE = "model.module"  # of the user's, whose arguments no config has
+TARGET = f"{MODULE}._target_"
 
 
 def commands(run: Run, arm: str, settings: Iterable[str]) -> list[str]:
@@ -30,6 +35,10 @@ def commands(run: Run, arm: str, settings: Iterable[str]) -> list[str]:
         # Settings of an inverter may be typed by those of the scale that they are read from.
         if (keys.repeated(key, knob) or key.startswith("scale.")) and not keys.is_under(key, names)
     }
+    repeated = _module(config) | repeated
+    words = [word for argv in (*run.recorded[:1], *run.trained[:1]) for word in argv[1:]]
+    added = {overrides.key_of(word) for word in words if word.startswith("+")}
+    added |= {key for key in repeated if keys.is_under(key, [MODULE])} - {TARGET}
     source = config.get("data.trained_on") or config["data.name"]
     files = {key: config[key] for key in keys.SPLITS if config.get(key)}
     protocol = {"protocol": run.protocol} if run.protocol != "paper" else {}
@@ -62,20 +71,38 @@ def commands(run: Run, arm: str, settings: Iterable[str]) -> list[str]:
         for key, text in trained.items()
         if keys.of_training(key) and not overrides.is_sweep(key, text)
     }
-    lines = [overrides.line("train", train | longer)]
+    lines = [overrides.line("train", train | longer, added)]
     if run.protocol != "fair":
-        return [*lines, overrides.line("invert", tune | protocol)]
+        return [*lines, overrides.line("invert", tune | protocol, added)]
     at = {key: config.get(f"{keys.AT}.{key}") for key in ("seed", knob)}
     at = {key: value for key, value in at.items() if value is not None}
     invert = tune | protocol | {f"{keys.AT}.{key}": value for key, value in at.items()}
-    tuned = overrides.line("train", train | longer | {"seed": at.get("seed", config["seed"])})
+    tuned = overrides.line(
+        "train", train | longer | {"seed": at.get("seed", config["seed"])}, added
+    )
     lines = [
         tuned,
-        overrides.line("tune", tune | at | _budget(run)),
+        overrides.line("tune", tune | at | _budget(run), added),
         *lines,
-        overrides.line("invert", invert),
+        overrides.line("invert", invert, added),
     ]
     return [*dict.fromkeys(lines)]
+
+
+def _module(config: Mapping[str, object]) -> dict[str, object]:
+    """Settings of a generator that is a module of the user's, which no choice of a group says.
+
+    A run that took it from a file did not type them.
+    """
+    if TARGET not in config:
+        return {}
+    plain, _ = composed("train", (f"model={config['model.name']}",))
+    return {
+        key: value
+        for key, value in config.items()
+        if keys.is_under(key, [MODULE]) or re.fullmatch(r"model\.\w+", key)
+        if keys.canonical(plain.get(key)) != keys.canonical(value)
+    }
 
 
 def _budget(run: Run) -> dict[str, object]:

@@ -246,8 +246,7 @@ def training_command(config: Config) -> str:
     told = {key: value for key, value in told.items() if keys.is_under(key, names)}
     # What its groups do not have is added, such as arguments of a module of the user's.
     known, _ = composed("train", tuple(f"{name}={value}" for name, value in groups.items()))
-    words |= {key if key in known else f"+{key}": value for key, value in told.items()}
-    return overrides.line("train", words)
+    return overrides.line("train", words | told, told.keys() - known.keys())
 
 
 def differences(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
 
@@ -80,9 +80,14 @@ def parsed(text: str) -> object:
         return text
 
 
-def line(command: str, settings: Mapping[str, object]) -> str:
-    """A command line of rtil with these settings."""
-    words = [shlex.quote(f"{name}={readable(as_text(value))}") for name, value in settings.items()]
+def line(command: str, settings: Mapping[str, object], added: Collection[str] = ()) -> str:
+    """A command line of rtil with these settings.
+
+    Args:
+        added: keys that configs may lack: Hydra sets or adds them.
+    """
+    names = {key: f"++{key}" if key in added else key for key in settings}
+    words = [shlex.quote(f"{names[key]}={readable(as_text(x))}") for key, x in settings.items()]
     return " ".join([f"python -m rtil.{command}", *words])
 
 

@@ -24,6 +24,8 @@ from rtil.models.dcgan import DCGAN
 from rtil.operators.identity import Identity
 from rtil.process import instantiate
 from rtil.process.rng import seeded
+from rtil.runs.commands import commands
+from rtil.runs.run import collect
 
 PAGE = (Path(__file__).parents[2] / "docs" / "wrapped.md").read_text()
 SMALL = ["hardware=cpu", "hardware.threads=1", "total_nimg=16", "batch=8", "checkpoint_every=8"]
@@ -111,8 +113,9 @@ def test_other_objectives_train_it(tmp_path, decoder):
 
 
 def test_reports_and_diagnoses_show_it_where_it_is_named(tmp_path, decoder, monkeypatch):
-    trained(tmp_path)
-    inverted(tmp_path, *words_of("-m rtil.invert"), *STEPS["ilo"])
+    file = tmp_path / "file.pt"
+    shutil.copy(trained(tmp_path) / "generator.pt", file)
+    inverted(tmp_path, f"generator={file}", "modules=[decoder.Decoder]", *STEPS["ilo"])
     monkeypatch.setattr(instantiate, "_named", set())
     for modules, noted in (([], True), (["decoder.Decoder"], False)):
         cfg = OmegaConf.merge(composed("report", f"root={tmp_path}"), {"modules": modules})
@@ -122,6 +125,10 @@ def test_reports_and_diagnoses_show_it_where_it_is_named(tmp_path, decoder, monk
     words += ["num_samples=16", "dims=4", "bootstrap=2", "stage_steps=2"]
     folder = diagnose.diagnose(composed("diagnose", *words).copy(), words)
     assert any(folder.iterdir())
+    # What fills the table names the module and its arguments, as a run of a file did not.
+    (run,) = collect(tmp_path)[0]
+    line, *_ = commands(run, "vanilla", [])
+    train.train(composed("train", *shlex.split(line)[3:], *SMALL).copy())
 
 
 # What files may name
