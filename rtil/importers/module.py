@@ -7,7 +7,7 @@ its blocks are compared with it once they are loaded. Where in the file they lie
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -16,11 +16,10 @@ from rtil import checkpoint
 from rtil.importers.conversion import UNSAID, build, refuse_existing
 from rtil.importers.setup import Choices, module_configuration
 from rtil.models.wrapped import Wrapped
-from rtil.process.brief import brief
+from rtil.process.brief import brief, reason
 from rtil.process.instantiate import TRUSTED, instantiate
-from rtil.process.weights import read
+from rtil.process.weights import ADVICE, read
 
-PARALLEL = "module."  # what nn.DataParallel puts before names
 AVERAGED = "ema"  # in the name of averaged weights, which draw the better images
 DEPTH = 3  # of tables in a file
 
@@ -35,7 +34,7 @@ def import_module(
     """Writes the weights of a module as generator.pt, once its blocks draw what it draws.
 
     Args:
-        source: a file of torch.save with a state dict in it; no code of it is run.
+        source: a file of torch.save or safetensors with a state dict in it; no code is run.
         out: the file to write; None only reports.
         words: overrides that name the module and its cuts, as in training with model=wrapped.
         choices: how it was trained; `Choices.complete` fills in what is not said.
@@ -52,16 +51,17 @@ def import_module(
     if out is not None:
         refuse_existing(out, force)
     source = Path(source)
-    content = read(source)
+    content = read_tensors(source)
     config, complete = module_configuration(source.stem, words, choices)
     declared: Wrapped = instantiate(config["model"]["generator"])
-    part, state = find_weights(declared.module, content, source)
+    part, state, left = find_weights(declared.module, content, source)
     weights = {f"module.{name}": value for name, value in state.items()}
     G = build(weights, config)
     assert isinstance(G, Wrapped), "model=wrapped builds one"
     G.verify()
     guesses = choices.guessed(complete)
     lines = describe(source, part, G)
+    lines += [f"note: {left} other entries beside them were not read"] if left else []
     lines += [f"guessed: {guess} (the file does not say)" for guess in guesses]
     lines.append(f"taken as: rtil={complete.rtil} scale={complete.scale} data={complete.data}")
     if out is None:
@@ -86,35 +86,84 @@ def import_module(
     ]
 
 
-def find_weights(
-    module: nn.Module, content: object, source: Path
-) -> tuple[str, dict[str, Tensor]]:
-    """Where in a file a module's weights lie, and these under the module's own names.
+def read_tensors(source: Path) -> object:
+    """What a file holds, of torch.save or of safetensors; no code of it is run.
 
     Raises:
-        ValueError: no table of the file has its entries, or several have.
+        FileNotFoundError: no such file.
+        ValueError: it is damaged, would run code, or safetensors is not installed.
+    """
+    if source.suffix != ".safetensors" or not source.is_file():
+        return read(source)
+    try:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+    except ImportError as error:
+        raise ValueError(
+            f"{source}: safetensors cannot be imported ({error}). pip install safetensors"
+        ) from error
+    try:
+        return load_file(source)
+    except SafetensorError as error:
+        raise ValueError(f"{source} is damaged ({reason(error)}). {ADVICE}") from error
+
+
+def find_weights(
+    module: nn.Module, content: object, source: Path
+) -> tuple[str, dict[str, Tensor], int]:
+    """Where in a file a module's weights lie, and these under the module's own names.
+
+    Entries may stand below a name of their own, as those of a decoder do in an autoencoder.
+
+    Returns:
+        The place, the weights, and how many entries beside them are left.
+
+    Raises:
+        ValueError: the module's entries lie nowhere in the file, or in several places.
     """
     shapes = {name: value.shape for name, value in module.state_dict().items()}
-    tables = dict(_tables(content))
-    if not tables:
-        raise ValueError(f"{source} holds no table of tensors; it holds {brief(content)}.")
-    fitting = {
-        part: table
-        for part, table in tables.items()
-        if {name: value.shape for name, value in table.items()} == shapes
+    places = {
+        f"{part}, {prefix}*" if prefix else part: (table, prefix)
+        for part, table in _tables(content)
+        for prefix in _prefixes(table, shapes)
     }
-    averaged = [part for part in fitting if AVERAGED in part.lower()]
-    parts = averaged if len(averaged) == 1 else [*fitting]
-    if len(parts) > 1:
+    if not places:
         raise ValueError(
-            f"{source} holds weights of {type(module).__name__} {len(parts)} times, in "
-            f"{brief(parts)}; save the one that you mean in a file of its own."
+            f"{source} holds no weights of {type(module).__name__}; it holds {brief(content)}."
         )
-    if not parts:
-        # The table that shares most names is the one that was meant.
-        part = max(tables, key=lambda part: len(tables[part].keys() & shapes.keys()))
-        checkpoint.check_fits(module, tables[part], f"{source}, {part}")
-    return parts[0], fitting[parts[0]]
+    below = {
+        place: {
+            name.removeprefix(prefix): x for name, x in table.items() if name.startswith(prefix)
+        }
+        for place, (table, prefix) in places.items()
+    }
+    fitting = {
+        place: {name: table[name] for name in shapes}
+        for place, table in below.items()
+        if shapes.items() <= {name: x.shape for name, x in table.items()}.items()
+    }
+    averaged = [place for place in fitting if AVERAGED in place.lower()]
+    chosen = averaged if len(averaged) == 1 else [*fitting]
+    if len(chosen) > 1:
+        raise ValueError(
+            f"{source} holds weights of {type(module).__name__} {len(chosen)} times, in "
+            f"{brief(chosen)}; save those that you mean in a file of their own."
+        )
+    if not chosen:
+        # The place that shares most names is the one that was meant.
+        near = max(below, key=lambda place: len(below[place].keys() & shapes.keys()))
+        checkpoint.check_fits(module, below[near], f"{source}, {near}")
+    (place,) = chosen
+    return place, fitting[place], len(places[place][0]) - len(shapes)
+
+
+def _prefixes(table: Mapping[str, Tensor], names: Iterable[str]) -> list[str]:
+    """What may stand before a module's names in a table: before the first of those that it has."""
+    for own in names:
+        ends = [name for name in table if name == own or name.endswith(f".{own}")]
+        if ends:
+            return [name.removesuffix(own) for name in ends]
+    return []
 
 
 def _tables(content: object, place: str = "", depth: int = 0) -> Iterator[tuple[str, dict]]:
@@ -123,8 +172,6 @@ def _tables(content: object, place: str = "", depth: int = 0) -> Iterator[tuple[
         return
     tensors = {str(name): x for name, x in content.items() if isinstance(x, Tensor)}
     if tensors:
-        if all(name.startswith(PARALLEL) for name in tensors):
-            tensors = {name.removeprefix(PARALLEL): x for name, x in tensors.items()}
         yield place or "the whole file", tensors
     for name, value in content.items():
         yield from _tables(value, f"{place}.{name}" if place else str(name), depth + 1)

@@ -202,7 +202,14 @@ def weights_file(path, decoder_class, wrap=lambda state: state, seed=0):
     [
         (lambda state: state, "the whole file"),
         (lambda state: {"epoch": 3, "G": {"state": state}}, "G.state"),
-        (lambda state: {"net": {f"module.{k}": v for k, v in state.items()}}, "net"),
+        (lambda state: {"net": {f"module.{k}": v for k, v in state.items()}}, "net, module.*"),
+        (
+            lambda state: (
+                {"encoder.up1.1.weight": torch.ones(2)}
+                | {f"vae.decoder.{k}": v for k, v in state.items()}
+            ),
+            "the whole file, vae.decoder.*",
+        ),
         (
             lambda state: {"G_ema": state, "G": {k: 2 * v for k, v in state.items()}},
             "G_ema",
@@ -253,7 +260,7 @@ def test_weights_that_do_not_fit_are_refused_and_nothing_is_written(tmp_path, de
     with pytest.raises(ValueError, match=r"first.weight is \[512, 32\] and not \[1024, 32\]"):
         import_module(tmp_path / "weights.pt", out, words)
     torch.save([1, 2], tmp_path / "weights.pt")
-    with pytest.raises(ValueError, match="holds no table of tensors"):
+    with pytest.raises(ValueError, match="holds no weights of Decoder; it holds"):
         import_module(tmp_path / "weights.pt", out, words)
     with pytest.raises(ValueError, match="--rtil, --scale and --data"):
         import_module(tmp_path / "weights.pt", out, [*words, "rtil=ilo"])
@@ -305,3 +312,34 @@ def test_depth_reaches_faces_that_the_latent_alone_does_not(faces):
         for inverter in (csgm, ilo)
     ]
     assert errors[1] < 0.3 * errors[0]
+
+
+# Decoders of diffusers
+
+
+def test_a_decoder_of_diffusers_draws_what_its_autoencoder_decodes(tmp_path, monkeypatch):
+    diffusers = pytest.importorskip("diffusers", reason="pip install 'rtil[diffusers]'")
+    torch.manual_seed(0)
+    size = {"block_out_channels": (8, 16), "layers_per_block": 1, "norm_num_groups": 4}
+    vae = diffusers.AutoencoderKL(
+        **size,
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        scaling_factor=0.5,
+    ).eval()
+    vae.save_pretrained(tmp_path)
+    words = ["model.module._target_=rtil.models.kl_decoder.KLDecoder", "model.latent=[4,8,8]"]
+    words += ["+model.module.block_out_channels=[8,16]", "+model.module.layers_per_block=1"]
+    words += ["+model.module.norm_num_groups=4", "+model.module.scaling_factor=0.5"]
+    words += ["model.cuts=[decoder.mid_block,decoder.up_blocks.*]"]
+    file, out = tmp_path / "diffusion_pytorch_model.safetensors", tmp_path / "generator.pt"
+    lines = import_module(file, out, words)
+    assert any("other entries beside them" in line for line in lines)  # the encoder's
+    G, _ = rtil.load_generator(out)
+    z = torch.randn(2, 4, 8, 8)
+    with torch.no_grad():
+        assert torch.equal(G(z.flatten(1)), vae.decode(z / 0.5).sample)
+    assert G.shapes == {1: (16, 8, 8), 2: (16, 16, 16), 3: (8, 16, 16)}
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(ValueError, match="is damaged"):
+        import_module(file, tmp_path / "other.pt", words)
