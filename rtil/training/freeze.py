@@ -2,7 +2,8 @@
 
 A name is that of a parameter, or of a module with all parameters in it, as torch has them. Those
 of the discriminator begin with "D.", all others are the generator's. What is frozen needs no
-gradient and is no parameter of an optimiser; the loop knows nothing of it.
+gradient and is no parameter of an optimiser; the loop knows nothing of it. A layer with running
+statistics uses those that it has.
 """
 
 from __future__ import annotations
@@ -49,10 +50,15 @@ def canonical(names: Collection[str], G: nn.Module, D: nn.Module) -> list[str]:
 
 
 def freeze(names: Collection[str], G: nn.Module, D: nn.Module) -> None:
-    """Sets the layers of these names to need no gradient."""
+    """Sets the layers of these names to need no gradient, and to keep their statistics."""
     for name, p in parameters(G, D).items():
         if is_under(name, names):
             p.requires_grad_(False)
+    of_d = [(f"{OF_D}.{name}", module) for name, module in D.named_modules()]
+    for name, module in [*G.named_modules(), *of_d]:
+        # Batch normalisation would go on to average, in a layer that stays as it is.
+        if is_under(name, names):
+            module.eval()
 
 
 def _shortest(every: Sequence[str], frozen: Collection[str], depth: int = 1) -> list[str]:

@@ -88,7 +88,8 @@ class Initial:
                 one line.
         """
         wrong = [*self._differing(model), *checkpoint.misfits(G, self.G)]
-        advice = f"Ask for it as it is: {shlex.join(words)}"
+        advice = "Ask for it as it is"
+        advice += f": {shlex.join(words)}" if words else ", or name another file."
         if not wrong and self.D is not None:
             wrong = [f"D.{text}" for text in checkpoint.misfits(D, self.D)]
             advice = "Name a generator.pt, beside which a new discriminator learns alone first."

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import re
 from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -33,6 +32,7 @@ from rtil.process.rng import seeded
 from rtil.runs import identity, keys, overrides, record
 from rtil.runs.setup import checked
 from rtil.training import freeze
+from rtil.training.asking import asking_for
 from rtil.training.initial import Initial, read, start_penalty
 from rtil.training.loop import Nets, Settings, Training
 
@@ -145,37 +145,6 @@ def drafts(cfg: DictConfig) -> tuple[Generator, nn.Module]:
         return instantiate(model["generator"]), instantiate(model["discriminator"])
 
 
-def asking_for(cfg: DictConfig, model: Mapping) -> list[str]:
-    """Overrides with which a command asks for a generator, where it asks for another.
-
-    Args:
-        model: the group `model` of the other's training.
-    """
-    there, here = model["generator"], resolved(cfg, {})["model"]["generator"]
-    written = OmegaConf.to_container(cfg.model.generator, resolve=False)
-    assert isinstance(written, dict)
-    if there["_target_"] != here["_target_"]:
-        return [f"model={model.get('name')}"]
-    words = []
-    for name in sorted({*there, *here} - {"phase_nimg"}):
-        default = keys.row(f"model.generator.{name}").default
-        wanted, asked = there.get(name, default), here.get(name, default)
-        if keys.canonical(wanted) == keys.canonical(asked):
-            continue
-        # What is read from another setting, such as the resolution, is set there.
-        source = re.fullmatch(r"\$\{([\w.]+)\}", str(written.get(name)))
-        key = source[1] if source else f"model.generator.{name}"
-        if name not in there:
-            words.append(f"~{key}")
-        elif isinstance(wanted, Mapping):
-            table = ", ".join(f"{size}: {width}" for size, width in wanted.items())
-            words.append(f"+{key}={{{table}}}")
-        else:
-            added = "" if name in here else "+"
-            words.append(f"{added}{key}={overrides.readable(overrides.as_text(wanted))}")
-    return words
-
-
 def check(cfg: DictConfig, initial: Initial | None = None) -> list[int] | None:
     """Checks the settings without data or memory.
 
@@ -195,7 +164,10 @@ def check(cfg: DictConfig, initial: Initial | None = None) -> list[int] | None:
         )
     G, D = drafts(cfg)
     if initial is not None:
-        initial.check(resolved(cfg, {})["model"], asking_for(cfg, initial.config["model"]), G, D)
+        model = resolved(cfg, {})["model"]
+        written = OmegaConf.to_container(cfg.model.generator, resolve=False)
+        words = asking_for(model, initial.config["model"], cast(dict[str, Any], written))
+        initial.check(model, words, G, D)
     family: Family = instantiate(resolved(cfg, {})["rtil"]["family"])
     for space in family.spaces:
         space.check(G)

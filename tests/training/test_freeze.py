@@ -57,6 +57,22 @@ def test_frozen_layers_stay_bit_for_bit_without_gradient_and_all_others_move(
     assert sum(counts) == sum(not is_under(name, still) for name in before)
 
 
+def test_a_frozen_layer_keeps_its_running_statistics_and_uses_them(tmp_path):
+    words = ("model=wrapped", "rtil=vanilla", "model.module._target_=helpers.modules.Chain")
+    words += ("model.cuts=[first,ups.0]", "freeze=[module.first]", "total_nimg=24")
+    training = setup.compose(config(*words, f"run_dir={tmp_path / 'run'}"))
+    try:
+        G = training.nets.G
+        before = {name: value.clone() for name, value in G.state_dict().items()}
+        loop.run(training)
+    finally:
+        training.owner.release()
+    for network in (G, training.nets.G_ema):
+        after = network.state_dict()
+        for name, value in before.items():
+            assert torch.equal(value, after[name]) == name.startswith("module.first."), name
+
+
 def test_the_shortest_names_of_the_same_layers_are_recorded():
     G, D = networks()
     assert freeze.canonical(["mapping.1", "mapping.0.bias", "mapping.0.weight"], G, D) == [
