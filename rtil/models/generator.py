@@ -136,6 +136,13 @@ class Generator(nn.Module, ABC):
     def progress(self, nimg: int) -> None:
         """Sets the stage of growing that training has reached after nimg images."""
 
+    def verify(self) -> None:
+        """Checks on values what its class does not promise, before it is trained.
+
+        Raises:
+            ValueError: blocks do not draw what the whole does.
+        """
+
     def run(
         self,
         w: Tensor,

@@ -1,7 +1,8 @@
 """Any module as a Generator: cut at submodules, with shapes and laws found by a dry run.
 
 Lives here: `wrap` and the class that it makes. How forward becomes blocks is in
-`rtil.models.stages`.
+`rtil.models.stages`. Shapes are found whenever it is built, on the device meta too, so that what a
+file declares is refused before it takes memory; laws where it is wrapped, imported or trained.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ log = logging.getLogger("rtil.models.wrapped")
 
 RANGES = ("signed", "unit")
 CHUNK = 10_000  # latents at a time that the prior is fitted to
+LARGEST = (
+    2**28
+)  # values of one sample's map, a GB: what a file declares is run once when it is read
 MIXED = 1e-3  # of the largest pixel: an image alone and in a batch differ less by rounding
 
 
@@ -56,7 +60,9 @@ def wrap(
         ValueError: a cut that there is not, or where something else crosses; a module that draws
             no square image, draws random numbers, or mixes the samples of a batch.
     """
-    return Wrapped(module, cuts, latent, latent_map, image_range)
+    G = Wrapped(module, cuts, latent, latent_map, image_range)
+    G.verify()
+    return G
 
 
 @final
@@ -99,8 +105,6 @@ class Wrapped(Generator):
             self.per_block_styles = any(k > 1 for k in readers)
             self._rows = {k: row for row, k in enumerate(readers)}
             self._find_shapes(z)
-            if z.device.type != "meta":
-                self.verify()
 
     @property
     def shapes(self) -> dict[int, tuple[int, int, int]]:
@@ -320,7 +324,17 @@ def _crossing(x: object, batch: int, name: str) -> tuple[int, ...]:
             f"rtil.wrap: {name} returns {brief([*x.shape])} for {batch} latents; a map is (B, C), "
             "(B, C, N) or (B, C, H, W)."
         )
+    _check_size(x, name)
     return tuple(x.shape[1:])
+
+
+def _check_size(x: Tensor, name: str) -> None:
+    """Raises ValueError where one sample's map has more values than any that is inverted."""
+    if x[0].numel() > LARGEST:
+        raise ValueError(
+            f"rtil.wrap: {name} returns {brief([*x.shape])}, more than {LARGEST} values a sample; "
+            "give a smaller latent."
+        )
 
 
 def _as_map(shape: tuple[int, ...]) -> tuple[int, int, int]:
@@ -339,6 +353,7 @@ def _image_shape(image: object, batch: int, who: str) -> tuple[int, int, int]:
     if isinstance(image, Tensor) and image.ndim == 4 and len(image) == batch:
         channels, height, width = image.shape[1:]
         if channels in (1, 3) and height == width:
+            _check_size(image, who)
             return channels, height, width
     raise ValueError(
         f"rtil.wrap: {who} returns {got} for {batch} latents, which is no image; images are "

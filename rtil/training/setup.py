@@ -285,7 +285,9 @@ def build_nets(
         frozen: names of layers that are not trained.
         initial: weights that training starts from, and their average too.
     """
-    G: Generator = rt.place(instantiate(model["generator"]))
+    G: Generator = instantiate(model["generator"])
+    G.verify()
+    G = rt.place(G)
     D: nn.Module = rt.place(instantiate(model["discriminator"]))
     if initial is not None:
         initial.load(G, D)

@@ -47,7 +47,7 @@ def test_zero_injection_is_the_plain_generator(generator, rng):
     assert torch.equal(Additive(4).synthesize(generator, silent), plain)
 
 
-@pytest.mark.parametrize("kind", ["pggan", "karras"])
+@pytest.mark.parametrize("kind", ["pggan", "karras", "wrapped"])
 def test_one_code_is_the_plain_generator(request, rng, kind):
     G = request.getfixturevalue(kind)(16)
     latents = MultiCode(1, 2).sample(G, 3, rng)
@@ -87,7 +87,7 @@ def test_injection_joins_before_the_own_image_of_its_block(stylegan2, rng):
     torch.testing.assert_close(changed, G.blocks[2].to_rgb.conv(z, latents.w[:, 5])[0])
 
 
-@pytest.mark.parametrize("kind", ["pggan", "karras"])
+@pytest.mark.parametrize("kind", ["pggan", "karras", "wrapped"])
 def test_multicode_restarts_after_the_mix(request, rng, kind):
     G, space = request.getfixturevalue(kind)(16), MultiCode(3, 2)
     latents = space.sample(G, 2, rng)
@@ -157,7 +157,7 @@ def test_weights_stay_finite_when_the_uniform_draw_is_zero(pggan, rng, monkeypat
 # Several codes
 
 
-@pytest.mark.parametrize("kind", ["pggan", "karras"])
+@pytest.mark.parametrize("kind", ["pggan", "karras", "wrapped"])
 @pytest.mark.parametrize("block", [1, 2, 3])
 def test_multicode_is_a_loop_over_codes(request, rng, block, kind):
     """g_1(sum_n g_0(z_n) * alpha^n), also with weights that differ between channels."""

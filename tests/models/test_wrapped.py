@@ -16,6 +16,7 @@ from rtil.latents.additive import Additive
 from rtil.latents.multicode import MultiCode
 from rtil.models.dcgan import DCGAN
 from rtil.models.generator import EMPTY
+from rtil.models.wrapped import Wrapped
 from rtil.operators.identity import Identity
 from rtil.process.rng import seeded
 
@@ -333,6 +334,11 @@ def test_a_latent_of_another_shape_is_refused_and_one_that_no_layer_says_is_aske
 
     with pytest.raises(ValueError, match="no layer of Bare says what latent it takes"):
         rtil.wrap(Bare(), ["x"])
+
+
+def test_a_latent_that_would_take_all_memory_is_refused_where_nothing_is_allocated():
+    with torch.device("meta"), pytest.raises(ValueError, match="values a sample"):
+        Wrapped(DCGAN(), ["main.2"], latent=[100, 4096, 4096])
 
 
 def test_a_mapping_network_that_is_not_named_is_refused_and_how_to_name_it_said():

@@ -7,7 +7,7 @@ from rtil.models import layers
 from rtil.models.layers import EqualLinear, derived, frozen
 
 
-@pytest.mark.parametrize("kind", ["stylegan2", "pggan", "karras"])
+@pytest.mark.parametrize("kind", ["stylegan2", "pggan", "karras", "wrapped", "wrapped_styles"])
 def test_frozen_changes_no_image_and_no_gradient(request, kind):
     G = request.getfixturevalue(kind)(16).requires_grad_(False)
     z = torch.randn(2, G.z_dim, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
