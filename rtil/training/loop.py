@@ -47,7 +47,6 @@ from rtil.training.monitor import Board, Terms, save_grid
 from rtil.training.step import Fakes, Step
 
 log = logging.getLogger("rtil.train")
-STATISTICS = ("running_mean", "running_var", "num_batches_tracked")  # of batch normalisation
 
 
 class Nets(NamedTuple):
@@ -360,11 +359,10 @@ def update(optim: Optimizer) -> Iterator[None]:
 def average(nets: Nets, decay: float) -> None:
     """Moves the averaged weights: G_ema <- decay G_ema + (1 - decay) G."""
     torch._foreach_lerp_([*nets.G_ema.parameters()], [*nets.G.parameters()], 1.0 - decay)
-    # Running statistics are averages already. Other buffers are alike in both.
-    buffers = zip(nets.G_ema.named_buffers(), nets.G.buffers())
-    for (name, averaged), own in buffers:
-        if name.rpartition(".")[2] in STATISTICS:
-            averaged.copy_(own)
+    # What a module of the user's keeps beside weights, such as running statistics, is as G has it.
+    # Buffers of other generators are alike in both.
+    if buffers := [*nets.G_ema.buffers()]:
+        torch._foreach_copy_(buffers, [*nets.G.buffers()])
 
 
 def drawn(family: Family, batch: int, turn: int) -> list[tuple[int, ...]]:

@@ -104,6 +104,17 @@ def test_a_training_with_running_statistics_goes_on_as_if_it_had_not_stopped(tmp
     assert all(torch.equal(value, stopped[name]) for name, value in at_once.items())
 
 
+def test_averaged_generators_have_what_modules_keep_beside_weights(tmp_path, decoder):
+    """Spectral normalisation divides by what its vectors say of the weights that they are of."""
+    text = (tmp_path / "decoder.py").read_text()
+    layer = "nn.Conv2d(width, 1, 3, padding=1)"
+    spectral = f"nn.utils.parametrizations.spectral_norm({layer})"
+    (tmp_path / "decoder.py").write_text(text.replace(layer, spectral))
+    content = checkpoint.load(checkpoint.latest(trained(tmp_path)))
+    name = "module.draw.parametrizations.weight.0._u"
+    assert torch.equal(content["G_ema"][name], content["G"][name])
+
+
 def test_other_objectives_train_it(tmp_path, decoder):
     words = ["model.objective._target_=rtil.objectives.wgan_gp.WGANGP"]
     words += [f"~model.objective.{name}" for name in ("r1_weight", "r1_every", "path_weight")]
