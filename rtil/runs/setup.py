@@ -127,16 +127,18 @@ def _leaves(cfg: DictConfig) -> dict[str, object]:
 
 
 def _values(tree: Mapping) -> dict[str, object]:
-    """`flatten`, with tables that hold nothing: {} may stand where a number belongs."""
-    empty: dict[str, object] = {}
+    """`flatten`, with tables that hold nothing or stand where a value belongs."""
+    tables: dict[str, object] = {}
     groups = [("", tree)]
     while groups:
         name, group = groups.pop()
-        if name and not group:
-            empty[name] = {}
+        # A row of keys speaks of all below it, a name of itself.
+        named = keys.kind(name) is not None and keys.row(name).kind is None
+        if name and (not group or named):
+            tables[name] = group
         inner = {f"{name}.{key}" if name else str(key): value for key, value in group.items()}
         groups += [(key, value) for key, value in inner.items() if isinstance(value, Mapping)]
-    return flatten(tree) | empty
+    return flatten(tree) | tables
 
 
 def _read(key: str, value: object, kind: Kind, text: str | None) -> object:

@@ -2,6 +2,7 @@
 
 import importlib
 import io
+import shutil
 import sys
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
@@ -33,7 +34,11 @@ def run(path):
     identity.read_config(directory)
     record.history(directory)
     rows.mend(directory / "results.jsonl")
-    runs.read_run(directory)
+    root = directory.with_name(f"{directory.name}-root")
+    shutil.copytree(directory, root / "invert" / "training" / directory.name)
+    _, notes = runs.inversions(root)
+    if notes:
+        raise ValueError("".join(notes))
 
 
 def rows_packed(path):
