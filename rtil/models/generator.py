@@ -136,6 +136,7 @@ class Generator(nn.Module, ABC):
     def progress(self, nimg: int) -> None:
         """Sets the stage of growing that training has reached after nimg images."""
 
+    @abstractmethod
     def verify(self) -> None:
         """Checks on values what its class does not promise, before it is trained.
 

@@ -75,6 +75,9 @@ class LinearGenerator(Generator):
         zeros = torch.zeros(self.z_dim, device=self.w0.device, dtype=self.w0.dtype)
         return StylePrior(zeros, zeros + 1.0, 1.0)
 
+    def verify(self) -> None:
+        """Its blocks are the network."""
+
     def progress(self, nimg: int) -> None:
         """Nothing grows."""
 

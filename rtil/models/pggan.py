@@ -301,6 +301,9 @@ class PGGANGenerator(Growing, Generator):
         zeros = torch.zeros(self.z_dim, device=weight.device, dtype=weight.dtype)
         return StylePrior(zeros, zeros + 1.0, 1.0)
 
+    def verify(self) -> None:
+        """Its blocks are the network."""
+
     def progress(self, nimg: int) -> None:
         self.num_blocks, self.alpha = growth(nimg, self.phase_nimg, self.max_blocks)
 

@@ -1,7 +1,6 @@
 """StyleGAN2: generator with a skip path and residual discriminator (Karras et al. 2020).
 
-The layout is the one of the released checkpoints (shared code base of ILO). To reproduce their
-numbers to rounding, nothing here departs from it except the order of linear operations.
+The layout is that of the released checkpoints, but for the order of linear operations.
 """
 
 from __future__ import annotations
@@ -301,6 +300,9 @@ class StyleGAN2Generator(Generator):
     def truncate(self, w: Tensor, psi: float, mean: Tensor) -> Tensor:
         """Pulls styles towards their mean: mean + psi (w - mean) (Karras et al. 2019, App. B)."""
         return mean + psi * (w - mean)
+
+    def verify(self) -> None:
+        """Its blocks are the network."""
 
     def progress(self, nimg: int) -> None:
         """Nothing grows."""

@@ -55,6 +55,9 @@ class UnitRange(Generator):
     def style_prior(self, num_samples: int, rng: torch.Generator) -> StylePrior:
         return self.G.style_prior(num_samples, rng)
 
+    def verify(self) -> None:
+        self.G.verify()
+
     def progress(self, nimg: int) -> None:
         self.G.progress(nimg)
         self.num_blocks = self.G.num_blocks
