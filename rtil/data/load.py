@@ -8,8 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+
 from rtil.data.base import ImageData
 from rtil.data.source import SplitFiles, source_of
+from rtil.process.rng import seeded
 
 
 def load_data(
@@ -42,6 +45,21 @@ def load_data(
             "data.num_test"
         )
     return images
+
+
+def image_order(count: int, seed: int | None) -> list[int]:
+    """The order in which the first of a split's images are taken, as their numbers.
+
+    Files are numbered by name, and neighbours by name may be alike: of one person, or one video.
+    A longer beginning of the order holds the shorter ones.
+
+    Args:
+        count: images of the split.
+        seed: of the permutation; None: by number, as in version 0.1.
+    """
+    if seed is None:
+        return [*range(count)]
+    return torch.randperm(count, generator=seeded("cpu", seed, "held-out images")).tolist()
 
 
 def split_files(data: Mapping[str, Any], split: str) -> SplitFiles | None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from rtil.data.base import to_float
 from rtil.data.lineage import training_data
-from rtil.data.load import load_data
+from rtil.data.load import image_order, load_data
 from rtil.inversion.setup import check_settings, load_generator, measuring_of, resolved
 from rtil.inverters import build_inverter
 from rtil.inverters.ilo import ILO
@@ -125,11 +125,11 @@ def prepare(cfg: DictConfig, overrides: Sequence[str]) -> Job:
 
 
 def _images(config: Mapping, data: Mapping, split: str, G: Generator) -> Tensor:
-    """The first images of a split, in [-1, 1], where the generator is."""
+    """Images of a split, in [-1, 1], where the generator is."""
     channels, size = G.image_shape[:2]
     images = load_data(data, size, split, channels, config["num_images"])
-    count = min(config["num_samples"], len(images))
-    return to_float(images.batch(range(count))).to(next(G.parameters()).device)
+    items = image_order(len(images), config["image_seed"])[: config["num_samples"]]
+    return to_float(images.batch(items)).to(next(G.parameters()).device)
 
 
 def _in_words(config: Mapping) -> str:

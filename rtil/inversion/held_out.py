@@ -36,7 +36,7 @@ class HeldOutRun:
     """What is asked of held-out images, and where it goes.
 
     run_dir: images that have a row there are left out. config: resolved, for the record.
-    num_images: the first of the split.
+    items: numbers of the images in their split.
     selection: name of the rule that selects iterates.
     distances: perceptual ones for the scores, by the name of their column; None where not taken.
     pictures, save_measurements: whether they are written. masked: by a mask from a file.
@@ -44,7 +44,7 @@ class HeldOutRun:
 
     run_dir: Path
     config: Mapping
-    num_images: int
+    items: Sequence[int]
     selection: str
     distances: Mapping[str, Perceptual | None]
     pictures: bool
@@ -74,7 +74,7 @@ class HeldOut(Problem):
         self.distances = {
             name: distance and distance.to(rt.device) for name, distance in run.distances.items()
         }
-        todo = self.not_done(range(run.num_images))
+        todo = self.not_done(run.items)
         self.left = bool(todo)
         self.parts = self._parts(part, todo[rt.rank :: rt.world])
         self._owner: Owner | None = None

@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from rtil import checkpoint
 from rtil.data import lineage
 from rtil.data.limits import Limits
-from rtil.data.load import load_data
+from rtil.data.load import image_order, load_data
 from rtil.inversion import measurement_file as measurement
 from rtil.inversion import tuned_settings
 from rtil.inversion.asked import Asked
@@ -372,7 +372,7 @@ def held_out(config: Mapping, measuring: Measuring, trained: Trained, rt: Runtim
     run = HeldOutRun(
         Path(run_dir),
         {**config, **found, "run_dir": str(run_dir)},
-        config["num_images"],
+        image_order(len(data), config["image_seed"])[: config["num_images"]],
         config["selection"],
         distances,
         config["pictures"],

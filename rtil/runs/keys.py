@@ -162,6 +162,7 @@ KEYS = (
     Key(NIMG, NONE, "implied", FREE, found=True),
     Key("split", NONE, ID, NONE, needs="held-out images"),
     Key("num_images", NONE, MORE, MORE, needs="held-out images"),
+    Key("image_seed", NONE, ID, ID, needs="held-out images"),
     Key("inversion_batch", NONE, FREE, FREE),
     Key("input", NONE, FREE, NONE, path="file"),
     Key("fit", NONE, FREE, NONE, needs="input", kind=TEXT | NULL),

@@ -48,6 +48,7 @@ NAMES: Mapping[str, Kind] = {
     **dict.fromkeys(("map_relative", "keep_observed"), SWITCH | NULL),
     # Counts.
     **dict.fromkeys(("seed", "split_seed", "search_seed"), SEED),
+    "image_seed": SEED | NULL,
     **dict.fromkeys(("total_nimg", "keep_checkpoints", "path_batch", "first_convs"), COUNT),
     **dict.fromkeys(("num_images", "inversion_batch", "restarts", "trials"), COUNT),
     **dict.fromkeys(("finalists", "max_steps", "num_codes", "columns"), COUNT),
