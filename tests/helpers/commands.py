@@ -18,6 +18,7 @@ COMMON = (
     "hardware.threads=1",
     "yardstick.use=false",
     "inversion_batch=1",
+    "image_seed=null",
 )
 
 

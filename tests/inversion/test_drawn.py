@@ -28,7 +28,7 @@ EACH = "operator.per_image=true"
 
 
 def invert_config(*words):
-    return composed("invert", *COMMON, *words)
+    return composed("invert", *COMMON, "image_seed=null", *words)
 
 
 @pytest.fixture(scope="module")

@@ -56,7 +56,8 @@ def root(tmp_path_factory):
 
 
 def run(root, *overrides, add=("yardstick.num_train=40",)):
-    overrides = [*COMMON, "data.num_train=64", f"root={root}", *overrides, *add]
+    common = [*COMMON, "data.num_train=64", "image_seed=null", f"root={root}"]
+    overrides = [*common, *overrides, *add]
     with initialize_config_dir(CONFIGS, version_base="1.3"):
         cfg = compose("invert", overrides)
     return invert.invert(cfg, overrides)
@@ -530,3 +531,16 @@ def test_processes_share_the_images(root, tmp_path):
     main = [json.loads(line)["id"] for line in (run_dir / "results.jsonl").open()]
     assert main == ["000000", "000002"]
     assert len(jsonl.result_rows(Path(run_dir))) == 3
+
+
+def test_more_images_are_those_of_fewer_and_others_and_a_seed_is_another_run(root):
+    def ids(count, *words):
+        words = ("inverter=adjoint", "yardstick.use=false", "pictures=false", *words)
+        run_dir = run(root, f"num_images={count}", *words, add=())
+        return run_dir, {row["id"] for row in jsonl.read(run_dir / "results.jsonl")}
+
+    place, few = ids(3, "image_seed=5")
+    same, more = ids(6, "image_seed=5")
+    assert same == place and few < more and len(more) == 6
+    other, others = ids(6, "image_seed=6")
+    assert other != place and others != more

@@ -261,7 +261,7 @@ def run(generator, tmp_path):
             *words,
         ]
         if not any(word.startswith("input=") for word in words):
-            words += ["num_images=2", "yardstick.use=false"]
+            words += ["num_images=2", "image_seed=null", "yardstick.use=false"]
         return invert.invert(composed("invert", *words), words)
 
     return run

@@ -66,7 +66,7 @@ def test_networks_of_scores_are_on_the_device_of_the_images(tmp_path, monkeypatc
     """The meta device stands for a GPU."""
     drawn_weights(tmp_path, monkeypatch)
     distances = load_distances({**AUTO, "lpips": False}, SHAPE)
-    run = HeldOutRun(tmp_path / "run", {}, 2, "best", distances, False, False, False)
+    run = HeldOutRun(tmp_path / "run", {}, range(2), "best", distances, False, False, False)
     rt = SimpleNamespace(rank=0, world=1, device=torch.device("meta"))
     one = SimpleNamespace(per_image=False)
     problem = HeldOut(SimpleNamespace(name=str), Part(None, None), one, run, rt)
