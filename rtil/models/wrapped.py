@@ -91,6 +91,11 @@ class Wrapped(Generator):
         self.module, self.image_range = module, image_range
         self.latent = tuple(latent) if latent is not None else _latent_of(module)
         self.z_dim = torch.Size(self.latent).numel()
+        if self.z_dim > LARGEST:
+            raise ValueError(
+                f"rtil.wrap: latent={brief([*self.latent])} has more than {LARGEST} values a "
+                "sample; give a smaller latent."
+            )
         who = type(module).__name__
         with _evaluated(module), torch.no_grad():
             z = self._latents("latents")
@@ -245,6 +250,8 @@ class Wrapped(Generator):
     def _latents(self, purpose: str) -> Tensor:
         """Two latents (2, *latent) of the weights' type, where these are."""
         weight = next(self.module.parameters())
+        if weight.is_meta:
+            return torch.empty((2, *self.latent), device="meta", dtype=weight.dtype)
         rng = seeded("cpu", "wrapped", purpose)
         return torch.randn((2, *self.latent), generator=rng, device="cpu").to(weight)
 

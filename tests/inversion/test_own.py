@@ -123,7 +123,13 @@ def test_a_saved_measurement_inverts_as_its_test_image_bit_for_bit(run, seen, tm
         words.pop(1)
         mask = [f"mask={write_mask(tmp_path / 'mask.png')}"]
     place = run(
-        *words, *mask, "seed=3", "num_images=2", "image_seed=null", "save_measurements=true", "yardstick.use=false"
+        *words,
+        *mask,
+        "seed=3",
+        "num_images=2",
+        "image_seed=null",
+        "save_measurements=true",
+        "yardstick.use=false",
     )
     row = jsonl.read(place / "results.jsonl")[1]
     saved = (place / "measurements" / "000001.npz").rename(tmp_path / "renamed.npz")

@@ -336,9 +336,17 @@ def test_a_latent_of_another_shape_is_refused_and_one_that_no_layer_says_is_aske
         rtil.wrap(Bare(), ["x"])
 
 
-def test_a_latent_that_would_take_all_memory_is_refused_where_nothing_is_allocated():
-    with torch.device("meta"), pytest.raises(ValueError, match="values a sample"):
-        Wrapped(DCGAN(), ["main.2"], latent=[100, 4096, 4096])
+@pytest.mark.parametrize(
+    ("device", "side", "named"), [("cpu", 4096, "latent="), ("meta", 1024, "DCGAN returns")]
+)
+def test_a_latent_that_would_take_all_memory_is_refused_where_nothing_is_allocated(
+    device, side, named, monkeypatch
+):
+    with torch.device(device):
+        module = DCGAN()
+    monkeypatch.setattr(torch, "randn", None)  # which would allocate
+    with pytest.raises(ValueError, match=f"{named}.* values a sample"):
+        Wrapped(module, ["main.2"], latent=[100, side, side])
 
 
 def test_a_mapping_network_that_is_not_named_is_refused_and_how_to_name_it_said():
