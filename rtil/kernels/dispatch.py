@@ -35,7 +35,7 @@ def set_impl(impl: str) -> None:
     """
     global _default
     if impl not in IMPLS:
-        raise ValueError(f"rtil.kernels: impl={impl!r} must be one of {', '.join(IMPLS)}.")
+        raise ValueError(f"hardware.ops={impl!r} must be one of {', '.join(IMPLS)}.")
     _default = impl
 
 

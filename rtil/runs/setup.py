@@ -88,7 +88,10 @@ def checked(
     """
     typed = overrides.typed(words or ())
     changed = {}
-    for key, value in _leaves(cfg).items():
+    leaves = _leaves(cfg)
+    # What is typed comes first: a setting that takes its value from it has the same fault.
+    for key in sorted(leaves, key=lambda key: not is_under(key, typed)):
+        value = leaves[key]
         kind = own.get(key) or keys.kind(key)
         if kind is None and key in typed:
             kind = _kind_of_default(cfg, command, key)

@@ -300,7 +300,7 @@ def test_check_passes_on_right_operators_and_names_what_differs(capsys, monkeypa
 
 
 def test_set_impl_refuses_an_unknown_name():
-    with pytest.raises(ValueError, match="impl='fast' must be one of auto, cuda, reference"):
+    with pytest.raises(ValueError, match="ops='fast' must be one of auto, cuda, reference"):
         kernels.set_impl("fast")
 
 
