@@ -183,6 +183,6 @@ def _kind_of_default(cfg: DictConfig, command: str, key: str) -> Kind | None:
         return SWITCH
     if isinstance(default, (int, float)):
         return FINITE
-    if not any(is_under(other, [key]) for other in plain):
+    if key in plain or not any(is_under(other, [key]) for other in plain):
         return None
     return MapOf(ANYTHING) | NULL if row(key).optional else MapOf(ANYTHING)

@@ -2,8 +2,12 @@
 
 import pytest
 from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
+from rtil.linear_theory.setup import KINDS
 from rtil.process.command import CONFIGS
+from rtil.runs import keys
+from rtil.runs.overrides import as_text
 from rtil.runs.setup import checked
 
 
@@ -54,3 +58,17 @@ def test_what_is_no_switch_or_number_is_refused_by_key(command, word):
 ])  # fmt: skip
 def test_what_may_be_a_word_or_a_list_stays(words):
     assert after("invert", *words) is not None
+
+
+@pytest.mark.parametrize("command", ["train", "invert", "tune", "diagnose", "report", "theory"])
+def test_every_default_may_be_typed(command):
+    with initialize_config_dir(CONFIGS, version_base="1.3"):
+        cfg = compose(command)
+    tree = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=False)
+    words = [f"{key}={as_text(value)}" for key, value in keys.flatten(tree).items()]
+    own = KINDS if command == "theory" else {}
+    assert len(words) > 5 and checked(cfg, command, words, own) == cfg
+
+
+def test_a_word_that_is_not_the_default_may_be_typed():
+    assert after("invert", "task.scale=published").task.scale == "published"
