@@ -333,7 +333,7 @@ def test_a_signal_writes_a_checkpoint_and_the_same_command_goes_on(tmp_path, kin
         (("data.num_train=4",), "4 images"),
         (("hardware.device=tpu",), "tpu"),
         (("hardware.precision=fp16",), "hardware.precision='fp16' must be fp32 or bf16"),
-        (("hardware.ops=fast",), "impl='fast' must be one of auto, cuda, reference"),
+        (("hardware.ops=fast",), "ops='fast' must be one of auto, cuda, reference"),
         (("hardware.ops=cuda",), "hardware.ops=cuda, but on the CPU"),
     ],
 )
