@@ -253,9 +253,8 @@ def test_rehearsal_measures_every_row(tmp_path):
     groups = {r["group"] for r in record["rows"]}
     assert groups == {"peak", "train", "ilo", "mgan", "memory", "start", "load"}
     for r in record["rows"]:
-        # A share of the rise: two batches lie on one line, and what is measured is above or below.
-        on_line = r["row"].startswith("departure") and abs(r["ratio"]["median"]) <= 0.1
-        assert r["error"] is None and (on_line or r["ratio"]["median"] > 0)
+        # Memory of the rehearsal's batches is less than what a process's memory varies by.
+        assert r["error"] is None and (r["group"] == "memory" or r["ratio"]["median"] > 0)
         assert r["ratio"]["low"] <= r["ratio"]["median"] <= r["ratio"]["high"] or (
             r["ratio"]["pairs"] == 2  # a ratio of medians may leave the range of two pairs
         )
