@@ -82,9 +82,8 @@ def assert_same_training(one, other):
     ("name", "worlds", "length"),
     [
         ("mixture", (2,), SHORT),
-        ("published", (2,), SHORT),
         pytest.param("mixture", (3, 4, 6), LENGTH, marks=pytest.mark.slow),
-        pytest.param("published", (3,), LENGTH, marks=pytest.mark.slow),
+        pytest.param("published", (2, 3), LENGTH, marks=pytest.mark.slow),
         pytest.param("published_pggan", (2, 3), LENGTH, marks=pytest.mark.slow),
         pytest.param("pggan", (2, 3, 4), LENGTH, marks=pytest.mark.slow),
         pytest.param("ilo", (2, 4), LENGTH, marks=pytest.mark.slow),
@@ -103,6 +102,7 @@ def test_any_number_of_processes_gives_the_same_training(tmp_path, name, worlds,
             assert_close(first["objective"], own["objective"])
 
 
+@pytest.mark.slow
 def test_any_number_of_processes_starts_from_a_trained_generator_alike(tmp_path):
     """With a new discriminator, which learns alone first, and a layer that is not trained."""
     base = tmp_path / "base"
