@@ -25,7 +25,7 @@ from torch.optim import Optimizer
 from rtil.models.generator import Generator
 from rtil.process.brief import brief
 from rtil.process.digest import digest
-from rtil.process.files import replacing
+from rtil.process.files import FREE_SPACE, replacing
 from rtil.process.instantiate import allow, instantiate
 from rtil.process.weights import ADVICE, DIGEST, DamagedFile, read
 from rtil.runs import keys, schema
@@ -86,10 +86,7 @@ def save(content: dict, path: Path) -> None:
             file.flush()
             os.fsync(file.fileno())
     except (OSError, RuntimeError) as error:
-        raise RuntimeError(
-            f"could not write {path} ({error}); what was saved before is untouched. "
-            "Free some space and run the same command again."
-        ) from error
+        raise RuntimeError(f"could not write {path} ({error}). {FREE_SPACE}") from error
 
 
 def load(path: str | Path, formats: tuple[str, ...] = (CHECKPOINT, EXPORT)) -> dict:

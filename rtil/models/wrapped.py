@@ -24,9 +24,8 @@ log = logging.getLogger("rtil.models.wrapped")
 
 RANGES = ("signed", "unit")
 CHUNK = 10_000  # latents at a time that the prior is fitted to
-LARGEST = (
-    2**28
-)  # values of one sample's map, a GB: what a file declares is run once when it is read
+# Values of one sample's map, a GB: what a file declares is run once when it is read.
+LARGEST = 2**28
 MIXED = 1e-3  # of the largest pixel: an image alone and in a batch differ less by rounding
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
-from rtil.process.files import FULL
+from rtil.process.files import FREE_SPACE, FULL
 
 PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -34,10 +34,6 @@ def _configs() -> str:
 
 
 CONFIGS = _configs()
-FREE_SPACE = (
-    "What was saved before is untouched: free some space, or make the folder writable, and run "
-    "the same command again."
-)
 
 
 class FailedJob(RuntimeError):

@@ -11,6 +11,10 @@ from pathlib import Path
 from typing import IO
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # no fault of what is written
+FREE_SPACE = (
+    "What was saved before is untouched: free some space, or make the folder writable, and run "
+    "the same command again."
+)
 SUFFIX = ".rtil-tmp"  # of what is written before it takes the place of a file
 TURNS = 1000  # of others that are waited for; a file system that tells no file again has no turns
 
