@@ -43,7 +43,7 @@ from rtil.process.instantiate import instantiate
 from rtil.process.provenance import provenance
 from rtil.process.rng import Draws, seeded
 from rtil.training import setup
-from rtil.training.loop import Nets
+from rtil.training.step import Nets
 
 RESULTS = Path(__file__).parents[1] / "results" / "differences" / "training.jsonl"
 IMAGES = 16  # of a share of the image

@@ -21,11 +21,10 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
 from rtil import checkpoint
@@ -35,7 +34,7 @@ from rtil.data.stream import Prefetch, epoch_indices
 from rtil.latents.family import Family
 from rtil.latents.space import LatentSpace
 from rtil.models.generator import Generator, StyleMixing
-from rtil.objectives.objective import GeneratorPenalty, Objective, RealPenalty
+from rtil.objectives.objective import GeneratorPenalty, RealPenalty
 from rtil.process import replay
 from rtil.process.device import Runtime
 from rtil.process.distributed import average_gradients, barrier
@@ -44,25 +43,9 @@ from rtil.process.replay import Noted, Recorder
 from rtil.process.rng import Draws, seed_of
 from rtil.process.signals import StopRequest
 from rtil.training.monitor import Board, Terms, save_grid
-from rtil.training.step import Fakes, Step
+from rtil.training.step import Fakes, Nets, Step
 
 log = logging.getLogger("rtil.train")
-
-
-class Nets(NamedTuple):
-    """What training changes; a checkpoint holds each part under its name here."""
-
-    G: Generator
-    D: nn.Module
-    G_ema: Generator
-    objective: Objective
-    G_optim: Optimizer
-    D_optim: Optimizer
-
-    def progress(self, nimg: int) -> None:
-        """Sets the stage of growing that training has reached after nimg images."""
-        for network in (self.G, self.D, self.G_ema):
-            network.progress(nimg)  # type: ignore[operator]  # D has it too, beside nn.Module
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,8 @@ from rtil.runs.setup import checked
 from rtil.training import freeze
 from rtil.training.asking import asking_for
 from rtil.training.initial import Initial, read, start_penalty
-from rtil.training.loop import Nets, Settings, Training
+from rtil.training.loop import Settings, Training
+from rtil.training.step import Nets
 
 log = logging.getLogger("rtil.train")
 

@@ -1,4 +1,4 @@
-"""What one step of training works with: real images, and latents of those that G draws.
+"""What one step of training works with: networks, real images, latents of those that G draws.
 
 How networks are updated with it is in `rtil.training.loop`.
 """
@@ -6,12 +6,31 @@ How networks are updated with it is in `rtil.training.loop`.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from rtil.latents.space import Latents, LatentSpace, take
 from rtil.models.generator import Generator, StyleMixing
+from rtil.objectives.objective import Objective
 from rtil.process.rng import Draws
+
+
+class Nets(NamedTuple):
+    """What training changes; a checkpoint holds each part under its name here."""
+
+    G: Generator
+    D: nn.Module
+    G_ema: Generator
+    objective: Objective
+    G_optim: Optimizer
+    D_optim: Optimizer
+
+    def progress(self, nimg: int) -> None:
+        """Sets the stage of growing that training has reached after nimg images."""
+        for network in (self.G, self.D, self.G_ema):
+            network.progress(nimg)  # type: ignore[operator]  # D has it too, beside nn.Module
 
 
 @dataclass(frozen=True)

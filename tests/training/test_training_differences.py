@@ -9,7 +9,7 @@ import torch
 
 from rtil.latents.family import additive, multicode
 from rtil.objectives.logistic import Logistic
-from rtil.training.loop import Nets
+from rtil.training.step import Nets
 
 ROOT = Path(__file__).resolve().parents[2]
 
