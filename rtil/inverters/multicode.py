@@ -41,6 +41,9 @@ ALPHA_INITS = ("dirichlet", "1/N", "1/C")
 class MGANPrior(GeneratorInverter, FamilyInverter):
     """min over codes z_n and channel weights alpha^n of the measurement loss (Algorithm 2).
 
+    Noise maps, where the generator has any, stay as they were drawn. How codes are mixed, and
+    what blocks after the mix read, is `MultiCode`.
+
     Args:
         steps: updates.
         num_codes: N.
@@ -123,10 +126,12 @@ class MGANPrior(GeneratorInverter, FamilyInverter):
         channels = G.shapes[min(self.block, G.num_blocks)][0]
         codes = randn((self.num_codes, G.z_dim), rngs, y)
         alpha = self._first_weights(channels, codes, rngs)
+        noise = tuple(randn(shape, rngs, y) for shape in G.noise_shapes)
 
         def latents() -> Latents:
             return Latents(
                 G.map(codes.flatten(0, 1)),
+                noise,
                 alpha=alpha.flatten(0, 1),
                 counts=(self.num_codes,) * batch,
                 member=(0,) * batch,

@@ -14,12 +14,22 @@ from rtil.latents.space import Latents, MapScale, Member
 from rtil.models.generator import EMPTY, Generator, State
 
 FADES = ("mixed", "last")
+TINY = 1e-30  # nothing divides by less
 
 
 @final
 @dataclass(frozen=True)
 class MultiCode(Member):
     """g_1(sum_n g_0(z_n) * alpha^n), alpha' ~ Dir_N(1), equal over channels (section 3.2).
+
+    Where an image crosses the cut too (skip connections), it is mixed by the mean of alpha^n over
+    channels. Where blocks after the mix read styles, they read the codes' weighted mean
+
+        w = sum_n s_n w_n,    s_n = sum_c |alpha^n_c| / sum_{n', c} |alpha^n'_c|,
+
+    1 / N each where all weights are 0. The shares s are alpha' in training; in inversion, where a
+    weight may leave the simplex, they still make a mean of the styles. Noise maps belong to the
+    image: its codes share them. The paper has no codes for such a generator.
 
     Differs from the published code while a growing generator fades in the block that codes are
     mixed after: the image that fades out is the codes' mixture, where the published code has that
@@ -75,10 +85,10 @@ class MultiCode(Member):
         return (other.block, other.fade_in) == (self.block, self.fade_in)
 
     def check(self, G: Generator) -> None:
-        if G.per_block_styles:
+        if G.per_block_styles and self.fade_in == "last":
             raise ValueError(
-                f"MultiCode: {type(G).__name__} feeds styles to every block, so blocks after the "
-                "mix would need one style for several codes. Use model=pggan, or rtil=ilo."
+                f"MultiCode: fade_in=last is of a generator that grows; {type(G).__name__} reads "
+                "styles in every block and does not. Use fade_in=mixed."
             )
         if self.block > G.max_blocks:
             raise ValueError(
@@ -87,28 +97,33 @@ class MultiCode(Member):
             )
 
     def extend(self, G: Generator, w: Tensor, rng: torch.Generator) -> Latents:
-        """Draws the weights of codes w (B N, *w_shape), N consecutive ones a sample."""
+        """Draws the weights of codes w (B N, *w_shape), N consecutive ones a sample, and noise."""
         n = self.num_codes
         batch = len(w) // n
         alpha = flat_dirichlet((batch, n), rng).to(w).reshape(-1, 1)
-        return Latents(w, alpha=alpha, counts=(n,) * batch, member=(0,) * batch)
+        noise = G.sample_noise(batch, rng)
+        return Latents(w, noise, alpha=alpha, counts=(n,) * batch, member=(0,) * batch)
 
     def synthesize(
         self, G: Generator, latents: Latents, start: int = 0, state: State = EMPTY
     ) -> Tensor:
         """As LatentSpace.synthesize; a restart lies at or after the mix, so start is its block."""
+        # Latents without weights are of another family; the caller mixed them up.
+        assert latents.alpha is not None and latents.counts is not None
+        noise, w = latents.noise, latents.w
         if start == 0:
-            # Latents without weights are of another family; the caller mixed them up.
-            assert latents.alpha is not None and latents.counts is not None
             block = min(self.block, G.num_blocks)
-            state = G.run(latents.w, stop=block)
+            shared = tuple(_spread(maps, latents.counts) for maps in noise)
+            state = G.run(w, shared or None, stop=block)
             x = state.x * latents.alpha[:, :, None, None]
-            rgb = None if state.rgb is None else self._faded_out(state.rgb, latents)
+            rgb = None if state.rgb is None else self._crossing_image(state.rgb, latents)
             start, state = block, state._replace(x=_mix(x, latents.counts), rgb=rgb)
-        return G.image(G.run(latents.w, start=start, state=state), latents.w)
+        # Elsewhere no block after the first reads w.
+        w = _mean_styles(latents) if G.per_block_styles else w
+        return G.image(G.run(w, noise or None, start=start, state=state), w)
 
-    def _faded_out(self, rgb: Tensor, latents: Latents) -> Tensor:
-        """The image (B, C, H, W) that fades out, of those of all codes (sum_b N_b, C, H, W)."""
+    def _crossing_image(self, rgb: Tensor, latents: Latents) -> Tensor:
+        """The image (B, C, H, W) beside the mix, of those of all codes (sum_b N_b, C, H, W)."""
         assert latents.alpha is not None and latents.counts is not None
         if self.fade_in == "last":
             return torch.cat([part[:, -1] for part in _runs(rgb, latents.counts)])
@@ -134,6 +149,32 @@ def _runs(x: Tensor, counts: tuple[int, ...]) -> Iterator[Tensor]:
         batch = len(tuple(run))
         yield x[row : row + n * batch].view(batch, n, *x.shape[1:])
         row += n * batch
+
+
+def _spread(x: Tensor, counts: tuple[int, ...]) -> Tensor:
+    """Repeats sample b's row counts[b] times: (B, ...) to (sum_b N_b, ...)."""
+    parts, row = [], 0
+    for n, run in groupby(counts):
+        batch = len(tuple(run))
+        parts.append(x[row : row + batch].repeat_interleave(n, 0))
+        row += batch
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _mean_styles(latents: Latents) -> Tensor:
+    """The styles (B, *w_shape) of blocks after the mix: sum_n s_n w_n, see `MultiCode`."""
+    assert latents.alpha is not None and latents.counts is not None
+    means = []
+    sizes = _runs(latents.alpha.abs().sum(1), latents.counts)
+    for w, size in zip(_runs(latents.w, latents.counts), sizes):
+        if w.shape[1] == 1:  # one style is its own mean, bit for bit
+            means.append(w[:, 0])
+            continue
+        total = size.sum(1, keepdim=True)
+        # Not divided where nothing is: also the gradient of the branch not taken is finite.
+        share = torch.where(total > 0, size / total.clamp_min(TINY), 1 / size.shape[1])
+        means.append((share.view(*share.shape, *[1] * (w.ndim - 2)) * w).sum(1))
+    return means[0] if len(means) == 1 else torch.cat(means)
 
 
 def _mix(x: Tensor, counts: tuple[int, ...]) -> Tensor:

@@ -41,6 +41,7 @@ METHODS = {
     ),
     "ilo pggan": (pggan, ILO(steps=[10, 6], lr_feature=[0.1, 0.05])),
     "mgan": (pggan, MGANPrior(steps=12, num_codes=3, block=2)),
+    "mgan stylegan2": (stylegan2, MGANPrior(steps=12, num_codes=3, block=2)),
     "mgan sgd": (pggan, MGANPrior(12, 3, 1, "sgd", 1.0, 1.0, alpha_init=1 / 3)),
 }
 

@@ -278,7 +278,7 @@ def test_a_loss_that_is_not_finite_names_step_and_image():
         (lambda: MGANPrior(steps=5, optimiser="lbfgs"), "lbfgs"),
         (lambda: MGANPrior(steps=5, alpha_init="uniform"), "uniform"),
         (lambda: MGANPrior(steps=5, fade_in="first"), "fade_in='first' must be mixed or last"),
-        (lambda: MGANPrior(steps=5, block=2).check(stylegan2()), "model=pggan"),
+        (lambda: MGANPrior(5, block=2, fade_in="last").check(stylegan2()), "fade_in=last is of"),
         (lambda: MGANPrior(steps=5, block=7).check(pggan()), "block=7"),
         (lambda: GaussianPrior(torch.zeros(1, 1, 4, 4)), "2 or more"),
     ],

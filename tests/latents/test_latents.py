@@ -47,11 +47,32 @@ def test_zero_injection_is_the_plain_generator(generator, rng):
     assert torch.equal(Additive(4).synthesize(generator, silent), plain)
 
 
-@pytest.mark.parametrize("kind", ["pggan", "karras", "wrapped"])
-def test_one_code_is_the_plain_generator(request, rng, kind):
-    G = request.getfixturevalue(kind)(16)
-    latents = MultiCode(1, 2).sample(G, 3, rng)
-    assert torch.equal(MultiCode(1, 2).synthesize(G, latents), G(latents.w))
+@pytest.mark.parametrize("block", [1, 2, 4])
+def test_one_code_is_the_plain_generator(generator, rng, block):
+    latents = MultiCode(1, block).sample(generator, 3, rng)
+    plain = generator.image(generator.run(latents.w, latents.noise or None), latents.w)
+    assert torch.equal(MultiCode(1, block).synthesize(generator, latents), plain)
+
+
+@pytest.mark.parametrize("block", [1, 2, 4])
+def test_equal_codes_whose_weights_sum_to_one_are_the_plain_generator(generator, rng, block):
+    """Also with weights that differ between channels: each channel's sum to one."""
+    plain = Additive(0).sample(generator, 2, rng)
+    alpha = torch.rand(2, 3, generator.shapes[block][0], generator=rng, dtype=torch.float64)
+    alpha /= alpha.sum(1, keepdim=True)
+    w = plain.w.repeat_interleave(3, 0)
+    latents = Latents(w, plain.noise, alpha=alpha.flatten(0, 1), counts=(3, 3), member=(0, 0))
+    image = MultiCode(3, block).synthesize(generator, latents)
+    torch.testing.assert_close(image, Additive(0).synthesize(generator, plain))
+
+
+def test_codes_in_a_batch_are_drawn_as_each_sample_alone(generator, rng):
+    space = MultiCode(3, 2)
+    latents = space.sample(generator, 4, rng)
+    images = space.synthesize(generator, latents)
+    for b in range(4):
+        alone = space.synthesize(generator, pick(latents, [b]))
+        torch.testing.assert_close(images[b : b + 1], alone, rtol=1e-12, atol=1e-12)
 
 
 # Restart
@@ -87,14 +108,24 @@ def test_injection_joins_before_the_own_image_of_its_block(stylegan2, rng):
     torch.testing.assert_close(changed, G.blocks[2].to_rgb.conv(z, latents.w[:, 5])[0])
 
 
-@pytest.mark.parametrize("kind", ["pggan", "karras", "wrapped"])
-def test_multicode_restarts_after_the_mix(request, rng, kind):
-    G, space = request.getfixturevalue(kind)(16), MultiCode(3, 2)
+def test_multicode_restarts_after_the_mix(generator, rng):
+    """At the mix and after it, from the state that codes of training have there."""
+    G, space = generator, MultiCode(3, 2)
     latents = space.sample(G, 2, rng)
-    x = (G.run(latents.w, stop=2).x * latents.alpha[:, :, None, None]).view(2, 3, 5, 8, 8).sum(1)
-    state = G.run(latents.w, stop=2)._replace(x=x)
-    restarted = space.synthesize(G, latents, start=2, state=state)
-    torch.testing.assert_close(restarted, space.synthesize(G, latents))
+    full = space.synthesize(G, latents)
+    noise = tuple(maps.repeat_interleave(3, 0) for maps in latents.noise)
+    state = G.run(latents.w, noise or None, stop=2)
+
+    def mixed(x):
+        return (x * latents.alpha[:, :, None, None]).view(2, 3, *x.shape[1:]).sum(1)
+
+    state = state._replace(x=mixed(state.x), rgb=None if state.rgb is None else mixed(state.rgb))
+    torch.testing.assert_close(space.synthesize(G, latents, start=2, state=state), full)
+    shares = latents.alpha.view(2, 3)
+    shares = shares / shares.sum(1, keepdim=True)
+    w = torch.einsum("bn,bnf->bf", shares, latents.w.reshape(2, 3, -1)).view(2, *G.w_shape)
+    state = G.step(3, state, w if G.per_block_styles else latents.w, latents.noise or None)
+    torch.testing.assert_close(space.synthesize(G, latents, start=3, state=state), full)
 
 
 # Moments of the samples
@@ -176,6 +207,40 @@ def test_multicode_is_a_loop_over_codes(request, rng, block, kind):
             torch.testing.assert_close(images[b : b + 1], expected)
 
 
+@pytest.mark.parametrize("kind", ["stylegan2", "wrapped_styles"])
+@pytest.mark.parametrize("block", [1, 2, 3])
+def test_blocks_after_the_mix_read_the_mean_style_of_the_codes(request, rng, block, kind):
+    """By hand, code by code: maps channel by channel, the crossing image by mean weights, styles
+    by shares of absolute weights, here with negative ones and, in one sample, none at all."""
+    G = request.getfixturevalue(kind)(16)
+    latents = MultiCode(3, block).sample(G, 3, rng)
+    alpha = torch.randn(9, G.shapes[block][0], generator=rng, dtype=torch.float64)
+    alpha[6:] = 0
+    images = MultiCode(3, block).synthesize(G, latents._replace(alpha=alpha))
+    for b in range(3):
+        noise = tuple(maps[b : b + 1] for maps in latents.noise) or None
+        x = rgb = w = 0.0
+        size = alpha[3 * b : 3 * b + 3].abs().sum()
+        for n in range(3 * b, 3 * b + 3):
+            style = latents.w[n : n + 1]
+            state = G.run(style, noise, stop=block)
+            x = x + state.x * alpha[n].view(1, -1, 1, 1)
+            rgb = None if state.rgb is None else rgb + state.rgb * alpha[n].mean()
+            w = w + style * (alpha[n].abs().sum() / size if size else 1 / 3)
+        state = state._replace(x=x, rgb=rgb)
+        expected = G.image(G.run(w, noise, start=block, state=state), w)
+        torch.testing.assert_close(images[b : b + 1], expected)
+
+
+def test_gradients_of_weights_that_are_all_zero_are_finite(stylegan2, rng):
+    G = stylegan2(16)
+    latents = MultiCode(3, 2).sample(G, 2, rng)
+    alpha = torch.zeros(6, 5, dtype=torch.float64, requires_grad=True)
+    image = MultiCode(3, 2).synthesize(G, latents._replace(alpha=alpha))
+    (slope,) = torch.autograd.grad(image.sum(), alpha)
+    assert slope.isfinite().all() and slope.any()
+
+
 def test_codes_mix_after_the_last_block_while_the_generator_is_smaller(pggan, rng):
     G = pggan(32, phase_nimg=[10, 10, 10, 10])
     G.progress(19)
@@ -245,6 +310,8 @@ def test_the_choice_of_a_fade_in_is_none_once_the_block_of_the_mix_is_whole(pgga
         ("stylegan2", ADDITIVE),
         ("pggan", CODES),
         ("karras", CODES),
+        ("stylegan2", CODES),
+        ("wrapped_styles", CODES),
     ],
 )
 def test_one_batch_of_a_mixture_equals_its_members_one_by_one(request, rng, kind, members):
@@ -255,7 +322,7 @@ def test_one_batch_of_a_mixture_equals_its_members_one_by_one(request, rng, kind
     images = mixture.synthesize(G, latents)
     for b, m in enumerate(latents.member):
         one = pick(latents, [b])
-        if kind == "stylegan2":
+        if members is ADDITIVE:
             one = one._replace(add={k: z for k, z in one.add.items() if k <= members[m].depth})
             dropped = [k for k in latents.add if k > members[m].depth]
             assert all(latents.add[k][b].abs().max() == 0 for k in dropped)
@@ -400,8 +467,8 @@ def test_bad_members_are_an_error(stylegan2, pggan):
             space.check(stylegan2(16))
     with pytest.raises(ValueError, match="block=4 is past the last of 3 blocks"):
         MultiCode(2, 4).check(pggan(16))
-    with pytest.raises(ValueError, match="StyleGAN2Generator feeds styles to every block"):
-        Mixture((MultiCode(2, 1),)).check(stylegan2(16))
+    with pytest.raises(ValueError, match=r"fade_in=last .* StyleGAN2Generator reads styles in"):
+        Mixture((MultiCode(2, 1, fade_in="last"),)).check(stylegan2(16))
     Additive(3).check(stylegan2(16))
     MultiCode(20, 3).check(pggan(16))
 

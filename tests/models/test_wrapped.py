@@ -74,8 +74,7 @@ def test_blocks_after_the_first_read_rows_of_their_own():
     other[:, 1] += 1.0
     assert torch.equal(G.step(1, EMPTY, other).x, state.x)
     assert not torch.equal(G.step(2, state, other).x, G.step(2, state, w).x)
-    with pytest.raises(ValueError, match="model=pggan"):
-        MultiCode(3, 2).check(G)
+    MultiCode(3, 2).check(G)
 
 
 COUNTS = {

@@ -259,7 +259,10 @@ def test_g_learns_from_the_images_of_d_where_they_are_reused(pggan, discriminato
     assert not all(torch.allclose(a, b) for a, b in zip(anew, expected))
 
 
-@pytest.mark.parametrize(("model", "rtil"), [("pggan", "mgan"), ("stylegan2", "ilo_mixture")])
+@pytest.mark.parametrize(
+    ("model", "rtil"),
+    [("pggan", "mgan"), ("stylegan2", "mgan_mixture"), ("stylegan2", "ilo_mixture")],
+)
 @pytest.mark.parametrize("reuse", [True, False])
 def test_d_and_g_share_latents_where_fakes_are_reused(tmp_path, monkeypatch, model, rtil, reuse):
     drawn, latents = [], Step.latents
@@ -322,7 +325,7 @@ def test_a_signal_writes_a_checkpoint_and_the_same_command_goes_on(tmp_path, kin
         (("scale.depths=[0,9]",), "depth=9"),
         (("rtil.family.weights=[1]",), "weights"),
         (("rtil.family.sigma=-1",), "sigma=-1"),
-        (("rtil=mgan",), "model=pggan"),
+        (("rtil=mgan", "rtil.family.fade_in=last"), "fade_in=last is of a generator that grows"),
         (("model=pggan", "rtil=vanilla", "model.phase_nimg=[1,2]"), "phase_nimg"),
         (("model=pggan", "rtil=vanilla", "batch=[8,8]"), "growing phases"),
         (("batch=[8,8,8]",), "nothing grows"),
