@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from importlib import import_module
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # Turns that a thread of libgomp waits awake, before it sleeps, for the others of its process. By
 # itself libgomp takes 300,000, some milliseconds: beside other work on the same cores the awake
