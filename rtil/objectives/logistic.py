@@ -15,11 +15,11 @@ from typing import final
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from rtil.latents.space import Latents, LatentSpace
 from rtil.models.generator import Generator
-from rtil.objectives.objective import GeneratorPenalty, Objective, RealPenalty
+from rtil.objectives.objective import Critic, GeneratorPenalty, Objective, RealPenalty
 from rtil.process.distributed import all_sum, gathered
 from rtil.process.rng import Draws
 
@@ -82,7 +82,7 @@ class Logistic(Objective):
     def generator(self, scores: Tensor) -> Tensor:
         return F.softplus(-scores)
 
-    def r1(self, D: nn.Module, real: Tensor) -> Tensor:
+    def r1(self, D: Critic, real: Tensor) -> Tensor:
         """r1_every (gamma / 2) |grad_x D(x)|^2 for each image (B,)."""
         return self.r1_every * self.r1_weight / 2 * gradient_norm2(D, real)
 
@@ -155,7 +155,7 @@ def _mean_of_member(lengths: Tensor, member: Tensor) -> Tensor:
     return (alike @ gathered(lengths)) / alike.sum(1)
 
 
-def gradient_norm2(D: nn.Module, x: Tensor) -> Tensor:
+def gradient_norm2(D: Critic, x: Tensor) -> Tensor:
     """|grad_x D(x)|^2 for each image (B,), differentiable in D's weights."""
     x = x.detach().requires_grad_(True)
     (grad,) = torch.autograd.grad(D(x).sum(), x, create_graph=True)

@@ -28,7 +28,8 @@ from rtil.latents.space import Latents, LatentSpace
 from rtil.models.generator import Generator
 from rtil.process.rng import Draws
 
-PairPenalty = Callable[[nn.Module, Tensor, Tensor, Draws], Tensor]
+Critic = Callable[[Tensor], Tensor]  # a discriminator, of images as it is shown them
+PairPenalty = Callable[[Critic, Tensor, Tensor, Draws], Tensor]
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class RealPenalty:
 
     name: str
     every: int
-    penalty: Callable[[nn.Module, Tensor], Tensor]
+    penalty: Callable[[Critic, Tensor], Tensor]
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from rtil.objectives.objective import Objective
+from rtil.objectives.objective import Critic, Objective
 from rtil.process.rng import Draws
 
 
@@ -40,7 +40,7 @@ class WGANGP(Objective):
     def generator(self, scores: Tensor) -> Tensor:
         return -scores
 
-    def gradient_penalty(self, D: nn.Module, real: Tensor, fake: Tensor, draws: Draws) -> Tensor:
+    def gradient_penalty(self, D: Critic, real: Tensor, fake: Tensor, draws: Draws) -> Tensor:
         """gp (|grad D(x')| - 1)^2 at x' = e real + (1 - e) fake, e ~ U(0, 1) per image (B,)."""
         e = draws.uniform(1, 1, 1).to(real)
         between = torch.lerp(fake, real, e).detach().requires_grad_(True)

@@ -18,6 +18,7 @@ TRUSTED = (
     "rtil.models.",
     "rtil.latents.",
     "rtil.objectives.",
+    "rtil.augmentation.",
     "rtil.inverters.",
     "rtil.operators.",
 )

@@ -65,8 +65,11 @@ def train_dir(config: Config) -> Path:
 def named_train_dir(config: Config) -> Path:
     """The directory of a training as it is named, whatever is on disk."""
     stem = _stem(config, _own_source(config))
-    groups = {name: keys.flatten(config)[f"{name}.name"] for name in keys.TRAINING}
-    told = differences(config, "train", groups)
+    flat = keys.flatten(config)
+    groups = {name: flat[f"{name}.name"] for name in keys.TRAINING}
+    shown = {"augment": flat.get("augment.name", "none")}
+    told = differences(config, "train", groups | shown)
+    told |= {} if shown["augment"] == "none" else shown
     start = config.get(keys.INIT)
     if start is not None:
         # What starts from a trained generator does not grow, whatever its model does.

@@ -130,6 +130,13 @@ KEYS = (
     Key("init_d_nimg", ID, NONE, NONE),
     Key("init_images", FREE, NONE, NONE, kind=ListOf(TRAINED_ON) | NULL),
     Key("freeze", ID, NONE, NONE, default=(), kind=ListOf(TEXT)),
+    Key("augment", ID, NONE, NONE, group="process"),
+    Key("augment.name", ID, NONE, NONE, default="none"),
+    Key("augment.kinds", ID, NONE, NONE, kind=ListOf(TEXT, fewest=1)),
+    Key("augment.p", ID, NONE, NONE, kind=SHARE),
+    Key("augment.target", ID, NONE, NONE, kind=Number(-1, 1)),
+    Key("augment.speed", ID, NONE, NONE, kind=COUNT_OR_NONE | NULL),
+    Key("augment.every", ID, NONE, NONE, kind=COUNT),
     # What is inverted, and how.
     Key("task", NONE, ID, ID, group="inversion"),
     Key("task._target_", NONE, FREE, FREE),

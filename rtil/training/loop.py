@@ -126,11 +126,11 @@ def run(training: Training) -> int | None:
     run_dir, total = settings.run_dir, settings.total_nimg
 
     # Resume. What an earlier command left half done is made whole first.
-    nimg, number = checkpoint.restore_training(run_dir, nets._asdict())
+    nimg, number = checkpoint.restore_training(run_dir, nets.parts())
     barrier(rt.device)  # nobody reads any more what the first process renames
     if rt.rank == 0 and nimg:
         checkpoint.set_damaged_aside(run_dir, Progress(nimg, number))
-        checkpoint.export(run_dir, nets._asdict(), training.config, Progress(nimg, number))
+        checkpoint.export(run_dir, nets.parts(), training.config, Progress(nimg, number))
         checkpoint.drop_old(run_dir, settings.keep_checkpoints)
     if nimg >= total:
         log.info("%s is trained already: %d of %d images.", run_dir, nimg, total)
@@ -239,16 +239,21 @@ def d_step(nets: Nets, family: Family, step: Step, record: Recorder) -> Noted:
     lazy = nets.objective.d_lazy
     if lazy is not None and step.number % lazy.every == 0:
         noted += record(stage, ("D penalty", batch), lambda: d_penalty(nets, lazy, step))
+    if nets.augmentation is not None:
+        noted += nets.augmentation.adjust(step.number)
     return noted
 
 
 def d_update(nets: Nets, family: Family, step: Step) -> Noted:
     """An update of the discriminator: real images once, then each space's images in turn."""
-    G, D, objective, real = nets.G, nets.D, nets.objective, step.real
+    G, D, objective, real = nets.G, nets.shown(step.draws), nets.objective, step.real
     # What the other network would get is neither computed nor kept.
     G.requires_grad_(False)
     with update(nets.D_optim):
-        loss = objective.real(D(real))
+        scores = D(real)
+        if nets.augmentation is not None:
+            nets.augmentation.observe(scores)
+        loss = objective.real(scores)
         noted: Noted = [("D/real", loss.detach(), ())]
         loss.mean().backward()
         del loss
@@ -273,7 +278,7 @@ def d_update(nets: Nets, family: Family, step: Step) -> Noted:
 def d_penalty(nets: Nets, lazy: RealPenalty, step: Step) -> Noted:
     """An update of the discriminator for its lazy penalty."""
     with update(nets.D_optim):
-        penalty = lazy.penalty(nets.D, step.real)
+        penalty = lazy.penalty(nets.shown(step.draws), step.real)
         penalty.mean().backward()
     return [(f"D/{lazy.name}", penalty.detach(), ())]
 
@@ -294,9 +299,9 @@ def g_step(nets: Nets, family: Family, step: Step, record: Recorder) -> Noted:
 
 def g_update(nets: Nets, family: Family, step: Step) -> Noted:
     """An update of the generator, each space's images in turn."""
-    G, D = nets.G, nets.D
+    G, D = nets.G, nets.shown(step.draws)
     noted: Noted = []
-    D.requires_grad_(False)
+    nets.D.requires_grad_(False)
     with update(nets.G_optim):
         for space, weight in zip(family.spaces, family.weights):
             latents = step.latents(space, G)
@@ -371,7 +376,7 @@ def save(training: Training, at: Progress) -> None:
                 f"train: weight {name} is not finite after step {at.step}; the last checkpoint is "
                 "from before it. Lower model.lr."
             )
-    checkpoint.save_training(settings.run_dir, nets._asdict(), training.config, at)
+    checkpoint.save_training(settings.run_dir, nets.parts(), training.config, at)
     checkpoint.drop_old(settings.run_dir, settings.keep_checkpoints)
 
 

@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from rtil import checkpoint
+from rtil.augmentation.augmentation import Augmentation
 from rtil.data.base import ImageData
 from rtil.data.load import load_data
 from rtil.latents.family import Family
@@ -57,6 +58,7 @@ def compose(cfg: DictConfig) -> Training:
     initial = read(cfg.init) if cfg.init else None
     cfg = started(cfg, initial)
     phase_nimg = check(cfg, initial)
+    augmentation = build_augmentation(resolved(cfg, {})["augment"])
     rt = start(Hardware(**cfg.hardware))
     data = load_data(
         resolved(cfg, {})["data"],
@@ -73,6 +75,8 @@ def compose(cfg: DictConfig) -> Training:
     torch.manual_seed(config["seed"])
     family: Family = instantiate(config["rtil"]["family"])
     nets = build_nets(config["model"], family, rt, config["freeze"], initial)
+    if augmentation is not None:
+        nets = nets._replace(augmentation=augmentation.to(rt.device))
     check_channels(nets.G, data.channels)
     settings = settings_of(config)
     facts = {**provenance(rt), **data.provenance()}
@@ -299,6 +303,13 @@ def build_nets(
     G_optim = adam(G, model, objective.g_lazy)
     D_optim = adam(D, model, objective.d_lazy)
     return Nets(G, D, G_ema, objective, G_optim, D_optim)
+
+
+def build_augmentation(settings: Mapping[str, object]) -> Augmentation | None:
+    """How images are transformed for D, by the group `augment`; None where they are not."""
+    if "_target_" not in settings:
+        return None
+    return instantiate({key: value for key, value in settings.items() if key != "name"})
 
 
 def adam(

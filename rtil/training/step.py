@@ -11,9 +11,10 @@ from typing import NamedTuple
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from rtil.augmentation.augmentation import Augmentation
 from rtil.latents.space import Latents, LatentSpace, take
 from rtil.models.generator import Generator, StyleMixing
-from rtil.objectives.objective import Objective
+from rtil.objectives.objective import Critic, Objective
 from rtil.process.rng import Draws
 
 
@@ -26,6 +27,16 @@ class Nets(NamedTuple):
     objective: Objective
     G_optim: Optimizer
     D_optim: Optimizer
+    augmentation: Augmentation | None = None
+
+    def parts(self) -> dict[str, nn.Module | Optimizer]:
+        """What there is of these, by name."""
+        return {name: part for name, part in self._asdict().items() if part is not None}
+
+    def shown(self, draws: Draws) -> Critic:
+        """D of images as training shows them to it, transformed anew at every call."""
+        D, T = self.D, self.augmentation
+        return D if T is None else lambda x: D(T(x, draws))
 
     def progress(self, nimg: int) -> None:
         """Sets the stage of growing that training has reached after nimg images."""

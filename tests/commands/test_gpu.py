@@ -130,21 +130,24 @@ def test_a_step_that_cannot_be_recorded_is_run_as_it_is(caplog):
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize(
-    ("model", "rtil"),
+    ("model", "rtil", "augment"),
     [
-        ("stylegan2", "ilo_mixture"),
-        ("stylegan2", "ilo"),
-        ("pggan", "mgan_mixture"),
+        ("stylegan2", "ilo_mixture", ()),
+        ("stylegan2", "ilo", ()),
+        ("pggan", "mgan_mixture", ()),
+        # p grows, whatever D says, and recorded steps read it.
+        ("stylegan2", "ilo_mixture", ("augment=ada", "augment.target=-1", "augment.speed=400")),
     ],
 )
 def test_replayed_training_is_training_started_kernel_by_kernel(
-    tmp_path, caplog, model, rtil, precision
+    tmp_path, caplog, model, rtil, augment, precision
 ):
     if precision == "bf16" and torch.cuda.get_device_capability()[0] < 8:
         pytest.skip("this GPU has no bfloat16 arithmetic")
     choice = [
         f"model={model}",
         f"rtil={rtil}",
+        *augment,
         "data.num_train=64",
         "total_nimg=400",
         "log_every=1",

@@ -38,7 +38,7 @@ def one(rank, world, port, overrides):
     loop.run = keep
     train.train(config(*overrides))
     (training,) = trained
-    parts = {name: part.state_dict() for name, part in training.nets._asdict().items()}
+    parts = {name: part.state_dict() for name, part in training.nets.parts().items()}
     torch.save(parts, training.settings.run_dir / f"rank{rank}.pt")
 
 

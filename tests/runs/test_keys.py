@@ -61,7 +61,7 @@ def choices_of(command):
     if command not in COMMANDS:
         return [[]]
     groups = ("model", "rtil", "data", "scale", "hardware", "protocol")
-    groups += () if command == "train" else ("task", "inverter")
+    groups += ("augment",) if command == "train" else ("task", "inverter")
     choices = []
     for group in groups:
         names = sorted(path.stem for path in (Path(CONFIGS) / group).glob("*.yaml"))

@@ -66,7 +66,7 @@ def equal(a, b):
 
 
 def parts(content):
-    return {name: content[name] for name in loop.Nets._fields}
+    return {name: content[name] for name in loop.Nets._fields if name in content}
 
 
 def composed(*words):

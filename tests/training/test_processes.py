@@ -25,6 +25,7 @@ TRAININGS = {
         *("model=stylegan2", "rtil=ilo_mixture", "model.style_mixing_per=batch"),
         *("model.objective.path_mean_detached=false", "model.reuse_fakes=true"),
     ),
+    "ada": ("model=stylegan2", "rtil=ilo_mixture", "augment=ada", "augment.p=0.4"),
     "published_pggan": (
         *("model=pggan", "rtil=mgan", "protocol=authors", "model.reuse_fakes=true"),
         "rtil.family.fade_in=last",
@@ -85,6 +86,7 @@ def assert_same_training(one, other):
         pytest.param("mixture", (3, 4, 6), LENGTH, marks=pytest.mark.slow),
         pytest.param("published", (2, 3), LENGTH, marks=pytest.mark.slow),
         pytest.param("published_pggan", (2, 3), LENGTH, marks=pytest.mark.slow),
+        pytest.param("ada", (2, 3), LENGTH, marks=pytest.mark.slow),
         pytest.param("pggan", (2, 3, 4), LENGTH, marks=pytest.mark.slow),
         pytest.param("ilo", (2, 4), LENGTH, marks=pytest.mark.slow),
     ],
@@ -100,6 +102,7 @@ def test_any_number_of_processes_gives_the_same_training(tmp_path, name, worlds,
             first, own = weights(tmp_path / str(world)), weights(tmp_path / str(world), rank)
             assert_close(first["G"], own["G"])
             assert_close(first["objective"], own["objective"])
+            assert_close(first.get("augmentation", {}), own.get("augmentation", {}))
 
 
 @pytest.mark.slow
