@@ -131,6 +131,7 @@ KEYS = (
     Key("init_images", FREE, NONE, NONE, kind=ListOf(TRAINED_ON) | NULL),
     Key("freeze", ID, NONE, NONE, default=(), kind=ListOf(TEXT)),
     Key("augment", ID, NONE, NONE, group="process"),
+    Key("augment._target_", FREE, NONE, NONE),
     Key("augment.name", ID, NONE, NONE, default="none"),
     Key("augment.kinds", ID, NONE, NONE, kind=ListOf(TEXT, fewest=1)),
     Key("augment.p", ID, NONE, NONE, kind=SHARE),
