@@ -1,11 +1,12 @@
 """Files that hold weights: atomic writing, safe loading, and generators from either kind.
 
 A training checkpoint (checkpoint-*.pt) holds every part of a training and resumes it; an exported
-generator (generator.pt) holds G_ema with its configuration. Both are plain dicts, loaded with
-weights_only=True: a file cannot run code, and only classes of rtil are built from its
-configuration, once its weights have the shapes that these classes have. How a file is read is said
-in `rtil.process.weights`, what the parts are in `rtil.training.loop`; files of other projects are
-read in `rtil.importers`.
+generator (generator.pt) holds G_ema with its configuration, and generator.safetensors the same in
+a layout that others read too. All are plain dicts once they are read: a file cannot run code, and
+only classes of rtil are built from its configuration, once its weights have the shapes that these
+classes have. How a file is read is said in `rtil.process.weights`, where one lies that is named
+otherwise than by its path in `rtil.generators`, what the parts are in `rtil.training.loop`; files
+of other projects are read in `rtil.importers`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from rtil import generators
 from rtil.models.generator import Generator
+from rtil.process import tensor_file
 from rtil.process.brief import brief
 from rtil.process.digest import digest
 from rtil.process.files import FREE_SPACE, replacing
@@ -76,13 +79,18 @@ class Progress(NamedTuple):
 def save(content: dict, path: Path) -> None:
     """Writes content with its digest; on any failure the file that was there before survives.
 
+    A path that ends in .safetensors is written so, any other by torch.save.
+
     Raises:
         RuntimeError: the disk is full or not writable.
     """
     content = {**content, DIGEST: digest(content)}
     try:
         with replacing(path) as temporary, open(temporary, "wb") as file:
-            torch.save(content, file)
+            if path.suffix == tensor_file.SUFFIX:
+                file.write(tensor_file.pack(content))
+            else:
+                torch.save(content, file)
             file.flush()
             os.fsync(file.fileno())
     except (OSError, RuntimeError) as error:
@@ -272,7 +280,8 @@ def load_generator(path: str | Path, modules: Iterable[str] = ()) -> tuple[Gener
     """Loads the averaged generator of an exported file or a training checkpoint.
 
     Args:
-        path: generator.pt or checkpoint-*.pt.
+        path: generator.pt, generator.safetensors or checkpoint-*.pt; hf://user/repo, or the name
+            of a generator that comes with rtil.
         modules: classes outside rtil, "package.Class", that the file may name because you do.
 
     Returns:
@@ -283,7 +292,7 @@ def load_generator(path: str | Path, modules: Iterable[str] = ()) -> tuple[Gener
         FileNotFoundError: no such file. ValueError: unreadable or of an unknown format.
     """
     allow(modules)
-    return load_trained(path)[:2]
+    return load_trained(generators.locate(path).path)[:2]
 
 
 def load_trained(path: str | Path) -> tuple[Generator, dict, int]:

@@ -51,7 +51,7 @@ def tune(cfg: DictConfig, words: Sequence[str] | None = None) -> Path:
     cfg = checked(cfg, "tune", words)
     check(cfg)
     cfg, trained = setup.load_generator(cfg, words)
-    config = {**setup.resolved(cfg), "generator": str(trained.path)}
+    config = {**setup.resolved(cfg), "generator": trained.name}
     config = tuned_settings.with_digests(config, trained.digest)
     steps = space.stages(config["inverter"])
     proposals = space.trials(config["search"], steps, cfg.trials, cfg.search_seed)

@@ -16,9 +16,9 @@ from rtil import checkpoint
 from rtil.importers.conversion import UNSAID, build, refuse_existing
 from rtil.importers.setup import Choices, module_configuration
 from rtil.models.wrapped import Wrapped
-from rtil.process.brief import brief, reason
+from rtil.process.brief import brief
 from rtil.process.instantiate import TRUSTED, instantiate
-from rtil.process.weights import ADVICE, read
+from rtil.process.weights import read
 
 AVERAGED = "ema"  # in the name of averaged weights, which draw the better images
 DEPTH = 3  # of tables in a file
@@ -51,7 +51,7 @@ def import_module(
     if out is not None:
         refuse_existing(out, force)
     source = Path(source)
-    content = read_tensors(source)
+    content = read(source)
     config, complete = module_configuration(source.stem, words, choices)
     declared: Wrapped = instantiate(config["model"]["generator"])
     part, state, left = find_weights(declared.module, content, source)
@@ -84,28 +84,6 @@ def import_module(
         f"wrote {out}; next:",
         f"  python -m rtil.invert generator={out}{named} data=... task=cs ratio=0.1",
     ]
-
-
-def read_tensors(source: Path) -> object:
-    """What a file holds, of torch.save or of safetensors; no code of it is run.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: it is damaged, would run code, or safetensors is not installed.
-    """
-    if source.suffix != ".safetensors" or not source.is_file():
-        return read(source)
-    try:
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-    except ImportError as error:
-        raise ValueError(
-            f"{source}: safetensors cannot be imported ({error}). pip install safetensors"
-        ) from error
-    try:
-        return load_file(source)
-    except SafetensorError as error:
-        raise ValueError(f"{source} is damaged ({reason(error)}). {ADVICE}") from error
 
 
 def find_weights(

@@ -2,7 +2,8 @@
 
 For the pickles of NVlabs' PyTorch networks, which hold modules as (source code, class name,
 state). The source is never looked at and nothing is imported; tensors are rebuilt on the CPU from
-their bytes, bounds checked. Files that torch.save wrote go through rtil.checkpoint.read instead.
+their bytes, bounds checked. Files of torch.save and of safetensors go through
+rtil.process.weights instead.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from torch import Tensor
 from rtil import checkpoint
 from rtil.process.bounds import check_regular, check_size
 from rtil.process.brief import brief
+from rtil.process.tensor_file import SUFFIX
 from rtil.process.weights import ADVICE, check_legacy, check_tensors
 
 # The number that torch's first format begins with, as a pickle.
@@ -178,7 +180,7 @@ class Unpickler(pickle.Unpickler):
 
 
 def read(path: str | Path) -> object:
-    """Reads a file of torch.save or a pickle of NVlabs, onto the CPU, without running its code.
+    """Reads a file of torch.save, safetensors or a pickle of NVlabs, without running its code.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -190,6 +192,8 @@ def read(path: str | Path) -> object:
     size = check_regular(path)
     with open(path, "rb") as file:
         head = file.read(64)
+    if path.suffix == SUFFIX:
+        return checkpoint.read(path)
     if zipfile.is_zipfile(path) or head.startswith(b"PK") or LEGACY_MAGIC in head:
         # Training scripts store their arguments beside the weights; a namespace is inert.
         with torch.serialization.safe_globals([argparse.Namespace]):

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from rtil import checkpoint
+from rtil import checkpoint, generators
 from rtil.data import lineage
 from rtil.data.limits import Limits
 from rtil.data.load import image_order, load_data
@@ -53,11 +53,12 @@ APPENDIX = "appendix"  # the table that other settings are read from, none itsel
 class Trained:
     """A generator, and what is known of it.
 
-    path, digest: its file, and the SHA-256 of that.
+    path, digest: its file, and the SHA-256 of that. name: the file as it is recorded.
     config: of its training, with `nimg`, the images that it was trained with, None if unknown.
     """
 
     path: Path
+    name: str
     digest: str
     G: Generator
     config: Mapping
@@ -66,7 +67,7 @@ class Trained:
     def found(self) -> dict[str, object]:
         """What the record of an inversion says of it."""
         return {
-            "generator": str(self.path),
+            "generator": self.name,
             "generator_sha256": self.digest,
             keys.NIMG: self.config[keys.NIMG],
         }
@@ -219,7 +220,7 @@ def load_generator(cfg: DictConfig, overrides: Sequence[str]) -> tuple[DictConfi
             images of cfg.split; names the keys.
     """
     allow(named_by(cfg))  # as the command says it, before any file does
-    path = Path(cfg.generator) if cfg.generator else trained_generator(resolved(cfg))
+    path, name = generators.locate(cfg.generator or trained_generator(resolved(cfg)))
     G, trained, nimg = checkpoint.load_trained(path)
     check(trained, schema.TRAINING, str(path), "Train or import it again, or name another.")
     trained = {**trained, keys.NIMG: nimg or None}
@@ -254,7 +255,7 @@ def load_generator(cfg: DictConfig, overrides: Sequence[str]) -> tuple[DictConfi
     if G.num_blocks < G.max_blocks:
         log.warning("%s is still growing: it draws %d pixels a side.", path, G.image_shape[1])
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return cfg, Trained(path, digest, G, trained)
+    return cfg, Trained(path, name, digest, G, trained)
 
 
 def trained_generator(config: Mapping) -> Path:

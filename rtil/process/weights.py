@@ -1,9 +1,10 @@
-"""Reading what torch.save wrote, whoever wrote it: no code runs, and no memory is taken in excess.
+"""Reading files of weights, whoever wrote them: no code runs, and no memory is taken in excess.
 
 Sizes, names and shapes are compared with the file before anything of it is built, copied or
 printed. rtil's own files hold a digest of their contents (`rtil.process.digest`), which is checked
 here; a file without one, of version 0.1 or of another project, is checked by the CRCs of the zip
-that it is. What the contents mean is said in `rtil.checkpoint`.
+that it is. A file is one of torch.save, or of safetensors where its name ends so
+(`rtil.process.tensor_file`). What the contents mean is said in `rtil.checkpoint`.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import IO
 import torch
 from torch import Tensor
 
+from rtil.process import tensor_file
 from rtil.process.bounds import ZIP_DAMAGE, check_regular, check_size
 from rtil.process.brief import brief
 from rtil.process.digest import digest
@@ -40,7 +42,7 @@ class DamagedFile(ValueError):
 
 
 def read(path: str | Path, advice: str = "") -> object:
-    """Reads what torch.save wrote, onto the CPU, without running code from the file.
+    """Reads what torch.save or safetensors wrote, onto the CPU, without running code of the file.
 
     Args:
         advice: a sentence on what to do with a file of another project.
@@ -54,6 +56,8 @@ def read(path: str | Path, advice: str = "") -> object:
     if not path.exists() or path.is_dir():
         raise FileNotFoundError(f"no checkpoint at {path}.")
     size = check_regular(path)
+    if path.suffix == tensor_file.SUFFIX:
+        return _read_safetensors(path, size)
     _check_zip(path)
     try:
         _check_names(path)
@@ -68,6 +72,16 @@ def read(path: str | Path, advice: str = "") -> object:
         raise DamagedFile(text.rstrip()) from error
     check_size(content, str(path), ADVICE)
     check_tensors(content, path, size)
+    _check_digest(content, path)
+    return content
+
+
+def _read_safetensors(path: Path, size: int) -> object:
+    """Raises DamagedFile where a file of safetensors is not what was written."""
+    try:
+        content = tensor_file.unpack(path, size)
+    except tensor_file.Unreadable as error:
+        raise DamagedFile(f"{path} cannot be read as safetensors: {error}. {ADVICE}") from error
     _check_digest(content, path)
     return content
 
@@ -193,7 +207,9 @@ def _check_digest(content: object, path: Path) -> None:
     if isinstance(content, dict) and DIGEST in content:
         rest = {key: value for key, value in content.items() if key != DIGEST}
         damaged = digest(rest) != content.pop(DIGEST)
-    elif zipfile.is_zipfile(path):  # torch itself does not look at them
+    elif path.suffix != tensor_file.SUFFIX and zipfile.is_zipfile(
+        path
+    ):  # torch itself does not look at them
         with _opened(path) as archive:
             damaged = archive.testzip() is not None
     else:

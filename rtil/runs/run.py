@@ -15,6 +15,7 @@ from pathlib import Path
 
 import yaml
 
+from rtil import generators
 from rtil.runs import keys, record
 from rtil.runs.identity import EXPORTED, read_config
 from rtil.runs.keys import TUNED
@@ -132,9 +133,9 @@ def _each(
 
 
 def generator_file(run: Run, root: Path) -> Path:
-    """The generator that an inversion was run with."""
+    """The generator that an inversion was run with, where it lies here; nothing is fetched."""
     own = run.config.get("generator")
-    return Path(str(own)) if own else root / "train" / run.path.parent.name / EXPORTED
+    return generators.local(str(own)) if own else root / "train" / run.path.parent.name / EXPORTED
 
 
 def collect(root: Path) -> tuple[list[Run], list[str]]:

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from rtil import checkpoint
+from rtil import checkpoint, generators
 from rtil.latents.family import Family
 from rtil.models.generator import Generator, StyleMixing
 from rtil.objectives.objective import Objective
@@ -39,7 +39,7 @@ class Initial:
     """Weights that a training starts from.
 
     Attributes:
-        path: where they were read.
+        path: where they were read. name: the file as it is recorded.
         sha256: of the weights, however they were packed and wherever the file lies.
         nimg: images that they were trained with; 0 where they were imported.
         config: of that training.
@@ -47,6 +47,7 @@ class Initial:
     """
 
     path: Path
+    name: str
     sha256: str
     nimg: int
     config: Mapping
@@ -69,7 +70,7 @@ class Initial:
         """What a run records of it."""
         parts = ["generator"] if self.D is None else ["generator", "discriminator"]
         return {
-            "file": self.path.name,
+            "file": Path(self.name).name,
             "sha256": self.sha256,
             "nimg": self.nimg,
             "holds": parts,
@@ -141,19 +142,20 @@ def read(path: str | Path) -> Initial:
     """Reads what a training starts from; no code of the file is run.
 
     Args:
-        path: generator.pt or checkpoint-*.pt.
+        path: generator.pt, generator.safetensors or checkpoint-*.pt; hf://user/repo, or the name
+            of a generator that comes with rtil.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: unreadable, damaged or of an unknown format.
     """
-    path = Path(path)
+    path, name = generators.locate(path)
     content = checkpoint.load(path)
     weights = {"G": content["G_ema"], "D": content.get("D")}
     if weights["D"] is not None:
         check(weights["D"], checkpoint.MODULE, f"{path}: D", ADVICE)
     sha256 = digest(weights)
-    return Initial(path, sha256, content["nimg"], content["config"], **weights)
+    return Initial(path, name, sha256, content["nimg"], content["config"], **weights)
 
 
 def start_penalty(

@@ -232,7 +232,8 @@ def record_of(
     if digest:
         config[keys.FILES] = digest
     if initial is not None:
-        config |= {keys.INIT: initial.sha256, "init_images": initial.images()}
+        found_init = {"init": initial.name, keys.INIT: initial.sha256}
+        config |= found_init | {"init_images": initial.images()}
     return config
 
 

@@ -5,6 +5,7 @@ import inspect
 import os
 import pkgutil
 import re
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -96,3 +97,20 @@ def test_the_wheel_holds_what_it_needs_and_works_in_an_empty_folder(tmp_path):
         if "__pycache__" not in path.parts:
             assert str(path.relative_to(ROOT)) in names
     assert "hydra_plugins/rtil_jobs/__init__.py" in names
+
+
+@pytest.mark.slow
+def test_a_generator_that_lies_in_its_folder_is_in_the_wheel_with_its_card(tmp_path):
+    source = tmp_path / "source"
+    for name in ("rtil", "configs", "cuda_ops", "hydra_plugins"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source / name)
+    files = [f"rtil/generators/letters.{ending}" for ending in ("safetensors", "md")]
+    for name in files:
+        (source / name).touch()
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
+    words = ["wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", tmp_path, source]
+    subprocess.run([*pip, *words], check=True)
+    (wheel,) = tmp_path.glob("rtil-*.whl")
+    assert {*files} <= {*zipfile.ZipFile(wheel).namelist()}

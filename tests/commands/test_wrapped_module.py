@@ -352,5 +352,5 @@ def test_a_decoder_of_diffusers_draws_what_its_autoencoder_decodes(tmp_path, mon
         assert torch.equal(G(z.flatten(1)), vae.decode(z / 0.5).sample)
     assert G.shapes == {1: (16, 8, 8), 2: (16, 16, 16), 3: (8, 16, 16)}
     file.write_bytes(file.read_bytes()[:-100])
-    with pytest.raises(ValueError, match="is damaged"):
+    with pytest.raises(ValueError, match="cannot be read as safetensors"):
         import_module(file, tmp_path / "other.pt", words)
