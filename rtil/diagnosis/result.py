@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
+from rtil.metrics.inception import InceptionDistance
 from rtil.metrics.intervals import Mean
 from rtil.metrics.samples import Estimate
 
@@ -62,6 +63,7 @@ class Samples:
 
     Attributes:
         explained: share of the training images' variance that the features keep.
+        inception: FID and KID; None where they were not asked for.
     """
 
     member: str
@@ -69,6 +71,7 @@ class Samples:
     precision: Estimate
     recall: Estimate
     explained: float
+    inception: InceptionDistance | None
 
 
 @dataclass(frozen=True)

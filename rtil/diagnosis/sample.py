@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from rtil.diagnosis.result import Samples
 from rtil.diagnosis.setup import Job
 from rtil.latents.space import Member
+from rtil.metrics.inception import inception_distance
 from rtil.metrics.samples import RandomFeatures, frechet_estimate, precision_recall
 from rtil.models.generator import Generator
 from rtil.process.rng import seeded
 
 BATCH = 64
+
+
+@dataclass(frozen=True)
+class Real:
+    """Features of the real images: random ones, and Inception's where they were asked for."""
+
+    random: Tensor
+    inception: Tensor | None
 
 
 @torch.no_grad()
@@ -33,15 +44,20 @@ def members(job: Job) -> list[Samples]:
     """
     features = RandomFeatures(job.training, job.dims)
     count = len(job.real)
-    rows = [_row(job, features, "training images", job.training[:count])]
+    seen = job.inception.features(job.real) if job.inception else None
+    real = Real(features(job.real), seen)
+    rows = [_row(job, features, real, "training images", job.training[:count])]
     for member in job.members:
         samples = draw(job.G, member, count, job.seed)
-        rows.append(_row(job, features, member.name, samples))
+        rows.append(_row(job, features, real, member.name, samples))
     return rows
 
 
-def _row(job: Job, features: RandomFeatures, name: str, samples: Tensor) -> Samples:
-    theirs, real = features(samples), features(job.real)
-    precision, recall = precision_recall(theirs, real, job.neighbours)
-    distance = frechet_estimate(theirs, real, job.bootstrap, job.seed)
-    return Samples(name, distance, precision, recall, features.explained)
+def _row(job: Job, features: RandomFeatures, real: Real, name: str, samples: Tensor) -> Samples:
+    theirs = features(samples)
+    distance = frechet_estimate(theirs, real.random, job.bootstrap, job.seed)
+    precision, recall = precision_recall(theirs, real.random, job.neighbours)
+    inception = None
+    if job.inception is not None and real.inception is not None:
+        inception = inception_distance(job.inception.features(samples), real.inception, job.seed)
+    return Samples(name, distance, precision, recall, features.explained, inception)

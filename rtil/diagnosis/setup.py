@@ -20,6 +20,7 @@ from rtil.inverters import build_inverter
 from rtil.inverters.ilo import ILO
 from rtil.latents.family import shown_members
 from rtil.latents.space import Member
+from rtil.metrics.inception import Inception
 from rtil.models.generator import Generator
 from rtil.operators import ForwardOperator, Identity
 from rtil.operators.task import PER_IMAGE
@@ -35,12 +36,13 @@ class Job:
     """What a diagnosis works on.
 
     Attributes:
-        path, digest: the generator's file and its SHA-256.
+        name, digest: the generator's file as it is recorded, and its SHA-256.
         members: what a figure of its family shows.
         everything: observes all pixels. operator: the task's.
         measured: the task in words.
         real: held-out images (num_samples or fewer, C, H, W) in [-1, 1].
         training: as many of the generator's training images.
+        inception: network of FID and KID; None where they were not asked for.
         mse: weight of the measurement loss.
         num_samples, num_images, dims, neighbours, bootstrap, seed: see diagnose.yaml.
         config: resolved, for the record.
@@ -48,7 +50,7 @@ class Job:
 
     run_dir: Path
     runtime: Runtime
-    path: Path
+    name: str
     digest: str
     G: Generator
     members: list[Member]
@@ -58,6 +60,7 @@ class Job:
     measured: str
     real: Tensor
     training: Tensor
+    inception: Inception | None
     mse: float
     num_samples: int
     num_images: int
@@ -99,11 +102,12 @@ def prepare(cfg: DictConfig, overrides: Sequence[str]) -> Job:
     inverter = build_inverter(config["inverter"], family)
     assert isinstance(inverter, ILO), "inverter=ilo builds one"
     inverter.check(G)
+    inception = Inception(runtime.device) if config["fid"] else None
     G = G.to(runtime.device).to(memory_format=runtime.layout)
     return Job(
         run_dir=Path(run_dir),
         runtime=runtime,
-        path=trained.path,
+        name=trained.name,
         digest=trained.digest,
         G=G,
         members=shown_members([family]),
@@ -113,6 +117,7 @@ def prepare(cfg: DictConfig, overrides: Sequence[str]) -> Job:
         measured=_in_words(config),
         real=_images(config, config["data"], config["split"], G),
         training=_images(config, training_data(trained.config, config["data"]), "train", G),
+        inception=inception,
         mse=config["loss"]["mse"],
         num_samples=config["num_samples"],
         num_images=config["num_images"],

@@ -56,12 +56,16 @@ def _reach(depth: Depth) -> dict[str, str]:
 
 
 def _samples(samples: Samples) -> dict[str, str]:
-    return {
+    row = {
         "samples": samples.member,
         "Frechet distance": _estimate(samples.frechet, ".3g"),
         "precision": _estimate(samples.precision, ".3f"),
         "recall": _estimate(samples.recall, ".3f"),
     }
+    found = samples.inception
+    if found is not None:
+        row |= {"FID": f"{found.fid:.2f}", "KID": f"{found.kid:.5f} (std {found.kid_std:.5f})"}
+    return row
 
 
 def _mean(mean: Mean | None, digits: int) -> str:

@@ -188,6 +188,7 @@ KEYS = (
     Key("dims", NONE, ID, NONE),
     Key("neighbours", NONE, ID, NONE),
     Key("bootstrap", NONE, ID, NONE),
+    Key("fid", NONE, ID, NONE, default=False),
     Key("stage_steps", NONE, "implied", NONE),
     Key("out", NONE, FREE, NONE, path="directory"),
     # How settings were chosen: the protocol's name is what rows are evidence of.

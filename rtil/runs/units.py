@@ -42,7 +42,7 @@ NAMES: Mapping[str, Kind] = {
     **dict.fromkeys(("mirror", "tf32", "channels_last", "cuda_graphs", "normalise"), SWITCH),
     **dict.fromkeys(("mixture", "relative", "linear", "use", "average"), SWITCH),
     **dict.fromkeys(("back_projection", "pictures", "save_measurements", "per_image"), SWITCH),
-    **dict.fromkeys(("allow_uncommitted", "check"), SWITCH),
+    **dict.fromkeys(("allow_uncommitted", "check", "fid"), SWITCH),
     **dict.fromkeys(("path_mean_detached", "reuse_fakes"), SWITCH),
     **dict.fromkeys(("sphere", "feature_relative", "keep_rgb", "best_per_stage"), SWITCH),
     **dict.fromkeys(("map_relative", "keep_observed"), SWITCH | NULL),

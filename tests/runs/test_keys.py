@@ -35,7 +35,7 @@ FOUND = (
 
 
 REPORTED = ("pack", "results", "docs", "check", "allow_uncommitted", "baseline")
-DIAGNOSED = ("num_samples", "dims", "neighbours", "bootstrap", "stage_steps", "out")
+DIAGNOSED = ("num_samples", "dims", "neighbours", "bootstrap", "fid", "stage_steps", "out")
 SEARCHED = [path.stem for path in (Path(CONFIGS) / "search").glob("*.yaml")]
 
 
