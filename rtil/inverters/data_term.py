@@ -57,7 +57,7 @@ class MeasurementLoss(nn.Module):
         kept: Tensor | None = None,
     ) -> None:
         super().__init__()
-        name = type(operator).__name__
+        name = operator.name
         kind = distance_of(perceptual) if distance is None else type(distance)
         if not (mse >= 0 and lpips >= 0):
             raise ValueError(

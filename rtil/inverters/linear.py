@@ -62,7 +62,7 @@ class LinearEstimate(Inverter):
         """A, which has an adjoint; ValueError where it has none."""
         if not isinstance(A, LinearOperator):
             raise ValueError(
-                f"{type(self).__name__}: {type(A).__name__} is not linear, so it has no adjoint "
+                f"{type(self).__name__}: {A.name} is not linear, so it has no adjoint "
                 "and no linear estimate. Use an inverter with a generator, such as inverter=ilo."
             )
         return A

@@ -28,6 +28,7 @@ class ForwardOperator(nn.Module, ABC):
             and galleries apply.
         observed: bool, broadcastable to `out_shape`: entries of y that carry information; None
             means all of them.
+        name: in messages; None: that of the class.
 
     Raises:
         ValueError: in_shape is no shape of an image.
@@ -44,11 +45,13 @@ class ForwardOperator(nn.Module, ABC):
         *,
         measures_images: bool,
         observed: Tensor | None = None,
+        name: str | None = None,
     ) -> None:
         super().__init__()
+        self.name = name or type(self).__name__
         if len(in_shape) != 3 or min(in_shape) < 1:
             raise ValueError(
-                f"{type(self).__name__}: in_shape={tuple(in_shape)}; "
+                f"{self.name}: in_shape={tuple(in_shape)}; "
                 "it must be (channels, height, width), each at least 1."
             )
         channels, height, width = in_shape
@@ -94,7 +97,7 @@ class ForwardOperator(nn.Module, ABC):
         """Raises ValueError unless x is (B, *in_shape)."""
         if x.ndim != 4 or tuple(x.shape[1:]) != self.in_shape:
             raise ValueError(
-                f"{type(self).__name__}: got x of shape {tuple(x.shape)}; "
+                f"{self.name}: got x of shape {tuple(x.shape)}; "
                 f"it measures a batch of images of shape {self.in_shape}."
             )
 
@@ -102,7 +105,7 @@ class ForwardOperator(nn.Module, ABC):
         """Raises ValueError unless y is (B, *out_shape)."""
         if y.ndim != 1 + len(self.out_shape) or tuple(y.shape[1:]) != self.out_shape:
             raise ValueError(
-                f"{type(self).__name__}: got y of shape {tuple(y.shape)}; "
+                f"{self.name}: got y of shape {tuple(y.shape)}; "
                 f"it returns a batch of measurements of shape {self.out_shape}."
             )
 
@@ -125,12 +128,12 @@ class ForwardOperator(nn.Module, ABC):
         self.check_measurement(y)
         if not noise_std >= 0:
             raise ValueError(
-                f"{type(self).__name__}: noise_std={noise_std}; it is a standard deviation in "
+                f"{self.name}: noise_std={noise_std}; it is a standard deviation in "
                 "units of the [0, 1] image and must be at least 0."
             )
         if len(rngs) != len(y):
             raise ValueError(
-                f"{type(self).__name__}: got {len(rngs)} generators for a batch of {len(y)}; "
+                f"{self.name}: got {len(rngs)} generators for a batch of {len(y)}; "
                 "noise needs one per image."
             )
         if noise_std == 0:

@@ -5,8 +5,8 @@
       _target_: rtil.operators.downsample.Downsample    a class or function of rtil.operators
       knob: factor           the key beside `task` that the task is swept over
       range: [0, null]       of the knob: above the first, up to the second; null: no limit
-      linear: true           whether the operator has an adjoint
-      measures: image        image or vector
+      linear: true           whether the operator has an adjoint; null: found by measuring
+      measures: image        image or vector; null: found by measuring
       ...                    any other key: an option, passed to the target by its name
 
 The target takes `in_shape` first, then by name the knob, its options, and `seed` and `mask` where
@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from inspect import signature
+from math import inf
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,14 +35,17 @@ DESCRIPTION = ("name", "_target_", "knob", "range", "linear", "measures")
 
 
 class Described(NamedTuple):
-    """What a task's yaml says of it, but for its target; `high` is None where nothing limits."""
+    """What a task's yaml says of it, but for its target.
+
+    `high` is None where nothing limits, `linear` and `measures` where they are found by measuring.
+    """
 
     name: str
     knob: str
     low: float
     high: float | None
-    linear: bool
-    measures: str
+    linear: bool | None
+    measures: str | None
     options: dict[str, object]
 
 
@@ -101,10 +105,10 @@ def describe(task: Mapping) -> Described:
     return Described(
         name=str(name),
         knob=str(task["knob"]),
-        low=float(low),
+        low=-inf if low is None else float(low),
         high=None if high is None else float(high),
-        linear=bool(task["linear"]),
-        measures=str(task["measures"]),
+        linear=task["linear"],
+        measures=task["measures"],
         options={key: value for key, value in task.items() if key not in DESCRIPTION},
     )
 
@@ -164,9 +168,9 @@ def _check_description(described: Described, operator: ForwardOperator) -> None:
     """Raises ValueError where a task's yaml says what its operator is not."""
     linear = isinstance(operator, LinearOperator)
     measures = "image" if operator.measures_images else "vector"
-    if described.linear != linear or described.measures != measures:
+    if described.linear not in (None, linear) or described.measures not in (None, measures):
         raise ValueError(
             f"task={described.name}: its yaml says linear={described.linear}, "
-            f"measures={described.measures}, and {type(operator).__name__} has linear={linear}, "
+            f"measures={described.measures}, and {operator.name} has linear={linear}, "
             f"measures={measures}."
         )

@@ -6,7 +6,7 @@ that which rtil or the user chose.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -25,7 +25,7 @@ TRUSTED = (
 
 ADVICE = (
     "A class of yours is built where you name it yourself: model.module._target_=package.Class, "
-    "or modules=[package.Class] beside generator=FILE."
+    "task.physics._target_=package.Class, or modules=[package.Class] beside generator=FILE."
 )
 _named: set[str] = set()
 
@@ -46,7 +46,19 @@ def named_by(settings: Mapping) -> list[str]:
         settings: composed for the command, before anything of a file is merged into them.
     """
     module = settings["model"].get("module") or {}
-    return [str(name) for name in (*settings.get("modules", ()), module.get("_target_")) if name]
+    physics = settings.get("task", {}).get("physics") or {}
+    named = (*settings.get("modules", ()), module.get("_target_"), *_targets(physics))
+    return [str(name) for name in named if name]
+
+
+def _targets(node: object) -> list[str]:
+    """Every `_target_` at or below a node."""
+    if isinstance(node, Mapping):
+        own = [str(node["_target_"])] if node.get("_target_") else []
+        return own + [name for value in node.values() for name in _targets(value)]
+    if isinstance(node, Sequence) and not isinstance(node, str):
+        return [name for value in node for name in _targets(value)]
+    return []
 
 
 def target_of(node: Mapping) -> Callable[..., Any]:
@@ -114,7 +126,7 @@ def instantiate(node: Mapping, **extra: object) -> Any:
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"_target_={node['_target_']} cannot be built with {brief([*settings])} "
-            f"({reason(error)}). Its arguments stand beside it: +model.module.NAME=VALUE."
+            f"({reason(error)}). Its arguments stand beside it, as in +model.module.NAME=VALUE."
         ) from error
 
 

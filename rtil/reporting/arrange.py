@@ -26,6 +26,7 @@ ToldApart = Callable[[Sequence[Run]], Sequence[Settings]]  # of the runs of a se
 Known = TypeVar("Known")
 Item = TypeVar("Item")
 Shared = TypeVar("Shared", bound=Hashable)
+NAMED = "task.physics._target_"
 SERIES = ("task", "inverter", "data", "scale", "model")
 
 
@@ -224,6 +225,9 @@ def measurement_of(run: Run) -> Measurement:
     # Every folder of images has the same name, and other images.
     if series["data"] == "folder" and config.get("data.path"):
         series["data"] = f"folder-{Path(str(config['data.path'])).stem}"
+    # And every operator that a command names, which is another one.
+    if config.get(NAMED):
+        series["task"] += f"-{str(config[NAMED]).rpartition('.')[2]}"
     knob = str(config["task.knob"])
     noise, value = (float(config.get(key) or 0.0) for key in ("noise_std", knob))
     return Measurement(**series, knob=knob, noise_std=noise, value=value)
