@@ -9,10 +9,12 @@ import shlex
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 
 from rtil.process.files import write_text
-from rtil.reporting import compare, pictures, sections
+from rtil.reporting import compare, figures, pictures, sections
 from rtil.reporting.arrange import Row, grouped
 from rtil.reporting.figures.curves import draw_panels
 from rtil.reporting.figures.forest import draw_forest
@@ -56,7 +58,7 @@ def sections_of(study: Study, look: Look, samples: Sequence[Section]) -> Section
     tables, forests = compared(study, look)
     reconstructions, galleries = images(study, look)
     found: Sections = {
-        "Figures": [*curves(study, look), *forests],
+        "Figures": [*curves(study, look), *forests, *drawn(study, look)],
         "Tables": tables,
         "Commands": commands(study),
         "Samples": [*samples],
@@ -78,21 +80,34 @@ def curves(study: Study, look: Look) -> list[Section]:
     """PSNR over the knob of each series, or the curves of an experiment as the paper has them."""
     if study.kind not in ("", "curves"):
         return []
-    figures: list[Section] = []
+    panels: list[Section] = []
     if study.plan:
         plan = study.plan.experiment
         groups = grouped(study.rows, lambda row: (row.measurement.data, row.measurement.model))
         for (data, model), rows in groups.items():
             path = look.file("figure", plan["name"], data, model)
             draw_panels(rows, path, plan["figure"]["x"], plan.get("published", {}))
-            figures.append(Figure(f"data={data}, model={model}", path))
-        return [*figures, *texts("figure", plan=plan)]
+            panels.append(Figure(f"data={data}, model={model}", path))
+        return [*panels, *texts("figure", plan=plan)]
     ran = [row for row in study.rows if not row.missing]
     for heading, rows in grouped(ran, lambda row: row.measurement.heading).items():
         path = look.file("psnr", *rows[0].measurement.series.values())
         draw_panels([*map(in_series, rows)], path, "value", {})
-        figures.append(Figure(heading, path))
-    return figures
+        panels.append(Figure(heading, path))
+    return panels
+
+
+def drawn(study: Study, look: Look) -> list[Section]:
+    """Figures of modules that draw the rows of any page: each has a `FIGURE`."""
+    ran = [row for row in study.rows if not row.missing]
+    made: list[Section] = []
+    for module in iter_modules(figures.__path__):
+        draw = getattr(import_module(f"{figures.__name__}.{module.name}"), "FIGURE", None)
+        path = look.file(module.name)
+        title = draw(ran, path) if draw and ran else None
+        if title:
+            made.append(Figure(title, path))
+    return made
 
 
 def in_series(row: Row) -> Row:

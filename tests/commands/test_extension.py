@@ -1,204 +1,62 @@
-"""A new family, operator and inverter are one file and one yaml each, with no edit elsewhere.
+"""The recipes of CONTRIBUTING.md: each part is one file and one yaml, with no edit elsewhere.
 
-Three files stand in a folder of their own that the packages are told of, three yamls in a folder
-on Hydra's search path; nothing else knows of them. The real commands train a generator with the
-family, invert with the operator and the inverter, and make a report.
+Files stand in a folder of their own that the packages are told of, yamls in one on Hydra's search
+path; nothing else knows of them. The commands of the page run as they stand there.
 """
 
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.slow  # three commands in processes of their own
+pytestmark = pytest.mark.slow  # commands in processes of their own
 
-FAMILY = '''
-"""Styles drawn from shrunk Gaussians."""
-
-from dataclasses import dataclass
-
-from rtil.latents.family import check_members, family_of
-from rtil.latents.space import Latents, Member
-from rtil.models.generator import EMPTY
-
-
-@dataclass(frozen=True)
-class Shrunk(Member):
-    share: float
-    num_codes = 1
-
-    @property
-    def name(self):
-        return f"S={self.share:g}"
-
-    @property
-    def is_plain(self):
-        return self.share == 1.0
-
-    @property
-    def nested(self):
-        return (self,)
-
-    @property
-    def order(self):
-        return (self.share,)
-
-    def map_scale(self, k):
-        return None
-
-    def shares_pass(self, other):
-        return isinstance(other, Shrunk)
-
-    def check(self, G):
-        if not 0 < self.share <= 1:
-            raise ValueError(f"Shrunk: share={self.share} must be in (0, 1].")
-
-    def extend(self, G, w, rng):
-        noise = G.sample_noise(len(w), rng)
-        return Latents(self.share * w, noise, member=(0,) * len(w))
-
-    def synthesize(self, G, latents, start=0, state=EMPTY):
-        noise = latents.noise or None
-        return G.image(G.run(latents.w, noise, start=start, state=state), latents.w)
-
-
-def shrunk(shares, weights=None, mixture=False, group=4):
-    check_members("shares", shares, weights)
-    return family_of([Shrunk(float(share)) for share in shares], weights, mixture, group)
-'''
-
-OPERATOR = '''
-"""Dimming: every pixel is scaled."""
-
-from rtil.operators.operator import LinearOperator
-
-
-class Dim(LinearOperator):
-    def __init__(self, in_shape, strength, flip=False):
-        super().__init__(in_shape, in_shape, measures_images=True)
-        self.gain = -strength if flip else strength
-
-    def forward(self, x):
-        self.check_input(x)
-        return self.gain * x
-
-    def adjoint(self, y):
-        self.check_measurement(y)
-        return self.gain * y
-'''
-
-INVERTER = '''
-"""Random search: the best of some draws."""
-
-from dataclasses import dataclass
-
-import torch
-
-from rtil.inverters.inverter import GeneratorInverter, Reconstruction
-from rtil.inverters.minimise import randn
-
-
-@dataclass(frozen=True)
-class Search(GeneratorInverter):
-    tries: int
-
-    def check(self, G):
-        if self.tries < 1:
-            raise ValueError(f"Search: tries={self.tries} must be 1 or more.")
-
-    @torch.no_grad()
-    def invert(self, G, A, y, loss, rngs, watch=None):
-        losses = []
-        best = best_loss = None
-        for _ in range(self.tries):
-            image = G(randn((G.z_dim,), rngs, y))
-            value = loss(A(image), y)
-            losses.append(value.cpu())
-            if watch is not None:
-                watch(image)
-            if best is None:
-                best, best_loss = image, value
-            better = value < best_loss
-            best = torch.where(better.view(-1, 1, 1, 1), image, best)
-            best_loss = torch.where(better, value, best_loss)
-        return Reconstruction(best, image, best_loss, value, torch.stack(losses))
-'''
-
-FAMILY_YAML = """
-name: shrunk
-arm: rtil
-family:
-  _target_: rtil.latents.shrunk.shrunk
-  shares: [1.0, 0.5]
-  mixture: true
-  group: ${model.stddev_group}
-"""
-
-OPERATOR_YAML = """
-# @package _global_
-task:
-  name: dim
-  _target_: rtil.operators.dim.Dim
-  knob: strength
-  range: [0, 1]
-  linear: true
-  measures: image
-  flip: false
-
-strength: 0.5
-noise_std: 0.0
-"""
-
-INVERTER_YAML = """
-name: search
-family: shrunk
-_target_: rtil.inverters.search.Search
-tries: 5
-"""
+PAGE = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text()
+RECIPES = PAGE.partition("## Recipes")[2]
+FILES = dict(re.findall(r"^`([\w/.]+)`:\n\n```\w+\n(.*?)^```", RECIPES, re.DOTALL | re.MULTILINE))
+COMMANDS = [
+    shlex.split(line)
+    for block in re.findall(r"^```bash\n(.*?)^```", RECIPES, re.DOTALL | re.MULTILINE)
+    for line in block.splitlines()
+]
+PACE = ["hardware=cpu", "hardware.threads=1"]
 
 # Only tells the packages of the folder, as an installed package would, and runs the command.
 LAUNCHER = """
 import importlib
 import runpy
 import sys
+from pathlib import Path
 
-for room in ("latents", "operators", "inverters"):
-    importlib.import_module(f"rtil.{room}").__path__.append(f"{sys.argv[1]}/{room}")
+folder = Path(sys.argv[1])
+for room in {path.parent.relative_to(folder) for path in folder.glob("rtil/**/*.py")}:
+    package = importlib.import_module(".".join(room.parts))
+    package.__path__.append(str(folder / room))
 command = sys.argv[2]
 sys.argv = [command, *sys.argv[3:]]
 runpy.run_module(command, run_name="__main__", alter_sys=True)
 """
 
-FILES = {
-    "latents/shrunk.py": FAMILY,
-    "operators/dim.py": OPERATOR,
-    "inverters/search.py": INVERTER,
-    "configs/rtil/shrunk.yaml": FAMILY_YAML,
-    "configs/task/dim.yaml": OPERATOR_YAML,
-    "configs/inverter/search.yaml": INVERTER_YAML,
-    "launch.py": LAUNCHER,
-}
-COMMON = ["scale=tiny", "hardware=cpu", "hardware.threads=1"]
-CHOICES = ["task=dim", "inverter=search"]
-
 
 @pytest.fixture(scope="module")
-def extended(tmp_path_factory):
-    """run(module, words): a command of rtil that knows the three files; returns what it said."""
-    folder = tmp_path_factory.mktemp("extension")
-    for name, text in FILES.items():
+def folder(tmp_path_factory):
+    """What is left in a folder after the recipes, their commands run one after the other."""
+    folder = tmp_path_factory.mktemp("recipes")
+    for name, text in {**FILES, "launch.py": LAUNCHER.lstrip()}.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text.lstrip())
-
-    def run(module, *words):
-        # A path that is not there would be ignored, and the choices unknown.
-        search = f"hydra.searchpath=[file://{folder / 'configs'}]"
-        command = [sys.executable, str(folder / "launch.py"), str(folder), module, search, *words]
+        path.write_text(text)
+    # A path that is not there would be ignored, and the choices unknown.
+    search = f"hydra.searchpath=[file://{folder / 'configs'}]"
+    for _, _, module, *words in COMMANDS:
+        pace = [] if module == "rtil.report" else PACE
         done = subprocess.run(
-            command,
+            [sys.executable, "launch.py", str(folder), module, *words, search, *pace],
             capture_output=True,
             text=True,
             cwd=folder,
@@ -206,53 +64,51 @@ def extended(tmp_path_factory):
             timeout=300,
         )
         assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout + done.stderr
-
-    return run
+    return folder
 
 
 @pytest.fixture(scope="module")
-def root(extended, tmp_path_factory):
-    """A run of the new family, inverted with the new operator and inverter."""
-    root = tmp_path_factory.mktemp("runs")
-    arm = [*COMMON, f"root={root}", "rtil=shrunk"]
-    extended("rtil.train", *arm, "total_nimg=16")
-    extended("rtil.invert", *arm, *CHOICES, "num_images=2")
-    return root
+def table(folder):
+    """The rows of the last report, by (arm, inverter, value of the knob)."""
+    rows = json.loads((folder / "runs" / "sharpness" / "table.json").read_text())
+    return {(row["arm"], row["inverter"], row["value"]): row for row in rows}
 
 
-@pytest.fixture(scope="module")
-def table(root, extended, tmp_path_factory):
-    """The rows of the report on it."""
-    page = tmp_path_factory.mktemp("report") / "page"
-    extended("rtil.report", f"root={root}", "baseline=shrunk", f"out={page}")
-    return json.loads((page / "table.json").read_text())
+def test_every_recipe_has_a_file_and_a_command():
+    kinds = re.split(r"^### ", RECIPES, flags=re.MULTILINE)[1:]
+    assert len(kinds) >= 6
+    for recipe in kinds:
+        assert ".py`:" in recipe and "```bash\npython -m rtil." in recipe, recipe[:40]
 
 
-def rows(root):
-    """The rows of each inversion."""
-    files = sorted((root / "invert").rglob("results.jsonl"))
-    return [[json.loads(line) for line in file.read_text().splitlines()] for file in files]
+def test_each_new_part_is_trained_measured_and_inverted(folder):
+    models = {path.name.split("-")[1] for path in folder.glob("runs/train/*")}
+    assert {"vanilla", "shrunk", "ilo"} == models
+    assert {path.name for path in folder.glob("runs/train/wrapped-*")}
 
 
-def test_commands_train_and_invert_with_new_parts(root):
-    (measured,) = rows(root)
-    assert len(measured) == 2
-    assert all(row["lmmse_psnr_db"] > row["psnr_db"] for row in measured)
+def test_a_new_knob_is_swept(table):
+    swept = {value for arm, _, value in table if arm == "vanilla"}
+    assert {0.1, 0.25, 0.5} <= swept
 
 
-def test_a_report_shows_new_parts(table):
-    (row,) = (row for row in table if "psnr_db" in row)
-    assert (row["task"], row["inverter"], row["arm"]) == ("dim", "search", "shrunk")
-    assert row["psnr_db"]["n"] == 2
+def test_a_new_inverter_is_reported(table):
+    row = table["shrunk", "search", 0.5]
+    assert row["task"] == "dim" and row["psnr_db"]["n"] == 2
+    assert row["lmmse_psnr_db"]["mean"] > row["psnr_db"]["mean"]
 
 
-def test_a_report_sorts_by_a_new_knob(table):
-    assert {row["knob"] for row in table} == {"strength"}
+def test_a_new_distance_scores_results(folder):
+    lines = [
+        json.loads(line)
+        for path in folder.glob("runs/invert/**/results.jsonl")
+        for line in path.read_text().splitlines()
+    ]
+    scored = [line["coarse"] for line in lines if "coarse" in line]
+    assert len(scored) == 2 and min(scored) > 0
 
 
-def test_another_value_of_a_new_knob_is_another_run(root, extended):
-    before = rows(root)
-    arm = [*COMMON, f"root={root}", "rtil=shrunk"]
-    extended("rtil.invert", *arm, *CHOICES, "num_images=1", "strength=0.25")
-    assert sorted(map(len, rows(root))) == [1, 2] and len(before) == 1
+def test_a_new_figure_is_on_every_later_page(folder):
+    page = (folder / "runs" / "sharpness" / "report.html").read_text()
+    assert "PSNR over sharpness" in page
+    assert (folder / "runs" / "sharpness" / "sharpness.png").stat().st_size > 1000
