@@ -17,7 +17,7 @@ import pytest
 pytestmark = pytest.mark.slow  # commands in processes of their own
 
 PAGE = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text()
-RECIPES = PAGE.partition("## Recipes")[2]
+RECIPES = PAGE.partition("\n## Recipes\n")[2].partition("\n## ")[0]
 FILES = dict(re.findall(r"^`([\w/.]+)`:\n\n```\w+\n(.*?)^```", RECIPES, re.DOTALL | re.MULTILINE))
 COMMANDS = [
     shlex.split(line)

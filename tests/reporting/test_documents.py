@@ -16,7 +16,7 @@ from rtil.reporting.documents import MARKER, anchor, regenerate
 ROOT = Path(__file__).parents[2]
 EVIDENCE = [ROOT / "docs/evidence.md", *sorted((ROOT / "docs/evidence").glob("*.md"))]
 OURS = [ROOT / "README.md", *EVIDENCE]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
 CODE = re.compile(r"```.*?```", re.DOTALL)
