@@ -14,13 +14,8 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from rtil.diagnosis import figure, reach, sample
-from rtil.diagnosis.result import Diagnosis
-from rtil.diagnosis.setup import prepare
-from rtil.diagnosis.table import tables
 from rtil.process.command import entry
 from rtil.process.files import write_text
-from rtil.process.provenance import provenance
 from rtil.runs.setup import command
 
 
@@ -34,6 +29,13 @@ def diagnose(cfg: DictConfig, overrides: Sequence[str] | None = None) -> Path:
     Raises:
         ValueError, FileNotFoundError: bad settings, files, generator or data.
     """
+    # Torch is imported where a command runs: help, completion and refused words need none.
+    from rtil.diagnosis import figure, reach, sample
+    from rtil.diagnosis.result import Diagnosis
+    from rtil.diagnosis.setup import prepare
+    from rtil.diagnosis.table import tables
+    from rtil.process.provenance import provenance
+
     if overrides is None:
         overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else ()
     job = prepare(cfg, overrides)

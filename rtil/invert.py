@@ -18,7 +18,6 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from rtil.inversion import loop, setup
 from rtil.process.command import entry
 from rtil.runs.overrides import running
 from rtil.runs.setup import command
@@ -39,6 +38,9 @@ def invert(cfg: DictConfig, overrides: Sequence[str] | None = None) -> Path:
             inversion.
         RuntimeError: a loss that is not finite; rows already written stay.
     """
+    # Torch is imported where a command runs: help, completion and refused words need none.
+    from rtil.inversion import loop, setup
+
     if overrides is None:
         overrides = running() or ()
     return loop.run(setup.compose(cfg, overrides))

@@ -18,10 +18,6 @@ from omegaconf import DictConfig, OmegaConf
 from rtil.experiments.plan import members
 from rtil.process.command import check_writable, entry
 from rtil.process.instantiate import allow
-from rtil.reporting.documents import regenerate
-from rtil.reporting.page import Look, sections_of, write
-from rtil.reporting.sections import Section
-from rtil.reporting.study import Source, of_everything, of_experiment
 from rtil.runs import archive
 from rtil.runs.overrides import running
 from rtil.runs.run import collect
@@ -41,6 +37,11 @@ def report(cfg: DictConfig) -> Path:
     Raises:
         FileNotFoundError: there are no runs. ValueError: as `rtil.reporting.study` says.
     """
+    # Drawing is slow to import: help, completion and refused words need none.
+    from rtil.reporting.page import Look, sections_of, write
+    from rtil.reporting.sections import Section
+    from rtil.reporting.study import Source, of_everything, of_experiment
+
     given = cfg.results if OmegaConf.is_list(cfg.results) else [cfg.results]
     source = Source(Path(cfg.root), [Path(path) for path in given if path])
     experiment, out = experiment_of(cfg), source.root / "report"
@@ -96,6 +97,8 @@ def pack(cfg: DictConfig) -> Path:
 
 def documents(cfg: DictConfig) -> None:
     """Writes the tables of the documents in cfg.docs; raises as `regenerate` does."""
+    from rtil.reporting.documents import regenerate
+
     changed = regenerate(Path(cfg.docs), cfg.check)
     print("\n".join([f"{len(changed)} documents differed.", *map(str, changed)]))
 

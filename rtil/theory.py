@@ -12,17 +12,17 @@ import json
 import logging
 from collections.abc import Iterable
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
-import torch
 from omegaconf import DictConfig
 
 from rtil.linear_theory.setup import settings_of
-from rtil.linear_theory.simulation import Inverted, Learnt, inversion, training
-from rtil.linear_theory.table import inversion_table, training_table
-from rtil.linear_theory.truth import draw_truth
 from rtil.process.command import check_writable, entry
 from rtil.process.files import write_text
 from rtil.runs.setup import command
+
+if TYPE_CHECKING:
+    from rtil.linear_theory.simulation import Inverted, Learnt
 
 log = logging.getLogger("rtil.theory")
 
@@ -36,6 +36,13 @@ def theory(cfg: DictConfig) -> None:
     Raises:
         ValueError: settings outside section 5.
     """
+    # Torch is imported where a command runs: help, completion and refused words need none.
+    import torch
+
+    from rtil.linear_theory.simulation import inversion, training
+    from rtil.linear_theory.table import inversion_table, training_table
+    from rtil.linear_theory.truth import draw_truth
+
     settings = settings_of(cfg)
     check_writable(settings.out, f"theory: out={settings.out}")
     # Products of 100 rows: a second thread gains nothing alone, and waits beside other work.

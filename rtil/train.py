@@ -15,9 +15,7 @@ from __future__ import annotations
 from omegaconf import DictConfig
 
 from rtil.process.command import entry
-from rtil.process.distributed import stop
 from rtil.runs.setup import command
-from rtil.training import loop, setup
 
 
 def train(cfg: DictConfig) -> int | None:
@@ -33,6 +31,10 @@ def train(cfg: DictConfig) -> int | None:
         ValueError, FileNotFoundError, RuntimeError: bad settings, data or directory, before any
             training; a loss that is not finite, after which the last checkpoint stays.
     """
+    # Torch is imported where a command runs: help, completion and refused words need none.
+    from rtil.process.distributed import stop
+    from rtil.training import loop, setup
+
     owner = None
     try:
         training = setup.compose(cfg)

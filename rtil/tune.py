@@ -17,13 +17,10 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from rtil.inversion import loop, setup, tuned_settings
 from rtil.process.command import entry
-from rtil.process.device import ranks
 from rtil.process.files import write_text
 from rtil.runs import identity, keys, overrides, tuning
 from rtil.runs.setup import checked, command
-from rtil.tuning import space, trials
 
 OWN = ("search", "trials", "search_seed", "finalists", "final_images")  # no settings of a trial
 # Settings of an inversion with the one value that a tuning takes, None for none, and why.
@@ -47,6 +44,10 @@ def tune(cfg: DictConfig, words: Sequence[str] | None = None) -> Path:
         ValueError, FileNotFoundError: bad settings or files, before any inversion.
         RuntimeError: no trial had a finite loss, or several processes.
     """
+    # Torch is imported where a command runs: help, completion and refused words need none.
+    from rtil.inversion import setup, tuned_settings
+    from rtil.tuning import space, trials
+
     words = (overrides.running() or []) if words is None else words
     cfg = checked(cfg, "tune", words)
     check(cfg)
@@ -83,6 +84,8 @@ def place_of(config: Mapping, trained: Mapping) -> Path:
 
 def inverted(cfg: DictConfig, words: Sequence[str]) -> Path:
     """Inverts the images of a trial that have no row yet, as `rtil.invert` does."""
+    from rtil.inversion import loop, setup
+
     return loop.run(setup.compose(cfg, words))
 
 
@@ -102,6 +105,9 @@ def trial_of(cfg: DictConfig, settings: Mapping[str, object], images: int) -> Di
 
 def check(cfg: DictConfig) -> None:
     """Raises ValueError or RuntimeError for settings that no tuning could have."""
+    from rtil.inversion import setup
+    from rtil.process.device import ranks
+
     at = {f"{keys.AT}.{key}": (None, HERE) for key in cfg.protocol.get("at", ())}
     for key, (allowed, why) in {**FIXED, **at}.items():
         value = OmegaConf.select(cfg, key)
