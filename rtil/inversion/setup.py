@@ -141,11 +141,6 @@ def check_settings(cfg: Mapping, command: str) -> None:
         )
     inverter, protocol = cfg["inverter"]["name"], cfg["protocol"]
     check_choices(cfg["selection"], cfg["target_range"], inverter, protocol, command)
-    if "generator" not in cfg["model"]:
-        raise ValueError(
-            f"{command}: model={cfg['model']['name']} has no trained generator; see "
-            "python -m rtil.theory."
-        )
 
 
 def check_drawn(cfg: Mapping) -> None:

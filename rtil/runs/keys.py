@@ -33,7 +33,7 @@ from rtil.runs.kinds import (
     OneOf,
     Record,
 )
-from rtil.runs.units import SCORED, kind_of_name
+from rtil.runs.units import OF_COMMAND, SCORED, kind_of_name
 
 # identity: another value is another computation.
 # implied:  as identity, but other keys say it already, so that no name is made from it.
@@ -252,11 +252,13 @@ def row(key: str) -> Key:
     return _ROWS.get(key, OTHER)
 
 
-def kind(key: str) -> Kind | None:
-    """What values a key takes: by its row, or else by its name.
+def kind(key: str, command: str = "") -> Kind | None:
+    """What values a key takes: by its command, or else its row, or else its name.
 
     None where nothing is known of it, as with settings of a user's own parts.
     """
+    if key in OF_COMMAND.get(command, ()):
+        return OF_COMMAND[command][key]
     own = row(key)
     if own.kind or own.path:
         return own.kind or PATH

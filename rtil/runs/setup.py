@@ -26,7 +26,6 @@ from rtil.runs.kinds import ANYTHING, FINITE, NULL, SWITCH, Kind, MapOf
 
 WORDS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 MISSING = "???"  # of a setting that has no default
-NO_OWN: Mapping[str, Kind] = {}
 Composed = tuple[Mapping[str, object], Mapping[str, object]]
 
 
@@ -70,9 +69,7 @@ def command(name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], 
     return decorate
 
 
-def checked(
-    cfg: DictConfig, command: str, words: Iterable[str] | None, own: Mapping[str, Kind] = NO_OWN
-) -> DictConfig:
+def checked(cfg: DictConfig, command: str, words: Iterable[str] | None) -> DictConfig:
     """cfg with every setting of its kind (`rtil.runs.keys.kind`), whoever set it.
 
     A switch takes true or false, and yes, no, on, off for the same. A path is a text, with the
@@ -81,7 +78,6 @@ def checked(
     Args:
         cfg: composed from <command>.yaml; it stays as it is.
         words: "key=value" texts given by the user; None where they are not known.
-        own: kinds of settings that mean something else to this command.
 
     Raises:
         ValueError: a setting is of another kind; names the key.
@@ -92,7 +88,7 @@ def checked(
     # What is typed comes first: a setting that takes its value from it has the same fault.
     for key in sorted(leaves, key=lambda key: not is_under(key, typed)):
         value = leaves[key]
-        kind = own.get(key) or keys.kind(key)
+        kind = keys.kind(key, command)
         if kind is None and key in typed:
             kind = _kind_of_default(cfg, command, key)
         if kind is None:

@@ -98,6 +98,16 @@ NAMES: Mapping[str, Kind] = {
     "cache_gb": Number(0, 10**6),
     **dict.fromkeys(("max_megapixels", "max_file_mb"), POSITIVE),
 }
+# What a command means by a name in its own way.
+OF_COMMAND: Mapping[str, Mapping[str, Kind]] = {
+    "theory": {
+        "num_signals": Number(2, 10**6, whole=True),
+        "num_train": ListOf(COUNT, fewest=1),
+        "steps": COUNT,
+        "ratios": ListOf(POSITIVE, fewest=1),
+        "noise_std": WEIGHT | ListOf(WEIGHT, fewest=1),
+    },
+}
 ENDINGS: Mapping[str, Kind] = {"_every": COUNT, "_weight": WEIGHT}
 
 

@@ -162,11 +162,6 @@ def check(cfg: DictConfig, initial: Initial | None = None) -> list[int] | None:
     Raises:
         ValueError: settings that cannot be trained, before anything is read or written.
     """
-    if "generator" not in cfg.model:
-        raise ValueError(
-            f"train: model={cfg.model.name} has no GAN training; the linear model of section 5 "
-            "is solved by python -m rtil.theory. Use model=stylegan2 or model=pggan."
-        )
     G, D = drafts(cfg)
     if initial is not None:
         model = resolved(cfg, {})["model"]

@@ -51,9 +51,9 @@ def test_theory_prints_both_lemmas_and_draws_the_figure(tmp_path):
     done = command(
         tmp_path,
         "rtil.theory",
-        "model.n0=2",
-        "model.n1=4",
-        "model.nd=12",
+        "n0=2",
+        "n1=4",
+        "nd=12",
         "ratios=[0.5]",
         "num_train=[100]",
         "steps=50",

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
-from omegaconf import open_dict
 
 from rtil.inverters.data_term import MeasurementLoss
 from rtil.inverters.ilo import ILO
@@ -286,7 +285,6 @@ def test_noise_std_is_one_number_or_several():
     ("override", "message"),
     [
         ("n0=20", "n0=20, n1=20, nd=100; .* 0 < n0 < n1 < nd"),
-        ("model.n0=20", "0 < n0 < n1 < nd"),
         ("ratios=[0.5,0.1]", r"ratios has 0\.1, .* m=10 .* n1 <= m < nd, here 20 <= m < 100"),
         ("ratios=[1.0]", "here 20 <= m < 100"),
         ("ratios=[]", r"ratios=\[\] must be a list"),
@@ -302,11 +300,3 @@ def test_settings_outside_section_5_are_an_error(override, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         theory(cfg)
     assert not (tmp_path / "out").exists()
-
-
-def test_another_model_is_an_error():
-    cfg = config()
-    with open_dict(cfg):
-        cfg.model.name = "pggan"
-    with pytest.raises(ValueError, match=r"model=pggan has no closed form"):
-        theory(cfg)

@@ -367,7 +367,6 @@ def test_an_explicit_generator_brings_the_tuned_settings_of_its_family(root, tmp
         (("loss.lpips=1.0",), "LPIPS compares images"),
         (("inverter.steps=[1,1,1,1,1]",), "block 4"),
         (("inverter=mgan", "inverter.block=7"), "block=7 is past the last of 3 blocks"),
-        (("model=linear",), "rtil.theory"),
         (("selection=truth",), "selection"),
         (("target_range=byte",), "target_range"),
         (("protocol=authors", "inverter=csgm"), "no inverter=csgm"),

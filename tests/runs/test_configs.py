@@ -53,7 +53,7 @@ def spread(every, *groups):
     ]
 
 
-MODELS = [m for m in names("model") if m != "linear"]
+MODELS = names("model")
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from rtil.linear_theory.setup import KINDS
 from rtil.process.command import CONFIGS
 from rtil.runs import keys
 
@@ -67,7 +66,7 @@ def choices_of(command):
         names = sorted(path.stem for path in (Path(CONFIGS) / group).glob("*.yaml"))
         if group == "inverter" and command == "tune":
             names = SEARCHED
-        choices.append([f"{group}={name}" for name in names if name != "linear"])
+        choices.append([f"{group}={name}" for name in names])
     # Each choice stands in some composition, those of several groups side by side.
     return [[], *([word for word in words if word] for words in zip_longest(*choices))]
 
@@ -81,8 +80,7 @@ def test_every_setting_has_a_row_and_is_one_of_its_command(leaves, command):
 
 def test_every_number_and_switch_has_a_kind_that_its_default_is_of(composed):
     for command, key, value in composed:
-        kind = KINDS.get(key) if command == "theory" else None
-        kind = kind or keys.kind(key)
+        kind = keys.kind(key, command)
         first = value[0] if isinstance(value, list) and value else value
         assert kind or not isinstance(first, (bool, int, float)), f"{key} has no kind"
         assert value == "???" or not kind or not kind.fault(value, key), kind.fault(value, key)

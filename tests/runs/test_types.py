@@ -4,7 +4,6 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from rtil.linear_theory.setup import KINDS
 from rtil.process.command import CONFIGS
 from rtil.runs import keys
 from rtil.runs.overrides import as_text
@@ -66,8 +65,7 @@ def test_every_default_may_be_typed(command):
         cfg = compose(command)
     tree = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=False)
     words = [f"{key}={as_text(value)}" for key, value in keys.flatten(tree).items()]
-    own = KINDS if command == "theory" else {}
-    assert len(words) > 5 and checked(cfg, command, words, own) == cfg
+    assert len(words) > 5 and checked(cfg, command, words) == cfg
 
 
 def test_a_word_that_is_not_the_default_may_be_typed():

@@ -325,7 +325,6 @@ def test_a_signal_writes_a_checkpoint_and_the_same_command_goes_on(tmp_path, kin
         (("batch=0",), "batch=0"),
         (("batch=many",), "batch=many must be a whole number"),
         (("total_nimg=0",), "total_nimg=0"),
-        (("model=linear",), "rtil.theory"),
         (("scale.depths=[0,9]",), "depth=9"),
         (("rtil.family.weights=[1]",), "weights"),
         (("rtil.family.sigma=-1",), "sigma=-1"),
