@@ -15,6 +15,7 @@ from typing import NamedTuple
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
+from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
@@ -23,6 +24,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from rtil.experiments import check, plan
 from rtil.process.command import entry
 from rtil.runs.overrides import key_of
+from rtil.runs.setup import refused
 
 
 class Register(Callback):
@@ -125,7 +127,10 @@ class JobSweeper(Sweeper):
         return [self._compose(job.words) for job in jobs]
 
     def _compose(self, words: list[str]) -> dict:
-        config = self.hydra_context.config_loader.load_sweep_config(self.config, words)
+        try:
+            config = self.hydra_context.config_loader.load_sweep_config(self.config, words)
+        except HydraException as error:
+            raise refused(self._part, words, error) from error
         with open_dict(config):
             del config["hydra"]
         return OmegaConf.to_container(config, resolve=True)

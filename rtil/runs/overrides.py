@@ -11,6 +11,7 @@ import re
 import shlex
 from collections.abc import Collection, Iterable, Mapping
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 
 import yaml
@@ -26,6 +27,7 @@ from rtil.runs.kinds import NULL, TEXT
 # YAML 1.1 takes 1e-05 for a text; Hydra and Python read a number.
 PLAIN = re.compile(r"[\w/.+\-]*", re.ASCII)  # every text of these is read as it stands
 FLOAT = re.compile(r"[-+]?(?:[0-9][0-9_]*)(?:\.[0-9_]*)?(?:[eE][-+]?[0-9]+)|[-+]?\.[0-9_]+")
+WITH_WORD = ("--cfg", "-c", "--package", "-p")  # flags that take the next word
 
 
 class _Loader(yaml.SafeLoader):
@@ -118,20 +120,45 @@ def quoted(text: str) -> str:
     return f'"{escaped}"'
 
 
+def values(word: str) -> list[str]:
+    """Texts of the values of an override: of a sweep over a list or a range, each."""
+    override = OverridesParser.create().parse_override(word)
+    if not override.is_sweep_override():
+        return [override.get_value_element_as_str()]
+    try:
+        return [*override.sweep_string_iterator()]
+    except HydraException:  # of names that are looked up, or numbers that are drawn
+        return []
+
+
+def singles(words: Iterable[str]) -> list[str]:
+    """Overrides with the first of several values; flags, and sweeps without a list, left out."""
+    single = []
+    for word in words:
+        if word.startswith("~"):
+            single.append(word)
+        elif "=" in word and not word.startswith("-"):
+            key = word.partition("=")[0]
+            single += [f"{key}={text}" for text in values(word)[:1]]
+    return single
+
+
 def check(command: str, words: Iterable[str]) -> None:
     """Checks a command line before anything is composed of it.
 
     Args:
-        words: overrides, and flags, which are passed over.
+        words: overrides, and flags, which are passed over with what they take.
 
     Raises:
         ValueError: Hydra cannot read a word, or a group of configs is chosen by what is no name.
     """
     parser = OverridesParser.create()
-    for word in words:
+    for before, word in pairwise(["", *words]):
         key, text = split(word)
-        if word.startswith("-") or text is None:
+        if word.startswith(("-", "~")) or (text is None and before in WITH_WORD):
             continue
+        if text is None:
+            raise ValueError(f"{command}: {brief(word)} is no KEY=VALUE.")
         try:
             override = parser.parse_override(word)
         except HydraException as error:

@@ -7,8 +7,9 @@ has there.
 from __future__ import annotations
 
 import os
+import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache, wraps
 
@@ -20,11 +21,16 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from rtil.process.command import CONFIGS, entry
-from rtil.runs import keys, overrides
+from rtil.runs import help, keys, mistakes, overrides, reference
 from rtil.runs.keys import GROUPS, flatten, is_under, row
 from rtil.runs.kinds import ANYTHING, FINITE, NULL, SWITCH, Kind, MapOf
 
 WORDS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+COMPLETION = ("--shell-completion", "-sc")
+ELSEWHERE = (
+    *("--config-", "-cd", "-cn", "-cp", "--experimental-rerun", "hydra.searchpath="),
+    *("--info", "-i", "--hydra-help", "--version", *COMPLETION),
+)
 MISSING = "???"  # of a setting that has no default
 Composed = tuple[Mapping[str, object], Mapping[str, object]]
 
@@ -35,19 +41,24 @@ def composed(command: str, words: tuple[str, ...]) -> Composed:
 
     Both are empty where there is no such configuration, as with a model of the user's own.
     """
-    running = GlobalHydra.instance()
-    own, running.hydra = running.hydra, None  # of the command that asks, which goes on with it
     try:
-        with initialize_config_dir(CONFIGS, version_base="1.3"):
-            config = compose(command, [*words])
+        config = _composed(command, words)
         resolved = OmegaConf.to_container(config, resolve=True)
         written = OmegaConf.to_container(config, resolve=False)
     except (HydraException, OmegaConfBaseException):
         return {}, {}
-    finally:
-        GlobalHydra.instance().hydra = own
     assert isinstance(resolved, Mapping) and isinstance(written, Mapping)
     return flatten(resolved), flatten(written)
+
+
+def _composed(command: str, words: Sequence[str]) -> DictConfig:
+    running = GlobalHydra.instance()
+    own, running.hydra = running.hydra, None  # of the command that asks, which goes on with it
+    try:
+        with initialize_config_dir(CONFIGS, version_base="1.3"):
+            return compose(command, [*words])
+    finally:
+        GlobalHydra.instance().hydra = own
 
 
 def command(name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
@@ -61,12 +72,62 @@ def command(name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], 
 
         @wraps(work)
         def main() -> None:
-            entry(lambda: overrides.check(name, sys.argv[1:]))
+            words = sys.argv[1:]
+            if help.asked(words):
+                choices = tuple(word for word in words if "=" in word)
+                print(help.text(name, words, composed(name, choices)[0]))
+                return
+            if any(word in COMPLETION for word in words):
+                line = os.environ.get("COMP_LINE", "")
+                # Hydra knows an executable's name before the words, and not "python -m rtil.x".
+                os.environ["COMP_LINE"] = re.sub(rf"^.*?\brtil[. ]\s*{name}\b", "rtil", line)
+            entry(lambda: check(name, words))
             composing()
 
         return main
 
     return decorate
+
+
+def check(command: str, words: Sequence[str]) -> None:
+    """Checks a command line: that its words can be read, and that they compose.
+
+    Of several values of a key the first is composed; the sweep composes all before its first job.
+
+    Raises:
+        ValueError: a line that names the word and what it may have meant.
+    """
+    # Of configurations that lie elsewhere only Hydra knows, and of what a shell asks it.
+    if any(word.startswith(ELSEWHERE) for word in words):
+        return
+    overrides.check(command, words)
+    for word in words:
+        group, text = overrides.split(word)
+        if text is None or group not in reference.groups(command):
+            continue
+        for name in overrides.values(word):
+            name = name.strip("\"'")
+            if name != "null" and name not in reference.choices(group):
+                raise ValueError(mistakes.choice(command, group, name))
+    single = overrides.singles(words)
+    try:
+        _composed(command, single)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise refused(command, single, error) from error
+
+
+def refused(command: str, words: Sequence[str], error: Exception) -> ValueError:
+    """What Hydra refuses, in a line of ours; words have one value each."""
+
+    def keys_of(tried: Sequence[str]) -> Collection[str] | None:
+        try:
+            tree = OmegaConf.to_container(_composed(command, tried))
+        except (HydraException, OmegaConfBaseException):
+            return None
+        assert isinstance(tree, Mapping)
+        return flatten(tree).keys()
+
+    return ValueError(mistakes.line(command, words, keys_of, error))
 
 
 def checked(cfg: DictConfig, command: str, words: Iterable[str] | None) -> DictConfig:
