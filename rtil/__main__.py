@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent
+COMPLETION = "--shell-completion"  # prints what bash takes
 
 
 def commands() -> dict[str, str]:
@@ -36,7 +37,11 @@ def main() -> None:
         print("usage: rtil COMMAND [KEY=VALUE ...]\n")
         for command, line in lines.items():
             print(f"  {command:{width}}  {line}")
-        print("\n`rtil COMMAND --help` prints the settings of a command and where they come from.")
+        print("\n`rtil COMMAND --help` prints what it does, its choices, keys and examples.")
+        return
+    if name == COMPLETION:
+        script = (FOLDER / "completion.bash").read_text(encoding="utf-8")
+        print(script.replace("COMMANDS", " ".join(lines)), end="")
         return
     if name not in lines:
         nearest = difflib.get_close_matches(name, lines, n=1, cutoff=0.0)[0]

@@ -107,3 +107,29 @@ def test_rtil_train_is_python_m_rtil_train(tmp_path):
         record = json.loads(path.read_text())
         records.append((path.parent.name, record["command"][:-1]))
     assert records[0] == records[1] and records[0][1] == ["train.py", *given]
+
+
+def completed(typed, *words):
+    """What bash offers where a line is typed up to its end."""
+    code = (
+        'eval "$("$1" -m rtil --shell-completion)"; COMP_LINE=$2; COMP_POINT=${#2}; shift 2\n'
+        'COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _rtil; printf "%s\\n" "${COMPREPLY[@]}"'
+    )
+    arguments = ["bash", "-c", code, "bash", sys.executable, typed, *words]
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+def test_bash_completes_choices_and_keys_of_a_command():
+    python = sys.executable
+    for word, offered in (
+        ("model=sty", ["model=stylegan2"]),
+        ("inverter.lr_s", ["inverter.lr_style="]),
+    ):
+        words = [python, "-m", "rtil.invert", "task=cs", word]
+        assert completed(" ".join(words), *words) == offered
+    words = [python, "-m", "rtil.invert", "inverter="]
+    assert "inverter=mgan" in completed(" ".join(words), *words)
+    assert completed("rtil t", "rtil", "t") == ["theory", "train", "tune"]
+    assert completed("python -m json.tool x", "python", "-m", "json.tool", "x") == []
