@@ -6,6 +6,7 @@
 
 VIEW is a function of `rtil.reporting.extracts`; NAME is a file of results/, without ".jsonl". What
 one table says of a gain depends on all tables, for the correction is over all that are shown.
+`settings` is every key and choice (`rtil.reporting.settings`).
 Three views are of documents, not of rows: `summary` has a line for each table of gains with
 summary=true, `overview file=FIGURE` draws these, `family` counts all. `forest file=FIGURE` draws
 the gains of rows. Figures are written, but not compared: they differ between versions of
@@ -23,7 +24,7 @@ from functools import cached_property
 from pathlib import Path
 
 from rtil.process.files import write_text
-from rtil.reporting import extracts
+from rtil.reporting import extracts, settings
 from rtil.reporting.arrange import Row
 from rtil.reporting.claims import Comparison, Families, families
 from rtil.reporting.compare import drawable
@@ -35,7 +36,7 @@ from rtil.reporting.study import Source, of_everything
 MARKER = re.compile(r"(<!-- rtil: (?P<told>[^>]*?) -->)(?P<made>.*?)(<!-- end -->)", re.DOTALL)
 BEGIN, END = "<!-- rtil:", "<!-- end -->"
 FIGURES = ("forest", "overview")
-OF_DOCUMENTS = ("family", "summary")
+OF_DOCUMENTS = ("family", "summary", "settings")
 INLINE = ("gain", "family")  # views that stand within a sentence
 PROTOCOLS = {"paper": "the paper's step sizes", "fair": "tuned alike"}  # columns of the summary
 OWN = ("results", "baseline")
@@ -148,6 +149,8 @@ class Library:
         Raises:
             ValueError: it asks for what is not there; names the document and the line.
         """
+        if marker.view == "settings":
+            return f"\n\n{settings.pages()}\n\n"
         if marker.view == "family":
             return extracts.family(self.families)
         if marker.view == "summary":

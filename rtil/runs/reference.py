@@ -156,16 +156,16 @@ def of_command(command: str) -> tuple[Setting, ...]:
     for group in groups(command):
         if keys.kind(group) is not ANYTHING:  # plans of experiments set others' settings
             found |= {one.key: one for one in of_group(group)}
-    for file in _lineage(command):
+    for file in lineage(command):
         found |= {one.key: one for one in of_file(file)}
     return tuple(found.values())
 
 
-def _lineage(command: str) -> Iterator[str]:
+def lineage(command: str) -> Iterator[str]:
     """Files at the top of configs/ that a command is composed of; its own is the last."""
     for entry in _defaults(ROOT / f"{command}.yaml"):
         if isinstance(entry, str) and entry != "_self_":
-            yield from _lineage(entry)
+            yield from lineage(entry)
     yield command
 
 
