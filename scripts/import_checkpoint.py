@@ -7,7 +7,7 @@ For example: python scripts/import_checkpoint.py rtil_ilo.pt --out generator.pt
                  model.module._target_=package.Class 'model.cuts=[up1,up2]'
              python scripts/import_checkpoint.py --export rosinality generator.pt --out file.pt
              python scripts/import_checkpoint.py --export safetensors generator.pt \\
-                 --out generator.safetensors --dtype float16
+                 --out shared/generator.safetensors --dtype float16
 """
 
 import argparse

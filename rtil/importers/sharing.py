@@ -35,6 +35,7 @@ from rtil.runs.identity import read_config
 from rtil.runs.kinds import ListOf, check
 
 CARD = Path(__file__).with_name("card.md")
+TAG = "\n- rtil\n"  # in the head of every card
 DTYPES = ("float32", "float16")
 DRAWN = 32  # images that the check compares
 MOST_DB = 200.0  # what equal images count as in a mean
@@ -75,8 +76,8 @@ def share_file(
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: out exists; a file without a discriminator is to give one; weights that have
-            no float16; the check failed. What was at out stays.
+        ValueError: out exists; what stands in a card's place is none; no discriminator where one
+            is asked for; weights that have no float16; the check failed. What was at out stays.
     """
     source, out = Path(source), Path(out)
     if out.suffix != SUFFIX:
@@ -84,6 +85,8 @@ def share_file(
     card = card_of(out)
     for path in (out, card):
         refuse_existing(path, force)
+    if card.exists() and TAG not in card.read_text(encoding="utf-8", errors="replace"):
+        raise ValueError(f"export: {card} is no card of rtil. Name --out in another folder.")
     allow(form.modules)
     G, config, _ = checkpoint.load_trained(source)
     check(config, schema.TRAINING, str(source), ADVICE)

@@ -134,7 +134,14 @@ def test_what_is_there_stays_but_by_force(run_dir, tmp_path):
     (tmp_path / "a.md").write_text("mine")
     with pytest.raises(ValueError, match=r"a\.md exists; --force"):
         share_file(run_dir / "generator.pt", tmp_path / "a.safetensors")
+    # A README.md of something else is no card to replace.
+    with pytest.raises(ValueError, match=r"a\.md is no card of rtil"):
+        share_file(run_dir / "generator.pt", tmp_path / "a.safetensors", force=True)
     assert (tmp_path / "a.md").read_text() == "mine"
+    share_file(run_dir / "generator.pt", tmp_path / "b.safetensors")
+    (tmp_path / "b.md").write_text((tmp_path / "b.md").read_text().replace("fill in", "MIT"))
+    share_file(run_dir / "generator.pt", tmp_path / "b.safetensors", force=True)
+    assert "MIT" not in (tmp_path / "b.md").read_text()
 
 
 def test_a_generator_of_rtil_needs_no_import(run_dir, tmp_path):
