@@ -9,6 +9,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from rtil.inverters.data_term import MeasurementLoss
 from rtil.inverters.linear import LinearEstimate
 from rtil.operators.operator import LinearOperator
 
@@ -47,10 +48,16 @@ class Adjoint(LinearEstimate):
                 f"tolerance={self.tolerance} above 0, max_steps={self.max_steps} 1 or more."
             )
 
-    def estimate(self, A: LinearOperator, y: Tensor) -> Tensor:
+    def estimate(
+        self, A: LinearOperator, y: Tensor, loss: MeasurementLoss | None = None
+    ) -> Tensor:
+        """As LinearEstimate.estimate; of what a loss sees alone, where one is given."""
         A, rest = copy.deepcopy(A).double(), y.double()
+        kept = None if loss is None else loss.kept
+        count = A.num_measurements if loss is None else loss.num_measurements
         # An image stops at the size of the noise, or where float64 has no more to give.
-        noise = 2 * self.noise_std * A.num_measurements**0.5
+        noise = 2 * self.noise_std * count**0.5
+        rest = rest if kept is None else rest * kept
         target = (self.tolerance * _norm(rest)).clamp_min(noise)
         slope = A.adjoint(rest)
         x, p, old = torch.zeros_like(slope), slope, _norm(slope)
@@ -59,7 +66,7 @@ class Adjoint(LinearEstimate):
             active = (_norm(rest) > target) & (old > 0)
             if not bool(active.any()):
                 break
-            q = A(p)
+            q = A(p) if kept is None else A(p) * kept
             length = _norm(q).clamp_min(1e-300)
             step = torch.where(active, (old / length) ** 2, 0.0)
             x = x + _like(step, x) * p

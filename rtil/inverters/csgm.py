@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import NamedTuple, final
 
 import torch
 from torch import Tensor
@@ -25,6 +25,13 @@ from rtil.latents.space import Latents
 from rtil.models.generator import Generator
 from rtil.models.layers import frozen
 from rtil.operators.operator import ForwardOperator
+
+
+class Search(NamedTuple):
+    """found: what CSGM returns. z0: (B, z_dim) of its last iterate, where others go on from."""
+
+    found: Reconstruction
+    z0: Tensor
 
 
 @final
@@ -82,7 +89,12 @@ class CSGM(GeneratorInverter):
         rngs: Sequence[torch.Generator],
         watch: Watch | None = None,
     ) -> Reconstruction:
-        observation = Observation(A, y, loss, watch)
+        return self.search(G, Observation(A, y, loss, watch), rngs).found
+
+    def search(
+        self, G: Generator, observation: Observation, rngs: Sequence[torch.Generator]
+    ) -> Search:
+        """As `invert`, with z0."""
         best = self._start(G, observation, rngs)
         for _ in range(self.restarts - 1):
             best = _better(best, self._start(G, observation, rngs))
@@ -90,7 +102,7 @@ class CSGM(GeneratorInverter):
 
     def _start(
         self, G: Generator, observation: Observation, rngs: Sequence[torch.Generator]
-    ) -> Reconstruction:
+    ) -> Search:
         """One start, from the next draws of each image's generator."""
         y, member = observation.y, (0,) * len(observation.y)
         z0 = randn((G.z_dim,), rngs, y)
@@ -107,11 +119,13 @@ class CSGM(GeneratorInverter):
         # z0 alone moves; the noise maps stay as they were drawn.
         descent = Descent(self.steps, Schedule(self.rampup, self.rampdown))
         minimum = minimise(render, [Variable(z0, self.lr)], observation, descent)
-        return reconstruction(minimum, Latents(G.map(z0), noise, {}, member=member))
+        found = reconstruction(minimum, Latents(G.map(z0), noise, {}, member=member))
+        return Search(found, z0)
 
 
-def _better(a: Reconstruction, b: Reconstruction) -> Reconstruction:
+def _better(one: Search, other: Search) -> Search:
     """For each image the start that ended with the lower loss; histories are joined."""
+    a, b = one.found, other.found
     assert a.latents is not None and b.latents is not None
     # The best iterates and the last ones are compared with their like: one start can have the
     # better best and the other the better last.
@@ -122,7 +136,7 @@ def _better(a: Reconstruction, b: Reconstruction) -> Reconstruction:
         {},
         member=a.latents.member,
     )
-    return Reconstruction(
+    found = Reconstruction(
         _pick(a.image, b.image, best),
         _pick(a.last, b.last, last),
         _pick(a.loss, b.loss, best),
@@ -131,6 +145,7 @@ def _better(a: Reconstruction, b: Reconstruction) -> Reconstruction:
         latents,
         (*a.starts, len(a.history)),
     )
+    return Search(found, _pick(one.z0, other.z0, last))
 
 
 def _pick(mine: Tensor, other: Tensor, take: Tensor) -> Tensor:

@@ -40,7 +40,7 @@ class Reconstruction(NamedTuple):
     last: (B, C, H, W), the last iterate.
     loss, last_loss: (B,) measurement losses of the two.
     history: (T, B) measurement loss of every iterate, on the CPU; empty for direct estimates.
-    latents: of the last iterate; None for estimates without a generator.
+    latents: of the last iterate; None where it is no image of the generator's family.
     starts: row of `history` that each stage, or start from a new draw, begins with.
     """
 

@@ -253,7 +253,7 @@ def minimise(
     return Minimum(iterates.best, image, iterates.best_loss, data, iterates.history())
 
 
-def reconstruction(minimum: Minimum, latents: Latents) -> Reconstruction:
+def reconstruction(minimum: Minimum, latents: Latents | None = None) -> Reconstruction:
     """What an inverter of one `minimise` returns; latents are those of its last iterate."""
     return Reconstruction(
         minimum.best,
@@ -262,6 +262,18 @@ def reconstruction(minimum: Minimum, latents: Latents) -> Reconstruction:
         minimum.last_loss,
         minimum.history,
         latents,
+    )
+
+
+def joined(first: Reconstruction, second: Reconstruction) -> Reconstruction:
+    """Two stages of an inverter: the best iterate of both, and the last of the second."""
+    better = second.loss < first.loss
+    later = tuple(len(first.history) + start for start in second.starts)
+    return second._replace(
+        image=torch.where(better.view(-1, 1, 1, 1), second.image, first.image),
+        loss=torch.where(better, second.loss, first.loss),
+        history=torch.cat([first.history, second.history]),
+        starts=(*first.starts, *later),
     )
 
 

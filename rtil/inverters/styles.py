@@ -44,9 +44,7 @@ def draw_styles(
         fit_samples: draws of the Gaussian fit of the mapping network.
         sphere: whether styles and noise maps keep the norms of these draws.
     """
-    weights = next(G.parameters())
-    version = sum(p._version for p in G.parameters())
-    chart = fit_styles(G, fit_samples, (weights.dtype, weights.device, version))
+    chart = fit_styles(G, fit_samples, weights_key(G))
     # In this order from each image's own generator: a start does not depend on the batch.
     v = randn(G.w_shape, rngs, y)
     noise = tuple(randn(shape, rngs, y) for shape in G.noise_shapes)
@@ -55,12 +53,18 @@ def draw_styles(
     return Styles(chart, v, noise, norm(v, 1), tuple(norm(n, 3) for n in noise))
 
 
+def weights_key(G: Generator) -> tuple:
+    """Type, device and version of the weights: another where what is fitted to them is stale."""
+    weights = next(G.parameters())
+    return weights.dtype, weights.device, sum(p._version for p in G.parameters())
+
+
 @lru_cache(maxsize=1)
 def fit_styles(G: Generator, num_samples: int, key: tuple) -> StylePrior:
     """G.style_prior on its own fixed draws, fitted once for all batches of a run.
 
     Args:
-        key: type, device and version of the weights; a change fits anew.
+        key: see `weights_key`; a change fits anew.
     """
     return G.style_prior(num_samples, seeded("cpu", "style prior"))
 

@@ -49,7 +49,7 @@ COUNTS = {
     "training_differences": (30, 30, 30, 30),
     "variants_families": (20, 20, 20, 10),
     "variants_ilo": (40, 40, 40, 2),
-    "yardsticks": (84, 84, 56, 2),
+    "yardsticks": (180, 180, 120, 2),
 }
 
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -20,6 +21,8 @@ from rtil.reporting.figures import curves
 from rtil.reporting.figures.style import AXES, looks_of
 from rtil.reporting.tables import record
 from rtil.runs import record as run_record
+
+RELATED = ("surgery", "iagan", "sparse", "pulse")
 
 
 def content(root, name, scale="demo"):
@@ -118,10 +121,7 @@ def test_a_line_can_be_a_group_of_the_configuration(tmp_path):
     assert {row["line"]: "n" in row for row in rows} == {
         f"{arm}, inverter = {name}": name != "csgm"
         for arm, name in (
-            ("vanilla", "ilo"),
-            ("ilo_mixture", "ilo"),
-            ("vanilla", "csgm"),
-            ("ilo_mixture", "csgm"),
+            *product(("vanilla", "ilo_mixture"), ("ilo", "csgm", *RELATED)),
             *(("vanilla", free) for free in ("adjoint", "tv", "lmmse")),
         )
     }
