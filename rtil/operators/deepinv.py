@@ -37,20 +37,25 @@ def physics_operator(
     Args:
         physics: a `deepinv.physics.Physics`.
         in_shape: (C, H, W) of the images.
-        noise_std: that is added, in units of the [0, 1] image; None: whatever the physics says.
+        noise_std: that is added, in units of the [0, 1] image; None: measurements are given, and
+            their noise may be any.
 
     Raises:
         ValueError: noise that is not Gaussian or of another strength than noise_std, a sensor
             after it, several measurements (TensorList), or as `instrument.operator_of`.
     """
-    name, sigma = type(physics).__name__, noise_of(physics)
+    name = type(physics).__name__
+    _check_sensor(physics)
+    sigma = 0.0 if noise_std is None else noise_of(physics)
     instrument = PhysicsInstrument(copy.deepcopy(physics), in_shape)
-    if noise_std is not None and sigma and instrument.is_complex:
+    if noise_std is None:
+        return operator_of(instrument, in_shape)
+    if sigma and instrument.is_complex:
         raise ValueError(
             f"task.physics: {name} has a noise model and complex measurements; leave it out and "
             "say noise_std, which is of real and imaginary parts each."
         )
-    if noise_std is not None and sigma and abs(sigma - noise_std) > 1e-6 * sigma:
+    if sigma and abs(sigma - noise_std) > 1e-6 * sigma:
         raise ValueError(
             f"task.physics: {name} has Gaussian noise of sigma={sigma:g} and "
             f"noise_std={noise_std:g}; say noise_std={sigma:g}, or another noise model."
@@ -62,15 +67,10 @@ def noise_of(physics: Any) -> float:
     """Standard deviation of a physics' noise in units of the [0, 1] image.
 
     Raises:
-        ValueError: its noise is of another kind, or of several strengths, or passes a sensor.
+        ValueError: its noise is of another kind, or of several strengths.
     """
     name, model = type(physics).__name__, physics.noise_model
     kind = type(model).__name__
-    if not _keeps(physics.sensor_model):
-        raise ValueError(
-            f"task.physics: {name} has a sensor_model, which acts after the noise; rtil adds "
-            "noise to what an operator measures. Make it a part of A, or leave it out."
-        )
     if kind == "ZeroNoise":
         return 0.0
     if kind != "GaussianNoise":
@@ -86,14 +86,34 @@ def noise_of(physics: Any) -> float:
     return float(model.sigma)
 
 
-def _keeps(sensor: Callable) -> bool:
-    """Whether a sensor passes on what it gets."""
+def _check_sensor(physics: Any) -> None:
+    """Raises ValueError unless the sensor of a physics passes on what it gets."""
     level = torch.linspace(-1, 2, 64).view(1, 1, 8, 8)
     try:
-        return bool(torch.equal(sensor(level), level))
+        passes = bool(torch.equal(physics.sensor_model(level), level))
     # One that does not take numbers of this shape is none that passes them on.
     except Exception:
-        return False
+        passes = False
+    if not passes:
+        raise ValueError(
+            f"{type(physics).__name__} has a sensor_model, which acts after the noise; rtil adds "
+            "noise to what an operator measures. Make it a part of A, or leave it out."
+        )
+
+
+def signed(A: ForwardOperator, y: Tensor) -> Tensor:
+    """What an operator of `physics_operator` measures where its physics measured y.
+
+    Args:
+        y: (B, ...), as the physics returns it of images in [0, 1].
+
+    Raises:
+        ValueError: y of another shape.
+    """
+    A.check_measurement(real(y))
+    instrument = A.instrument
+    assert isinstance(instrument, PhysicsInstrument)
+    return instrument.signed(y)
 
 
 @final
@@ -116,13 +136,14 @@ class PhysicsInstrument(Instrument):
     def __init__(self, physics: Any, in_shape: Sequence[int]) -> None:
         super().__init__(type(physics).__name__)
         self.physics = physics.requires_grad_(False)
-        self.present: Callable[[Tensor], Tensor] = self._presented(in_shape)
-        unit = (drawn(in_shape) + 1) / 2
+        self.unit = self.unit.to(place_of(physics))
+        unit = (drawn(in_shape).to(self.unit) + 1) / 2
+        self.present: Callable[[Tensor], Tensor] = self._presented(unit[:1])
         with torch.no_grad():
             y = self._plain(unit[:1])
             self.is_complex = bool(self.physics.A(self.present(unit[:1])).is_complex())
             self.linear = is_linear(self._plain, unit)
-            white = self._plain(torch.ones(1, *in_shape)) if self.linear else torch.ones_like(y)
+            white = self._plain(torch.ones_like(unit[:1])) if self.linear else torch.ones_like(y)
         self.register_buffer("white", white)
 
     def measure(self, x: Tensor) -> Tensor:
@@ -135,11 +156,10 @@ class PhysicsInstrument(Instrument):
     def _plain(self, u: Tensor) -> Tensor:
         return real(self.physics.A(self.present(u)))
 
-    def _presented(self, in_shape: Sequence[int]) -> Callable[[Tensor], Tensor]:
-        """The first way to present an image that the physics takes."""
-        image = (drawn(in_shape, 1) + 1) / 2
+    def _presented(self, image: Tensor) -> Callable[[Tensor], Tensor]:
+        """The first way to present an image (1, C, H, W) that the physics takes."""
         ways = [as_it_is, as_complex]
-        if in_shape[0] == 1:
+        if image.shape[1] == 1:
             ways.append(as_two_channels)
         failures: list[BaseException] = []
         for present in ways:
@@ -152,9 +172,17 @@ class PhysicsInstrument(Instrument):
                 continue
             return present
         raise ValueError(
-            f"task.physics: {self.name} does not measure images of shape {tuple(in_shape)}, as "
-            f"the generator draws them ({reason(failures[0])})."
+            f"{self.name} does not measure images of shape {tuple(image.shape[1:])}, as the "
+            f"generator draws them ({reason(failures[0])})."
         ) from failures[0]
+
+
+def place_of(module: nn.Module) -> torch.device:
+    """The device that holds the numbers of a module; the CPU where it has none."""
+    for tensor in (*module.parameters(), *module.buffers()):
+        if tensor.is_floating_point() or tensor.is_complex():
+            return tensor.device
+    return torch.device("cpu")
 
 
 def as_it_is(u: Tensor) -> Tensor:

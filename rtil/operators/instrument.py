@@ -194,7 +194,7 @@ def examine(instrument: Instrument, in_shape: Sequence[int]) -> Facts:
         ValueError: as `operator_of`.
     """
     name = instrument.name
-    x = drawn(in_shape)
+    x = drawn(in_shape).to(instrument.unit)
     y = torch.cat([_alone(instrument, image[None]) for image in x])
     _check_alike(y[:1], _measured(instrument, x[:1]), f"{name} draws random numbers each time")
     at_once = _measured(instrument, x)
@@ -210,7 +210,7 @@ def examine(instrument: Instrument, in_shape: Sequence[int]) -> Facts:
     as_picture = len(out_shape) == 3 and out_shape[0] == in_shape[0]
     if linear:
         # Entries are averages of pixels, or empty, where a white image measures 0 to 1.
-        white = _measured(instrument, torch.ones(1, *in_shape))
+        white = _measured(instrument, torch.ones_like(x[:1]))
         fits = bool((white >= -MARGIN).all() and (white <= 1 + MARGIN).all())
     else:
         fits = bool((y.abs() <= 1 + MARGIN).all())
@@ -219,7 +219,7 @@ def examine(instrument: Instrument, in_shape: Sequence[int]) -> Facts:
 
 def carries_double(instrument: Instrument, in_shape: Sequence[int]) -> bool:
     """Whether `.double()` reaches all that measures, and differentiates, in float64."""
-    x = drawn(in_shape, 1)
+    x = drawn(in_shape, 1).to(instrument.unit)
     try:
         other = copy.deepcopy(instrument).double()
         wide = x.double().requires_grad_()
@@ -235,8 +235,8 @@ def carries_double(instrument: Instrument, in_shape: Sequence[int]) -> bool:
 
 def _check_adjoint(A: ForeignLinear) -> None:
     """Raises ValueError unless <A x, y> = <x, A^T y>: code may say its derivative by hand."""
-    x = drawn(A.in_shape, 1)
-    y = drawn((1, 1, prod(A.out_shape)), 1).view(1, *A.out_shape)
+    x = drawn(A.in_shape, 1).to(A.instrument.unit)
+    y = drawn((1, 1, prod(A.out_shape)), 1).to(x).view(1, *A.out_shape)
     measured = A(x)
     gap = (measured * y).sum() - (x * A.adjoint(y)).sum()
     share = float(gap.abs() / (measured.norm() * y.norm()))

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from helpers.commands import COMMON, composed, export, start
 from hydra.errors import HydraException
@@ -131,6 +132,19 @@ def test_the_pages_commands_run(tmp_path, monkeypatch, line):
     export(tmp_path)
     words = shlex.split(line)[3:]
     assert len(rows_of(start("invert", tmp_path, *words, *SHORT))) == 2
+
+
+def test_the_pages_model_is_tested_by_deepinv(tmp_path, monkeypatch):
+    deepinv = pytest.importorskip("deepinv", reason='pip install "rtil[deepinv]"')
+    export(tmp_path)
+    (file,) = tmp_path.rglob("generator.pt")
+    monkeypatch.chdir(file.parent)
+    (text,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    x = torch.rand(2, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    pairs = torch.utils.data.TensorDataset(x, deepinv.physics.Inpainting(x.shape[1:], 1.0)(x))
+    names = {"loader": torch.utils.data.DataLoader(pairs, 2)}
+    exec(text.replace("(100, 50, 50)", "(2, 2, 2)"), names)
+    assert names["model"].count == 2
 
 
 def test_the_page_says_how_deepinv_is_installed():
