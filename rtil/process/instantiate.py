@@ -126,7 +126,7 @@ def instantiate(node: Mapping, **extra: object) -> Any:
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"_target_={node['_target_']} cannot be built with {brief([*settings])} "
-            f"({reason(error)}). Its arguments stand beside it, as in +model.module.NAME=VALUE."
+            f"({reason(error)}). Its arguments stand beside _target_, with a +."
         ) from error
 
 
