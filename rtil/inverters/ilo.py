@@ -25,11 +25,17 @@ from rtil.inverters.minimise import (
     Variable,
     minimise,
 )
-from rtil.inverters.prior import check_map, half_square, prior_weight
+from rtil.inverters.prior import (
+    check_map,
+    common_scale,
+    half_square,
+    per_stage,
+    prior_weight,
+)
 from rtil.inverters.styles import Styles, draw_styles, geodesic_cross
 from rtil.latents.additive import Additive
 from rtil.latents.family import Family
-from rtil.latents.space import Latents, MapScale
+from rtil.latents.space import Latents
 from rtil.models.generator import EMPTY, Generator, State
 from rtil.models.layers import frozen
 from rtil.operators.operator import ForwardOperator
@@ -134,7 +140,7 @@ class ILO(GeneratorInverter, FamilyInverter):
                 "stage, depth 0 or more."
             )
         for key in ("lr_style", "lr_noise", "lr_feature"):
-            rates = _per_stage(getattr(self, key), len(stages))
+            rates = per_stage(getattr(self, key), len(stages))
             if len(rates) != len(stages) or min(rates) < 0:
                 raise ValueError(
                     f"ILO: {key}={getattr(self, key)} must be one number, or one for each of "
@@ -151,7 +157,7 @@ class ILO(GeneratorInverter, FamilyInverter):
         check_map("ILO", self.map, self.noise_std)
         later = len(stages) - 1
         if self.map_sigma is not None:
-            sigmas = _per_stage(self.map_sigma, later)
+            sigmas = per_stage(self.map_sigma, later)
             if len(sigmas) != later or min(sigmas, default=1) <= 0:
                 raise ValueError(
                     f"ILO: map_sigma={self.map_sigma} must be one number, or one for each of the "
@@ -191,7 +197,7 @@ class ILO(GeneratorInverter, FamilyInverter):
                 f"training drew z_1 .. z_{max(drawn)} (rtil.family). Shorten inverter.steps, or "
                 "give inverter.map_sigma."
             )
-        sigma, relative = _common_scale(list(drawn.values()))
+        sigma, relative = common_scale("ILO", list(drawn.values()))
         given = self.map_relative  # may differ from training where the user says so
         return replace(self, map_sigma=sigma, map_relative=relative if given is None else given)
 
@@ -262,7 +268,7 @@ class ILO(GeneratorInverter, FamilyInverter):
         """What stage k moves: styles, its first noise maps, and from stage 1 on z_k."""
         k = stage.k
         style, noise, feature = (
-            _per_stage(rates, len(self.stages))[k]
+            per_stage(rates, len(self.stages))[k]
             for rates in (self.lr_style, self.lr_noise, self.lr_feature)
         )
         variables = [Variable(styles.v, style, styles.v_radius, 1)]
@@ -328,29 +334,7 @@ class ILO(GeneratorInverter, FamilyInverter):
                 "(rtil.family.sigma) and other training none: give inverter.map_sigma=NUMBER, or "
                 "leave map out."
             )
-        return [] if self.map_sigma is None else _per_stage(self.map_sigma, later)
-
-
-def _per_stage(value: float | Sequence[float], stages: int) -> list[float]:
-    """A setting that is one number for all stages, or one for each."""
-    if isinstance(value, int | float):
-        return [float(value)] * stages
-    return [float(x) for x in value]
-
-
-def _common_scale(scales: list[MapScale]) -> tuple[float | list[float], bool]:
-    """The sigma of each z_k, one number where they are equal, and whether they are relative.
-
-    Raises:
-        ValueError: some are relative and some are not.
-    """
-    sigmas = [scale.sigma for scale in scales]
-    if len({scale.relative for scale in scales}) > 1:
-        raise ValueError(
-            f"ILO: training drew z_k with {scales}, some relative to the features and some not; "
-            "give inverter.map_sigma and inverter.map_relative."
-        )
-    return sigmas[0] if len(set(sigmas)) == 1 else sigmas, scales[0].relative
+        return [] if self.map_sigma is None else per_stage(self.map_sigma, later)
 
 
 def _join(minima: list[Minimum], latents: Latents, per_stage: bool) -> Reconstruction:

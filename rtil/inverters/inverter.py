@@ -33,15 +33,27 @@ Watch = Callable[[Tensor], None]
 DESCRIPTION = ("name", "family")  # of a yaml; all its other keys are settings
 
 
+class Spread(NamedTuple):
+    """What is known of the error of an estimate of B images.
+
+    std: (B, C, H, W) pixelwise standard deviation. draws: (R, B, C, H, W) from the posterior.
+    """
+
+    std: Tensor
+    draws: Tensor
+
+
 class Reconstruction(NamedTuple):
     """What an inverter returns for a batch of B images.
 
-    image: (B, C, H, W) in about [-1, 1], the iterate with the lowest measurement loss.
+    image: (B, C, H, W) in about [-1, 1], the iterate with the lowest measurement loss, or the mean
+        of several.
     last: (B, C, H, W), the last iterate.
     loss, last_loss: (B,) measurement losses of the two.
-    history: (T, B) measurement loss of every iterate, on the CPU; empty for direct estimates.
+    history: (T, B) data term of every iterate, on the CPU; empty for direct estimates.
     latents: of the last iterate; None where it is no image of the generator's family.
     starts: row of `history` that each stage, or start from a new draw, begins with.
+    spread: None for estimates that do not know their error.
     """
 
     image: Tensor
@@ -51,6 +63,7 @@ class Reconstruction(NamedTuple):
     history: Tensor
     latents: Latents | None = None
     starts: tuple[int, ...] = (0,)
+    spread: Spread | None = None
 
 
 class Inverter(ABC):

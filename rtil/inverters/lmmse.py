@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import final
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from rtil.inverters.inverter import FittedInverter
 from rtil.inverters.linear import LinearEstimate
+from rtil.inverters.minimise import randn
 from rtil.operators.operator import LinearOperator
 
 
@@ -55,6 +57,34 @@ class GaussianPrior:
         """C x for rows x (B, n), float64."""
         product = x @ self.matrix if self.is_dense else (x @ self.matrix.T) @ self.matrix
         return (1 - self.rho) * product + self.floor * x
+
+    @property
+    def variance(self) -> Tensor:
+        """The diagonal of C, (n,)."""
+        own = self.matrix.diagonal() if self.is_dense else self.matrix.square().sum(0)
+        return (1 - self.rho) * own + self.floor
+
+    def draw(self, rngs: Sequence[torch.Generator]) -> Tensor:
+        """Rows of N(0, C) (B, n), each from its own CPU generator."""
+        size = (self.matrix.shape[1],)
+        if self.is_dense:
+            return randn(size, rngs, self.matrix) @ self._root.T
+        # Two independent parts: of the images' span, and of the identity.
+        spanned = randn((len(self.matrix),), rngs, self.matrix) @ self.matrix
+        return (1 - self.rho) ** 0.5 * spanned + self.floor**0.5 * randn(size, rngs, self.matrix)
+
+    @cached_property
+    def _root(self) -> Tensor:
+        """The Cholesky factor of C, where C is dense."""
+        identity = torch.eye(len(self.matrix), dtype=self.matrix.dtype, device=self.matrix.device)
+        return torch.linalg.cholesky((1 - self.rho) * self.matrix + self.floor * identity)
+
+    def to(self, device: torch.device) -> GaussianPrior:
+        """The same on a device."""
+        moved = copy.copy(self)
+        moved.__dict__.pop("_root", None)
+        moved.mean, moved.matrix = self.mean.to(device), self.matrix.to(device)
+        return moved
 
 
 @final

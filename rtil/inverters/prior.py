@@ -6,10 +6,13 @@ closely; what the sum converges to is its last.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from rtil.inverters.data_term import MeasurementLoss
 from rtil.inverters.inverter import Loss
+from rtil.latents.space import MapScale
 
 POSTERIOR = "posterior"
 
@@ -65,3 +68,25 @@ def prior_weight(weight: str | float | None, loss: Loss, noise_std: float) -> fl
 def half_square(z: Tensor) -> Tensor:
     """||z||^2 / 2 of each of a batch (B, ...): -log N(z; 0, I) up to a constant, (B,)."""
     return z.square().flatten(1).sum(1) / 2
+
+
+def per_stage(value: float | Sequence[float], stages: int) -> list[float]:
+    """A setting that is one number for all stages, or one for each."""
+    if isinstance(value, int | float):
+        return [float(value)] * stages
+    return [float(x) for x in value]
+
+
+def common_scale(who: str, scales: list[MapScale]) -> tuple[float | list[float], bool]:
+    """The sigma of each z_k, one number where they are equal, and whether they are relative.
+
+    Raises:
+        ValueError: some are relative and some are not.
+    """
+    sigmas = [scale.sigma for scale in scales]
+    if len({scale.relative for scale in scales}) > 1:
+        raise ValueError(
+            f"{who}: training drew z_k with {scales}, some relative to the features and some not; "
+            "give inverter.map_sigma and inverter.map_relative."
+        )
+    return sigmas[0] if len(set(sigmas)) == 1 else sigmas, scales[0].relative

@@ -1,0 +1,337 @@
+"""The posterior mean of the image, with what the generator cannot draw as a Gaussian residual.
+
+    x = G(z) + r,   y = A x + e,   z ~ N(0, I),   r ~ N(0, C),   e ~ N(0, s^2 I),
+
+where z are the first latent z0, the maps z_k / sigma_k as RTIL training draws them, and noise
+maps. With r marginalised (`rtil.inverters.residual`) the negative log-posterior of z is
+
+    (y - A G(z))^T M^-1 (y - A G(z)) / 2 + |z|^2 / 2,    M = A C A^T + s^2 I.
+
+What is known of r is in `residual`, how variables move in `minimise`. To add a sampler, write a
+`Sampler` here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate, count, takewhile
+from typing import NamedTuple, final
+
+import torch
+from torch import Tensor
+
+from rtil.inverters.data_term import MeasurementLoss
+from rtil.inverters.inverter import (
+    FamilyInverter,
+    FittedInverter,
+    Loss,
+    Reconstruction,
+    Spread,
+    Watch,
+)
+from rtil.inverters.lmmse import GaussianPrior
+from rtil.inverters.minimise import (
+    Descent,
+    Observation,
+    Schedule,
+    Variable,
+    minimise,
+    randn,
+)
+from rtil.inverters.prior import common_scale, half_square, per_stage
+from rtil.inverters.residual import Residual, Solver, View
+from rtil.latents.additive import Additive
+from rtil.latents.family import Family
+from rtil.latents.space import Latents
+from rtil.models.generator import Generator
+from rtil.models.layers import frozen
+from rtil.operators.operator import ForwardOperator, LinearOperator
+
+RTO, MODES = "rto", "modes"
+
+
+class Draw(NamedTuple):
+    """What a chain is perturbed by: z, r and A r + e of the model itself.
+
+    z: latents, standard normal: z0, maps, noise maps. r: (B, C, H, W). seen: (B, *out_shape).
+    """
+
+    z: list[Tensor]
+    r: Tensor
+    seen: Tensor
+
+    def mirrored(self) -> Draw:
+        """The draw of opposite sign, which is as likely."""
+        return Draw([-z for z in self.z], -self.r, -self.seen)
+
+
+class Chain(NamedTuple):
+    """One chain of a batch: the expected image given its latents, a draw of it, and its steps."""
+
+    image: Tensor
+    draw: Tensor
+    latents: Latents
+    history: Tensor
+
+
+@final
+@dataclass(frozen=True)
+class Posterior(FamilyInverter, FittedInverter):
+    """Mean over chains of E[x | z, y] = G(z) + C A^T M^-1 (y - A G(z)).
+
+    sampler=rto, randomise then optimise (Bardsley et al. 2014): each chain draws z', r', e' from
+    the model and minimises
+
+        (y - A r' - e' - A G(z))^T M^-1 (...) / 2 + |z - z'|^2 / 2,
+
+    from z' on. Chains come in pairs of opposite draws. With a linear G each z is a draw from the
+    posterior and a pair's mean is the posterior mean; else both are approximations.
+    sampler=modes: each chain is a mode, found from its own z'.
+
+    Args:
+        steps: Adam updates of each chain.
+        chains: R.
+        sampler: see above.
+        lr: step size of all latents, in standard deviations of their priors.
+        maps: z_1 .. z_maps are latents; None: those that training drew.
+        map_sigma: sigma_k, in feature units; one number or one for each map; None: as in training.
+        map_relative: map_sigma counts in units of the rms of the map that z_k joins; None: as in
+            training.
+        noise_maps: the first so many noise maps are latents; the others stay as a chain draws
+            them.
+        residual: C is so many times the covariance of the training images.
+        noise_std: of the measurements, in units of the [0, 1] image (s = 2 noise_std).
+        tolerance, max_steps: of the solver where M is not factored.
+        rampup, rampdown: shares of the steps, see Schedule.
+        prior: covariance of the training images; None until `fit`.
+
+    Raises:
+        ValueError: settings out of range.
+    """
+
+    steps: int
+    chains: int = 4
+    sampler: str = RTO
+    lr: float = 0.1
+    maps: int | None = None
+    map_sigma: float | Sequence[float] | None = None
+    map_relative: bool | None = None
+    noise_maps: int = 0
+    residual: float = 1.0
+    noise_std: float = 0.0
+    tolerance: float = 1e-6
+    max_steps: int = 3000
+    rampup: float = 0.05
+    rampdown: float = 0.75
+    prior: GaussianPrior | None = None
+
+    needs_generator = True
+
+    def __post_init__(self) -> None:
+        if not (self.steps >= 1 and self.chains >= 1 and self.lr > 0):
+            raise ValueError(
+                f"Posterior: steps={self.steps}, chains={self.chains} must be 1 or more, "
+                f"lr={self.lr} above 0."
+            )
+        if self.sampler not in (RTO, MODES):
+            raise ValueError(f"Posterior: sampler={self.sampler} must be {RTO} or {MODES}.")
+        if (self.maps or 0) < 0 or self.noise_maps < 0:
+            raise ValueError(
+                f"Posterior: maps={self.maps}, noise_maps={self.noise_maps} must be 0 or more."
+            )
+        if not (self.residual >= 0 and self.noise_std >= 0 and self.residual + self.noise_std > 0):
+            raise ValueError(
+                f"Posterior: residual={self.residual}, noise_std={self.noise_std} must be 0 or "
+                "more, and one of them above 0: measurements are weighed by them."
+            )
+        sigmas = [] if self.map_sigma is None else per_stage(self.map_sigma, self.maps or 0)
+        if min(sigmas, default=1) <= 0 or (self.maps and sigmas and len(sigmas) != self.maps):
+            raise ValueError(
+                f"Posterior: map_sigma={self.map_sigma} must be one number, or one for each of "
+                f"the {self.maps} maps, all above 0."
+            )
+
+    def check(self, G: Generator) -> None:
+        maps = self.maps or 0
+        if maps > G.num_blocks:
+            raise ValueError(
+                f"Posterior: maps={maps} asks for a map after block {maps}, the generator has "
+                f"{G.num_blocks}; lower inverter.maps."
+            )
+        if maps and self.map_sigma is None:
+            raise ValueError(
+                f"Posterior: maps={maps} needs the standard deviation of z_k. Training with a "
+                "family that injects maps, such as rtil=ilo, gives them one (rtil.family.sigma) "
+                "and other training none: give inverter.map_sigma=NUMBER, or inverter.maps=0."
+            )
+        if self.noise_maps > len(G.noise_shapes):
+            raise ValueError(
+                f"Posterior: noise_maps={self.noise_maps}, the generator has "
+                f"{len(G.noise_shapes)}; lower inverter.noise_maps."
+            )
+
+    def check_operator(self, A: ForwardOperator) -> None:
+        """Raises ValueError where A is not linear."""
+        self._linear(A)
+
+    def trained_with(self, family: Family) -> Posterior:
+        """With the maps that training drew, and their standard deviations, unless given.
+
+        Raises:
+            ValueError: training drew some of the maps asked for and not all, or not alike.
+        """
+        drawn = [*takewhile(lambda k: family.map_scale(k) is not None, count(1))]
+        maps = len(drawn) if self.maps is None else self.maps
+        scales = [family.map_scale(k) for k in range(1, maps + 1)]
+        trained = [scale for scale in scales if scale is not None]
+        if self.map_sigma is not None or not trained:
+            return replace(self, maps=maps)
+        if len(trained) < maps:
+            raise ValueError(
+                f"Posterior: inverter.maps={maps} needs the standard deviation of z_1 .. z_{maps},"
+                f" and training drew z_1 .. z_{len(trained)} (rtil.family). Lower inverter.maps, "
+                "or give inverter.map_sigma."
+            )
+        sigma, relative = common_scale("Posterior", trained)
+        given = self.map_relative
+        return replace(
+            self,
+            maps=maps,
+            map_sigma=sigma,
+            map_relative=relative if given is None else given,
+        )
+
+    def fit(self, images: Tensor) -> Posterior:
+        """With the covariance of images (N, C, H, W) in [-1, 1].
+
+        Raises:
+            ValueError: fewer than two images.
+        """
+        return replace(self, prior=GaussianPrior(images))
+
+    @frozen()
+    def invert(
+        self,
+        G: Generator,
+        A: ForwardOperator,
+        y: Tensor,
+        loss: Loss,
+        rngs: Sequence[torch.Generator],
+        watch: Watch | None = None,
+    ) -> Reconstruction:
+        """As Inverter.invert; of `loss` it takes which entries of y may be seen.
+
+        Raises:
+            ValueError: it was not fitted, or A is not linear.
+        """
+        residual = self._residual(A, y, loss)
+        chains: list[Chain] = []
+        draw: Draw | None = None
+        for number in range(self.chains):
+            # Opposite draws: what is linear in them cancels in the mean of a pair.
+            pairs = self.sampler == RTO and number % 2
+            draw = draw.mirrored() if draw and pairs else self._draw(G, residual, y, rngs)
+            chains.append(self._chain(G, A, y, residual, draw))
+            if watch is not None:
+                watch(chains[-1].image)
+        images = torch.stack([chain.image for chain in chains])
+        image, last = images.mean(0), images[-1]
+        if watch is not None:
+            watch(image)
+        std = self._std(images, residual)
+        lengths = (len(chain.history) for chain in chains[:-1])
+        return Reconstruction(
+            image,
+            last,
+            loss(A(image), y),
+            loss(A(last), y),
+            torch.cat([chain.history for chain in chains]),
+            chains[-1].latents,
+            tuple(accumulate(lengths, initial=0)),
+            Spread(std, torch.stack([chain.draw for chain in chains])),
+        )
+
+    def _residual(self, A: ForwardOperator, y: Tensor, loss: Loss) -> Residual:
+        """What the seen measurements tell of r.
+
+        Raises:
+            ValueError: it was not fitted, or A is not linear.
+        """
+        if self.prior is None:
+            raise ValueError(
+                "Posterior: it knows no training images yet; use what fit(images) returns."
+            )
+        kept = loss.kept if isinstance(loss, MeasurementLoss) else None
+        view = View(self._linear(A), 2 * self.noise_std, kept, y.device)
+        solver = Solver(self.tolerance, self.max_steps)
+        return Residual(view, self.prior, self.residual, solver)
+
+    def _draw(
+        self, G: Generator, residual: Residual, y: Tensor, rngs: Sequence[torch.Generator]
+    ) -> Draw:
+        """Latents, residual and noise of the model, from each image's own generator."""
+        maps = [G.shapes[k] for k in range(1, (self.maps or 0) + 1)]
+        z = [randn(shape, rngs, y) for shape in ((G.z_dim,), *maps, *G.noise_shapes)]
+        return Draw(z, *residual.draw(rngs, y))
+
+    def _chain(
+        self, G: Generator, A: ForwardOperator, y: Tensor, residual: Residual, draw: Draw
+    ) -> Chain:
+        """One chain, from its draw on."""
+        perturbed = self.sampler == RTO
+        z = [value.clone() for value in draw.z]
+        maps = self.maps or 0
+        free = 1 + maps + self.noise_maps
+        render = self._render(G, z)
+
+        def penalised() -> tuple[Tensor, Tensor]:
+            pairs = zip(z[:free], draw.z)
+            parts = [half_square(value - mean if perturbed else value) for value, mean in pairs]
+            return render()[0], sum(parts[1:], start=parts[0])
+
+        target = y - draw.seen if perturbed else y
+        variables = [Variable(value, self.lr) for value in z[:free]]
+        descent = Descent(self.steps, Schedule(self.rampup, self.rampdown))
+        minimum = minimise(penalised, variables, Observation(A, target, residual.misfit), descent)
+        with torch.no_grad():
+            image, latents = minimum.last, render()[1]
+            rest = y - A(image)
+            expected = image + residual.expected(rest)
+            # r' + C A^T M^-1 (y - A G(z) - A r' - e'): Matheron's draw of r given z and y.
+            drawn = image + draw.r + residual.expected(rest - draw.seen)
+        return Chain(expected, drawn, latents, minimum.history)
+
+    def _render(self, G: Generator, z: list[Tensor]) -> Callable[[], tuple[Tensor, Latents]]:
+        """Draws G(z) and its latents from the values of z."""
+        maps = self.maps or 0
+        sigmas = per_stage(self.map_sigma or 1.0, maps)
+        member = Additive(maps, relative=bool(self.map_relative))
+
+        def render() -> tuple[Tensor, Latents]:
+            add = {k: sigmas[k - 1] * z[k] for k in range(1, maps + 1)}
+            latents = Latents(G.map(z[0]), tuple(z[1 + maps :]), add, member=(0,) * len(z[0]))
+            return member.synthesize(G, latents), latents
+
+        return render
+
+    def _std(self, images: Tensor, residual: Residual) -> Tensor:
+        """Pixelwise standard deviation: between chains, and of r given a chain's z.
+
+        Var[x | y] = Var[E[x | z, y] | y] + E[Var[x | z, y] | y].
+        """
+        chains = len(images)
+        # The mean of opposite draws is that of the posterior where G is linear: no degree of
+        # freedom is lost but to the last of an odd number.
+        lost = chains % 2 / chains if self.sampler == RTO else 1.0
+        between = images.var(0, correction=0) * (chains / max(chains - lost, 1.0))
+        return (between + residual.variance().to(images)).sqrt()
+
+    def _linear(self, A: ForwardOperator) -> LinearOperator:
+        """A, which is linear; ValueError where it is not."""
+        if not isinstance(A, LinearOperator):
+            raise ValueError(
+                f"Posterior: {type(A).__name__} is not linear, so what it measures of a residual "
+                "is not Gaussian. Use inverter=ilo or inverter=csgm."
+            )
+        return A

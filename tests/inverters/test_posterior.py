@@ -1,0 +1,192 @@
+"""The posterior: exact on the linear model, where it is Gaussian in closed form."""
+
+import pytest
+import torch
+from helpers.inverters import pggan, problem, rngs, stylegan2
+
+from rtil.inverters.data_term import MeasurementLoss
+from rtil.inverters.lmmse import GaussianPrior
+from rtil.inverters.posterior import Posterior
+from rtil.inverters.residual import Residual, Solver, View
+from rtil.latents.additive import Additive
+from rtil.latents.family import additive
+from rtil.operators import Dense, PhaseRetrieval, inpainting
+
+SIGMA, SCALE = 0.7, 0.5
+
+
+@pytest.fixture(scope="module")
+def model(linear):
+    """G, A with 8 rows, and 40 training images."""
+    G, rng = linear().requires_grad_(False), torch.Generator().manual_seed(5)
+    A = Dense(G.image_shape, torch.randn(8, 20, generator=rng, dtype=torch.float64) / 20**0.5)
+    images = torch.randn(40, *G.image_shape, generator=rng, dtype=torch.float64)
+    return G, A, images
+
+
+def measured(model, noise, count=4):
+    G, A, _ = model
+    rng = torch.Generator().manual_seed(6)
+    x = Additive(1).synthesize(G, Additive(1).sample(G, count, rng))
+    return A.noisy(A(x), noise, rngs(range(count)))
+
+
+def matrix(prior):
+    return prior.covariance(torch.eye(len(prior.mean), dtype=torch.float64))
+
+
+def closed_form(model, y, noise):
+    """Mean (B, n) and covariance of x | y: x is Gaussian, and so is y."""
+    G, A, images = model
+    W = G.w1 @ torch.cat([G.w0, SIGMA * torch.eye(6).double()], 1)
+    cov = W @ W.T + SCALE * matrix(GaussianPrior(images))
+    M = A.matrix @ cov @ A.matrix.T + (2 * noise) ** 2 * torch.eye(8).double()
+    gain = torch.linalg.solve(M, A.matrix @ cov).T
+    return y @ gain.T, cov - gain @ A.matrix @ cov
+
+
+def inverter(images, **settings):
+    settings = {"steps": 500, "lr": 1.0, "maps": 1, "map_sigma": SIGMA, **settings}
+    return Posterior(residual=SCALE, **settings).fit(images)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.3])
+@pytest.mark.parametrize("settings", [
+    {"sampler": "modes", "chains": 1},
+    {"sampler": "rto", "chains": 2},
+])  # fmt: skip
+def test_the_mode_and_the_mean_of_a_pair_are_the_posterior_mean(model, noise, settings):
+    G, A, images = model
+    y = measured(model, noise)
+    estimate = inverter(images, noise_std=noise, **settings)
+    found = estimate.invert(G, A, y, MeasurementLoss(A), rngs("abcd"))
+    mean, _ = closed_form(model, y, noise)
+    torch.testing.assert_close(found.image.flatten(1), mean, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.3])
+def test_draws_have_the_mean_and_the_covariance_of_the_posterior(model, noise):
+    """400 images of one y and 2 draws each: entries within 5 of their standard errors."""
+    G, A, images = model
+    y = measured(model, noise, 1).expand(400, -1)
+    estimate = inverter(images, noise_std=noise, chains=2, steps=250)
+    found = estimate.invert(G, A, y, MeasurementLoss(A), rngs(range(400)))
+    mean, cov = closed_form(model, y, noise)
+    for draws in found.spread.draws:  # the two of a pair are not independent
+        rest = draws.flatten(1) - mean
+        size = cov.diagonal().clamp_min(1e-12).sqrt()
+        assert (rest.mean(0).abs() < 5 * size / 400**0.5).all()
+        error = (rest.T @ rest / 400 - cov) / torch.outer(size, size)
+        assert error.abs().max() < 5 * 2**0.5 / 400**0.5
+    # Unbiased: between chains and within.
+    torch.testing.assert_close(
+        found.spread.std.square().mean(0).flatten(), cov.diagonal(), rtol=0.1, atol=0.02
+    )
+
+
+def test_what_a_chain_reports_explains_measurements_without_noise(model):
+    G, A, images = model
+    y = measured(model, 0.0)
+    found = inverter(images, steps=5).invert(G, A, y, MeasurementLoss(A), rngs("abcd"))
+    for image in (found.image, found.last, *found.spread.draws):
+        torch.testing.assert_close(A(image), y, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("dense", [True, False])
+def test_draws_of_a_residual_have_its_covariance(model, dense):
+    images = model[2] if dense else model[2][:12]
+    prior = GaussianPrior(images)
+    assert prior.is_dense == dense
+    cov = matrix(prior)
+    torch.testing.assert_close(prior.variance, cov.diagonal())
+    size = cov.diagonal().sqrt()
+    x = prior.draw(rngs(range(3000)))
+    error = (x.T @ x / 3000 - cov) / torch.outer(size, size)
+    assert error.abs().max() < 5 * 2**0.5 / 3000**0.5
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.2])
+def test_conjugate_gradients_agree_with_the_factor(model, noise):
+    _, A, images = model
+    view, prior = View(A, noise, None, torch.device("cpu")), GaussianPrior(images)
+    factored = Residual(view, prior, SCALE)
+    iterated = Residual(view, prior, SCALE, Solver(1e-12), largest=0)
+    assert type(factored.marginal) is not type(iterated.marginal)
+    y = measured(model, noise)
+    y_hat = torch.zeros_like(y, requires_grad=True)
+    parts = []
+    for residual in (factored, iterated):
+        value = residual.misfit(y_hat, y)
+        (gradient,) = torch.autograd.grad(value.sum(), y_hat)
+        parts.append((value.detach(), gradient, residual.expected(y)))
+    for a, b in zip(*parts):
+        torch.testing.assert_close(a, b)
+    torch.testing.assert_close(iterated.variance(), factored.variance(), rtol=0.8, atol=1e-9)
+
+
+@pytest.mark.parametrize("make", [stylegan2, pggan])
+def test_a_batch_equals_one_image_at_a_time(make):
+    G, (A, y, loss, x) = make(), problem()
+    estimate = Posterior(6, 3, maps=2, map_sigma=[0.5, 1.0]).fit(x)
+    seen = []
+    together = estimate.invert(G, A, y, loss, rngs("abc"), seen.append)
+    assert len(seen) == 4 and seen[-1] is together.image
+    for b, name in enumerate("abc"):
+        alone = estimate.invert(G, A, y[b : b + 1], loss, rngs(name))
+        torch.testing.assert_close(together.image[b], alone.image[0], rtol=0, atol=1e-7)
+        torch.testing.assert_close(together.spread.std[b], alone.spread.std[0], rtol=0, atol=1e-7)
+        draws = together.spread.draws[:, b], alone.spread.draws[:, 0]
+        torch.testing.assert_close(*draws, rtol=0, atol=1e-7)
+    torch.testing.assert_close(loss(A(together.last), y), together.last_loss)
+
+
+@pytest.mark.parametrize("operator", ["inpainting", "dense"])
+def test_entries_that_are_not_seen_change_nothing(model, operator):
+    G, A, images = model
+    if operator == "inpainting":
+        A = inpainting(G.image_shape, 0.5, seed=0)
+    kept = torch.arange(A.out_shape[-1]) != 2
+    loss = MeasurementLoss(A, kept=kept)
+    y = A(images[:2])
+    other = y + 7.0 * ~(kept if A.observed is None else kept & A.observed)
+    estimate = inverter(images, steps=5)
+    a, b = (estimate.invert(G, A, v, loss, rngs("ab")).image for v in (y, other))
+    assert torch.equal(a, b)
+
+
+def test_maps_are_those_of_training_unless_given():
+    trained, plain = additive([0, 1, 2], sigma=0.3, relative=True), additive([0])
+    own = Posterior(5).trained_with(trained)
+    assert (own.maps, own.map_sigma, own.map_relative) == (2, 0.3, True)
+    given = Posterior(5, maps=1, map_relative=False).trained_with(trained)
+    assert (given.maps, given.map_sigma, given.map_relative) == (1, 0.3, False)
+    assert Posterior(5).trained_with(plain).maps == 0
+    forced = Posterior(5, maps=2, map_sigma=0.5).trained_with(plain)
+    assert (forced.maps, forced.map_sigma) == (2, 0.5)
+    with pytest.raises(ValueError, match="maps=2 needs the standard deviation"):
+        Posterior(5, maps=2).trained_with(plain).check(stylegan2())
+    with pytest.raises(ValueError, match="and training drew z_1"):
+        Posterior(5, maps=3).trained_with(trained)
+    with pytest.raises(ValueError, match="generator has"):
+        Posterior(5, maps=9, map_sigma=1.0).check(stylegan2())
+    with pytest.raises(ValueError, match="noise_maps=1"):
+        Posterior(5, noise_maps=1).check(pggan())
+
+
+@pytest.mark.parametrize("settings", [
+    {"steps": 0}, {"chains": 0}, {"lr": 0.0}, {"sampler": "mala"}, {"maps": -1},
+    {"noise_maps": -1}, {"residual": 0.0}, {"residual": -1.0, "noise_std": 2.0},
+    {"maps": 2, "map_sigma": [1.0]}, {"map_sigma": 0.0, "maps": 1},
+])  # fmt: skip
+def test_settings_out_of_range_are_refused(settings):
+    with pytest.raises(ValueError, match="must be"):
+        Posterior(**{"steps": 5, **settings})
+
+
+def test_what_is_not_linear_or_not_fitted_is_refused(model):
+    G, A, _ = model
+    phase = PhaseRetrieval(G.image_shape, 0.7, seed=0)
+    with pytest.raises(ValueError, match="PhaseRetrieval is not linear"):
+        Posterior(5).check_operator(phase)
+    with pytest.raises(ValueError, match="fit"):
+        Posterior(5).invert(G, A, measured(model, 0.0), MeasurementLoss(A), rngs("abcd"))
