@@ -18,7 +18,7 @@ from rtil.inversion.selection import Rule, Watched, Watcher, rules, shown_to
 from rtil.inversion.withheld import withhold
 from rtil.inverters.adjoint import Adjoint
 from rtil.inverters.data_term import MeasurementLoss
-from rtil.inverters.inverter import Inverter
+from rtil.inverters.inverter import Inverter, Spread
 from rtil.models.generator import Generator
 from rtil.operators import ForwardOperator, LinearOperator
 from rtil.runs.truth import looks_at_truth
@@ -35,6 +35,7 @@ class Recovered(NamedTuple):
     facts: columns of B entries, see `Rule.facts`; with average each entry is a list of the R
         starts. chosen_start: the start whose reconstruction was taken, from 0.
     misfit: (B,) what the starts of an image are compared by; None for several of them.
+    spread: of one start whose inverter knows it.
     """
 
     image: Tensor
@@ -45,6 +46,7 @@ class Recovered(NamedTuple):
     singles: Tensor | None
     facts: dict[str, list]
     misfit: Tensor | None = None
+    spread: Spread | None = None
 
 
 @dataclass(frozen=True)
@@ -204,6 +206,7 @@ class Recovery:
             None,
             rule.facts(found),
             rule.misfit(selected),
+            found.spread,
         )
 
     def _noise_square(self, A: ForwardOperator) -> float:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 from torch import Tensor
 
 from rtil.data.base import ImageData, to_float
@@ -18,11 +19,13 @@ from rtil.inversion.batch import Measured, Part
 from rtil.inversion.problem import Batch, Measuring, Problem
 from rtil.inversion.score import draw, score, summary
 from rtil.inversion.selection import Oracle
+from rtil.inverters.inverter import Spread
 from rtil.metrics.image import to_unit
 from rtil.metrics.perceptual import Perceptual
 from rtil.operators import ForwardOperator
 from rtil.operators.task import NOISE, PER_IMAGE, describe, takes
 from rtil.process.device import Runtime
+from rtil.process.files import replacing
 from rtil.process.lock import Owner
 from rtil.process.rng import seeded
 from rtil.runs import record, rows
@@ -40,6 +43,7 @@ class HeldOutRun:
     selection: name of the rule that selects iterates.
     distances: perceptual ones for the scores, by the name of their column; None where not taken.
     pictures, save_measurements: whether they are written. masked: by a mask from a file.
+    save_draws: whether draws of an inverter that knows its spread are written.
     """
 
     run_dir: Path
@@ -50,6 +54,7 @@ class HeldOutRun:
     pictures: bool
     save_measurements: bool
     masked: bool
+    save_draws: bool = False
 
 
 class HeldOut(Problem):
@@ -126,6 +131,8 @@ class HeldOut(Problem):
             draw(self.place / "images", names, A, batch, self.run.selection)
         if self.run.save_measurements:
             self._save(A, names, batch.measured.y)
+        if self.run.save_draws and batch.found.spread is not None:
+            self._save_draws(names, batch.found.spread)
         # One file a process; rows of an image come last, so they stand for all of it.
         rank = self.rt.rank
         rows.append(self.place / f"results{f'-{rank}' if rank else ''}.jsonl", scores)
@@ -152,6 +159,15 @@ class HeldOut(Problem):
         for name, value in zip(names, y):
             path = folder / f"{name}.npz"
             measurement.save(path, value, {"id": name, **settings}, mask)
+
+    def _save_draws(self, names: list[str], spread: Spread) -> None:
+        """Writes draws/<id>.npz: `std` (C, H, W) and `draws` (R, C, H, W) in [-1, 1] units."""
+        folder = self.place / "draws"
+        folder.mkdir(exist_ok=True)
+        stds, draws = spread.std.cpu().numpy(), spread.draws.cpu().numpy()
+        for b, name in enumerate(names):
+            with replacing(folder / f"{name}.npz") as temporary, temporary.open("wb") as file:
+                np.savez(file, std=stds[b], draws=draws[:, b])
 
     def summarise(self) -> None:
         """Prints the means with their intervals over every row of the directory."""

@@ -27,6 +27,8 @@ PIXELWISE: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
     "ssim_valid": ssim_valid,
 }
 Distances = Mapping[str, Perceptual | None]  # by column
+# Of a normal distribution: the interval of so many per cent is so many standard deviations wide.
+INTERVALS: Mapping[int, float] = {50: 0.6745, 90: 1.6449}
 
 
 def score(names: Sequence[str], batch: Batch, selection: str, distances: Distances) -> list[dict]:
@@ -54,6 +56,9 @@ def score(names: Sequence[str], batch: Batch, selection: str, distances: Distanc
     }
     for prefix, image in found.others.items():
         columns |= quality(prefix, image, x, distances)
+    if found.spread is not None:
+        columns |= quality("sample_", found.spread.draws[0], x, distances)
+        columns |= coverage(found.image, found.spread.std, x)
     if found.singles is not None:
         singles = [quality("single_", image, x, distances) for image in found.singles]
         for key in singles[0]:
@@ -94,20 +99,40 @@ def quality(prefix: str, image: Tensor | None, x: Tensor, distances: Distances) 
     return columns
 
 
+@torch.no_grad()
+def coverage(image: Tensor, std: Tensor, x: Tensor) -> dict[str, list]:
+    """Share of the pixels of x (B, C, H, W) inside each interval around the estimate.
+
+    coverage_50 is 0.5 in the mean over images where the standard deviation is right.
+    """
+    error = (x - image).abs().flatten(1)
+    columns = {}
+    for percent, width in INTERVALS.items():
+        inside = error <= width * std.flatten(1)
+        columns[f"coverage_{percent}"] = inside.double().mean(1).tolist()
+    return columns
+
+
 def draw(
     folder: Path, names: Sequence[str], A: ForwardOperator, batch: Batch, selection: str
 ) -> None:
-    """Writes <id>.png, or <id>-oracle.png, and its original, measurement and yardstick."""
+    """Writes <id>.png, or <id>-oracle.png, and its original, measurement and yardstick.
+
+    Where the inverter knows its spread, also <id>-sample.png, a draw from the posterior, and
+    <id>-std.png, whose white is a standard deviation of 0.5 of the [0, 1] image.
+    """
     from torchvision.utils import save_image  # slow to import
 
     folder.mkdir(exist_ok=True)
     # The picture of a choice by the true image says so in its name: it is no result.
-    suffix = "-oracle" if looks_at_truth(selection) else ""
+    suffix, spread = "-oracle" if looks_at_truth(selection) else "", batch.found.spread
     pictures = {
         suffix: batch.found.image,
         "-original": batch.measured.x,
         "-measurement": A.measurement_image(batch.measured.y),
         "-lmmse": None if batch.linear is None else batch.linear.image,
+        "-sample": None if spread is None else spread.draws[0],
+        "-std": None if spread is None else 2 * spread.std - 1,
     }
     for end, images in pictures.items():
         if images is None:
@@ -125,6 +150,7 @@ def summary(place: Path, rows: Sequence[Mapping]) -> str:
         "best_psnr_db": "PSNR of the lowest loss on what the inverter saw",
         "single_psnr_db": "mean PSNR of single starts",
         "generated_psnr_db": "PSNR before back-projection",
+        "sample_psnr_db": "PSNR of a draw from the posterior",
         "oracle_psnr_db": "oracle PSNR (picked by the true image)",
         "lmmse_psnr_db": "PSNR of the LMMSE yardstick",
         "ssim_valid": f"{chosen}SSIM",
@@ -132,6 +158,11 @@ def summary(place: Path, rows: Sequence[Mapping]) -> str:
         "lpips": f"{chosen}LPIPS",
         "st_lpips": f"{chosen}ST-LPIPS",
         "gradient_energy": f"{chosen}gradient energy",
+        "sample_gradient_energy": "gradient energy of a draw from the posterior",
+        **{
+            f"coverage_{percent}": f"share of pixels inside the {percent} % interval"
+            for percent in INTERVALS
+        },
     }
     lines = [f"{place}: {len(rows)} images"]
     for key, name in names.items():

@@ -374,5 +374,6 @@ def held_out(config: Mapping, measuring: Measuring, trained: Trained, rt: Runtim
         config["pictures"],
         config["save_measurements"],
         mask is not None,
+        config["save_draws"],
     )
     return HeldOut(data, part, measuring, run, rt)

@@ -18,7 +18,8 @@ from rtil.inversion.item import ENDINGS, Item, examine, say_transparency
 
 log = logging.getLogger("rtil.inversion.survey")
 MAX_NAMED = 5  # files named in a message
-RESULT, DRAWN = "-reconstruction", "-generated"  # follow the file's name in those of its results
+# What follows the file's name in those of its results.
+RESULT, DRAWN, STD = "-reconstruction", "-generated", "-std"
 
 
 def survey(asked: Asked) -> list[Item]:
@@ -81,7 +82,7 @@ def pictures(folder: Path, mask: str | None) -> list[Path]:
     for path in files:
         is_result = any(
             path.stem.removesuffix(end) in stems
-            for end in (RESULT, DRAWN)
+            for end in (RESULT, DRAWN, STD)
             if path.stem.endswith(end)
         )
         is_mask = path.resolve() == mask_file

@@ -23,7 +23,7 @@ from rtil.inversion import measurement_file as measurement
 from rtil.inversion.batch import Measured, Part
 from rtil.inversion.item import Item
 from rtil.inversion.problem import Batch, Measuring, Problem
-from rtil.inversion.survey import DRAWN, RESULT
+from rtil.inversion.survey import DRAWN, RESULT, STD
 from rtil.inversion.units import check_range, reach
 from rtil.operators import ForwardOperator
 from rtil.operators.task import NOISE, takes
@@ -244,6 +244,10 @@ class UserFiles(Problem):
             self.place / f"{item.name}{RESULT}.png",
         )
 
+    def _std_file(self, item: Item) -> Path:
+        """The standard deviation, of inverters that know it."""
+        return self.place / f"{item.name}{STD}.png"
+
     def _is_done(self, item: Item) -> bool:
         """Whether the reconstruction asked for is on disk.
 
@@ -253,7 +257,7 @@ class UserFiles(Problem):
         record, drawn, picture = self._files(item)
         advice = "Move it out of the way, or choose output=DIR."
         if not record.exists():
-            for path in (drawn, picture):
+            for path in (drawn, picture, self._std_file(item)):
                 if path.exists():
                     raise ValueError(f"invert: {path} exists without a record of it. {advice}")
             return False
@@ -324,6 +328,9 @@ class UserFiles(Problem):
             }
             # The picture comes last: an item with all three files is done.
             write_text(record, json.dumps(row, indent=1))
+            if found.spread is not None:  # white: 0.5 of the [0, 1] image
+                shade = to_uint8(2 * found.spread.std[b] - 1)
+                measurement.write_picture(self._std_file(item), shade)
             if self.run.keep_observed:
                 measurement.write_picture(drawn, to_uint8(generated[b]))
             measurement.write_picture(picture, to_uint8(whole[b]))

@@ -180,6 +180,7 @@ KEYS = (
     Key("output", NONE, FREE, NONE, path="file", needs="input"),
     Key("pictures", NONE, FREE, NONE, needs="held-out images"),
     Key("save_measurements", NONE, FREE, NONE, needs="held-out images"),
+    Key("save_draws", NONE, FREE, NONE, needs="held-out images"),
     Key("metrics", NONE, ID, NONE, needs="held-out images"),
     Key("metrics.lpips", NONE, ID, NONE, needs="held-out images", cell=True, kind=SCORED),
     Key("metrics.st_lpips", NONE, ID, NONE, needs="held-out images", cell=True, default="auto"),
