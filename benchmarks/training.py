@@ -41,7 +41,7 @@ class Ours:
         torch.manual_seed(0)
         self.cfg, self.device = cfg, setting.rt.device
         self.family = instantiate(cfg["rtil"]["family"])
-        self.nets = setup.build_nets(cfg["model"], self.family, setting.rt)
+        self.nets = setup.build_nets(cfg, self.family, setting.rt)
         lazy = {"r1": self.nets.objective.d_lazy, "path": self.nets.objective.g_lazy}
         self.every = {key: penalty.every if penalty else 0 for key, penalty in lazy.items()}
         names, self.passes = self.family.spaces[0].names, len(self.family.spaces)

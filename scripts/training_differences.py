@@ -69,7 +69,7 @@ def states(words: list[str]) -> Iterator[State]:
     family: Family = instantiate(config["rtil"]["family"])
     commit = provenance(rt)["commit"]
     torch.manual_seed(config["seed"])
-    yield State(0, setup.build_nets(config["model"], family, rt), family, commit)
+    yield State(0, setup.build_nets(config, family, rt), family, commit)
     if "total_nimg=0" in words:
         return
     with tempfile.TemporaryDirectory() as folder:
@@ -78,7 +78,7 @@ def states(words: list[str]) -> Iterator[State]:
         subprocess.run([sys.executable, "-m", "rtil.train", *words, *fixed], check=True)
         for path in sorted(checkpoint.checkpoints(run_dir)):
             content = checkpoint.load(path)
-            nets = setup.build_nets(content["config"]["model"], family, rt)
+            nets = setup.build_nets(content["config"], family, rt)
             for name in ("G", "objective"):
                 part = getattr(nets, name)
                 checkpoint.load_weights(part, content[name], path)

@@ -43,7 +43,7 @@ from rtil.process.instantiate import allow, instantiate, named_by
 from rtil.runs import identity, keys, schema
 from rtil.runs.kinds import check
 from rtil.runs.overrides import groups, typed
-from rtil.runs.setup import checked
+from rtil.runs.setup import checked, with_one_objective
 
 log = logging.getLogger("rtil.inversion.setup")
 APPENDIX = "appendix"  # the table that other settings are read from, none itself
@@ -225,7 +225,7 @@ def load_generator(cfg: DictConfig, overrides: Sequence[str]) -> tuple[DictConfi
         if cfg.generator:
             named = groups(overrides)
             for group in keys.TRAINING:
-                if group not in named:
+                if group not in named and group in trained:
                     cfg[group] = trained[group]
             # A file of version 0.1 does not say its arm, nor all of its scale.
             said = keys.flatten(trained)
@@ -233,6 +233,7 @@ def load_generator(cfg: DictConfig, overrides: Sequence[str]) -> tuple[DictConfi
                 group = key.partition(".")[0]
                 if group in ("rtil", "scale") and group not in named and key not in said:
                     OmegaConf.update(cfg, key, value)
+        cfg = with_one_objective(cfg)
         cfg.image_channels = trained["image_channels"]
         cfg.model.phase_nimg = trained["model"]["phase_nimg"]
     asked = resolved(cfg)

@@ -76,10 +76,10 @@ class Logistic(Objective):
     def real(self, scores: Tensor) -> Tensor:
         return F.softplus(-scores)
 
-    def fake(self, scores: Tensor) -> Tensor:
+    def fake(self, scores: Tensor, real: Tensor | None = None) -> Tensor:
         return F.softplus(scores)
 
-    def generator(self, scores: Tensor) -> Tensor:
+    def generator(self, scores: Tensor, real: Tensor | None = None) -> Tensor:
         return F.softplus(-scores)
 
     def r1(self, D: Critic, real: Tensor) -> Tensor:

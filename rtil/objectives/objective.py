@@ -1,9 +1,11 @@
 """The contract of a GAN objective: losses per image; the training loop averages once.
 
-Every objective has the three losses. A penalty is an attribute that is None where an objective
-has none, so a loop asks `if objective.d_lazy is not None`:
+Losses are functions of scores. One that is `paired` judges generated images beside real ones: it
+is given the scores of both, and has no loss of real images alone. A penalty is an attribute that
+is None where an objective has none, so a loop asks `if objective.d_lazy is not None`:
 
-    pair_penalty(D, real, fake, draws)  (B,), in every discriminator step, for each space's images
+    real_penalty(D, real)               (B,), in every discriminator step
+    pair_penalty(D, real, fake, draws)  (B,), likewise, for each space's images
     d_lazy: RealPenalty                 an extra update of D every `d_lazy.every` steps
     g_lazy: GeneratorPenalty            an extra update of G every `g_lazy.every` steps
 
@@ -29,6 +31,8 @@ from rtil.models.generator import Generator
 from rtil.process.rng import Draws
 
 Critic = Callable[[Tensor], Tensor]  # a discriminator, of images as it is shown them
+ScoreLoss = Callable[[Tensor], Tensor]
+ScorePenalty = Callable[[Critic, Tensor], Tensor]
 PairPenalty = Callable[[Critic, Tensor, Tensor, Draws], Tensor]
 
 
@@ -76,23 +80,29 @@ class Objective(nn.Module, ABC):
     """Losses that the loop minimises; buffers are saved in checkpoints.
 
     Attributes:
+        real: discriminator loss (B,) on scores (B,) of real images; None where it is `paired`.
+        paired: whether `fake` and `generator` need the scores of real images.
+        real_penalty: (D, real) to (B,), of every discriminator step; None for none.
         pair_penalty: (D, real, fake, draws) to (B,), of every discriminator step; None for none.
         d_lazy: penalty on real images; None for none.
         g_lazy: penalty on the generator; None for none.
     """
 
+    real: ScoreLoss | None = None
+    paired: bool = False
+    real_penalty: ScorePenalty | None = None
     pair_penalty: PairPenalty | None = None
     d_lazy: RealPenalty | None = None
     g_lazy: GeneratorPenalty | None = None
 
     @abstractmethod
-    def real(self, scores: Tensor) -> Tensor:
-        """Discriminator loss (B,) on scores (B,) of real images."""
+    def fake(self, scores: Tensor, real: Tensor | None = None) -> Tensor:
+        """Discriminator loss (B,) on scores (B,) of generated images.
+
+        Args:
+            real: scores (B,) of the real images at the same places, where it is `paired`.
+        """
 
     @abstractmethod
-    def fake(self, scores: Tensor) -> Tensor:
-        """Discriminator loss (B,) on scores (B,) of generated images."""
-
-    @abstractmethod
-    def generator(self, scores: Tensor) -> Tensor:
-        """Generator loss (B,) on scores (B,) of its images."""
+    def generator(self, scores: Tensor, real: Tensor | None = None) -> Tensor:
+        """Generator loss (B,) on scores (B,) of its images; `real` as above."""

@@ -34,10 +34,10 @@ class WGANGP(Objective):
     def real(self, scores: Tensor) -> Tensor:
         return -scores + self.drift * scores.square()
 
-    def fake(self, scores: Tensor) -> Tensor:
+    def fake(self, scores: Tensor, real: Tensor | None = None) -> Tensor:
         return scores
 
-    def generator(self, scores: Tensor) -> Tensor:
+    def generator(self, scores: Tensor, real: Tensor | None = None) -> Tensor:
         return -scores
 
     def gradient_penalty(self, D: Critic, real: Tensor, fake: Tensor, draws: Draws) -> Tensor:

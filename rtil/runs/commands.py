@@ -42,8 +42,10 @@ def commands(run: Run, arm: str, settings: Iterable[str]) -> list[str]:
     source = config.get("data.trained_on") or config["data.name"]
     files = {key: config[key] for key in keys.SPLITS if config.get(key)}
     protocol = {"protocol": run.protocol} if run.protocol != "paper" else {}
+    objective = config.get("objective.name", "own")
     train = {
         "model": config["model.name"],
+        **({} if objective == "own" else {"objective": objective}),
         "rtil": arm,
         "data": source,
         "scale": config["scale.name"],

@@ -65,7 +65,7 @@ def train_dir(config: Config) -> Path:
 def named_train_dir(config: Config) -> Path:
     """The directory of a training as it is named, whatever is on disk."""
     stem = _stem(config, _own_source(config))
-    flat = keys.flatten(config)
+    flat = keys.complete(keys.flatten(config))
     groups = {name: flat[f"{name}.name"] for name in keys.TRAINING}
     shown = {"augment": flat.get("augment.name", "none")}
     told = differences(config, "train", groups | shown)
@@ -353,8 +353,10 @@ def _lacks(trained: Config, asked: Mapping[str, object]) -> list[str]:
 
 def _stem(config: Config, source: str) -> str:
     """The choices of a training as its directory's name begins."""
-    flat = keys.flatten(config)
-    parts = [flat["model.name"], flat["rtil.name"], source, flat["scale.name"]]
+    flat = keys.complete(keys.flatten(config))
+    own = flat["objective.name"] == keys.row("objective.name").default
+    objective = [] if own else [flat["objective.name"]]
+    parts = [flat["model.name"], *objective, flat["rtil.name"], source, flat["scale.name"]]
     return "-".join([*map(str, parts), f"seed{flat['seed']}"])
 
 

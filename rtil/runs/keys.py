@@ -99,6 +99,8 @@ KEYS = (
     Key("model.generator.module", ID, ID, FREE, kind=ANYTHING),
     Key("model.reuse_fakes", ID, ID, FREE, default=False),
     Key("model.style_mixing_per", ID, ID, FREE, default="sample"),
+    Key("objective", ID, ID, FREE, group="training"),
+    Key("objective.name", ID, ID, FREE, default="own"),
     Key("rtil", ID, ID, FREE, group="training"),
     Key("rtil.family.fade_in", ID, ID, FREE, default="mixed"),
     Key("rtil.name", ID, ID, FREE, cell=True),
@@ -393,6 +395,6 @@ def differing_keys(
 
 def complete(config: Mapping[str, object]) -> dict[str, object]:
     """A flattened configuration with what one of version 0.1 leaves unsaid."""
-    unsaid = ("hardware.precision", "protocol.name", "model.generator.normalise")
+    unsaid = ("hardware.precision", "protocol.name", "model.generator.normalise", "objective.name")
     said = {key: row(key).default for key in unsaid}
     return {**said, **version_0_1.implied(config), **config}

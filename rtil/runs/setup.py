@@ -17,7 +17,7 @@ import hydra
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from rtil.process.command import CONFIGS, entry
@@ -141,9 +141,10 @@ def checked(cfg: DictConfig, command: str, words: Iterable[str] | None) -> DictC
         words: "key=value" texts given by the user; None where they are not known.
 
     Raises:
-        ValueError: a setting is of another kind; names the key.
+        ValueError: a setting is of another kind, or has no effect; names the key.
     """
     typed = overrides.typed(words or ())
+    cfg = with_one_objective(cfg, typed)
     changed = {}
     leaves = _leaves(cfg)
     # What is typed comes first: a setting that takes its value from it has the same fault.
@@ -164,6 +165,29 @@ def checked(cfg: DictConfig, command: str, words: Iterable[str] | None) -> DictC
         cfg = cfg.copy()
         for key, value in changed.items():
             OmegaConf.update(cfg, key, value, merge=False)
+    return cfg
+
+
+def with_one_objective(cfg: DictConfig, typed: Iterable[str] = ()) -> DictConfig:
+    """cfg without the model's own objective where another is chosen; cfg itself stays as it is.
+
+    Args:
+        typed: keys that the user set.
+
+    Raises:
+        ValueError: one of them is of the objective that is not used.
+    """
+    if "_target_" not in (cfg.get("objective") or {}):
+        return cfg
+    for key in typed:
+        if is_under(key, ["model.objective"]):
+            raise ValueError(
+                f"{key} is of the model's own objective, and objective={cfg.objective.name} is "
+                "another, whose settings are objective.KEY. Leave one of them out."
+            )
+    cfg = cfg.copy()
+    with open_dict(cfg):
+        cfg.model.pop("objective", None)
     return cfg
 
 

@@ -247,22 +247,32 @@ def d_step(nets: Nets, family: Family, step: Step, record: Recorder) -> Noted:
 def d_update(nets: Nets, family: Family, step: Step) -> Noted:
     """An update of the discriminator: real images once, then each space's images in turn."""
     G, D, objective, real = nets.G, nets.shown(step.draws), nets.objective, step.real
+    noted: Noted = []
     # What the other network would get is neither computed nor kept.
     G.requires_grad_(False)
     with update(nets.D_optim):
-        scores = D(real)
+        scores, pairs = D(real), None
         if nets.augmentation is not None:
             nets.augmentation.observe(scores)
-        loss = objective.real(scores)
-        noted: Noted = [("D/real", loss.detach(), ())]
-        loss.mean().backward()
-        del loss
+        if objective.paired:
+            # All spaces' pairs add up the gradient of these scores, which goes through D once.
+            pairs = scores.detach().requires_grad_()
+        if objective.real is not None:
+            loss = objective.real(scores)
+            noted.append(("D/real", loss.detach(), ()))
+            loss.mean().backward()
+            del loss
+        if objective.real_penalty is not None:
+            own = objective.real_penalty(D, real)
+            noted.append(("D/real penalty", own.detach(), ()))
+            own.mean().backward()
+            del own
         for space, weight in zip(family.spaces, family.weights):
             with torch.no_grad():
                 latents = step.latents(space, G)
                 fake = space.synthesize(G, latents)
             members = member_names(space, latents.member)
-            loss = objective.fake(D(fake))
+            loss = objective.fake(D(fake), pairs)
             noted.append((f"D/fake {space.title}", loss.detach(), members))
             penalty = None
             if objective.pair_penalty is not None:
@@ -272,6 +282,8 @@ def d_update(nets: Nets, family: Family, step: Step) -> Noted:
             (weight * loss.mean()).backward()
             # Free before the next member's are made: the peak is that of one member.
             del latents, fake, loss, penalty
+        if pairs is not None:
+            scores.backward(pairs.grad)
     return noted
 
 
@@ -299,13 +311,14 @@ def g_step(nets: Nets, family: Family, step: Step, record: Recorder) -> Noted:
 
 def g_update(nets: Nets, family: Family, step: Step) -> Noted:
     """An update of the generator, each space's images in turn."""
-    G, D = nets.G, nets.shown(step.draws)
+    G, D, objective = nets.G, nets.shown(step.draws), nets.objective
     noted: Noted = []
     nets.D.requires_grad_(False)
+    pairs = D(step.real) if objective.paired else None
     with update(nets.G_optim):
         for space, weight in zip(family.spaces, family.weights):
             latents = step.latents(space, G)
-            loss = nets.objective.generator(D(space.synthesize(G, latents)))
+            loss = objective.generator(D(space.synthesize(G, latents)), pairs)
             members = member_names(space, latents.member)
             noted.append((f"G/loss {space.title}", loss.detach(), members))
             # Gradients add up over the spaces to those of the family's weighted mean.

@@ -129,7 +129,8 @@ class Board:
             for name, value in row.items():
                 self.writer.add_scalar(name, value, nimg)
             self.writer.flush()
-        self.bar.set_postfix({"D/real": f"{means['D/real']:.2f}"}, refresh=False)
+        name, value = next(iter(means.items()))
+        self.bar.set_postfix({name: f"{value:.2f}"}, refresh=False)
 
     def close(self, nimg: int) -> None:
         """Ends the records at nimg, and says how fast training was."""

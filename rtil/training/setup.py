@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
@@ -74,7 +74,7 @@ def compose(cfg: DictConfig) -> Training:
     # Weights are drawn in this order from the seed: generator, discriminator, objective.
     torch.manual_seed(config["seed"])
     family: Family = instantiate(config["rtil"]["family"])
-    nets = build_nets(config["model"], family, rt, config["freeze"], initial)
+    nets = build_nets(config, family, rt, initial)
     if augmentation is not None:
         nets = nets._replace(augmentation=augmentation.to(rt.device))
     check_channels(nets.G, data.channels)
@@ -273,43 +273,53 @@ def said(model: dict, name: str) -> Any:
 
 
 def build_nets(
-    model: dict,
-    family: Family,
-    rt: Runtime,
-    frozen: Collection[str] = (),
-    initial: Initial | None = None,
+    config: Mapping, family: Family, rt: Runtime, initial: Initial | None = None
 ) -> Nets:
     """Networks, objective and optimisers at the start of training, on the device.
 
     Args:
-        model: the group `model` of a resolved configuration.
-        frozen: names of layers that are not trained.
+        config: resolved, of which `model`, `objective` and `freeze` are read.
         initial: weights that training starts from, and their average too.
     """
+    model = config["model"]
     G: Generator = instantiate(model["generator"])
     G.verify()
     G = rt.place(G)
     D: nn.Module = rt.place(instantiate(model["discriminator"]))
     if initial is not None:
         initial.load(G, D)
-    freeze.freeze(frozen, G, D)
-    members = [len(space.names) for space in family.spaces]
-    objective: Objective = instantiate(model["objective"], members=members).to(rt.device)
+    freeze.freeze(config.get("freeze", ()), G, D)
+    objective = build_objective(config, family).to(rt.device)
     G_ema = copy.deepcopy(G).eval().requires_grad_(False)
     G_optim = adam(G, model, objective.g_lazy)
     D_optim = adam(D, model, objective.d_lazy)
     return Nets(G, D, G_ema, objective, G_optim, D_optim)
 
 
+def build_objective(config: Mapping, family: Family) -> Objective:
+    """That of the group `objective`, or the model's own."""
+    settings = config.get("objective", {})
+    if "_target_" not in settings:
+        settings = config["model"]["objective"]
+    members = [len(space.names) for space in family.spaces]
+    objective: Objective = instantiate(without_name(settings), members=members)
+    return objective
+
+
+def without_name(settings: Mapping[str, object]) -> dict[str, object]:
+    """Settings of a class whose group has a name."""
+    return {key: value for key, value in settings.items() if key != "name"}
+
+
 def build_augmentation(settings: Mapping[str, object]) -> Augmentation | None:
     """How images are transformed for D, by the group `augment`; None where they are not."""
     if "_target_" not in settings:
         return None
-    return instantiate({key: value for key, value in settings.items() if key != "name"})
+    return instantiate(without_name(settings))
 
 
 def adam(
-    network: nn.Module, model: dict, lazy: RealPenalty | GeneratorPenalty | None
+    network: nn.Module, model: Mapping, lazy: RealPenalty | GeneratorPenalty | None
 ) -> torch.optim.Adam:
     """The optimiser of a network that has this lazy penalty."""
     # A lazy penalty adds a step every `every` steps (Karras et al. 2020, App. B).

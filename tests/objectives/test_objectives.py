@@ -12,6 +12,7 @@ from rtil.latents.mixture import Mixture
 from rtil.latents.multicode import MultiCode
 from rtil.models.generator import StyleMixing
 from rtil.objectives.logistic import Logistic, gradient_norm2, path_lengths
+from rtil.objectives.relativistic import Relativistic
 from rtil.objectives.wgan_gp import WGANGP
 from rtil.process.rng import Draws, seeded
 
@@ -371,3 +372,62 @@ def test_bad_wgan_settings_are_an_error(settings):
     ((key, value),) = settings.items()
     with pytest.raises(ValueError, match=f"{key}={value}"):
         WGANGP([1], **settings)
+
+
+# Relativistic
+
+
+def test_relativistic_losses_are_softplus_of_the_difference_of_a_pair():
+    objective, fake, real = Relativistic([1]), 3 * normal(20), 3 * normal(20, seed=1)
+    torch.testing.assert_close(objective.fake(fake, real), (1 + (fake - real).exp()).log())
+    torch.testing.assert_close(objective.generator(fake, real), (1 + (real - fake).exp()).log())
+    # Who wins a pair loses what the other pays: f(t) - f(-t) = t.
+    gap = objective.fake(fake, real) - objective.generator(fake, real)
+    torch.testing.assert_close(gap, fake - real)
+
+
+def test_equal_scores_cost_log_two_and_are_pulled_apart_by_a_half():
+    fake, real = (normal(5).requires_grad_() for _ in range(2))
+    loss = Relativistic([1]).fake(fake, real)
+    torch.testing.assert_close(loss, torch.full_like(loss, math.log(2)))
+    for scores, slope in ((fake, 0.5), (real, -0.5)):
+        (grad,) = torch.autograd.grad(loss.sum(), scores, retain_graph=True)
+        torch.testing.assert_close(grad, torch.full_like(grad, slope))
+
+
+def test_relativistic_losses_do_not_change_where_all_scores_move_alike():
+    objective, fake, real = Relativistic([1]), normal(20), normal(20, seed=1)
+    for loss in (objective.fake, objective.generator):
+        torch.testing.assert_close(loss(fake + 7.0, real + 7.0), loss(fake, real))
+
+
+def test_r1_and_r2_of_a_linear_discriminator_are_the_norm_of_its_weights(rng):
+    D, real, fake = LinearDiscriminator((3, 4, 4)), normal(5, 3, 4, 4), normal(5, 3, 4, 4, seed=1)
+    objective = Relativistic([1], r1_weight=3.0, r2_weight=5.0)
+    penalties = objective.real_penalty(D, real), objective.pair_penalty(D, real, fake, None)
+    for penalty, weight in zip(penalties, (3.0, 5.0)):
+        torch.testing.assert_close(penalty, (weight / 2 * D.a.square().sum()).expand(5))
+        (grad,) = torch.autograd.grad(penalty.mean(), D.a)
+        torch.testing.assert_close(grad, weight * D.a)
+
+
+@pytest.mark.parametrize("kind", ["stylegan2", "pggan"])
+def test_r1_is_taken_at_real_images_and_r2_at_generated_ones(discriminator, kind):
+    D, real, fake = discriminator(kind, 8), normal(2, 1, 8, 8), normal(2, 1, 8, 8, seed=1)
+    objective = Relativistic([1], r1_weight=2.0, r2_weight=2.0)
+    r1, r2 = objective.real_penalty(D, real), objective.pair_penalty(D, real, fake, None)
+    torch.testing.assert_close(r1, gradient_norm2(D, real))
+    torch.testing.assert_close(r2, gradient_norm2(D, fake))
+    assert not torch.allclose(r1, r2)
+
+
+def test_penalties_of_weight_zero_are_none():
+    objective = Relativistic([1], r1_weight=0.0, r2_weight=0.0)
+    assert objective.real_penalty is None and objective.pair_penalty is None
+
+
+@pytest.mark.parametrize("settings", [{"r1_weight": -1}, {"r2_weight": -1}])
+def test_bad_relativistic_settings_are_an_error(settings):
+    ((key, value),) = settings.items()
+    with pytest.raises(ValueError, match=f"{key}={value}"):
+        Relativistic([1], **settings)

@@ -59,7 +59,7 @@ def leaves(composed):
 def choices_of(command):
     if command not in COMMANDS:
         return [[]]
-    groups = ("model", "rtil", "data", "scale", "hardware", "protocol")
+    groups = ("model", "objective", "rtil", "data", "scale", "hardware", "protocol")
     groups += ("augment",) if command == "train" else ("task", "inverter")
     choices = []
     for group in groups:
@@ -150,7 +150,7 @@ def test_flatten_names_every_leaf_and_nesting_undoes_it():
 
 
 def test_what_reports_and_messages_treat_alike_is_read_from_the_rows():
-    assert keys.TRAINING == ("model", "rtil", "data", "scale")
+    assert keys.TRAINING == ("model", "objective", "rtil", "data", "scale")
     assert keys.SPLITS == ("data.path", "data.val_path", "data.test_path")
     assert not any(map(keys.tells_apart, ("seed", "ratio", "noise_std", "yardstick.use")))
     assert all(map(keys.tells_apart, ("inverter.steps", "nimg", "split", "back_projection")))

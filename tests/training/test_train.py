@@ -141,7 +141,7 @@ def test_first_ema_step_is_the_weighted_mean(tmp_path):
 def test_adam_has_the_lazy_regularisation_correction():
     whole = OmegaConf.to_container(config("rtil=ilo", "image_channels=1"), resolve=True)
     family = instantiate(whole["rtil"]["family"])
-    nets = setup.build_nets(whole["model"], family, start(Hardware("cpu", 1)))
+    nets = setup.build_nets(whole, family, start(Hardware("cpu", 1)))
     for optim, every in ((nets.G_optim, 4), (nets.D_optim, 16)):
         share = every / (every + 1)
         group = optim.param_groups[0]
