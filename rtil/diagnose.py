@@ -16,6 +16,8 @@ from omegaconf import DictConfig
 
 from rtil.process.command import entry
 from rtil.process.files import write_text
+from rtil.process.progress import finished
+from rtil.runs.overrides import elsewhere, line
 from rtil.runs.setup import command
 
 
@@ -56,7 +58,9 @@ def diagnose(cfg: DictConfig, overrides: Sequence[str] | None = None) -> Path:
     text = tables(diagnosis, job.measured)
     write_text(job.run_dir / "diagnose.md", text)
     figure.draw(diagnosis, job.run_dir / "diagnose.png")
-    print(f"{text}\n{job.run_dir}")
+    print(text)
+    following = {"generator": job.name, **elsewhere(cfg.root)}
+    finished(job.run_dir, line("invert", following))
     return job.run_dir
 
 

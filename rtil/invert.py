@@ -19,7 +19,8 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from rtil.process.command import entry
-from rtil.runs.overrides import running
+from rtil.process.progress import finished
+from rtil.runs.overrides import line, running
 from rtil.runs.setup import command
 
 
@@ -46,10 +47,19 @@ def invert(cfg: DictConfig, overrides: Sequence[str] | None = None) -> Path:
     return loop.run(setup.compose(cfg, overrides))
 
 
+def run(cfg: DictConfig) -> None:
+    """Inverts, and says what may be typed next: a report has rows of held-out images alone."""
+    from rtil.process.device import ranks
+
+    place = invert(cfg)
+    if ranks().rank == 0:
+        finished(place, *([] if cfg.input else [line("report", {"root": cfg.root})]))
+
+
 @command("invert")
 def main(cfg: DictConfig) -> None:
     """Entry point; rows of finished batches stay when it is stopped."""
-    entry(lambda: (invert(cfg), None)[1])
+    entry(lambda: run(cfg))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ ILO that inverts a GAN. It writes <out>/theory.jsonl, theory.png and theory.pdf 
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Iterable
 from dataclasses import asdict
 from typing import TYPE_CHECKING
@@ -19,12 +18,11 @@ from omegaconf import DictConfig
 from rtil.linear_theory.setup import settings_of
 from rtil.process.command import check_writable, entry
 from rtil.process.files import write_text
+from rtil.process.progress import finished
 from rtil.runs.setup import command
 
 if TYPE_CHECKING:
     from rtil.linear_theory.simulation import Inverted, Learnt
-
-log = logging.getLogger("rtil.theory")
 
 
 def theory(cfg: DictConfig) -> None:
@@ -59,7 +57,7 @@ def theory(cfg: DictConfig) -> None:
     from rtil.linear_theory import figure  # with matplotlib, which is slow to import
 
     figure.draw(inversion_rows, truth, settings)
-    log.info("%s, theory.png and theory.pdf written.", path)
+    finished(f"{path}, theory.png and theory.pdf")
 
 
 def json_lines(rows: Iterable[Learnt | Inverted]) -> str:

@@ -15,6 +15,8 @@ from __future__ import annotations
 from omegaconf import DictConfig
 
 from rtil.process.command import entry
+from rtil.process.progress import finished
+from rtil.runs.overrides import elsewhere, line
 from rtil.runs.setup import command
 
 
@@ -33,17 +35,24 @@ def train(cfg: DictConfig) -> int | None:
     """
     # Torch is imported where a command runs: help, completion and refused words need none.
     from rtil.process.distributed import stop
-    from rtil.training import loop, setup
+    from rtil.training import loop, monitor, setup
 
     owner = None
     try:
         training = setup.compose(cfg)
         owner = training.owner
-        return loop.run(training)
+        run_dir = training.settings.run_dir
+        with monitor.shared(cfg.wandb if owner else None, run_dir):
+            signum = loop.run(training)
     finally:
         if owner is not None:
             owner.release()
         stop()
+    if owner is not None and signum is None:
+        path, at = run_dir / "generator.pt", elsewhere(cfg.root)
+        next_ones = [line(name, {"generator": str(path), **at}) for name in ("invert", "diagnose")]
+        finished(path, *next_ones)
+    return signum
 
 
 @command("train")

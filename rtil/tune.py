@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from rtil.process.command import entry
 from rtil.process.files import write_text
+from rtil.process.progress import finished
 from rtil.runs import identity, keys, overrides, tuning
 from rtil.runs.setup import checked, command
 
@@ -69,8 +70,15 @@ def tune(cfg: DictConfig, words: Sequence[str] | None = None) -> Path:
     path = place / tuning.NAME
     write_text(path, trials.text(content))
     print(trials.table(content))
-    print(f"{path}: trial {content['trial']}; use it with python -m rtil.invert protocol=fair")
+    print(f"Trial {content['trial']} is the best.")
+    kept = {key: text for key, text in overrides.typed(words).items() if for_inversion(key)}
+    finished(path, overrides.line("invert", {**kept, "protocol": "fair", "tuned": str(path)}))
     return path
+
+
+def for_inversion(key: str) -> bool:
+    """Whether the inversion that a tuning is for repeats a setting that was typed to it."""
+    return key not in (*OWN, *FIXED, "protocol", "num_images") and not keys.is_under(key, OWN)
 
 
 def place_of(config: Mapping, trained: Mapping) -> Path:

@@ -14,16 +14,15 @@ import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar, cast
 from zipfile import ZipInfo
-
-from tqdm import tqdm
 
 from rtil.data.limits import DEFAULT, Limits, crc_of
 from rtil.data.listing import SUFFIXES, in_words, listing, names_below
 from rtil.data.picture import GREY_MODES, UNREADABLE, stored_mode
 from rtil.data.zip_file import entries, head_of_entry, read_entry
 from rtil.process.bounds import regular_size
+from rtil.process.progress import tracked
 
 T = TypeVar("T")
 
@@ -258,10 +257,9 @@ class ImageFiles:
         try:
             results = zip(indices, pool.map(attempt, indices))
             total = len(indices)
-            bar = tqdm(results, label, total, leave=False, disable=None, unit="img", delay=2)
-            for index, (value, error) in bar:
+            for index, (value, error) in tracked(results, total, "img", label):
                 if error is None:
-                    yield index, value
+                    yield index, cast(T, value)
                 else:
                     bad.append((self.names[index], error))
         finally:

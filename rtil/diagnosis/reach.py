@@ -19,6 +19,7 @@ from rtil.metrics.image import psnr, to_unit
 from rtil.metrics.intervals import Mean
 from rtil.models.generator import EMPTY, Generator
 from rtil.operators import ForwardOperator
+from rtil.process.progress import tracked
 from rtil.process.rng import seeded
 
 BATCH = 64
@@ -158,7 +159,7 @@ def stages(
     """
     steps, y = inverter.stages, A(x)
     ends = []
-    for k in range(len(steps)):
+    for k in tracked(range(len(steps)), len(steps), "depth", type(A).__name__):
         part = replace(inverter, steps=steps[: k + 1])
         # Every stage shows its start and the iterate after each step.
         watch = HandOver(sum(n + 1 for n in steps[:k]))

@@ -13,6 +13,7 @@ from rtil.latents.space import Member
 from rtil.metrics.inception import inception_distance
 from rtil.metrics.samples import RandomFeatures, frechet_estimate, precision_recall
 from rtil.models.generator import Generator
+from rtil.process.progress import tracked
 from rtil.process.rng import seeded
 
 BATCH = 64
@@ -47,7 +48,7 @@ def members(job: Job) -> list[Samples]:
     seen = job.inception.features(job.real) if job.inception else None
     real = Real(features(job.real), seen)
     rows = [_row(job, features, real, "training images", job.training[:count])]
-    for member in job.members:
+    for member in tracked(job.members, len(job.members), "member", "samples"):
         samples = draw(job.G, member, count, job.seed)
         rows.append(_row(job, features, real, member.name, samples))
     return rows

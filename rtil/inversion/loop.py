@@ -7,14 +7,12 @@ already is left out, so that the same command goes on where it was stopped.
 from __future__ import annotations
 
 import logging
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 from rtil.inversion.batch import Part
 from rtil.inversion.estimate import Recovery
@@ -24,6 +22,7 @@ from rtil.models.generator import Generator
 from rtil.models.unit_range import UnitRange
 from rtil.process.device import Runtime
 from rtil.process.distributed import barrier, stop
+from rtil.process.progress import Progress
 from rtil.process.provenance import provenance
 from rtil.process.rng import seeded
 
@@ -86,16 +85,12 @@ def run(inversion: Inversion) -> Path:
         # On the device before its range is changed: `place` sets how this network keeps its maps.
         G = rt.place(inversion.method.G)
         G = UnitRange(G) if inversion.method.unit_range else G
-        bar = tqdm(
-            total=sum(len(part.items) for part in parts),
-            unit="img",
-            disable=rt.rank > 0,
-            mininterval=0.5 if sys.stderr.isatty() else 30,
-        )
+        total = sum(len(part.items) for part in parts)
+        progress = Progress(total, "img", shown=rt.rank == 0)
         size = inversion.method.size
         for part in parts:
-            size = invert_part(inversion, G, part.to(rt.device), size, bar)
-        bar.close()
+            size = invert_part(inversion, G, part.to(rt.device), size, progress)
+        progress.close()
         barrier(rt.device)  # before the rows of all processes are read
     finally:
         problem.release()
@@ -105,7 +100,9 @@ def run(inversion: Inversion) -> Path:
     return problem.place
 
 
-def invert_part(inversion: Inversion, G: Generator, part: Part, size: int, bar: tqdm) -> int:
+def invert_part(
+    inversion: Inversion, G: Generator, part: Part, size: int, progress: Progress
+) -> int:
     """Inverts the images of one operator, in batches that halve where memory runs out.
 
     Args:
@@ -132,7 +129,7 @@ def invert_part(inversion: Inversion, G: Generator, part: Part, size: int, bar: 
             if inversion.rt.device.type == "cuda":
                 torch.cuda.empty_cache()
             continue
-        bar.update(len(items))
+        progress.step(len(items))
         first += len(items)
     return size
 

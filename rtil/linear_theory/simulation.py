@@ -20,6 +20,7 @@ from rtil.linear_theory.truth import Truth, draw_operator
 from rtil.metrics.intervals import mean_ci
 from rtil.models.linear import LinearGenerator, lower_bound
 from rtil.operators import Dense
+from rtil.process.progress import tracked
 from rtil.process.rng import seeded
 
 CHUNK = 10_000  # training samples held in memory at a time
@@ -82,7 +83,8 @@ def inversion(truth: Truth, learnt: Mapping[str, Tensor], settings: Settings) ->
     operators = [draw_operator(settings.nd, ratio, settings.seed) for ratio in settings.ratios]
     simulated = {}
     for name, w1 in learnt.items():
-        simulated[name] = [simulate(truth, w1, A, settings) for A in operators]
+        tracked_operators = tracked(operators, len(operators), "ratio", name)
+        simulated[name] = [simulate(truth, w1, A, settings) for A in tracked_operators]
     bound = lower_bound(*truth)
     rows = []
     for i, noise_std in enumerate(settings.noises):

@@ -98,13 +98,13 @@ def entry(work: Callable[[], int | None]) -> None:
         hint = "" if expected else "\n(set HYDRA_FULL_ERROR=1 for the traceback)"
         print(f"error: {failure}{hint}", file=sys.stderr, flush=True)
     except Exception as error:
-        if not _in_sweep():
+        if not in_sweep():
             raise
         failure = f"{type(error).__name__}: {error}"
         traceback.print_exc()
     if failure is not None:
         # Past the except: there the failure would hold the networks of the job's frames.
-        if _in_sweep():
+        if in_sweep():
             raise FailedJob(failure)
         sys.exit(1)
     if signum:
@@ -119,7 +119,7 @@ def _thread_ended(args: threading.ExceptHookArgs) -> None:
         threading.__excepthook__(args)
 
 
-def _in_sweep() -> bool:
+def in_sweep() -> bool:
     """Whether a job of a sweep runs; the sweeper itself runs outside of its jobs."""
     # Hydra sets the mode of a single run; that of a job is MULTIRUN, or unset in an experiment.
     return HydraConfig.initialized() and HydraConfig.get().mode is not RunMode.RUN

@@ -230,6 +230,7 @@ KEYS = (
     Key("root", FREE, FREE, FREE, path="directory", kind=TEXT),
     Key("run_dir", FREE, FREE, NONE, path="directory", needs="held-out images"),
     Key("log_every", FREE, NONE, NONE),
+    Key("wandb", FREE, NONE, NONE, kind=TEXT | NULL),
     Key("checkpoint_every", FREE, NONE, NONE),
     Key("samples_every", FREE, NONE, NONE),
     Key("keep_checkpoints", FREE, NONE, NONE),

@@ -93,6 +93,11 @@ def line(command: str, settings: Mapping[str, object], added: Collection[str] = 
     return " ".join([f"python -m rtil.{command}", *words])
 
 
+def elsewhere(root: str) -> dict[str, str]:
+    """What a command line says of where runs are, if they are not where they usually are."""
+    return {} if root == "runs" else {"root": root}
+
+
 @lru_cache(maxsize=4096)
 def is_sweep(key: str, text: str) -> bool:
     """Whether a setting's text is several values, each of a job of its own."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -19,7 +20,9 @@ from rtil import generators
 from rtil.runs import keys, record
 from rtil.runs.identity import EXPORTED, read_config
 from rtil.runs.keys import TUNED
+from rtil.runs.rows import read as read_rows
 from rtil.runs.rows import result_rows
+from rtil.runs.schema import LOGGED
 
 NEEDED = (*(f"{g}.name" for g in ("model", "rtil", "data", "scale", "task", "inverter")), "seed")
 # How the columns end that reports show.
@@ -148,9 +151,20 @@ def collect(root: Path) -> tuple[list[Run], list[str]]:
         lines = [f"    python -m rtil.{word} root={root}" for word in words]
         raise FileNotFoundError(
             f"report: no inversion with results below {root / 'invert'}. Make some:\n"
-            + "\n".join([*lines, *notes])
+            + "\n".join([*lines, *notes, *progress(root)])
         )
     return runs, notes
+
+
+def progress(root: Path) -> list[str]:
+    """How far each training below root is, done or not, and what there is to look at."""
+    lines = []
+    for path in sorted((root / "train").glob("*/log.jsonl")):
+        with suppress(ValueError, OSError, LookupError):
+            nimg = read_rows(path, LOGGED)[-1]["nimg"]
+            total = read_config(path.parent)["total_nimg"]
+            lines.append(f"{path.parent}: {nimg} of {total} images; see samples-*.png there")
+    return lines
 
 
 def _read(directory: Path, rows: Mapping[str, Mapping]) -> Run:

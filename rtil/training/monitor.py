@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import resource
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from tqdm import tqdm
 
 from rtil.data.base import ImageData
 from rtil.latents.family import Family
@@ -19,6 +21,7 @@ from rtil.metrics.image import to_unit
 from rtil.models.generator import Generator
 from rtil.process.distributed import all_mean
 from rtil.process.files import writing
+from rtil.process.progress import Progress
 from rtil.process.replay import Noted
 from rtil.process.rng import seeded
 from rtil.runs import record, rows
@@ -90,6 +93,7 @@ class Board:
     ) -> None:
         self.begin = self.since = time.perf_counter()
         self.first = self.since_nimg = nimg
+        self.note = ""
         from torch.utils.tensorboard import SummaryWriter  # slow to import
 
         self.run_dir, self.device, self.data = run_dir, device, data
@@ -97,19 +101,12 @@ class Board:
         rows.mend(self.path, keep=lambda row: row["nimg"] <= nimg, kind=LOGGED)
         # Points beyond the checkpoint are drawn anew; that of the checkpoint itself stays.
         self.writer = SummaryWriter(str(run_dir / "tensorboard"), purge_step=nimg + 1)
-        terminal = sys.stderr.isatty()
-        self.bar = tqdm(
-            total=total,
-            initial=nimg,
-            unit="img",
-            dynamic_ncols=terminal,
-            mininterval=0.5 if terminal else 30,
-        )
+        self.progress = Progress(total, "img", nimg)
         log.info("Training %s from image %d to %d.", run_dir, nimg, total)
 
     def advance(self, nimg: int) -> None:
-        """Moves the bar to nimg."""
-        self.bar.update(min(nimg, self.bar.total) - self.bar.n)
+        """Shows that training is at nimg."""
+        self.progress.to(nimg, self.note)
 
     def write(self, nimg: int, step: int, means: dict[str, float]) -> None:
         """Adds one row to every record: means of terms, speed since the last row, memory."""
@@ -130,15 +127,15 @@ class Board:
                 self.writer.add_scalar(name, value, nimg)
             self.writer.flush()
         name, value = next(iter(means.items()))
-        self.bar.set_postfix({name: f"{value:.2f}"}, refresh=False)
+        self.note = f"{name}={value:.2f}"
 
     def close(self, nimg: int) -> None:
         """Ends the records at nimg, and says how fast training was."""
         with writing(self.run_dir / "tensorboard"):
             self.writer.close()
-        self.bar.close()
+        self.progress.close()
         rate = (nimg - self.first) / (time.perf_counter() - self.begin)
-        done = "done" if nimg >= self.bar.total else "stopped; the same command goes on"
+        done = "done" if nimg >= self.progress.total else "stopped; the same command goes on"
         log.info("%s: %d images at %.1f images/s, %s.", self.run_dir, nimg, rate, done)
         unreadable = len(self.data.unreadable())
         if unreadable:
@@ -149,6 +146,34 @@ class Board:
                 self.run_dir / record.FILE,
             )
             record.amend_provenance(self.run_dir, self.data.provenance())
+
+
+@contextmanager
+def shared(project: str | None, run_dir: Path) -> Iterator[None]:
+    """Sends what TensorBoard gets within it to a project of Weights & Biases too.
+
+    A directory is one run there: a training that goes on goes on with its curves.
+    """
+    if project is None:
+        yield
+        return
+    import wandb
+
+    # Before a writer of TensorBoard is made, which it then follows.
+    name = run_dir.name
+    own_id = hashlib.sha256(name.encode()).hexdigest()[:16]
+    run = wandb.init(
+        project=project,
+        name=name,
+        id=own_id,
+        dir=str(run_dir),
+        resume="allow",
+        sync_tensorboard=True,
+    )
+    try:
+        yield
+    finally:
+        run.finish()
 
 
 @torch.no_grad()

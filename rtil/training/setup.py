@@ -58,6 +58,7 @@ def compose(cfg: DictConfig) -> Training:
     initial = read(cfg.init) if cfg.init else None
     cfg = started(cfg, initial)
     phase_nimg = check(cfg, initial)
+    check_curves(cfg.wandb)
     augmentation = build_augmentation(resolved(cfg, {})["augment"])
     rt = start(Hardware(**cfg.hardware))
     data = load_data(
@@ -89,6 +90,19 @@ def compose(cfg: DictConfig) -> Training:
             start_penalty(nets.objective, family, nets.G, settings.style_mixing, rng)
     owner = claim(run_dir, config, facts) if rt.rank == 0 else None
     return Training(settings, config, rt, data, family, nets, owner)
+
+
+def check_curves(project: str | None) -> None:
+    """Raises ValueError where curves are to go to Weights & Biases, and it is not installed."""
+    if project is None:
+        return
+    try:
+        import wandb  # noqa: F401
+    except ImportError as error:
+        raise ValueError(
+            f"train: wandb={project} needs a package that is not here: "
+            'pip install "rtil[wandb]", or leave it out.'
+        ) from error
 
 
 def say_start(settings: Settings, initial: Initial) -> None:

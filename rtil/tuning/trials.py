@@ -19,6 +19,7 @@ import yaml
 from rtil.inverters.minimise import NotFinite
 from rtil.metrics.intervals import mean_ci
 from rtil.process.files import write_text
+from rtil.process.progress import tracked
 from rtil.runs import tuning
 from rtil.runs.rows import result_rows
 from rtil.tuning import space
@@ -63,10 +64,12 @@ def rounds(
 ) -> list[Round]:
     """All proposals on `images`; with `final_images` the best, `finalists`, on so many of them."""
     trials = [Trial(number, settings, {}) for number, settings in enumerate(proposals)]
-    done = [ranked([run_trial(trial, images) for trial in trials])]
+    shown = tracked(trials, len(trials), "trial", "tuning")
+    done = [ranked([run_trial(trial, images) for trial in shown])]
     if final_images:
         best = sorted(done[0].ranked[:finalists], key=lambda trial: trial.number)
-        done.append(ranked([run_trial(trial, final_images) for trial in best], "finalists"))
+        shown = tracked(best, len(best), "finalist", "tuning")
+        done.append(ranked([run_trial(trial, final_images) for trial in shown], "finalists"))
     return done
 
 
