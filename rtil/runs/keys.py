@@ -288,8 +288,7 @@ def faults(settings: Mapping[str, object]) -> Iterator[Fault]:
 
 def role(key: str, command: Command) -> Role:
     """What a key means to a command."""
-    found = row(key)
-    return {"train": found.train, "invert": found.invert, "tune": found.tune}[command]
+    return getattr(row(key), command)
 
 
 def matters(command: Command) -> Callable[[str], bool]:
