@@ -51,6 +51,12 @@ run "$python" -m rtil.theory
 tiny=(scale=tiny hardware=cpu)
 run "$python" -m rtil.train experiment=fig9_samples "${tiny[@]}" total_nimg=64
 run "$python" -m rtil.invert -m rtil=vanilla,ilo "${tiny[@]}" task=cs ratio=0.1 num_images=2
+# Generators that come with rtil are known by their names.
+shopt -s nullglob
+for file in "$("$python" -c 'import rtil; print(rtil.__path__[0])')"/generators/*.safetensors; do
+    name=$(basename "$file" .safetensors)
+    run "$python" -m rtil.invert "generator=$name" hardware=cpu task=cs ratio=0.1 num_images=1
+done
 run "$python" -m rtil.report
 test -s runs/report/report.html
 # Kernels of the CPU are built from the sources that the wheel brings along.
