@@ -27,7 +27,7 @@ from rtil.process import replay
 from rtil.process.instantiate import instantiate
 from rtil.process.replay import Recorder
 from rtil.process.rng import Draws, seed_of, seeded
-from rtil.training import loop, setup
+from rtil.training import loop, networks
 from rtil.training.step import Step
 
 Clock = Callable[[Callable[[], object]], float]
@@ -41,7 +41,7 @@ class Ours:
         torch.manual_seed(0)
         self.cfg, self.device = cfg, setting.rt.device
         self.family = instantiate(cfg["rtil"]["family"])
-        self.nets = setup.build_nets(cfg, self.family, setting.rt)
+        self.nets = networks.build_nets(cfg, self.family, setting.rt)
         lazy = {"r1": self.nets.objective.d_lazy, "path": self.nets.objective.g_lazy}
         self.every = {key: penalty.every if penalty else 0 for key, penalty in lazy.items()}
         names, self.passes = self.family.spaces[0].names, len(self.family.spaces)

@@ -42,7 +42,7 @@ from rtil.process.device import Hardware, start
 from rtil.process.instantiate import instantiate
 from rtil.process.provenance import provenance
 from rtil.process.rng import Draws, seeded
-from rtil.training import setup
+from rtil.training import networks, setup
 from rtil.training.step import Nets
 
 RESULTS = Path(__file__).parents[1] / "results" / "differences" / "training.jsonl"
@@ -69,7 +69,7 @@ def states(words: list[str]) -> Iterator[State]:
     family: Family = instantiate(config["rtil"]["family"])
     commit = provenance(rt)["commit"]
     torch.manual_seed(config["seed"])
-    yield State(0, setup.build_nets(config, family, rt), family, commit)
+    yield State(0, networks.build_nets(config, family, rt), family, commit)
     if "total_nimg=0" in words:
         return
     with tempfile.TemporaryDirectory() as folder:
@@ -78,7 +78,7 @@ def states(words: list[str]) -> Iterator[State]:
         subprocess.run([sys.executable, "-m", "rtil.train", *words, *fixed], check=True)
         for path in sorted(checkpoint.checkpoints(run_dir)):
             content = checkpoint.load(path)
-            nets = setup.build_nets(content["config"], family, rt)
+            nets = networks.build_nets(content["config"], family, rt)
             for name in ("G", "objective"):
                 part = getattr(nets, name)
                 checkpoint.load_weights(part, content[name], path)

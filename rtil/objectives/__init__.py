@@ -1,1 +1,1 @@
-"""GAN objectives: per-image losses and the penalties that go with them."""
+"""Objectives: per-image losses of training, and what goes with them."""

@@ -2,7 +2,8 @@
 dead; long live the GAN!", section 2, whose pairing is of Jolicoeur-Martineau 2019).
 
 D judges a generated image beside a real one, so a real image whose surroundings G leaves out goes
-on to pull: the loss has no minimum where modes are dropped. With f(t) = softplus(t):
+on to pull; its authors argue that no local minimum is left where modes are dropped. With
+f(t) = softplus(t):
 
     D minimises  E f(D(G(z)) - D(x)) + r1 / 2 E |grad D(x)|^2 + r2 / 2 E |grad D(G(z))|^2
     G minimises  E f(D(x) - D(G(z)))

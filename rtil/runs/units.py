@@ -36,7 +36,7 @@ NAMES: Mapping[str, Kind] = {
     # Words. Which of them there are is checked by what takes them.
     **dict.fromkeys(("name", "arm", "source", "split", "selection", "target_range"), TEXT),
     **dict.fromkeys(("device", "ops", "precision", "optimiser", "lpips_net", "origin"), TEXT),
-    **dict.fromkeys(("knob", "measures", "baseline", "_target_"), TEXT),
+    **dict.fromkeys(("knob", "measures", "baseline", "_target_", "distance"), TEXT),
     **dict.fromkeys(("fade_in", "style_mixing_per", "image_range", "basis", "sampler"), TEXT),
     # Switches.
     **dict.fromkeys(("mirror", "tf32", "channels_last", "cuda_graphs", "normalise"), SWITCH),
@@ -69,7 +69,7 @@ NAMES: Mapping[str, Kind] = {
     # Networks and families.
     "resolution": SIDE,
     "image_channels": OneOf((1, 3, None)),
-    "z_dim": WIDTH,
+    **dict.fromkeys(("z_dim", "width"), WIDTH),
     "cuts": ListOf(TEXT, fewest=1),
     "latent": NULL | ListOf(WIDTH, fewest=1),
     "latent_map": NULL | TEXT,
@@ -81,7 +81,7 @@ NAMES: Mapping[str, Kind] = {
     "weights": NULL | ListOf(WEIGHT),
     "sigma": POSITIVE,
     # Optimisers and losses.
-    **dict.fromkeys(("lr", "mapping_lr", "rgb_gain", "tau"), POSITIVE),
+    **dict.fromkeys(("lr", "mapping_lr", "code_lr", "rgb_gain", "tau"), POSITIVE),
     **dict.fromkeys(("lr_style", "lr_noise", "lr_feature", "lr_code", "lr_alpha"), RATES),
     "betas": ListOf(Number(0, 1), fewest=2, most=2),
     **dict.fromkeys(("ema_decay", "path_decay", "style_mixing", "rampup", "rampdown"), SHARE),
@@ -92,6 +92,7 @@ NAMES: Mapping[str, Kind] = {
     "st_lpips": SCORED,
     "tolerance": Number(0, 1, above=True),
     "map": OneOf(("posterior", None)) | WEIGHT,
+    "image_std": NULL | POSITIVE,
     "map_sigma": NULL | POSITIVE | ListOf(POSITIVE),
     "residual": WEIGHT,
     "l1_radius": NULL | ListOf(POSITIVE),

@@ -41,7 +41,7 @@ def canonical(names: Collection[str], G: nn.Module, D: nn.Module) -> list[str]:
     of_d = [name for name in every if is_under(name, [OF_D])]
     of_g = [name for name in every if not is_under(name, [OF_D])]
     for title, network in (("generator", of_g), ("discriminator", of_d)):
-        if frozen.issuperset(network):
+        if network and frozen.issuperset(network):
             raise ValueError(
                 f"train: freeze={[*names]} names all layers of the {title}, so that nothing of it "
                 "would be trained. Leave some out."

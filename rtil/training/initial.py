@@ -138,12 +138,13 @@ class Initial:
             checkpoint.load_weights(D, self.D, self.path)
 
 
-def read(path: str | Path) -> Initial:
+def read(path: str | Path, with_discriminator: bool = True) -> Initial:
     """Reads what a training starts from; no code of the file is run.
 
     Args:
         path: generator.pt, generator.safetensors or checkpoint-*.pt; hf://user/repo, or the name
             of a generator that comes with rtil.
+        with_discriminator: whether one is trained, and taken where the file holds it.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -151,7 +152,8 @@ def read(path: str | Path) -> Initial:
     """
     path, name = generators.locate(path)
     content = checkpoint.load(path)
-    weights = {"G": content["G_ema"], "D": content.get("D")}
+    # Trainings without a discriminator say so by an empty one.
+    weights = {"G": content["G_ema"], "D": (with_discriminator and content.get("D")) or None}
     if weights["D"] is not None:
         check(weights["D"], checkpoint.MODULE, f"{path}: D", ADVICE)
     sha256 = digest(weights)

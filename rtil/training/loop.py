@@ -15,12 +15,9 @@ touches this file.
 from __future__ import annotations
 
 import logging
-from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
-from itertools import accumulate
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -33,7 +30,7 @@ from rtil.data.base import ImageData, to_float
 from rtil.data.stream import Prefetch, epoch_indices
 from rtil.latents.family import Family
 from rtil.latents.space import LatentSpace
-from rtil.models.generator import Generator, StyleMixing
+from rtil.models.generator import Generator
 from rtil.objectives.objective import GeneratorPenalty, RealPenalty
 from rtil.process import replay
 from rtil.process.device import Runtime
@@ -43,55 +40,10 @@ from rtil.process.replay import Noted, Recorder
 from rtil.process.rng import Draws, seed_of
 from rtil.process.signals import StopRequest
 from rtil.training.monitor import Board, Terms, save_grid
+from rtil.training.settings import Settings
 from rtil.training.step import Fakes, Nets, Step
 
 log = logging.getLogger("rtil.train")
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What the loop goes by.
-
-    Attributes:
-        run_dir: where everything is written.
-        seed: of every draw.
-        total_nimg: images at the end of training.
-        d_alone_nimg: images, the first of total_nimg, from which the discriminator alone learns.
-        batches: images of a step over all processes: one number, or one for each growing phase.
-        phase_nimg: images of each growing phase; () where nothing grows.
-        resolution: side of the images at full size; larger ones are cropped to it at random.
-        mirror: whether real images are flipped at random.
-        style_mixing: see Generator.sample_w.
-        reuse_fakes: whether G learns from the images that D has just seen, see Fakes.
-        ema_decay: of the averaged generator, a step.
-        log_every: steps between rows of the log.
-        checkpoint_every: images between checkpoints.
-        samples_every: images between sample grids.
-        keep_checkpoints: how many of the newest stay.
-    """
-
-    run_dir: Path
-    seed: int
-    total_nimg: int
-    d_alone_nimg: int
-    batches: tuple[int, ...]
-    phase_nimg: tuple[int, ...]
-    resolution: int
-    mirror: bool
-    style_mixing: StyleMixing
-    reuse_fakes: bool
-    ema_decay: float
-    log_every: int
-    checkpoint_every: int
-    samples_every: int
-    keep_checkpoints: int
-
-    def batch_at(self, nimg: int) -> int:
-        """Images of the step that starts at nimg, over all processes."""
-        if len(self.batches) == 1:
-            return self.batches[0]
-        ends = list(accumulate(self.phase_nimg))
-        return self.batches[min(bisect_right(ends, nimg), len(self.batches) - 1)]
 
 
 @dataclass(frozen=True)
@@ -148,7 +100,8 @@ def run(training: Training) -> int | None:
             # Step: discriminator, generator, each with its penalty when that is due, average.
             batch = settings.batch_at(nimg)
             step = next_step(training, Progress(nimg, number), reals, record)
-            terms.note(number, d_step(nets, training.family, step, record))
+            if nets.D_optim is not None:
+                terms.note(number, d_step(nets, training.family, step, record))
             # A discriminator that is new learns what images are before a trained G follows it.
             if nimg >= settings.d_alone_nimg:
                 terms.note(number, g_step(nets, training.family, step, record))
@@ -181,13 +134,14 @@ def run(training: Training) -> int | None:
 
 def reader(training: Training) -> Prefetch[Tensor]:
     """This process's share of the batch that starts at an image: uint8 (B, C, S, S)."""
-    settings, data, rt = training.settings, training.data, training.rt
+    return Prefetch(lambda nimg: training.data.batch(indices(training, nimg)))
 
-    def fetch(nimg: int) -> Tensor:
-        indices = epoch_indices(len(data), settings.seed, nimg, settings.batch_at(nimg))
-        return data.batch(indices.chunk(rt.world)[rt.rank])
 
-    return Prefetch(fetch)
+def indices(training: Training, nimg: int) -> Tensor:
+    """Which of the images this process's share of the batch is that starts at one: (B,)."""
+    settings, rt = training.settings, training.rt
+    batch = settings.batch_at(nimg)
+    return epoch_indices(len(training.data), settings.seed, nimg, batch).chunk(rt.world)[rt.rank]
 
 
 def next_step(training: Training, at: Progress, reals: Prefetch[Tensor], record: Recorder) -> Step:
@@ -206,7 +160,10 @@ def next_step(training: Training, at: Progress, reals: Prefetch[Tensor], record:
     # The next ones are read while this step is taken.
     reals.schedule(at.nimg + batch)
     real = prepare(images.to(rt.device), settings.resolution, nets.G, settings.mirror, draws)
-    return Step(at.step, record.hold(real), draws, settings.style_mixing, fakes)
+    index = None
+    if nets.objective.by_image:
+        index = record.hold(indices(training, at.nimg).to(rt.device))
+    return Step(at.step, record.hold(real), draws, settings.style_mixing, fakes, index)
 
 
 def prepare(images: Tensor, resolution: int, G: Generator, mirror: bool, draws: Draws) -> Tensor:
@@ -247,6 +204,7 @@ def d_step(nets: Nets, family: Family, step: Step, record: Recorder) -> Noted:
 def d_update(nets: Nets, family: Family, step: Step) -> Noted:
     """An update of the discriminator: real images once, then each space's images in turn."""
     G, D, objective, real = nets.G, nets.shown(step.draws), nets.objective, step.real
+    assert objective.fake is not None, "there is a discriminator"
     noted: Noted = []
     # What the other network would get is neither computed nor kept.
     G.requires_grad_(False)
@@ -317,13 +275,20 @@ def g_update(nets: Nets, family: Family, step: Step) -> Noted:
     pairs = D(step.real) if objective.paired else None
     with update(nets.G_optim):
         for space, weight in zip(family.spaces, family.weights):
-            latents = step.latents(space, G)
+            latents, cost = step.latents(space, G), None
+            if objective.assign is not None:
+                latents, cost = objective.assign(G, space, latents, step)
             loss = objective.generator(D(space.synthesize(G, latents)), pairs)
             members = member_names(space, latents.member)
             noted.append((f"G/loss {space.title}", loss.detach(), members))
+            if cost is not None:
+                noted.append((f"G/latents {space.title}", cost.detach(), members))
+                loss = loss + cost
             # Gradients add up over the spaces to those of the family's weighted mean.
             (weight * loss.mean()).backward()
-            del latents, loss
+            del latents, loss, cost
+    if objective.settle is not None:
+        objective.settle(step)
     return noted
 
 
@@ -344,8 +309,9 @@ def g_penalty(nets: Nets, family: Family, lazy: GeneratorPenalty, step: Step) ->
 
 
 @contextmanager
-def update(optim: Optimizer) -> Iterator[None]:
+def update(optim: Optimizer | None) -> Iterator[None]:
     """An update of a network by its optimiser, from the gradients that are taken within."""
+    assert optim is not None, "there is something to train"
     # Those of the optimiser: layers that are frozen (rtil.training.freeze) are none of them.
     trained = [p for group in optim.param_groups for p in group["params"]]
     for p in trained:
@@ -383,7 +349,8 @@ def save(training: Training, at: Progress) -> None:
         RuntimeError: a weight is not finite, or the disk is full; older checkpoints stay.
     """
     nets, settings = training.nets, training.settings
-    for name, p in (*nets.G.named_parameters(), *nets.D.named_parameters()):
+    networks = (nets.G, nets.D, nets.objective)
+    for name, p in (named for network in networks for named in network.named_parameters()):
         if not bool(p.isfinite().all()):
             raise RuntimeError(
                 f"train: weight {name} is not finite after step {at.step}; the last checkpoint is "

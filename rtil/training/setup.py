@@ -1,8 +1,9 @@
 """What a training is made of, composed once out of its configuration.
 
-`compose` checks the settings, reads the data set, builds networks, objective and optimisers, and
-claims the run directory. Below it (`rtil.training.loop`) nobody reads a configuration. A new
-setting of the loop is a line in configs/train.yaml and a field of `loop.Settings`, filled in here.
+`compose` checks the settings, reads the data set, has networks, objective and optimisers built
+(`rtil.training.networks`), and claims the run directory. Below it (`rtil.training.loop`) nobody
+reads a configuration. A new setting of the loop is a line in configs/train.yaml and a field of
+`rtil.training.settings`, filled in here.
 """
 
 from __future__ import annotations
@@ -19,13 +20,11 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from rtil import checkpoint
-from rtil.augmentation.augmentation import Augmentation
 from rtil.data.base import ImageData
 from rtil.data.load import load_data
 from rtil.latents.family import Family
 from rtil.models.generator import Generator, StyleMixing
-from rtil.objectives.objective import GeneratorPenalty, Objective, RealPenalty
-from rtil.process.device import Hardware, Runtime, ranks, start
+from rtil.process.device import Hardware, ranks, start
 from rtil.process.instantiate import allow, instantiate, named_by
 from rtil.process.lock import Owner
 from rtil.process.provenance import provenance
@@ -35,8 +34,14 @@ from rtil.runs.setup import checked
 from rtil.training import freeze
 from rtil.training.asking import asking_for
 from rtil.training.initial import Initial, read, start_penalty
-from rtil.training.loop import Settings, Training
-from rtil.training.step import Nets
+from rtil.training.loop import Training
+from rtil.training.networks import (
+    build_augmentation,
+    build_nets,
+    check_objective,
+    discriminator,
+)
+from rtil.training.settings import Settings
 
 log = logging.getLogger("rtil.train")
 
@@ -55,7 +60,7 @@ def compose(cfg: DictConfig) -> Training:
     # Cheap things first: nothing is read or written for settings that cannot be trained.
     cfg = checked(cfg, "train", overrides.running())
     allow(named_by(cfg))
-    initial = read(cfg.init) if cfg.init else None
+    initial = read(cfg.init, cfg.model.get("discriminator") is not None) if cfg.init else None
     cfg = started(cfg, initial)
     phase_nimg = check(cfg, initial)
     check_curves(cfg.wandb)
@@ -141,7 +146,8 @@ def started(cfg: DictConfig, initial: Initial | None) -> DictConfig:
             )
         # What starts is in its last phase.
         batch = as_list(cfg.batch)[-1]
-        alone_nimg = 0 if initial.D is not None else ALONE_STEPS * batch
+        waits = initial.D is None and cfg.model.discriminator is not None
+        alone_nimg = ALONE_STEPS * batch if waits else 0
         found = {
             "image_channels": cfg.image_channels or initial.image_channels,
             "model.phase_nimg": None,
@@ -161,7 +167,7 @@ def drafts(cfg: DictConfig) -> tuple[Generator, nn.Module]:
     model = resolved(cfg, found)["model"]
     # On the meta device networks have no memory, and draw nothing.
     with torch.device("meta"):
-        return instantiate(model["generator"]), instantiate(model["discriminator"])
+        return instantiate(model["generator"]), discriminator(model)
 
 
 def check(cfg: DictConfig, initial: Initial | None = None) -> list[int] | None:
@@ -185,6 +191,7 @@ def check(cfg: DictConfig, initial: Initial | None = None) -> list[int] | None:
     family: Family = instantiate(resolved(cfg, {})["rtil"]["family"])
     for space in family.spaces:
         space.check(G)
+    check_objective(resolved(cfg, {}), family)
     if G.image_shape[1] != cfg.resolution:
         raise ValueError(
             f"train: model={cfg.model.name} draws {G.image_shape[1]} pixels a side and "
@@ -284,68 +291,6 @@ def settings_of(config: dict) -> Settings:
 def said(model: dict, name: str) -> Any:
     """A setting of the group `model`, or its default where a user's own yaml lacks it."""
     return model.get(name, keys.row(f"model.{name}").default)
-
-
-def build_nets(
-    config: Mapping, family: Family, rt: Runtime, initial: Initial | None = None
-) -> Nets:
-    """Networks, objective and optimisers at the start of training, on the device.
-
-    Args:
-        config: resolved, of which `model`, `objective` and `freeze` are read.
-        initial: weights that training starts from, and their average too.
-    """
-    model = config["model"]
-    G: Generator = instantiate(model["generator"])
-    G.verify()
-    G = rt.place(G)
-    D: nn.Module = rt.place(instantiate(model["discriminator"]))
-    if initial is not None:
-        initial.load(G, D)
-    freeze.freeze(config.get("freeze", ()), G, D)
-    objective = build_objective(config, family).to(rt.device)
-    G_ema = copy.deepcopy(G).eval().requires_grad_(False)
-    G_optim = adam(G, model, objective.g_lazy)
-    D_optim = adam(D, model, objective.d_lazy)
-    return Nets(G, D, G_ema, objective, G_optim, D_optim)
-
-
-def build_objective(config: Mapping, family: Family) -> Objective:
-    """That of the group `objective`, or the model's own."""
-    settings = config.get("objective", {})
-    if "_target_" not in settings:
-        settings = config["model"]["objective"]
-    members = [len(space.names) for space in family.spaces]
-    objective: Objective = instantiate(without_name(settings), members=members)
-    return objective
-
-
-def without_name(settings: Mapping[str, object]) -> dict[str, object]:
-    """Settings of a class whose group has a name."""
-    return {key: value for key, value in settings.items() if key != "name"}
-
-
-def build_augmentation(settings: Mapping[str, object]) -> Augmentation | None:
-    """How images are transformed for D, by the group `augment`; None where they are not."""
-    if "_target_" not in settings:
-        return None
-    return instantiate(without_name(settings))
-
-
-def adam(
-    network: nn.Module, model: Mapping, lazy: RealPenalty | GeneratorPenalty | None
-) -> torch.optim.Adam:
-    """The optimiser of a network that has this lazy penalty."""
-    # A lazy penalty adds a step every `every` steps (Karras et al. 2020, App. B).
-    share = lazy.every / (lazy.every + 1) if lazy is not None else 1.0
-    beta1, beta2 = model["betas"]
-    return torch.optim.Adam(
-        [p for p in network.parameters() if p.requires_grad],
-        lr=model["lr"] * share,
-        betas=(beta1**share, beta2**share),
-        fused=True,
-        capturable=next(network.parameters()).is_cuda,
-    )
 
 
 def claim(run_dir: Path, config: dict, facts: dict[str, object]) -> Owner:

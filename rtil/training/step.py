@@ -26,7 +26,7 @@ class Nets(NamedTuple):
     G_ema: Generator
     objective: Objective
     G_optim: Optimizer
-    D_optim: Optimizer
+    D_optim: Optimizer | None
     augmentation: Augmentation | None = None
 
     def parts(self) -> dict[str, nn.Module | Optimizer]:
@@ -73,6 +73,7 @@ class Step:
         draws: every random number but those of `fakes`, from a generator seeded for this step.
         style_mixing: see Generator.sample_w.
         fakes: None where G has images of its own, whose latents come from `draws`.
+        index: which of the training images `real` are (B,), where the objective is `by_image`.
     """
 
     number: int
@@ -80,6 +81,7 @@ class Step:
     draws: Draws
     style_mixing: StyleMixing
     fakes: Fakes | None = None
+    index: Tensor | None = None
 
     def begin(self) -> None:
         """Before either network's update."""

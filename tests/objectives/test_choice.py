@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.commands import start
+from helpers.commands import composed, start
 from helpers.trainings import config
 from omegaconf import OmegaConf
 
-from rtil import checkpoint, train
+from rtil import checkpoint, diagnose, report, train
 from rtil.latents.family import additive
 from rtil.models.generator import UNMIXED
 from rtil.objectives.relativistic import Relativistic
@@ -23,6 +23,7 @@ from rtil.training import loop
 from rtil.training.step import Fakes, Nets, Step
 
 OBJECTIVES = sorted(path.stem for path in (Path(CONFIGS) / "objective").glob("*.yaml"))
+UNJUDGED = "+model.discriminator._target_=rtil.objectives.objective.Unjudged"
 QUICK = ("ilo_mixture", "relativistic")
 MODELS = ("stylegan2", "pggan", "pggan_r1")
 
@@ -83,6 +84,54 @@ def test_settings_of_the_models_own_objective_are_refused_beside_another():
         checked(config(*words), "train", words)
     settings = checked(config("objective=relativistic"), "train", words[:1])
     assert "objective" not in settings.model and settings.objective.r1_weight == 10.0
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("objective=glo", "data.mirror=true"), r"data\.mirror=false"),
+        (("objective=glo", "crop_scale=1.2"), "crop_scale=1"),
+        (("objective=vae", "augment=ada"), "augment=ada .* has none"),
+        (("objective=vae", UNJUDGED), r"model\.discriminator=null"),
+        (("objective=relativistic", "model.discriminator=null"), "with a discriminator"),
+        (("objective=glo", "init_d_nimg=8"), "init_d_nimg=8"),
+    ],
+)
+def test_settings_that_an_objective_has_no_use_for_are_refused(tmp_path, words, said):
+    with pytest.raises(ValueError, match=said):
+        train.train(config(f"root={tmp_path}", *words))
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("second", ["own", "vae"])
+def test_a_training_starts_from_a_generator_of_another_objective(tmp_path, second):
+    """A new discriminator learns alone first where the file has none."""
+    first = tmp_path / "first"
+    words = ("rtil=vanilla", "objective=glo", "total_nimg=16", f"run_dir={first}")
+    train.train(config(*words))
+    file = checkpoint.latest(first)
+    words = ("rtil=ilo", f"objective={second}", f"init={file}", "total_nimg=24")
+    words += ("init_d_nimg=8",) if second == "own" else ()
+    run_dir = trained(tmp_path / "second", *words)
+    facts = json.loads((run_dir / "provenance.json").read_text())
+    assert facts["init"]["holds"] == ["generator"]
+    rows = [json.loads(line) for line in (run_dir / "log.jsonl").read_text().splitlines()]
+    assert any(key.startswith("D/") for key in rows[-1]) == (second == "own")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_a_generator_of_any_objective_is_diagnosed_and_reported(tmp_path, objective):
+    words = (f"objective={objective}", "rtil=ilo_mixture", "data.num_train=64")
+    trained(tmp_path, *words, "total_nimg=16")
+    start("invert", tmp_path, *words, "num_images=1")
+    more = ("num_samples=8", "dims=2", "bootstrap=2", "stage_steps=1", "num_images=1")
+    words = ("scale=tiny", "hardware=cpu", f"root={tmp_path}", *words, *more)
+    place = diagnose.diagnose(composed("diagnose", *words).copy(), words)
+    assert json.loads((place / "diagnose.json").read_text())["members"]
+    page = report.report(composed("report", f"root={tmp_path}").copy())
+    assert page.exists()
 
 
 @pytest.mark.slow

@@ -21,6 +21,9 @@ TRAININGS = {
     # Whole batches are groups of its minibatch standard deviation, and it grows.
     "pggan": ("model=pggan", "rtil=mgan_mixture", "data.mirror=true", "crop_scale=1.25"),
     "relativistic": ("model=stylegan2", "rtil=ilo", "objective=relativistic"),
+    # Codes of images, which any process may meet, and an encoder.
+    "glo": ("model=stylegan2", "rtil=ilo_mixture", "objective=glo"),
+    "vae": ("model=pggan", "rtil=mgan", "objective=vae"),
     # What the published code does otherwise. A penalty's two samples are in two processes.
     "published": (
         *("model=stylegan2", "rtil=ilo_mixture", "model.style_mixing_per=batch"),
@@ -89,6 +92,8 @@ def assert_same_training(one, other):
         pytest.param("published_pggan", (2, 3), LENGTH, marks=pytest.mark.slow),
         pytest.param("ada", (2, 3), LENGTH, marks=pytest.mark.slow),
         pytest.param("relativistic", (2, 3), SHORT, marks=pytest.mark.slow),
+        pytest.param("glo", (2, 3), LENGTH, marks=pytest.mark.slow),
+        pytest.param("vae", (2, 3), LENGTH, marks=pytest.mark.slow),
         pytest.param("pggan", (2, 3, 4), LENGTH, marks=pytest.mark.slow),
         pytest.param("ilo", (2, 4), LENGTH, marks=pytest.mark.slow),
     ],

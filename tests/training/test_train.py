@@ -29,9 +29,9 @@ from rtil.process import replay
 from rtil.process.device import Hardware, start
 from rtil.process.instantiate import instantiate
 from rtil.process.rng import Draws, seed_of, seeded
-from rtil.training import loop, setup
-from rtil.training.loop import Settings
+from rtil.training import loop, networks, setup
 from rtil.training.monitor import Terms
+from rtil.training.settings import Settings
 from rtil.training.step import Fakes, Nets, Step
 
 ARMS = [
@@ -141,7 +141,7 @@ def test_first_ema_step_is_the_weighted_mean(tmp_path):
 def test_adam_has_the_lazy_regularisation_correction():
     whole = OmegaConf.to_container(config("rtil=ilo", "image_channels=1"), resolve=True)
     family = instantiate(whole["rtil"]["family"])
-    nets = setup.build_nets(whole, family, start(Hardware("cpu", 1)))
+    nets = networks.build_nets(whole, family, start(Hardware("cpu", 1)))
     for optim, every in ((nets.G_optim, 4), (nets.D_optim, 16)):
         share = every / (every + 1)
         group = optim.param_groups[0]
