@@ -44,6 +44,7 @@ COUNTS = {
     "fig7_mgan": (30, 26, 16, 2),
     "fig8_depth": (50, 40, 18, 2),
     "fig9_samples": (0, 0, 0, 2),
+    "objectives": (24, 24, 24, 24),
     "perceptual": (24, 24, 16, 2),
     "sigma": (25, 25, 9, 5),
     "training_differences": (30, 30, 30, 30),
