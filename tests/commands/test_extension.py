@@ -76,14 +76,14 @@ def table(folder):
 
 def test_every_recipe_has_a_file_and_a_command():
     kinds = re.split(r"^### ", RECIPES, flags=re.MULTILINE)[1:]
-    assert len(kinds) >= 6
+    assert len(kinds) >= 7
     for recipe in kinds:
         assert ".py`:" in recipe and "```bash\npython -m rtil." in recipe, recipe[:40]
 
 
 def test_each_new_part_is_trained_measured_and_inverted(folder):
     models = {path.name.split("-")[1] for path in folder.glob("runs/train/*")}
-    assert {"vanilla", "shrunk", "ilo"} == models
+    assert {"vanilla", "shrunk", "hinge", "ilo"} == models
     assert {path.name for path in folder.glob("runs/train/wrapped-*")}
 
 
