@@ -69,16 +69,20 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """One of VERDICTS.
+        """What its gain allows to be said."""
+        return verdict_of(self.gain)
 
-        A difference is excluded only where the whole interval is within +- MATTERS_DB.
-        """
-        gain = self.gain
-        if isnan(gain.ci95):
-            return UNKNOWN
-        if abs(gain.mean) > gain.ci95:
-            return AHEAD if gain.mean > 0 else BEHIND
-        return SAME if abs(gain.mean) + gain.ci95 <= MATTERS_DB else UNKNOWN
+
+def verdict_of(gain: Mean) -> str:
+    """One of VERDICTS on a difference in dB.
+
+    A difference is excluded only where the whole interval is within +- MATTERS_DB.
+    """
+    if isnan(gain.ci95):
+        return UNKNOWN
+    if abs(gain.mean) > gain.ci95:
+        return AHEAD if gain.mean > 0 else BEHIND
+    return SAME if abs(gain.mean) + gain.ci95 <= MATTERS_DB else UNKNOWN
 
 
 def chose_settings(config: Mapping[str, object]) -> bool:

@@ -19,6 +19,7 @@ from rtil.reporting.arrange import Row, grouped
 from rtil.reporting.figures.curves import draw_panels
 from rtil.reporting.figures.forest import draw_forest
 from rtil.reporting.figures.mosaic import draw_mosaic
+from rtil.reporting.headline import first_of
 from rtil.reporting.sections import Figure, Section, Text, paragraph, texts
 from rtil.reporting.study import Study
 from rtil.reporting.tables import overview, record, remarks
@@ -218,6 +219,7 @@ def write(study: Study, found: Sections, out: Path) -> Path:
     write_text(out / "table.json", json.dumps(values, indent=1) + "\n")
     write_text(out / "table.md", text)
     page = out / "report.html"
-    write_text(page, written(sections.page(study.title, study.lead, found)))
+    html = sections.page(study.title, study.lead, found, first_of(study))
+    write_text(page, written(html))
     print(f"{text}\nPage: {page}")
     return page

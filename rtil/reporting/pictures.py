@@ -51,6 +51,10 @@ class Part:
                 continue
         return None
 
+    def has(self, names: Sequence[str]) -> bool:
+        """Whether any run wrote one of these."""
+        return any(self.image(name) is not None for name in names)
+
     def caption(self, name: str) -> str:
         """The first value, as text."""
         values = (run.rows.get(name, {}).get(self.key) for run in self.runs)
@@ -84,7 +88,7 @@ def parts_of(rows: Sequence[Row]) -> list[Part]:
     parts = [
         Part("original", runs, "-original"),
         Part("measurement", runs, "-measurement"),
-        Part("LMMSE", runs, "-lmmse", "lmmse_psnr_db"),
+        Part("linear estimate", runs, "-lmmse", "lmmse_psnr_db"),
     ]
     for row in rows:
         suffix = "-oracle" if row.oracle else ""
@@ -102,29 +106,34 @@ def image_ids(rows: Sequence[Row]) -> list[str]:
 
 def image_rows(parts: Sequence[Part], names: Sequence[str]) -> list[ImageRow]:
     """Each part that any run wrote."""
-    rows = []
-    for part in parts:
-        images = [part.image(name) for name in names]
-        if any(image is not None for image in images):
-            rows.append(
-                ImageRow(plain(part.label), images, [part.caption(name) for name in names])
-            )
-    return rows
+    return [
+        ImageRow(
+            plain(part.label),
+            [part.image(name) for name in names],
+            [part.caption(name) for name in names],
+        )
+        for part in parts
+        if part.has(names)
+    ]
 
 
-def gallery(title: str, parts: Sequence[Part], names: Sequence[str], unfold: bool) -> Gallery:
-    """Images, with the reconstructions' errors."""
+def gallery(
+    title: str, parts: Sequence[Part], names: Sequence[str], unfold: bool, errors: bool = True
+) -> Gallery:
+    """Images of each part that any run wrote, with the reconstructions' errors unless left out."""
     headings = ["image"]
-    for part in parts:
+    shown = [part for part in parts if part.has(names)]
+    for part in shown:
         own = [part.label, f"|error| of {part.label}"]
-        headings += own if part.key == "psnr_db" else own[:1]
-    gained = [part for part in parts if part.base]
+        headings += own if part.key == "psnr_db" and errors else own[:1]
+    gained = [part for part in shown if part.base]
     shots = []
     for number, name in enumerate(names):
         original = parts[0].image(name)
         pictures: list[Picture] = []
-        for part in parts:
-            pictures += part.pictures(name, original)
+        for part in shown:
+            own_pictures = part.pictures(name, original)
+            pictures += own_pictures if errors else own_pictures[:1]
         gains = [part.gain(name) for part in gained]
         shots.append((name, pictures, [float(number), *gains]))
     orders = [part.label for part in gained]

@@ -93,6 +93,15 @@ class Gallery:
     unfold: bool
 
 
+@dataclass(frozen=True)
+class First:
+    """What a page begins with: a sentence, what it rests on, pictures, and a short table."""
+
+    words: Sequence[Text]
+    gallery: Gallery | None
+    summary: Table
+
+
 Section = Table | Figure | Gallery | Text
 
 # The one place where names from files, such as an id or a label, become safe in HTML: all that
@@ -130,11 +139,16 @@ def paragraph(name: str, **values: object) -> str:
     return " ".join(text.paragraph for text in texts(name, **values))
 
 
-def page(title: str, lead: str, sections: Mapping[str, Sequence[Section]]) -> str:
-    """One file: its script only sorts."""
+def page(
+    title: str,
+    lead: str,
+    sections: Mapping[str, Sequence[Section]],
+    first: First | None = None,
+) -> str:
+    """One file: its script sorts and enlarges."""
     captions = {name: paragraph(f"captions/{name}") for name in sections}
     values = {"title": title, "lead": lead, "sections": sections, "captions": captions}
-    return TEMPLATES.get_template("page.html").render(values)
+    return TEMPLATES.get_template("page.html").render(values, first=first)
 
 
 def markdown(sections: Iterable[Section]) -> str:
