@@ -28,7 +28,7 @@ def first_of(study: Study) -> First | None:
         return None
     compared = comparisons("", results)
     row = max(compared, key=size).row if compared else max(results, key=lambda row: row.n)
-    shown = [one for one in results if same_line(one, row)]
+    shown = [one for one in results if line_of(one) == line_of(row)]
     gallery = None if study.source.packed else shots_of(row)
     return First(words_of(row, compared, gallery), gallery, summary_of(shown))
 
@@ -38,9 +38,10 @@ def size(comparison: Comparison) -> tuple[int, int]:
     return comparison.trainings, comparison.row.n
 
 
-def same_line(one: Row, row: Row) -> bool:
-    """Whether two rows are of one arm, at measurements of one series."""
-    return (one.label, one.measurement.heading) == (row.label, row.measurement.heading)
+def line_of(row: Row) -> tuple:
+    """What rows of the summary share: all but how they were measured."""
+    at = row.measurement
+    return row.label, at.inverter, at.data, at.scale, at.model
 
 
 def words_of(row: Row, compared: Sequence[Comparison], gallery: Gallery | None) -> list[Text]:
@@ -69,7 +70,9 @@ def shots_of(row: Row) -> Gallery | None:
 
 def summary_of(rows: Sequence[Row]) -> Table:
     """PSNR of an arm, its baseline and the linear estimate, a line for each measurement."""
-    base = next((row.baseline.label for row in rows if row.baseline), "baseline")
+    base = next((row.baseline.label for row in rows if row.baseline), "")
+    title = "PSNR in dB ± 95 % interval of the mean"
+    title += f", in brackets less that of {base}" if base else ""
     cells = []
     for row in rows:
         own = written(row.psnr)
@@ -77,15 +80,10 @@ def summary_of(rows: Sequence[Row]) -> Table:
             own += f" ({row.gain.mean:+.2f})"
         cells.append(
             {
-                "measurement": row.measurement.text,
+                "measurement": f"{row.measurement.task}, {row.measurement.text}",
                 base: written(row.baseline.psnr) if row.baseline else NONE,
                 row.label: own,
                 "linear estimate": written(row.estimates["lmmse_psnr_db"]),
             }
         )
-    return Table(
-        "PSNR in dB ± 95 % interval of the mean, in brackets less the baseline's",
-        cells,
-        [*map(look, rows)],
-        sparse=True,
-    )
+    return Table(title, cells, [*map(look, rows)], sparse=True)

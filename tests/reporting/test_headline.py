@@ -90,7 +90,7 @@ def test_the_most_images_choose_the_comparison_and_not_how_it_came_out(tmp_path)
     assert "of 3 comparisons below" in first.words[1].paragraph
     assert "2 are ahead, 1 is behind." in first.words[1].paragraph
     lines = [line[0] for line in first.summary.lines]
-    assert lines == ["ratio 0.05", "ratio 0.2", "ratio 0.4"]
+    assert lines == ["cs, ratio 0.05", "cs, ratio 0.2", "cs, ratio 0.4"]
     assert first.summary.headings == ["measurement", "vanilla", "ilo"]
 
 
