@@ -24,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from rtil.experiments import check, plan
 from rtil.process.command import entry
 from rtil.runs.overrides import key_of
-from rtil.runs.setup import refused
+from rtil.runs.setup import refused, with_one_objective
 
 
 class Register(Callback):
@@ -133,7 +133,7 @@ class JobSweeper(Sweeper):
             raise refused(self._part, words, error) from error
         with open_dict(config):
             del config["hydra"]
-        return OmegaConf.to_container(config, resolve=True)
+        return OmegaConf.to_container(with_one_objective(config), resolve=True)
 
 
 def failures_of(jobs: Sequence[Job], results: Sequence[JobReturn]) -> list[str]:
