@@ -87,7 +87,7 @@ class Posterior(FamilyInverter, FittedInverter):
 
     from z' on. Chains come in pairs of opposite draws. With a linear G each z is a draw from the
     posterior and a pair's mean is the posterior mean; else both are approximations.
-    sampler=modes: each chain is a mode, found from its own z'.
+    sampler=modes: each chain is a mode, found from its own z0' and maps of 0.
 
     Args:
         steps: Adam updates of each chain.
@@ -112,7 +112,7 @@ class Posterior(FamilyInverter, FittedInverter):
 
     steps: int
     chains: int = 4
-    sampler: str = RTO
+    sampler: str = MODES
     lr: float = 0.1
     maps: int | None = None
     map_sigma: float | Sequence[float] | None = None
@@ -283,6 +283,10 @@ class Posterior(FamilyInverter, FittedInverter):
         z = [value.clone() for value in draw.z]
         maps = self.maps or 0
         free = 1 + maps + self.noise_maps
+        if not perturbed:
+            # From its prior's mean: what a drawn map adds is not gone after so few steps.
+            for value in z[1 : 1 + maps]:
+                value.zero_()
         render = self._render(G, z)
 
         def penalised() -> tuple[Tensor, Tensor]:

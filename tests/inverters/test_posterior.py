@@ -69,7 +69,7 @@ def test_draws_have_the_mean_and_the_covariance_of_the_posterior(model, noise):
     """400 images of one y and 2 draws each: entries within 5 of their standard errors."""
     G, A, images = model
     y = measured(model, noise, 1).expand(400, -1)
-    estimate = inverter(images, noise_std=noise, chains=2, steps=250)
+    estimate = inverter(images, noise_std=noise, sampler="rto", chains=2, steps=250)
     found = estimate.invert(G, A, y, MeasurementLoss(A), rngs(range(400)))
     mean, cov = closed_form(model, y, noise)
     for draws in found.spread.draws:  # the two of a pair are not independent
