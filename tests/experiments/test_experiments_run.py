@@ -102,7 +102,7 @@ class Page(HTMLParser):
         attrs = dict(attrs)
         self.addresses += [attrs[key] for key in ("src", "href") if key in attrs]
         if tag == "section":
-            self.section = attrs["id"]
+            self.section = attrs.get("id")
             self.texts[self.section], self.tags[self.section] = "", []
         elif self.section:
             self.tags[self.section].append(tag)
