@@ -232,7 +232,7 @@ def minimise(
         # A variable that the image does not depend on stays: noise maps of blocks before a cut.
         gradients = torch.autograd.grad(total, values, allow_unused=True)
         for value, gradient in zip(values, gradients):
-            value.grad = gradient
+            value.grad = laid_out(gradient, value)
         rates.advance(iterates.row)
         rates.optim.step()
         with torch.no_grad():
@@ -251,6 +251,17 @@ def minimise(
     for variable in variables:
         variable.release()
     return Minimum(iterates.best, image, iterates.best_loss, data, iterates.history())
+
+
+def laid_out(gradient: Tensor | None, like: Tensor) -> Tensor | None:
+    """The gradient in the memory format of its variable.
+
+    Fused optimisers read both entry by entry in the order of memory, and that of a map is
+    channels-last where the generator's is.
+    """
+    if gradient is None or gradient.stride() == like.stride():
+        return gradient
+    return torch.empty_like(like).copy_(gradient)
 
 
 def reconstruction(minimum: Minimum, latents: Latents | None = None) -> Reconstruction:

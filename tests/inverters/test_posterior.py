@@ -6,6 +6,7 @@ from helpers.inverters import pggan, problem, rngs, stylegan2
 
 from rtil.inverters.data_term import MeasurementLoss
 from rtil.inverters.lmmse import GaussianPrior
+from rtil.inverters.minimise import CONSTANT, Descent, Observation, Variable, laid_out, minimise
 from rtil.inverters.posterior import Posterior
 from rtil.inverters.residual import Residual, Solver, View
 from rtil.latents.additive import Additive
@@ -190,3 +191,31 @@ def test_what_is_not_linear_or_not_fitted_is_refused(model):
         Posterior(5).check_operator(phase)
     with pytest.raises(ValueError, match="fit"):
         Posterior(5).invert(G, A, measured(model, 0.0), MeasurementLoss(A), rngs("abcd"))
+
+
+def test_the_memory_format_of_a_gradient_changes_nothing(model):
+    """Fused Adam reads memory in order; a generator in channels-last gives such gradients."""
+    _, A, images = model
+    start = torch.randn(2, *A.in_shape, generator=torch.Generator().manual_seed(0)).double()
+    found = []
+    for permuted in (False, True):
+        value = start.clone()
+
+        def render(value=value, permuted=permuted):
+            x = value.transpose(2, 3).contiguous().transpose(2, 3) if permuted else value
+            return x, None
+
+        loss = MeasurementLoss(A)
+        minimise(
+            render,
+            [Variable(value, 0.1)],
+            Observation(A, A(images[:2]), loss),
+            Descent(5, CONSTANT),
+        )
+        found.append(value.detach())
+    torch.testing.assert_close(*found)
+    last = torch.zeros(2, 3, 4, 4).contiguous(memory_format=torch.channels_last)
+    gradient = torch.randn(2, 3, 4, 4)
+    same = laid_out(gradient, last)
+    assert torch.equal(same, gradient) and same.stride() == last.stride()
+    assert laid_out(gradient, gradient) is gradient and laid_out(None, last) is None
