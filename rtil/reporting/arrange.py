@@ -121,6 +121,8 @@ class Row:
             return self.fill
         if self.estimates["lmmse_psnr_db"] or not self.runs[0].config["task.linear"]:
             return ()
+        if is_imported(self.runs[0]):  # LMMSE is made of training images
+            return ()
         lines = [commands(run, self.arm, self.settings)[-1] for run in self.runs]
         return unique(f"{line} yardstick.use=true" for line in lines)
 
@@ -237,6 +239,11 @@ def arm_of(run: Run) -> str:
     return str(run.config["rtil.name"])
 
 
+def is_imported(run: Run) -> bool:
+    """Whether its generator is of a file that does not say what it was trained with."""
+    return bool(run.config.get("generator")) and run.config.get("nimg") is None
+
+
 def digest_of(run: Run) -> str:
     """The generator's, as in labels."""
     return str(run.config.get("generator_sha256"))[:8]
@@ -275,7 +282,8 @@ def with_missing(rows: Sequence[Row], baseline: str) -> list[Row]:
     for series in grouped(rows, lambda row: row.measurement.heading).values():
         names = {row.arm for row in series}
         family = series[0].runs[0].config["inverter.family"]
-        if family is not None:  # without a generator every arm's result is the same
+        # Without a generator every arm's result is the same; an imported one has no twin.
+        if family is not None and not all(is_imported(row.runs[0]) for row in series):
             names |= {baseline} if names != {baseline} else {str(family)}
         for at, ran in grouped(series, lambda row: row.measurement).items():
             lacking = names - {row.arm for row in ran}

@@ -12,13 +12,13 @@ from collections.abc import Sequence
 
 from rtil.reporting import pictures
 from rtil.reporting.arrange import Row
-from rtil.reporting.claims import VERDICTS, Comparison, comparisons, verdict_of
+from rtil.reporting.claims import AHEAD, BEHIND, VERDICTS, Comparison, comparisons, verdict_of
 from rtil.reporting.sections import NONE, First, Gallery, Table, Text, texts
 from rtil.reporting.statistics import written
 from rtil.reporting.study import Study
-from rtil.reporting.tables import look
 
 SHOTS = 3  # images on the first screen
+LOOKS = {AHEAD: "better", BEHIND: "worse"}  # of a line
 
 
 def first_of(study: Study) -> First | None:
@@ -66,6 +66,11 @@ def shots_of(row: Row) -> Gallery | None:
     names = pictures.image_ids(rows)[:SHOTS]
     shots = pictures.gallery("", pictures.parts_of(rows), names, True, errors=False)
     return shots if len(shots.headings) > 1 else None
+
+
+def look(row: Row) -> str:
+    """Of its line: on which side the sentence would have it."""
+    return LOOKS.get(Comparison("", row).verdict, "") if row.gain else ""
 
 
 def summary_of(rows: Sequence[Row]) -> Table:

@@ -92,6 +92,18 @@ def test_the_most_images_choose_the_comparison_and_not_how_it_came_out(tmp_path)
     lines = [line[0] for line in first.summary.lines]
     assert lines == ["cs, ratio 0.05", "cs, ratio 0.2", "cs, ratio 0.4"]
     assert first.summary.headings == ["measurement", "vanilla", "ilo"]
+    assert first.summary.looks == ["better", "worse", "better"]
+
+
+def test_a_line_has_the_colour_of_what_its_sentence_would_say(tmp_path):
+    """Over images the interval excludes 0, over the two trainings it does not."""
+    for seed, gain in ((0, 1.0), (1, 3.0)):
+        pair(tmp_path, (gain, gain + 0.1, gain - 0.1), seed=seed)
+    first = first_of(tmp_path)
+    assert (
+        "not known" in first.words[0].paragraph and "over 2 trainings" in first.words[0].paragraph
+    )
+    assert first.summary.looks == [""]
 
 
 def test_an_oracle_is_in_no_sentence_and_in_no_count(tmp_path):

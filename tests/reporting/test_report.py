@@ -411,6 +411,19 @@ def test_an_arm_alone_lacks_its_counterpart(tmp_path, arm, missing):
     assert [row["arm"] for row in table_of(tmp_path) if "n" not in row] == [missing]
 
 
+def test_of_an_imported_generator_nothing_is_missing(tmp_path):
+    """Nobody knows how its twin would be trained, or its linear estimate."""
+    run_dir = make_run(tmp_path, "vanilla", {"a": 20.0}, lmmse=False)
+    config = run_dir / "config.yaml"
+    text = config.read_text().replace("generator: null", "generator: faces.pt")
+    config.write_text(text + "nimg: null\n")
+    (row,) = table_of(tmp_path)
+    assert row["n"] == 1 and not row["commands"]
+    config.write_text(text + "nimg: 400\n")
+    row, missing = table_of(tmp_path)
+    assert row["commands"] and missing["arm"] == "ilo"
+
+
 def test_commands_compose_with_the_shipped_configs(tmp_path):
     make_run(tmp_path, "vanilla", {"a": 20.0}, factor=4)
     for line in table_of(tmp_path)[1]["commands"]:
