@@ -241,7 +241,8 @@ def arm_of(run: Run) -> str:
 
 def is_imported(run: Run) -> bool:
     """Whether its generator is of a file that does not say what it was trained with."""
-    return bool(run.config.get("generator")) and run.config.get("nimg") is None
+    # Runs of version 0.1 say nothing of it.
+    return bool(run.config.get("generator")) and run.config.get("nimg", 0) is None
 
 
 def digest_of(run: Run) -> str:
