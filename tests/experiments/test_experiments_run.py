@@ -101,8 +101,8 @@ class Page(HTMLParser):
     def handle_starttag(self, tag, attrs):
         attrs = dict(attrs)
         self.addresses += [attrs[key] for key in ("src", "href") if key in attrs]
-        if tag == "section":
-            self.section = attrs.get("id")
+        if tag == "section" and "id" in attrs:  # not the first screen
+            self.section = attrs["id"]
             self.texts[self.section], self.tags[self.section] = "", []
         elif self.section:
             self.tags[self.section].append(tag)
