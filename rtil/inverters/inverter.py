@@ -26,11 +26,13 @@ from rtil.latents.family import Family
 from rtil.latents.space import Latents
 from rtil.models.generator import Generator
 from rtil.operators.operator import ForwardOperator
-from rtil.process.instantiate import instantiate
+from rtil.process.brief import brief
+from rtil.process.instantiate import instantiate, target_of
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 Watch = Callable[[Tensor], None]
 DESCRIPTION = ("name", "family")  # of a yaml; all its other keys are settings
+SINGLE = {"int", "float", "bool", "str", "None"}  # annotations of settings that take no list
 
 
 class Spread(NamedTuple):
@@ -155,9 +157,19 @@ def build_inverter(config: Mapping, family: Family) -> Inverter:
         The inverter; a `FittedInverter` has still to be fitted.
 
     Raises:
-        ValueError: no inverter of rtil, settings out of range, or as `trained_with`.
+        ValueError: no inverter of rtil, settings out of range, a list where it takes one value, or
+            as `trained_with`.
     """
     settings = {key: value for key, value in config.items() if key not in DESCRIPTION}
+    # What `steps` or `lr_code` takes depends on the inverter, so its name alone does not say it.
+    annotations = getattr(target_of(settings), "__annotations__", {})
+    for key, value in settings.items():
+        single = {*str(annotations.get(key, "")).split(" | ")} <= SINGLE
+        if single and isinstance(value, list | tuple):
+            raise ValueError(
+                f"invert: inverter.{key}={brief(value)} must be one value, and no list, for "
+                f"inverter={config.get('name')}."
+            )
     inverter = instantiate(settings)
     if isinstance(inverter, FamilyInverter):
         return inverter.trained_with(family)

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from rtil.inverters import build_inverter
 from rtil.operators import build_operator
 from rtil.process.command import CONFIGS
-from rtil.process.instantiate import instantiate
+from rtil.process.instantiate import instantiate, target_of
 
 ROOT = Path(CONFIGS)
 
@@ -101,6 +101,20 @@ def test_inversion_choices_compose_and_build(task, inverter, scale):
     method = build_inverter(config["inverter"], instantiate(config["rtil"]["family"]))
     method.check(G)
     assert (config["inverter"]["family"] is None) == (not method.needs_generator)
+
+
+@pytest.mark.parametrize("name", names("inverter"))
+def test_a_list_where_an_inverter_takes_a_number_is_named(name):
+    """`steps` may be a list of stages to one inverter and is a number to another."""
+    rtil = "mgan" if name == "mgan" else "ilo"
+    config = resolved("invert", f"inverter={name}", f"rtil={rtil}", "scale=tiny")
+    own, family = config["inverter"], instantiate(config["rtil"]["family"])
+    fields = target_of(own).__annotations__
+    single = [key for key in fields if key in own and "Sequence" not in fields[key]]
+    assert single
+    for key in single:
+        with pytest.raises(ValueError, match=rf"inverter\.{key}=\[1, 1\] must be one value"):
+            build_inverter({**own, key: [1, 1]}, family)
 
 
 @pytest.mark.parametrize("name", names("data"))
