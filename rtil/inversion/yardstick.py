@@ -20,6 +20,7 @@ from rtil.data.load import load_data
 from rtil.inverters.inverter import FittedInverter, Inverter
 from rtil.inverters.lmmse import LMMSE
 from rtil.operators import ForwardOperator
+from rtil.process.brief import brief
 
 log = logging.getLogger("rtil.inversion.yardstick")
 CHUNK = 256  # images converted at a time
@@ -36,7 +37,7 @@ class TrainingImages:
     trained: Mapping
     data: Mapping
     shape: Sequence[int]
-    count: int
+    count: int | None
 
     def load(self) -> Tensor:
         """(N, C, H, W) in [-1, 1].
@@ -44,6 +45,11 @@ class TrainingImages:
         Raises:
             FileNotFoundError, ValueError: they are not here, or fewer than two.
         """
+        if self.count is None or self.count < 2:
+            raise ValueError(
+                f"yardstick.num_train={brief(self.count)} must be 2 or more: a mean and a "
+                "covariance are taken from so many training images."
+            )
         group = lineage.training_data(self.trained, self.data)
         data = load_data(group, self.shape[1], "train", self.shape[0], min_images=2)
         count = min(self.count, len(data))

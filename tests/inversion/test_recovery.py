@@ -14,6 +14,7 @@ from rtil import checkpoint, invert
 from rtil.inversion.batch import Measured, Part
 from rtil.inversion.estimate import Recovered, Recovery
 from rtil.inversion.withheld import withhold
+from rtil.inversion.yardstick import TrainingImages
 from rtil.inverters.adjoint import Adjoint
 from rtil.inverters.csgm import CSGM
 from rtil.inverters.data_term import MeasurementLoss
@@ -393,3 +394,9 @@ def test_back_projection_of_what_is_not_linear_and_a_single_measurement_are_refu
     Recovery("heldout", restarts=2).check(JUMPS, phase)
     with pytest.raises(ValueError, match="1 measurement"):
         withhold(inpainting(SHAPE, 0.001), 0.5, 0)
+
+
+@pytest.mark.parametrize("count", [0, 1, None])
+def test_too_few_training_images_are_named_before_any_is_read(count):
+    with pytest.raises(ValueError, match=r"yardstick\.num_train=(0|1|null) must be 2 or more"):
+        TrainingImages({}, {}, (1, 16, 16), count).load()
