@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 
 from rtil.process.command import entry
 from rtil.process.files import write_text
+from rtil.process.instantiate import naming
 from rtil.process.progress import finished
 from rtil.runs.overrides import elsewhere, line
 from rtil.runs.setup import command
@@ -59,7 +60,7 @@ def diagnose(cfg: DictConfig, overrides: Sequence[str] | None = None) -> Path:
     write_text(job.run_dir / "diagnose.md", text)
     figure.draw(diagnosis, job.run_dir / "diagnose.png")
     print(text)
-    following = {"generator": job.name, **elsewhere(cfg.root)}
+    following = {"generator": job.name, **naming(cfg), **elsewhere(cfg.root)}
     finished(job.run_dir, line("invert", following))
     return job.run_dir
 

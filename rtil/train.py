@@ -15,6 +15,7 @@ from __future__ import annotations
 from omegaconf import DictConfig
 
 from rtil.process.command import entry
+from rtil.process.instantiate import naming
 from rtil.process.progress import finished
 from rtil.runs.overrides import elsewhere, line
 from rtil.runs.setup import command
@@ -49,9 +50,9 @@ def train(cfg: DictConfig) -> int | None:
             owner.release()
         stop()
     if owner is not None and signum is None:
-        path, at = run_dir / "generator.pt", elsewhere(cfg.root)
-        next_ones = [line(name, {"generator": str(path), **at}) for name in ("invert", "diagnose")]
-        finished(path, *next_ones)
+        path = run_dir / "generator.pt"
+        following = {"generator": str(path), **naming(cfg), **elsewhere(cfg.root)}
+        finished(path, *(line(name, following) for name in ("invert", "diagnose")))
     return signum
 
 

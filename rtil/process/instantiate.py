@@ -51,6 +51,12 @@ def named_by(settings: Mapping) -> list[str]:
     return [str(name) for name in named if name]
 
 
+def naming(settings: Mapping) -> dict[str, list[str]]:
+    """What a command line says of classes outside rtil, if a command's own settings name any."""
+    names = [name for name in named_by(settings) if not name.startswith(TRUSTED)]
+    return {"modules": names} if names else {}
+
+
 def _targets(node: object) -> list[str]:
     """Every `_target_` at or below a node."""
     if isinstance(node, Mapping):

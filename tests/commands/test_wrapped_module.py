@@ -104,6 +104,16 @@ def test_a_training_with_running_statistics_goes_on_as_if_it_had_not_stopped(tmp
     assert all(torch.equal(value, stopped[name]) for name, value in at_once.items())
 
 
+def test_what_may_be_typed_after_a_training_names_its_class(tmp_path, decoder, capsys):
+    """A file that names one is refused where the command does not."""
+    trained(tmp_path, "total_nimg=8", "rtil=vanilla")
+    *_, inversion, diagnosis = capsys.readouterr().out.splitlines()
+    for line in (inversion, diagnosis):
+        assert 'modules=["decoder.Decoder"]' in shlex.split(line)
+    _, _, _, *words = shlex.split(inversion)
+    assert inverted(tmp_path, *words, "inverter=csgm", *STEPS["csgm"])
+
+
 def test_averaged_generators_have_what_modules_keep_beside_weights(tmp_path, decoder):
     """Spectral normalisation divides by what its vectors say of the weights that they are of."""
     text = (tmp_path / "decoder.py").read_text()
