@@ -101,6 +101,6 @@ def tracked(items: Iterable[T], total: int, unit: str, label: str = "") -> Itera
 
 def finished(wrote: str | Path, *following: str) -> None:
     """Says what a command wrote and, outside of a sweep, what may be typed next."""
-    print(f"Wrote {wrote}")
+    print("Wrote into this folder" if str(wrote) == "." else f"Wrote {wrote}")
     if following and not in_sweep():
         print("\n".join(["Next:", *(f"  {line}" for line in following)]), flush=True)

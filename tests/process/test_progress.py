@@ -68,3 +68,9 @@ def test_an_end_says_what_was_written_and_outside_of_a_sweep_what_is_next(
     finished("runs/a", "python -m rtil.report root=runs")
     following = "" if sweep else "Next:\n  python -m rtil.report root=runs\n"
     assert capsys.readouterr().out == f"Wrote runs/a\n{following}"
+
+
+def test_a_folder_without_a_name_is_this_one(capsys):
+    """A reconstruction lies beside its picture, which may be named without a folder."""
+    finished(".")
+    assert capsys.readouterr().out == "Wrote into this folder\n"
