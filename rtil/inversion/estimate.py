@@ -132,7 +132,7 @@ class Recovery:
         if self.back_projection and not isinstance(A, LinearOperator):
             raise ValueError(
                 f"invert: back_projection=true needs the pseudo-inverse of A, and "
-                f"{type(A).__name__} is not linear. Leave it out."
+                f"{A.name} is not linear. Leave it out."
             )
 
     def split(self, part: Part, settings: Mapping) -> Part:

@@ -157,7 +157,7 @@ class IAGAN(Inverter):
         """A, which has an adjoint; ValueError where it has none."""
         if not isinstance(A, LinearOperator):
             raise ValueError(
-                f"IAGAN: {type(A).__name__} is not linear, so there is no pseudo-inverse to "
+                f"IAGAN: {A.name} is not linear, so there is no pseudo-inverse to "
                 "back-project with. Set inverter.back_projection=false."
             )
         return A

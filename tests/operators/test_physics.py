@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from rtil.inverters.iagan import IAGAN
 from rtil.inverters.lmmse import LMMSE
 from rtil.operators import LinearOperator, build_operator
 from rtil.operators.physics import named
@@ -344,3 +345,10 @@ def test_noise_may_be_none_and_is_refused_where_it_is_no_number():
     assert build_operator(task, SHAPE, 0, noise_std=0.0).out_shape == SHAPE
     with pytest.raises(ValueError, match="noise_std=nan must be"):
         build_operator(task, SHAPE, 0, noise_std=math.nan)
+
+
+def test_an_inverter_that_needs_an_adjoint_names_the_class_that_has_none():
+    A = named(SHAPE, node("Clip"))
+    for inverter in (LMMSE(), IAGAN(1, 1)):
+        with pytest.raises(ValueError, match=r"(LMMSE|IAGAN): Clip is not linear"):
+            inverter.check_operator(A)
