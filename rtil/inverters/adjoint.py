@@ -24,9 +24,10 @@ class Adjoint(LinearEstimate):
 
         |A x_hat - y| <= max(tolerance |y|, s sqrt(m)),    s = 2 noise_std,
 
-    so that noise is not fitted (discrepancy principle of Morozov): an A with small singular
-    values, such as a blur, amplifies it without bound. Where all of y could be noise, x_hat is 0,
-    mid-grey.
+    so that an A with small singular values, such as a blur, does not amplify noise without bound
+    (discrepancy principle of Morozov). Steps are whole: an A whose singular values are equal, such
+    as a mask or the identity, is solved in one, noise and all. Where all of y could be noise,
+    x_hat is 0, mid-grey.
 
     Args:
         noise_std: of the measurements, in units of the [0, 1] image.

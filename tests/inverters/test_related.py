@@ -124,6 +124,14 @@ def test_back_projection_stops_at_the_noise():
     assert (rest <= level).all() and (rest > 0.2 * level).all()
 
 
+def test_back_projection_of_the_identity_takes_one_step_and_the_noise_with_it():
+    G = linear()
+    A = Identity(G.image_shape).double()
+    y = A.noisy(images(G), 0.05, rngs("xyz"))
+    found = IAGAN(4, 4, noise_std=0.05).invert(G, A, y, MeasurementLoss(A), rngs("abc"))
+    torch.testing.assert_close(found.image, y)
+
+
 def test_back_projection_never_looks_at_withheld_measurements():
     """Two measurements that differ where the loss does not look give one image."""
     G = linear()
