@@ -132,6 +132,8 @@ class ListOf(Kind):
 
     def __str__(self) -> str:
         count = "" if self.most == BIG else f" of {self.most}"
+        if not count and self.fewest:
+            count = f" of {self.fewest} or more"
         return f"a list{count}, each {self.each}"
 
 

@@ -49,6 +49,9 @@ def test_what_is_allowed_is_said_as_people_say_it():
     assert str(COUNT | ListOf(COUNT) | NULL) == (
         "a whole number from 1 to 10^9, a list of such or null"
     )
+    assert str(ListOf(COUNT, fewest=1)) == (
+        "a list of 1 or more, each a whole number from 1 to 10^9"
+    )
     assert str(Number(0, 8, above=True)) == "a number above 0 up to 8"
     assert str(OneOf(("auto", True, False))) == "auto, true or false"
 
