@@ -53,7 +53,7 @@ class Ada(Augmentation):
         every: steps between adjustments.
 
     Raises:
-        ValueError: kinds that there are not.
+        ValueError: kinds that there are not, or one twice.
     """
 
     p: Tensor
@@ -69,9 +69,12 @@ class Ada(Augmentation):
         every: int = 4,
     ) -> None:
         super().__init__()
-        unknown = [kind for kind in kinds if kind not in KINDS]
-        if unknown or not kinds:
-            raise ValueError(f"Ada: kinds={list(kinds)} must be some of {', '.join(KINDS)}.")
+        known = {*kinds} & {*KINDS}
+        # A kind that is named twice would be the same training in another directory.
+        if not kinds or len(known) < len(kinds):
+            raise ValueError(
+                f"Ada: kinds={list(kinds)} must be some of {', '.join(KINDS)}, each once."
+            )
         self.kinds = kinds
         self.target, self.speed, self.every = target, speed, every
         # A recorded step reads the tensor, so it sees its new value.

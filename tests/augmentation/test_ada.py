@@ -121,6 +121,8 @@ def test_p_without_a_speed_stays(speed):
 def test_what_there_is_no_transform_of_is_named():
     with pytest.raises(ValueError, match=r"kinds=\['cutout'\] must be some of blit, geometry"):
         Ada(["cutout"])
+    with pytest.raises(ValueError, match=r"kinds=\['blit', 'blit'\] must be .* each once"):
+        Ada(["blit", "blit"])
 
 
 def test_the_discriminator_is_that_of_transformed_images_and_r1_its_gradient_by_the_image():
