@@ -491,7 +491,7 @@ def test_what_an_oracle_selected_says_so_in_rows_pictures_summary_and_report(
     table = json.loads((tmp_path / "report" / "table.json").read_text())
     labels = {r["label"]: r["psnr_db"]["mean"] for r in table if "n" in r}
     assert set(labels) == {"ilo, selection=best", f"ilo, {label}"}
-    assert f"<th>ilo, {label}</th>" in page and "<td>ilo</td>" not in page
+    assert f">ilo, {label}</th>" in page and "<td>ilo</td>" not in page
 
 
 def test_a_directory_of_one_protocol_is_refused_to_another(root, tmp_path):
