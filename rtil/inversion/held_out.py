@@ -172,6 +172,11 @@ class HeldOut(Problem):
     def summarise(self) -> None:
         """Prints the means with their intervals over every row of the directory."""
         print(summary(self.place, rows.result_rows(self.place)))
+        if self.run.save_draws and not (self.place / "draws").exists():
+            print(
+                "  save_draws=true wrote nothing: new rows of inverter=posterior with restarts=1 "
+                "have draws, and no others."
+            )
         unreadable = self.data.unreadable()
         if unreadable:
             print(f"  no row: {len(unreadable)} unreadable images ({unreadable[0]}, ...)")

@@ -59,6 +59,16 @@ def test_rows_have_a_draw_and_coverage_and_files_the_spread(run, tmp_path, task)
         assert (place / "images" / f"{row['id']}-sample.png").exists()
 
 
+@pytest.mark.parametrize(("chains", "written"), [((), True), (("restarts=2",), False)])
+def test_draws_that_are_asked_for_are_written_or_said_to_be_none(
+    run, tmp_path, capsys, chains, written
+):
+    words = (f"run_dir={tmp_path}", "num_images=1", "task=cs", "save_draws=true", *chains)
+    place = run(*words, "inverter.steps=2")
+    assert (place / "draws").exists() == written
+    assert ("save_draws=true wrote nothing" in capsys.readouterr().out) != written
+
+
 def test_a_file_of_ones_own_has_its_spread_beside_it_and_none_is_overwritten(run, tmp_path):
     photo = np.random.default_rng(0).integers(0, 256, (4, 4), dtype=np.uint8)
     Image.fromarray(photo).save(tmp_path / "photo.png")
