@@ -14,6 +14,7 @@ from torch import Tensor
 
 from rtil.inversion.selection import Oracle
 from rtil.inverters.data_term import MeasurementLoss
+from rtil.inverters.inverter import Watch
 from rtil.operators import ForwardOperator
 
 
@@ -54,8 +55,12 @@ class Part:
 
 @dataclass(frozen=True)
 class Measured:
-    """A batch: y (B, *A.out_shape); the true images (B, C, H, W) and their oracle, if known."""
+    """A batch: y (B, *A.out_shape); the true images (B, C, H, W) and their oracle, if known.
+
+    watch: is shown every iterate of every start too, by a window.
+    """
 
     y: Tensor
     x: Tensor | None = None
     oracle: Oracle | None = None
+    watch: Watch | None = None

@@ -194,7 +194,7 @@ class Recovery:
         rule = self.rule(Watched(part.A, measured.y, part.loss, withheld, bound, truth))
         watcher = rule if isinstance(rule, Watcher) else None
         # The oracle watches whatever the rule: every row says what it would have picked.
-        watch = shown_to(measured.oracle, watcher)
+        watch = shown_to(measured.oracle, watcher, measured.watch)
         found = inverter.invert(G, part.A, y, loss, rngs, watch=watch)
         selected = rule.select(found)
         return Recovered(

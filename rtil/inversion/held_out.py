@@ -27,7 +27,6 @@ from rtil.operators.task import NOISE, PER_IMAGE, describe, takes
 from rtil.process.device import Runtime
 from rtil.process.files import replacing
 from rtil.process.lock import Owner
-from rtil.process.rng import seeded
 from rtil.runs import record, rows
 from rtil.runs.keys import nested
 from rtil.runs.schema import ROW
@@ -117,11 +116,8 @@ class HeldOut(Problem):
         return self.data.name(item)
 
     def measure(self, A: ForwardOperator, items: Sequence[int]) -> Measured:
-        """y = A x + noise; the noise of an image does not depend on its batch or the device."""
         x = to_float(self.data.batch(items)).to(self.rt.device)
-        seed = self.measuring.seed
-        rngs = [seeded("cpu", seed, self.name(i), "measurement noise") for i in items]
-        y = A.noisy(A(x), self.measuring.noise_std, rngs)
+        y = self.measuring.measured(A, x, [self.name(i) for i in items])
         return Measured(y, x, Oracle(to_unit(x), keep=looks_at_truth(self.run.selection)))
 
     def keep(self, A: ForwardOperator, batch: Batch) -> None:

@@ -21,7 +21,7 @@ from rtil.inverters.inverter import Reconstruction
 from rtil.metrics.perceptual import Perceptual
 from rtil.operators import ForwardOperator, build_operator
 from rtil.operators.task import NOISE
-from rtil.process.rng import seed_of
+from rtil.process.rng import seed_of, seeded
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,15 @@ class Measuring:
         seed = self.seed if image is None else seed_of(self.seed, image, "operator")
         A = build_operator(self.task, shape, seed, mask, **self.knobs)
         return Part(A, MeasurementLoss(A, **self.loss, distance=distance))
+
+    def measured(self, A: ForwardOperator, x: Tensor, names: Sequence[str]) -> Tensor:
+        """y = A x + noise; the noise of an image does not depend on its batch or the device.
+
+        Args:
+            x: (B, C, H, W) in [-1, 1]. names: of the images, which seed the noise.
+        """
+        rngs = [seeded("cpu", self.seed, name, "measurement noise") for name in names]
+        return A.noisy(A(x), self.noise_std, rngs)
 
 
 @dataclass(frozen=True)

@@ -219,6 +219,27 @@ def load_generator(cfg: DictConfig, overrides: Sequence[str]) -> tuple[DictConfi
     G, trained, nimg = checkpoint.load_trained(path)
     check(trained, schema.TRAINING, str(path), "Train or import it again, or name another.")
     trained = {**trained, keys.NIMG: nimg or None}
+    cfg = with_trained(cfg, overrides, trained)
+    asked = resolved(cfg)
+    check_same(path, trained, asked)
+    if not asked["input"]:
+        lineage.check_held_out(trained, asked["data"], asked["split"], path)
+    if 0 < nimg < trained["total_nimg"]:
+        log.warning(
+            "%s is of a training that was stopped at %d of %d images. Its command goes on "
+            "with it; compare arms of one length.",
+            path,
+            nimg,
+            trained["total_nimg"],
+        )
+    if G.num_blocks < G.max_blocks:
+        log.warning("%s is still growing: it draws %d pixels a side.", path, G.image_shape[1])
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return cfg, Trained(path, name, digest, G, trained)
+
+
+def with_trained(cfg: DictConfig, overrides: Sequence[str], trained: Mapping) -> DictConfig:
+    """cfg with what the generator that it names was trained with, as `load_generator` says."""
     cfg = cfg.copy()
     with open_dict(cfg):
         # A group that the user named stays as asked for: `check_same` compares it with the file.
@@ -236,22 +257,7 @@ def load_generator(cfg: DictConfig, overrides: Sequence[str]) -> tuple[DictConfi
         cfg = with_one_objective(cfg)
         cfg.image_channels = trained["image_channels"]
         cfg.model.phase_nimg = trained["model"]["phase_nimg"]
-    asked = resolved(cfg)
-    check_same(path, trained, asked)
-    if not asked["input"]:
-        lineage.check_held_out(trained, asked["data"], asked["split"], path)
-    if 0 < nimg < trained["total_nimg"]:
-        log.warning(
-            "%s is of a training that was stopped at %d of %d images. Its command goes on "
-            "with it; compare arms of one length.",
-            path,
-            nimg,
-            trained["total_nimg"],
-        )
-    if G.num_blocks < G.max_blocks:
-        log.warning("%s is still growing: it draws %d pixels a side.", path, G.image_shape[1])
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return cfg, Trained(path, name, digest, G, trained)
+    return cfg
 
 
 def trained_generator(config: Mapping) -> Path:

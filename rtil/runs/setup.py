@@ -42,7 +42,7 @@ def composed(command: str, words: tuple[str, ...]) -> Composed:
     Both are empty where there is no such configuration, as with a model of the user's own.
     """
     try:
-        config = _composed(command, words)
+        config = configuration(command, words)
         resolved = OmegaConf.to_container(config, resolve=True)
         written = OmegaConf.to_container(config, resolve=False)
     except (HydraException, OmegaConfBaseException):
@@ -51,7 +51,12 @@ def composed(command: str, words: tuple[str, ...]) -> Composed:
     return flatten(resolved), flatten(written)
 
 
-def _composed(command: str, words: Sequence[str]) -> DictConfig:
+def configuration(command: str, words: Sequence[str]) -> DictConfig:
+    """What a command composes of these overrides, also while another one runs.
+
+    Raises:
+        HydraException, OmegaConfBaseException: there is no such configuration.
+    """
     running = GlobalHydra.instance()
     own, running.hydra = running.hydra, None  # of the command that asks, which goes on with it
     try:
@@ -111,7 +116,7 @@ def check(command: str, words: Sequence[str]) -> None:
                 raise ValueError(mistakes.choice(command, group, name))
     single = overrides.singles(words)
     try:
-        _composed(command, single)
+        configuration(command, single)
     except (HydraException, OmegaConfBaseException) as error:
         raise refused(command, single, error) from error
 
@@ -121,7 +126,7 @@ def refused(command: str, words: Sequence[str], error: Exception) -> ValueError:
 
     def keys_of(tried: Sequence[str]) -> Collection[str] | None:
         try:
-            tree = OmegaConf.to_container(_composed(command, tried))
+            tree = OmegaConf.to_container(configuration(command, tried))
         except (HydraException, OmegaConfBaseException):
             return None
         assert isinstance(tree, Mapping)
