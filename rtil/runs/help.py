@@ -97,6 +97,18 @@ PAGES: Mapping[str, Page] = {
             "python -m rtil.diagnose -m rtil=vanilla,ilo num_samples=200",
         ),
     ),
+    "app": Page(
+        ("task", "inverter"),
+        (
+            *("generator", "baseline", "host", "port", "inverter.steps", "noise_std", "selection"),
+            *("split", "yardstick.num_train", "data.path"),
+        ),
+        (
+            "python -m rtil.app generator=FILE",
+            "python -m rtil.app generator=FILE baseline=VANILLA task=inpainting",
+            "python -m rtil.app generator=FILE inverter=posterior",
+        ),
+    ),
     "theory": Page(
         (),
         (

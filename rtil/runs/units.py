@@ -66,6 +66,8 @@ NAMES: Mapping[str, Kind] = {
     "fit_samples": Number(2, 10**9, whole=True),
     "threads": Number(1, 4096, whole=True) | NULL,
     "gallery": COUNT_OR_NONE,
+    "host": TEXT,
+    "port": Number(1, 65535, whole=True) | NULL,
     # Networks and families.
     "resolution": SIDE,
     "image_channels": OneOf((1, 3, None)),
@@ -106,6 +108,7 @@ NAMES: Mapping[str, Kind] = {
 }
 # What a command means by a name in its own way.
 OF_COMMAND: Mapping[str, Mapping[str, Kind]] = {
+    "app": {"baseline": TEXT | NULL},  # another generator; of a report it is an arm
     "theory": {
         "num_signals": Number(2, 10**6, whole=True),
         "num_train": ListOf(COUNT, fewest=1),

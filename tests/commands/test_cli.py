@@ -83,7 +83,7 @@ def test_rtil_alone_lists_every_command_with_a_line_and_without_torch(tmp_path):
     lines = [line.split(maxsplit=1) for line in done.stdout.splitlines() if line.startswith("  ")]
     assert done.returncode == 0
     names = {name for name, _ in lines}
-    assert {"train", "invert", "tune", "report", "diagnose", "theory"} <= names
+    assert {"train", "invert", "tune", "report", "app", "diagnose", "theory"} <= names
     assert all(text.endswith(".") for _, text in lines)
     code = "import sys, rtil.__main__ as m; m.main(); print('torch' in sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

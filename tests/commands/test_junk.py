@@ -9,19 +9,21 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from rtil import diagnose, invert, report, theory, train, tune
+from rtil import app, diagnose, invert, report, theory, train, tune
 from rtil.process.command import CONFIGS, entry
+from rtil.window.setup import prepare
 
 WORK = {
     "train": lambda cfg, words: train.train(cfg),
     "invert": invert.invert,
     "tune": tune.tune,
+    "app": prepare,
     "diagnose": diagnose.diagnose,
     "report": lambda cfg, words: report.run(cfg),
     "theory": lambda cfg, words: theory.theory(cfg),
 }
 MAIN = {"train": train, "invert": invert, "tune": tune, "diagnose": diagnose, "report": report,
-        "theory": theory}  # fmt: skip
+        "theory": theory, "app": app}  # fmt: skip
 SETTINGS = {
     "train": (
         ("model.betas=[]", "must be a list of 2"),
@@ -75,6 +77,15 @@ SETTINGS = {
         ("trials=null", "trials=null must be a whole number"),
         ("final_images=many", "final_images=many must be a whole number"),
         ("inverter.name=lmmse", "tune: protocol=fair has no inverter=lmmse"),
+    ),
+    "app": (
+        ("port=0", "port=0 must be a whole number from 1 to 65535 or null"),
+        ("port=http", "port=http must be a whole number from 1"),
+        ("host=null", "host=null must be a text"),
+        ("baseline=[]", "baseline=[] must be a text or null"),
+        ("selection=oracle", "selection=oracle picks by the true image"),
+        ("input=photo.png", "app: input has no effect on a window"),
+        ("generator=nothing.pt", "nothing.pt"),
     ),
     "diagnose": (
         ("num_samples=few", "num_samples=few must be a whole number from 8"),

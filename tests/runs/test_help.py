@@ -36,7 +36,7 @@ def test_every_command_has_a_page():
     "command",
     # The others are composed of the same files.
     [
-        pytest.param(name, marks=pytest.mark.slow if name in ("tune", "diagnose") else ())
+        pytest.param(name, marks=pytest.mark.slow if name in ("tune", "app", "diagnose") else ())
         for name in reference.commands()
     ],
 )

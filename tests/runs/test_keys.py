@@ -12,7 +12,7 @@ from rtil.process.command import CONFIGS
 from rtil.runs import keys
 
 COMMANDS = ("train", "invert", "tune")
-ALL = (*COMMANDS, "diagnose", "report", "theory")
+ALL = (*COMMANDS, "app", "diagnose", "report", "theory")
 NAMES = (*COMMANDS, "path", "needs", "cell", "found", "default", "kind", "optional")
 # What a run finds out, and what configs may say of a part.
 FOUND = (

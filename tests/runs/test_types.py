@@ -59,7 +59,9 @@ def test_what_may_be_a_word_or_a_list_stays(words):
     assert after("invert", *words) is not None
 
 
-@pytest.mark.parametrize("command", ["train", "invert", "tune", "diagnose", "report", "theory"])
+@pytest.mark.parametrize(
+    "command", ["train", "invert", "tune", "app", "diagnose", "report", "theory"]
+)
 def test_every_default_may_be_typed(command):
     with initialize_config_dir(CONFIGS, version_base="1.3"):
         cfg = compose(command)
