@@ -80,7 +80,11 @@ def command(name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], 
             words = sys.argv[1:]
             if help.asked(words):
                 choices = tuple(word for word in words if "=" in word)
-                print(help.text(name, words, composed(name, choices)[0]))
+                try:
+                    print(help.text(name, words, composed(name, choices)[0]), flush=True)
+                except BrokenPipeError:
+                    # Its first lines were read, as by `head`; Python writes the rest at exit.
+                    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                 return
             if any(word in COMPLETION for word in words):
                 line = os.environ.get("COMP_LINE", "")

@@ -143,3 +143,11 @@ def test_help_takes_less_than_a_second_of_a_processor():
     )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1.0
+
+
+def test_help_whose_end_nobody_reads_ends_without_a_traceback():
+    arguments = [sys.executable, "-m", "rtil.invert", "--help", "all"]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
+        running.stdout.close()
+        assert running.stderr.read() == b""
+    assert running.returncode == 0
