@@ -335,7 +335,7 @@ class Posterior(FamilyInverter, FittedInverter):
         """A, which is linear; ValueError where it is not."""
         if not isinstance(A, LinearOperator):
             raise ValueError(
-                f"Posterior: {type(A).__name__} is not linear, so what it measures of a residual "
+                f"Posterior: {A.name} is not linear, so what it measures of a residual "
                 "is not Gaussian. Use inverter=ilo or inverter=csgm."
             )
         return A
