@@ -78,6 +78,7 @@ def inverted(root, *words):
 @pytest.mark.parametrize(
     ("family", "inverter"), [("ilo", "ilo"), ("mgan", "mgan"), ("vanilla", "csgm")]
 )
+@pytest.mark.slow
 def test_the_pages_module_is_trained_and_inverted_with_every_family(
     tmp_path, decoder, family, inverter
 ):
@@ -133,6 +134,7 @@ def test_other_objectives_train_it(tmp_path, decoder):
     assert any("gradient penalty" in key or "D/" in key for key in log[-1])
 
 
+@pytest.mark.slow
 def test_reports_and_diagnoses_show_it_where_it_is_named(tmp_path, decoder, monkeypatch):
     file = tmp_path / "file.pt"
     shutil.copy(trained(tmp_path) / "generator.pt", file)
@@ -237,6 +239,7 @@ def weights_file(path, decoder_class, wrap=lambda state: state, seed=0):
         ),
     ],
 )
+@pytest.mark.slow
 def test_weights_are_found_wherever_they_lie_and_draw_what_they_drew(
     tmp_path, decoder, wrap, part
 ):

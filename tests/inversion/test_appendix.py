@@ -94,6 +94,7 @@ def test_the_vanilla_arm_of_mganprior_starts_from_the_mean_of_its_codes(task):
 
 
 @pytest.mark.parametrize(("inverter", "distance"), [("ilo", "lpips"), ("mgan", "vgg_l1")])
+@pytest.mark.slow
 def test_scale_paper_has_the_distance_of_the_appendix_and_smaller_ones_that_of_0_1(
     inverter, distance
 ):

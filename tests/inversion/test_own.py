@@ -271,6 +271,7 @@ def test_a_picture_is_the_measurement_itself(
     assert not (tmp_path / "photo-generated.png").exists()
 
 
+@pytest.mark.slow
 def test_a_folder_gives_what_its_files_give_alone_and_goes_on_where_it_stopped(
     run, seen, tmp_path
 ):

@@ -197,6 +197,7 @@ def test_the_prior_of_a_map_has_the_moments_of_its_styles():
 
 
 @pytest.mark.parametrize("make", [chain, modulated])
+@pytest.mark.slow
 def test_inverters_fit_what_lies_in_their_range(make):
     """CSGM fits an image of G^0, and ILO one of G^2 that CSGM does not reach."""
     G = make(16).requires_grad_(False)

@@ -17,6 +17,7 @@ def config(*words):
 
 
 @pytest.mark.parametrize("inverter", ARMS)
+@pytest.mark.slow
 def test_a_row_is_of_mse_alone_where_scale_paper_has_a_perceptual_term_and_it_has_none(inverter):
     """As composed: of what the paper's scale minimises, small scales are told what they lack."""
     measurements = {"cs": "ratio=0.5", "inpainting": "ratio=0.5", "sr": "factor=4"}

@@ -196,6 +196,7 @@ ODD = (None, "x", [1], [["x"]], math.nan, -1, True)
 
 
 @pytest.mark.parametrize("key", ["keys", "trials", "space", "validation.mean", "asked.loss.mse"])
+@pytest.mark.slow
 def test_no_odd_record_of_a_tuning_ends_a_report(pair, key, capsys):
     root, run_dir = pair
     change_config(run_dir, "protocol", {"name": "fair", "train": [], "tuned": {}})

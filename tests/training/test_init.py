@@ -166,6 +166,7 @@ def test_no_length_is_said_of_a_discriminator_that_comes_along(tmp_path, begun):
 
 
 @pytest.mark.parametrize("rtil", ["vanilla", "ilo", "ilo_mixture"])
+@pytest.mark.slow
 def test_path_lengths_are_compared_with_those_of_the_generator_from_the_start(
     tmp_path, begun, rtil
 ):
@@ -226,6 +227,7 @@ def test_provenance_says_what_it_started_from(tmp_path, begun):
     assert images["data"] == yaml.safe_load((path.parent / "config.yaml").read_text())["data"]
 
 
+@pytest.mark.slow
 def test_a_run_knows_the_images_of_all_that_it_started_from(tmp_path, begun):
     first = tmp_path / "first"
     ended(first, start(begun, "stylegan2"), "total_nimg=8", "data.num_train=32")
@@ -234,6 +236,7 @@ def test_a_run_knows_the_images_of_all_that_it_started_from(tmp_path, begun):
     assert [record["data"]["num_train"] for record in images] == [32, 64]
 
 
+@pytest.mark.slow
 def test_the_same_file_elsewhere_is_the_same_run_and_another_file_another(tmp_path, begun):
     file = begun["stylegan2"] / "generator.pt"
     copied = shutil.copy(file, tmp_path / "renamed.pt")
@@ -312,6 +315,7 @@ def refusal(run_dir, *words):
 
 @pytest.mark.parametrize("kind", ["rosinality", "genforce_pggan"])
 @pytest.mark.parametrize("more", [[], ["resolution=8"], ["image_channels=1"], ["model=pggan_r1"]])
+@pytest.mark.slow
 def test_words_of_a_refusal_ask_for_what_the_file_holds(tmp_path, kind, more):
     """Imported generators, whose networks are of other sizes and forms than any scale's."""
     file = tmp_path / "generator.pt"

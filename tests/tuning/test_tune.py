@@ -87,6 +87,7 @@ def test_more_trials_go_on_from_fewer_and_stay_within_the_space(arm):
         (ARMS[4:], "sr"),
     ],
 )
+@pytest.mark.slow
 def test_what_is_not_tuned_is_the_same_for_every_arm(arms, task):
     configs = [resolved("tune", *words(arm, f"task={task}", "scale=paper")) for arm in arms]
     assert configs[0]["loss"]["lpips"] > 0
@@ -312,6 +313,7 @@ def test_a_note_that_a_trial_is_not_finite_is_of_its_generator_and_settings(root
 
 
 @pytest.mark.parametrize("word", ["search_seed=1", "search.stages.first=[0.6,0.7]"])
+@pytest.mark.slow
 def test_another_search_lies_elsewhere_and_an_inversion_is_told_of_both(root, word, monkeypatch):
     inverted = tune.inverted
     ran = plant(root, monkeypatch)
