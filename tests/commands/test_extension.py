@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+import rtil
+
 pytestmark = pytest.mark.slow  # commands in processes of their own
 
 PAGE = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text()
@@ -43,6 +45,9 @@ runpy.run_module(command, run_name="__main__", alter_sys=True)
 """
 
 
+SOURCES = Path(rtil.__file__).parents[1]
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """What is left in a folder after the recipes, their commands run one after the other."""
@@ -60,7 +65,8 @@ def folder(tmp_path_factory):
             capture_output=True,
             text=True,
             cwd=folder,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            # Found before the folder's own rtil, which is no package, however rtil is installed.
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(SOURCES)},
             timeout=300,
         )
         assert done.returncode == 0, done.stdout + done.stderr
