@@ -81,8 +81,13 @@ class SparseDeviations(GeneratorInverter):
     @property
     def first(self) -> CSGM:
         """What finds the z that both start from."""
-        ramps = self.rampup, self.rampdown
-        return CSGM(self.steps, self.lr, self.restarts, rampup=ramps[0], rampdown=ramps[1])
+        return CSGM(
+            self.steps,
+            self.lr,
+            self.restarts,
+            rampup=self.rampup,
+            rampdown=self.rampdown,
+        )
 
     def check(self, G: Generator) -> None:
         height, width = G.image_shape[1:]
