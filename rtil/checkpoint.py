@@ -26,7 +26,7 @@ from torch.optim import Optimizer
 from rtil import generators
 from rtil.models.generator import Generator
 from rtil.process import tensor_file
-from rtil.process.brief import brief
+from rtil.process.brief import brief, reason
 from rtil.process.digest import digest
 from rtil.process.files import FREE_SPACE, replacing
 from rtil.process.instantiate import allow, instantiate
@@ -318,5 +318,7 @@ def check_declared(config: Mapping, weights: Mapping, path: str | Path) -> None:
         with torch.device("meta"):  # shapes without memory
             declared: Generator = instantiate(config["model"]["generator"])
     except (ValueError, TypeError, RuntimeError) as error:
-        raise ValueError(f"{path}: model.generator cannot be built: {error}") from error
+        # rtil's own are one line of advice; torch's list every call that there is.
+        why = str(error) if isinstance(error, ValueError) else reason(error)
+        raise ValueError(f"{path}: model.generator cannot be built: {why}") from error
     check_fits(declared, weights, path)

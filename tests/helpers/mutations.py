@@ -1,8 +1,10 @@
 """Seeded damage: to bytes, to nested contents, to texts, and files that are none."""
 
 import copy
+import json
 import os
 import random
+import struct
 
 import torch
 
@@ -120,6 +122,18 @@ def of_text(rng: random.Random, text: str) -> bytes:
     else:
         lines[at] = rng.choice(("\ufeff", "\udcff", "", " ")) + lines[at]
     return "\n".join(lines).encode("utf-8", "surrogateescape")
+
+
+def header_of(data: bytes) -> tuple[dict, bytes]:
+    """The header of a file of safetensors, and what lies behind it."""
+    (size,) = struct.unpack("<Q", data[:8])
+    return json.loads(data[8 : 8 + size]), data[8 + size :]
+
+
+def with_header(header: object, tensors: bytes) -> bytes:
+    """A file of safetensors, whatever its header is."""
+    text = json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + tensors
 
 
 def no_file(rng: random.Random, path) -> None:

@@ -1,4 +1,4 @@
-"""2,000 damaged inputs, seeded: each is read, or refused in a clear line, soon and in little RAM.
+"""2,150 damaged inputs, seeded: each is read, or refused in a clear line, soon and in little RAM.
 
 Each goes through the reader that a command uses, or through the command. `pytest -m slow -s
 tests/reliability/test_fuzz.py` prints how many there were of each kind.
@@ -24,7 +24,10 @@ from helpers.children import Command, Nursery, Try
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from PIL import Image
+from safetensors.torch import save as safetensors_bytes
 
+from rtil.importers.sharing import share_file
+from rtil.process import tensor_file
 from rtil.process.command import CONFIGS
 from rtil.process.digest import digest
 from rtil.runs import keys
@@ -60,6 +63,7 @@ def given(tmp_path_factory):
         assert ended.code == 0, ended.text
     kept = folder / "kept"
     shutil.copytree(nursery.work, kept)
+    share_file(kept / "train" / "generator.pt", kept / "generator.safetensors")
     (kept / "foreign").mkdir()
     for layout in LAYOUTS:
         foreign.write(kept / "foreign", layout)
@@ -79,6 +83,52 @@ def checkpoints(rng, kept, path):
         changed = {**changed, "sha256": digest(changed)}
     torch.save(changed, path)
     return path
+
+
+def safetensors(rng, kept, path):
+    """Generators to give away: bytes, header, record or tensors, most with a digest that fits."""
+    source = kept / "generator.safetensors"
+    kind = rng.choice(("bytes", "header", "record", "tensors"))
+    if kind == "bytes":
+        path.write_bytes(mutations.of_bytes(rng, source.read_bytes()))
+    elif kind == "header":
+        header, tensors = mutations.header_of(source.read_bytes())
+        path.write_bytes(mutations.with_header(mutations.of_content(rng, header), tensors))
+        _fit_digest(path)
+    else:
+        content = tensor_file.unpack(source, source.stat().st_size)
+        content.pop("sha256")
+        table = content.pop("G_ema")
+        if kind == "record":
+            content = mutations.of_content(rng, content)
+        else:
+            table = mutations.of_content(rng, table)
+        _write_safetensors(path, content, table)
+    return path
+
+
+def _write_safetensors(path, content, table):
+    """A file of a record and a table, with its digest, as far as they can be written so."""
+    whole = {**content, "G_ema": table} if isinstance(content, dict) else content
+    with contextlib.suppress(TypeError, ValueError, RecursionError):
+        content = {**content, "sha256": digest(whole)}
+    text = yaml.dump(content, Dumper=tensor_file.DUMPER)
+    entries = table.items() if isinstance(table, dict) else ()
+    tensors = {f"G_ema.{name}": x for name, x in entries if isinstance(x, torch.Tensor)}
+    # What shows more than it stores would be written out, 4 GB of it.
+    stored = {name: x.contiguous() for name, x in tensors.items() if x.numel() < 1 << 24}
+    path.write_bytes(safetensors_bytes(stored, {tensor_file.RECORD: text}))
+
+
+def _fit_digest(path):
+    """Puts the digest of what a file holds into its record, where it can be read."""
+    data = path.read_bytes()
+    try:
+        content = tensor_file.unpack(path, len(data))
+        said = content.pop("sha256")
+        path.write_bytes(data.replace(said.encode(), digest(content).encode()))
+    except (AttributeError, KeyError, TypeError, ValueError):
+        pass
 
 
 def pickles(rng, kept, path):
@@ -231,6 +281,7 @@ def _damage_lines(rng, file):
 
 READERS = {
     "checkpoints": (300, checkpoints, "rtil.checkpoint:load_generator"),
+    "safetensors": (150, safetensors, "rtil.checkpoint:load_generator"),
     "pickles": (300, pickles, "helpers.readers:imported"),
     "pictures": (300, pictures, "helpers.readers:seen"),
     "zips": (200, zips, "helpers.readers:packed"),
@@ -249,7 +300,9 @@ def test_a_damaged_file_is_read_or_refused_by_name(given, kind):
     nursery.clear()
     tries = []
     for number in range(count):
-        path = nursery.work / f"input{number}"
+        # A name alone says that a file is one of safetensors.
+        suffix = tensor_file.SUFFIX if make is safetensors else ""
+        path = nursery.work / f"input{number}{suffix}"
         if rng.random() < NO_FILES and kind not in ("yaml", "rows"):
             mutations.no_file(rng, path)
         else:

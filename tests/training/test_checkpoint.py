@@ -316,6 +316,7 @@ def test_weights_that_are_not_finite_are_refused_by_name(tmp_path, bad):
     ("channels", {4: 60_000, 8: 60_000, 16: 2}, "does not fit the configured network: const"),
     ("resolution", 2**14, "model.generator cannot be built"),
     ("colour", 3, "model.generator cannot be built"),
+    ("image_channels", {}, "model.generator cannot be built: TypeError"),
     ("z_dim", "many", "model.generator.z_dim=many must be a whole number"),
     ("_target_", 5, "model.generator._target_=5 must be a text"),
 ])  # fmt: skip
