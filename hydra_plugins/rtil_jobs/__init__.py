@@ -21,6 +21,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from hydra_plugins.rtil_jobs.lost import launched
 from rtil.experiments import check, plan
 from rtil.process.command import entry
 from rtil.runs.overrides import key_of
@@ -80,7 +81,7 @@ class JobSweeper(Sweeper):
                 check.check_trained(experiment, composed, words)
             if self._part == "invert":
                 check.check_tuned(experiment, composed, words)
-        results = self.launcher.launch([job.words for job in jobs], initial_job_idx=0)
+        results = launched(self.launcher, [job.words for job in jobs])
         failures = failures_of(jobs, results)
         if failures:
             raise RuntimeError(

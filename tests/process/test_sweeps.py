@@ -10,6 +10,8 @@ from helpers.experiments import QUICK, command
 
 # A command as those of rtil are, which imports no torch.
 APP = """
+import os
+import signal
 from pathlib import Path
 
 import hydra
@@ -26,6 +28,8 @@ def work(cfg):
         raise ValueError("seed=1 is refused.\\nA second line.")
     if cfg.seed == 2:
         raise KeyError("a mistake of the code")
+    if cfg.seed == 5 and not (done.parent / "mended").exists():
+        os.kill(os.getpid(), signal.SIGKILL)
     done.touch()
     return 15 if cfg.seed == 4 else None
 
@@ -97,6 +101,26 @@ def test_other_launchers_do_alike(tmp_path, launcher):
     assert ended.returncode == 1, ended.stderr
     assert "error: 1 of 3 jobs failed" in ended.stderr and "seed=1 is refused." in ended.stderr
     assert done_of(tmp_path) == ["done-0", "done-3"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
+def test_a_job_whose_process_is_killed_fails_like_any_other(tmp_path, launcher):
+    pytest.importorskip(f"hydra_plugins.hydra_{launcher.partition('_')[0]}_launcher")
+    words = ("-m", "seed=0,5,1,3", f"hydra/launcher={launcher}")
+    ended = sweep(tmp_path, *words)
+    assert ended.returncode == 1 and "Traceback" not in ended.stderr, ended.stderr
+    assert done_of(tmp_path) == ["done-0", "done-3"]
+    listed = ended.stderr.partition("error: 2 of 4 jobs failed")[2].splitlines()
+    assert listed[1].startswith("  its process was killed, most likely because memory ran out")
+    assert listed[2] == f"    python -m rtil.train seed=5 root={tmp_path}"
+    assert listed[3:5] == [
+        "  seed=1 is refused.",
+        f"    python -m rtil.train seed=1 root={tmp_path}",
+    ]
+    (tmp_path / "mended").touch()
+    assert sweep(tmp_path, *words).returncode == 0
+    assert done_of(tmp_path) == ["done-0", "done-1", "done-3", "done-5"]
 
 
 @pytest.mark.slow
