@@ -6,6 +6,13 @@ transform is therefore applied to each image with a probability p, which follows
 
     r_t = E[sign D(T(x))],   p <- p + (images since then) / speed * sign(r_t - target)
 
+Where a loss knows differences of scores alone (`Objective.lead`), a constant that is added to D
+changes that r_t and nothing else. There it is
+
+    r_t = E[sign(D(T(x)) - D(T(G(z))))]
+
+over the pairs that D's loss has in its batches, with the weights of the family.
+
 Below p = 1 no transform is as likely as none, so that G does not learn to draw transformed images
 (section 2.2 there).
 """
@@ -79,9 +86,10 @@ class Ada(Augmentation):
         self.target, self.speed, self.every = target, speed, every
         # A recorded step reads the tensor, so it sees its new value.
         self.register_buffer("p", torch.tensor(float(p)))
-        # Sum of signs of real images' scores since the last adjustment, and their number: whole
-        # numbers, which any number of processes adds up to the same.
-        self.register_buffer("signs", torch.zeros(2))
+        # Sum of signs since the last adjustment, and the number of real images. Processes add up
+        # whole numbers, so any number of them finds the same; and in float64 weights that sum to
+        # 1 make whole numbers of what is alike in all spaces, once that is rounded to float32.
+        self.register_buffer("signs", torch.zeros(2, dtype=torch.float64))
         self.register_buffer("fir", fir(geometry.SYM6), persistent=False)
 
     def forward(self, x: Tensor, draws: Draws) -> Tensor:
@@ -137,15 +145,16 @@ class Ada(Augmentation):
         return torch.where(torch.stack(changes).any(0)[:, None, None, None], recoloured, x)
 
     @torch.no_grad()
-    def observe(self, scores: Tensor) -> None:
-        self.signs += all_sum(torch.stack([scores.sign().sum(), torch.ones_like(scores).sum()]))
+    def observe(self, leads: Tensor, weight: float = 1.0) -> None:
+        signs = leads.sign().to(self.signs)
+        self.signs += weight * all_sum(torch.stack([signs.sum(), torch.ones_like(signs).sum()]))
 
     @torch.no_grad()
     def adjust(self, step: int) -> Noted:
         """p and r_t every few steps."""
         if (step + 1) % self.every:
             return []
-        total, count = self.signs
+        total, count = self.signs.to(self.p)
         r = total / count.clamp_min(1)
         if self.speed:
             moved = self.p + (r - self.target).sign() * count / self.speed

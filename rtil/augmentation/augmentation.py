@@ -27,8 +27,13 @@ class Augmentation(nn.Module, ABC):
         """T(x) for images (B, C, S, S) in [-1, 1], a transform for each; values may leave it."""
 
     @abstractmethod
-    def observe(self, scores: Tensor) -> None:
-        """Takes note of this process's scores (B,) of real images, in every step of D."""
+    def observe(self, leads: Tensor, weight: float = 1.0) -> None:
+        """Takes note of how D tells real images, once for each space in every step of D.
+
+        Args:
+            leads: of this process's real images (B,), see Objective.lead.
+            weight: of the space; they sum to 1.
+        """
 
     @abstractmethod
     def adjust(self, step: int) -> Noted:

@@ -3,9 +3,11 @@
 Losses are functions of scores, which a discriminator gives images. Where there is none (`fake` is
 None) an image stands for its own score, and the loss compares images. An objective that is
 `paired` judges generated images beside real ones: it is given the scores of both, and has no loss
-of real images alone. One that says itself what latents an image has, by an encoder or a code for
-each training image, gives them in `assign`. A penalty, or any other part, is an attribute that is
-None where an objective has none, so a loop asks `if objective.d_lazy is not None`:
+of real images alone. One whose scores mean nothing by themselves says in `lead` what tells a real
+image from a generated one, which `augment=ada` goes by. One that says itself what latents an image
+has, by an encoder or a code for each training image, gives them in `assign`. A penalty, or any
+other part, is an attribute that is None where an objective has none, so a loop asks
+`if objective.d_lazy is not None`:
 
     real_penalty(D, real)               (B,), in every discriminator step
     pair_penalty(D, real, fake, draws)  (B,), likewise, for each space's images
@@ -37,6 +39,7 @@ from rtil.process.rng import Draws
 
 Critic = Callable[[Tensor], Tensor]  # a discriminator, of images as it is shown them
 ScoreLoss = Callable[[Tensor], Tensor]
+ScoreLead = Callable[[Tensor, Tensor], Tensor]
 PairLoss = Callable[[Tensor, Tensor | None], Tensor]
 ScorePenalty = Callable[[Critic, Tensor], Tensor]
 PairPenalty = Callable[[Critic, Tensor, Tensor, Draws], Tensor]
@@ -124,6 +127,9 @@ class Objective(nn.Module, ABC):
         fake: discriminator loss (B,) on scores (B,) of generated images and, where it is `paired`,
             of the real images at the same places; None where no discriminator is trained.
         paired: whether `fake` and `generator` need the scores of real images.
+        lead: (scores (B,) of real images, scores (B,) of generated ones at the same places) to
+            (B,), above 0 where D takes the real image for the real one; None where that is the
+            sign of its score alone.
         by_image: whether it keeps something for each training image, which has to come unchanged.
         real_penalty: (D, real) to (B,), of every discriminator step; None for none.
         pair_penalty: (D, real, fake, draws) to (B,), of every discriminator step; None for none.
@@ -140,6 +146,7 @@ class Objective(nn.Module, ABC):
     real: ScoreLoss | None = None
     fake: PairLoss | None = None
     paired: bool = False
+    lead: ScoreLead | None = None
     by_image: bool = False
     real_penalty: ScorePenalty | None = None
     pair_penalty: PairPenalty | None = None

@@ -52,6 +52,9 @@ class Relativistic(Objective):
         assert real is not None, "its loss is of pairs"
         return F.softplus(scores - real)
 
+    def lead(self, real: Tensor, fake: Tensor) -> Tensor:
+        return real - fake
+
     def generator(self, scores: Tensor, real: Tensor | None = None) -> Tensor:
         assert real is not None, "its loss is of pairs"
         return F.softplus(real - scores)

@@ -37,6 +37,9 @@ class WGANGP(Objective):
     def fake(self, scores: Tensor, real: Tensor | None = None) -> Tensor:
         return scores
 
+    def lead(self, real: Tensor, fake: Tensor) -> Tensor:
+        return real - fake
+
     def generator(self, scores: Tensor, real: Tensor | None = None) -> Tensor:
         return -scores
 

@@ -210,8 +210,6 @@ def d_update(nets: Nets, family: Family, step: Step) -> Noted:
     G.requires_grad_(False)
     with update(nets.D_optim):
         scores, pairs = D(real), None
-        if nets.augmentation is not None:
-            nets.augmentation.observe(scores)
         if objective.paired:
             # All spaces' pairs add up the gradient of these scores, which goes through D once.
             pairs = scores.detach().requires_grad_()
@@ -230,7 +228,11 @@ def d_update(nets: Nets, family: Family, step: Step) -> Noted:
                 latents = step.latents(space, G)
                 fake = space.synthesize(G, latents)
             members = member_names(space, latents.member)
-            loss = objective.fake(D(fake), pairs)
+            fake_scores = D(fake)
+            if nets.augmentation is not None:
+                lead = scores if objective.lead is None else objective.lead(scores, fake_scores)
+                nets.augmentation.observe(lead.detach(), weight)
+            loss = objective.fake(fake_scores, pairs)
             noted.append((f"D/fake {space.title}", loss.detach(), members))
             penalty = None
             if objective.pair_penalty is not None:
@@ -239,7 +241,7 @@ def d_update(nets: Nets, family: Family, step: Step) -> Noted:
                 loss = loss + penalty
             (weight * loss.mean()).backward()
             # Free before the next member's are made: the peak is that of one member.
-            del latents, fake, loss, penalty
+            del latents, fake, fake_scores, loss, penalty
         if pairs is not None:
             scores.backward(pairs.grad)
     return noted

@@ -6,9 +6,16 @@ import pytest
 import torch
 
 from rtil.augmentation.ada import KINDS, Ada
+from rtil.latents.additive import Additive
+from rtil.latents.family import Family
+from rtil.models.generator import UNMIXED
 from rtil.objectives.logistic import Logistic
-from rtil.process.rng import Draws, seeded
-from rtil.training.step import Nets
+from rtil.objectives.relativistic import Relativistic
+from rtil.objectives.wgan_gp import WGANGP
+from rtil.process import replay
+from rtil.process.rng import Draws, seed_of, seeded
+from rtil.training import loop
+from rtil.training.step import Fakes, Nets, Step
 
 
 def images(batch, channels=3, size=8, dtype=torch.float32):
@@ -108,6 +115,70 @@ def test_p_moves_by_the_share_of_speed_that_was_seen(signs, start, end):
     assert noted["augment/p"].item() == pytest.approx(end)
     assert noted["augment/r"].item() == pytest.approx(sum(signs) / 16)
     assert not ada.signs.any()
+
+
+SPACES, SHARES = (Additive(0), Additive(1), Additive(2)), (0.2, 0.3, 0.5)
+SEED = seed_of("fakes")
+
+
+class Raised(torch.nn.Module):
+    """D + constant."""
+
+    def __init__(self, D, constant):
+        super().__init__()
+        self.D, self.constant = D, constant
+
+    def forward(self, x):
+        return self.D(x) + self.constant
+
+
+def followed(G, D, objective, real, constant=0.0):
+    """(p, r_t) after a step of D + constant, whose weights stay."""
+    ada = Ada(["blit"], p=0.0, target=0.0, speed=1000, every=1)
+    optim = torch.optim.SGD(D.parameters(), 0.0)
+    nets = Nets(G, Raised(D, constant), None, objective, None, optim, ada)
+    of_step = Draws(seeded("cpu", "step"), len(real))
+    fakes = Fakes(Draws(seeded("cpu", "unseeded"), len(real)), SEED)
+    step = Step(0, real, of_step, UNMIXED, fakes)
+    noted = loop.d_step(nets, Family(SPACES, SHARES), step, replay.Recorder([of_step.rng], False))
+    return ada.p.item(), dict(row[:2] for row in noted)["augment/r"].item()
+
+
+@pytest.mark.parametrize("objective", [Relativistic, WGANGP, Logistic])
+def test_r_is_the_mean_sign_of_what_the_loss_tells_real_images_by(pggan, discriminator, objective):
+    """Pair by pair, in the weights of the family; where differences tell, a constant does not."""
+    G, D = pggan(16), discriminator("pggan", 16)
+    rng, expected = torch.Generator().manual_seed(SEED), 0.0
+    with torch.no_grad():
+        # Images that D ranks among the generated ones.
+        real = SPACES[2].synthesize(G, SPACES[2].sample(G, 8, seeded("cpu", "real")))
+        D = Raised(D, -D(real).mean())
+        for space, share in zip(SPACES, SHARES):
+            leads = D(real)
+            if objective is not Logistic:
+                leads = leads - D(space.synthesize(G, space.sample(G, 8, rng)))
+            expected += share * leads.sign().mean().item()
+
+    p, r = followed(G, D, objective([1, 1, 1]), real)
+    assert 0 < abs(r) < 1 and r == pytest.approx(expected)
+    assert p == (pytest.approx(8 / 1000) if r > 0 else 0)
+    for constant in (-100.0, 100.0):
+        raised = followed(G, D, objective([1, 1, 1]), real, constant)
+        moved = (0.008, 1.0) if constant > 0 else (0.0, -1.0)
+        assert raised == (pytest.approx(moved) if objective is Logistic else (p, r))
+
+
+@pytest.mark.parametrize("members", range(1, 12))
+def test_what_is_alike_in_all_spaces_counts_once(members):
+    """To the last bit, for p goes on from it."""
+    once, shared = Ada(speed=1000, every=1), Ada(speed=1000, every=1)
+    leads = images(7, 1, 1).flatten()
+    once.observe(leads)
+    for _ in range(members):
+        shared.observe(leads, 1 / members)
+    (_, p, _), (_, r, _) = once.adjust(0)
+    (_, other_p, _), (_, other_r, _) = shared.adjust(0)
+    assert torch.equal(p, other_p) and torch.equal(r, other_r)
 
 
 @pytest.mark.parametrize("speed", [None, 0])

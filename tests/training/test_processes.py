@@ -30,6 +30,11 @@ TRAININGS = {
         *("model.objective.path_mean_detached=false", "model.reuse_fakes=true"),
     ),
     "ada": ("model=stylegan2", "rtil=ilo_mixture", "augment=ada", "augment.p=0.4"),
+    # p is of differences there, and moves by them.
+    "relativistic_ada": (
+        *("model=stylegan2", "rtil=ilo", "objective=relativistic", "augment=ada"),
+        *("augment.p=0.4", "augment.speed=100", "augment.every=2"),
+    ),
     "published_pggan": (
         *("model=pggan", "rtil=mgan", "protocol=authors", "model.reuse_fakes=true"),
         "rtil.family.fade_in=last",
@@ -91,6 +96,7 @@ def assert_same_training(one, other):
         pytest.param("published", (2, 3), LENGTH, marks=pytest.mark.slow),
         pytest.param("published_pggan", (2, 3), LENGTH, marks=pytest.mark.slow),
         pytest.param("ada", (2, 3), LENGTH, marks=pytest.mark.slow),
+        pytest.param("relativistic_ada", (2, 3), LENGTH, marks=pytest.mark.slow),
         pytest.param("relativistic", (2, 3), SHORT, marks=pytest.mark.slow),
         pytest.param("glo", (2, 3), LENGTH, marks=pytest.mark.slow),
         pytest.param("vae", (2, 3), LENGTH, marks=pytest.mark.slow),

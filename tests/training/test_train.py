@@ -93,6 +93,9 @@ def assert_equal_trees(a, b):
         ("pggan", "mgan_mixture", CHOICES),
         ("pggan_r1", "mgan_mixture", ()),
         ("stylegan2", "ilo_mixture", ADA),
+        pytest.param(
+            *("stylegan2", "ilo", ("objective=relativistic", *ADA)), marks=pytest.mark.slow
+        ),
         pytest.param("pggan", "mgan_mixture", ADA, marks=pytest.mark.slow),
     ],
 )
