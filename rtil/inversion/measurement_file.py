@@ -182,13 +182,18 @@ def fitted(
 
     Args:
         image: of mode "L" or "RGB".
-        observed: (H, W) bool with at least one True, or None: all of them.
+        observed: (H, W) bool, or None: all of them.
         size: side of the square in pixels.
         fit: "crop" scales the short side and takes the middle, "resize" both sides.
 
     Returns:
         (channels, size, size) uint8 and (size, size) bool or None.
+
+    Raises:
+        ValueError: nothing is observed.
     """
+    if observed is not None and not observed.any():
+        raise ValueError("the mask observes no pixel, so nothing of the image is left.")
     scaled = covering(image.size, size) if fit == "crop" else (size, size)
     if observed is not None:
         m = observed.numpy().astype(np.float32)
@@ -211,7 +216,7 @@ def filled(x: np.ndarray, m: np.ndarray) -> np.ndarray:
     Args:
         x, m: (H, W) float32; m in [0, 1], somewhere above 0.
     """
-    if (m > 0).all():
+    if (m > 0).all() or x.size == 1:  # a single pixel has none around it
         return x
     half = max(1, x.shape[1] // 2), max(1, x.shape[0] // 2)
     weight = resized(m, half)

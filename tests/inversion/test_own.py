@@ -247,6 +247,16 @@ def test_scaling_drops_what_is_mostly_damaged_and_keeps_the_rest():
     assert kept[outside].all()
 
 
+@pytest.mark.parametrize("fit", ["crop", "resize"])
+def test_a_mask_that_observes_nothing_is_refused_in_a_line_and_one_pixel_fills_all(fit):
+    nothing = torch.zeros(40, 61, dtype=torch.bool)
+    image = Image.fromarray(pixels(3, 40, 61))
+    with pytest.raises(ValueError, match=r"^the mask observes no pixel, .*left\.$"):
+        measurement.fitted(image, nothing, 12, fit)
+    nothing[20, 30] = True
+    assert (measurement.fitted(image, nothing, 12, fit)[0] == pixels(3, 40, 61)[20, 30]).all()
+
+
 @pytest.mark.parametrize(
     ("task", "side"),
     [
