@@ -10,8 +10,10 @@ import sys
 import warnings
 
 from rtil.data.files import WORKERS
-from rtil.data.limits import Limits
+from rtil.data.limits import DEFAULT, Limits
 from rtil.data.pack import Packing, pack
+from rtil.runs.kinds import check
+from rtil.runs.units import NAMES
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -22,8 +24,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--channels", choices=("auto", "1", "3"), default="auto")
     parser.add_argument("--limit", type=int, help="take the first N files in sorted order")
     parser.add_argument("--workers", type=int, default=WORKERS, help="threads")
-    parser.add_argument("--max-megapixels", type=float, default=64, help="of a picture")
-    parser.add_argument("--max-file-mb", type=float, default=256, help="of a file, unpacked")
+    most, of_file = DEFAULT.megapixels, DEFAULT.file_mb
+    parser.add_argument("--max-megapixels", type=float, default=most, help="of a picture")
+    parser.add_argument("--max-file-mb", type=float, default=of_file, help="of a file, unpacked")
     parser.add_argument("--force", action="store_true", help="replace OUT.zip if it exists")
     return parser.parse_args()
 
@@ -33,7 +36,10 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     warnings.showwarning = lambda message, *_: print(message, file=sys.stderr)
     try:
-        limits = Limits.of({"max_megapixels": a.max_megapixels, "max_file_mb": a.max_file_mb})
+        for name in ("max_megapixels", "max_file_mb"):
+            option = f"--{name.replace('_', '-')}"
+            check(getattr(a, name), NAMES[name], option, "Leave it out, or raise it.")
+        limits = Limits(a.max_megapixels, a.max_file_mb)
         packing = Packing(a.resolution, a.channels, a.limit, a.workers, limits)
         count = pack(a.source, a.out, packing, a.force)
     except (OSError, RuntimeError, ValueError) as error:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -33,16 +33,10 @@ class Limits:
     def of(cls, data: Mapping[str, Any]) -> Limits:
         """Those of a yaml of configs/data; the defaults where it says none.
 
-        Raises:
-            ValueError: one is no number above 0; names the key.
+        What a limit may be is said of its key (`rtil.runs.units`), and checked with all keys.
         """
-        found = {}
-        for name in ("megapixels", "file_mb"):
-            value = data.get(f"max_{name}", getattr(cls, name))
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
-                raise ValueError(f"data.max_{name}={value!r} must be a number above 0.")
-            found[name] = float(value)
-        return cls(**found)
+        names = [field.name for field in fields(cls) if f"max_{field.name}" in data]
+        return cls(**{name: float(data[f"max_{name}"]) for name in names})
 
     def check_pixels(self, width: int, height: int) -> None:
         """Raises ValueError for a picture with more pixels."""

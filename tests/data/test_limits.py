@@ -7,9 +7,11 @@ import subprocess
 import sys
 import zipfile
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from rtil.data import picture
@@ -18,6 +20,8 @@ from rtil.data.folder import ImageFolder
 from rtil.data.limits import Limits
 from rtil.data.load import load_data
 from rtil.data.picture import UNREADABLE, decode, open_picture, stored_mode
+from rtil.process.command import CONFIGS
+from rtil.runs import keys
 
 
 def png(width, height, mode="L", **options):
@@ -123,8 +127,15 @@ def test_ids_of_deep_and_foreign_folders_fit_into_file_names_and_stay_apart(tmp_
 @pytest.mark.parametrize("value", [0, -1, "many", None, True, float("nan")])
 @pytest.mark.parametrize("name", ["max_megapixels", "max_file_mb"])
 def test_a_limit_is_a_number_above_0(name, value):
-    with pytest.raises(ValueError, match=rf"data\.{name}=.* must be a number above 0"):
-        Limits.of({name: value})
+    (fault,) = keys.faults({f"data.{name}": value})
+    assert str(fault).startswith(f"data.{name}=") and "must be a number above 0" in str(fault)
+
+
+@pytest.mark.parametrize(
+    "file", sorted(Path(CONFIGS, "data").glob("*.yaml")), ids=lambda file: file.stem
+)
+def test_limits_that_are_not_said_are_those_of_every_yaml(file):
+    assert Limits.of(yaml.safe_load(file.read_text())) == Limits.of({}) == Limits()
 
 
 def test_the_keys_of_a_data_set_are_its_limits(tmp_path):
