@@ -15,6 +15,7 @@ from rtil.process.brief import brief, reason
 
 SCHEME = "hf://"
 FILE, REVISION = "generator.safetensors", "main"
+PATIENCE = 3.0  # seconds until a hub that does not answer is out of reach
 ADDRESS = re.compile(
     r"hf://(?P<repo>[\w.-]+/[\w.-]+)(/(?P<file>[^@\s]+))?(@(?P<revision>[^@\s]+))?"
 )
@@ -46,27 +47,62 @@ def parse(text: str) -> Address:
 def fetch(text: str) -> tuple[Path, str]:
     """A file of a hub in the library's cache, and its address with the commit.
 
+    While the hub is out of reach the cache is asked alone.
+
     Raises:
         FileNotFoundError: it is not there, or not in the cache while the hub is out of reach.
         ValueError: no address, or huggingface_hub is not installed.
     """
     address = parse(text)
     try:
-        from huggingface_hub import hf_hub_download
+        from huggingface_hub import constants, hf_hub_download
         from huggingface_hub.errors import EntryNotFoundError, HFValidationError
     except ImportError as error:
         raise ValueError(
             f'{text}: huggingface_hub cannot be imported. pip install "rtil[hub]"'
         ) from error
+    unreached = None
     try:
-        path = Path(hf_hub_download(address.repo, address.file, revision=address.revision))
+        unreached = _unreached(address)
+        path = Path(
+            hf_hub_download(
+                address.repo,
+                address.file,
+                revision=address.revision,
+                local_files_only=unreached is not None,
+            )
+        )
     except (OSError, EntryNotFoundError, HFValidationError) as error:
+        if unreached is None:
+            raise FileNotFoundError(
+                f"{address}: no such file on the hub, or none that you may read "
+                f"({reason(error)}). Check its name, or fetch the file yourself and name its path."
+            ) from error
         raise FileNotFoundError(
-            f"{address}: no such file on the hub, or not in the cache while the hub is out of "
-            f"reach ({reason(error)}). Check its name, HF_HOME and HF_HUB_OFFLINE, or fetch the "
-            "file yourself and name its path."
+            f"{address}: the hub is out of reach ({unreached}), and the cache "
+            f"{constants.HF_HUB_CACHE} does not hold it. Run it once where there is a network and "
+            "HF_HUB_OFFLINE is not set, name the cache by HF_HUB_CACHE if it is elsewhere, or "
+            "fetch the file yourself and name its path."
         ) from error
     return path, str(address._replace(revision=_commit(path, address)))
+
+
+def _unreached(address: Address) -> str | None:
+    """Why the hub does not answer, or None where it does.
+
+    Asked once: what is not in the cache the library asks for six times, for half a minute.
+    """
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+    from huggingface_hub.errors import HFValidationError, HfHubHTTPError
+
+    try:
+        url = hf_hub_url(address.repo, address.file, revision=address.revision)
+        get_hf_file_metadata(url, timeout=PATIENCE)
+    except (HfHubHTTPError, HFValidationError):
+        return None  # it has answered, or is not asked: what is wrong is said where it is fetched
+    except Exception as error:  # of another HTTP library from version to version
+        return reason(error)
+    return None
 
 
 def _commit(path: Path, address: Address) -> str:

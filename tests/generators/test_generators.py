@@ -1,6 +1,8 @@
 """Generators that are named: by a file, as one that comes with rtil, or by an address of a hub."""
 
 import shutil
+import socket
+import time
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ from rtil.runs.run import Run, generator_file
 from rtil.training import initial
 
 COMMIT, OTHER = "a" * 40, "b" * 40
+NOT_CACHED = r"^hf://.*out of reach.* cache .* does not hold it.*HF_HUB_OFFLINE"
 SHORT = ("task=cs", "ratio=0.5", "inverter=csgm", "inverter.steps=2", "num_images=1")
 
 
@@ -162,20 +165,43 @@ def test_a_training_records_the_commit_that_it_starts_from(cache, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("text", "why"),
     [
-        "hf://someone/digits",
-        "hf://someone/letters/none.safetensors",
-        "hf://someone/letters@v9",
-        f"hf://someone/letters@{'c' * 40}",
-        "hf://-x-/letters..",
+        ("hf://someone/digits", NOT_CACHED),
+        ("hf://someone/letters/none.safetensors", NOT_CACHED),
+        ("hf://someone/letters@v9", NOT_CACHED),
+        (f"hf://someone/letters@{'c' * 40}", NOT_CACHED),
+        ("hf://-x-/letters..", "^hf://.*no such file on the hub"),
     ],
 )
-def test_what_is_not_in_the_cache_is_told_in_a_line(cache, text):
-    with pytest.raises(FileNotFoundError, match=r"hf://.*no such file on the hub") as error:
+def test_what_is_not_in_the_cache_is_told_in_a_line(cache, text, why):
+    with pytest.raises(FileNotFoundError, match=why) as error:
         rtil.load_generator(text)
-    assert "\n" not in str(error.value) and len(str(error.value)) < 600
+    assert "\n" not in str(error.value) and len(str(error.value)) < 700
     assert not generators.local(text).exists()
+
+
+@pytest.fixture
+def unplugged(cache, monkeypatch):
+    """A cache and no network."""
+    constants = pytest.importorskip("huggingface_hub.constants")
+
+    def unresolved(*_: object, **__: object):
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unresolved)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    return cache.parents[1]
+
+
+def test_without_a_network_the_cache_serves_and_what_it_lacks_is_told_soon(unplugged):
+    name = f"hf://someone/letters/generator.safetensors@{COMMIT}"
+    assert generators.locate("hf://someone/letters").name == name
+    begin = time.perf_counter()
+    with pytest.raises(FileNotFoundError, match=NOT_CACHED) as error:
+        rtil.load_generator("hf://someone/digits")
+    assert time.perf_counter() - begin < 5
+    assert str(unplugged) in str(error.value) and "name resolution" in str(error.value)
 
 
 @pytest.mark.parametrize(
