@@ -93,7 +93,7 @@ def _unreached(address: Address) -> str | None:
     Asked once: what is not in the cache the library asks for six times, for half a minute.
     """
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
-    from huggingface_hub.errors import HFValidationError, HfHubHTTPError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     try:
         url = hf_hub_url(address.repo, address.file, revision=address.revision)
