@@ -6,7 +6,8 @@
 
 VIEW is a function of `rtil.reporting.extracts`; NAME is a file of results/, without ".jsonl". What
 one table says of a gain depends on all tables, for the correction is over all that are shown.
-`settings` is every key and choice (`rtil.reporting.settings`).
+`settings` is every key and choice (`rtil.reporting.settings`). `coverage diagnoses=NAME by=KEY`
+is of the diagnoses in results/diagnose/NAME (`rtil.reporting.coverage`).
 Three views are of documents, not of rows: `summary` has a line for each table of gains with
 summary=true, `overview file=FIGURE` draws these, `family` counts all. `forest file=FIGURE` draws
 the gains of rows. Figures are written, but not compared: they differ between versions of
@@ -24,7 +25,7 @@ from functools import cached_property
 from pathlib import Path
 
 from rtil.process.files import write_text
-from rtil.reporting import extracts, settings
+from rtil.reporting import coverage, extracts, settings
 from rtil.reporting.arrange import Row
 from rtil.reporting.claims import Comparison, Families, families
 from rtil.reporting.compare import drawable
@@ -36,7 +37,7 @@ from rtil.reporting.study import Source, of_everything
 MARKER = re.compile(r"(<!-- rtil: (?P<told>[^>]*?) -->)(?P<made>.*?)(<!-- end -->)", re.DOTALL)
 BEGIN, END = "<!-- rtil:", "<!-- end -->"
 FIGURES = ("forest", "overview")
-OF_DOCUMENTS = ("family", "summary", "settings")
+OF_DOCUMENTS = ("family", "summary", "settings", "coverage")
 INLINE = ("gain", "family")  # views that stand within a sentence
 PROTOCOLS = {"paper": "the paper's step sizes", "fair": "tuned alike"}  # columns of the summary
 OWN = ("results", "baseline")
@@ -151,6 +152,8 @@ class Library:
         """
         if marker.view == "settings":
             return f"\n\n{settings.pages()}\n\n"
+        if marker.view == "coverage":
+            return f"\n\n{self.coverage(marker)}\n\n"
         if marker.view == "family":
             return extracts.family(self.families)
         if marker.view == "summary":
@@ -183,6 +186,18 @@ class Library:
         if marker.baseline != "vanilla":
             command += f" baseline={marker.baseline}"
         return f"Rows: {', '.join(links)}; `{command}`."
+
+    def coverage(self, marker: Marker) -> str:
+        """Samples of diagnosed generators by some settings, and where the diagnoses are."""
+        if not {"diagnoses", "by"} <= marker.options.keys():
+            raise marker.error("diagnoses= has to name a folder of results/diagnose, by= settings")
+        folder = self.folder / "results" / "diagnose" / marker.options["diagnoses"][0]
+        try:
+            lines = coverage.coverage(coverage.read(folder), marker.options["by"])
+        except ValueError as error:
+            raise marker.error(error) from error
+        address = Path(os.path.relpath(folder, marker.path.parent)).as_posix()
+        return f"{extracts.table(lines)}\n\nDiagnoses: [{folder.name}]({address})."
 
     def summary(self, marker: Marker) -> str:
         """A line for each table that asks for one."""

@@ -90,6 +90,18 @@ PACKED = Record(
         "tuning": SEARCH,
     },
 )
+# diagnose.json, as tables of several read it.
+SCORE = Record({"value": NUMBER})
+DIAGNOSED = Record(
+    {
+        "generator_sha256": TEXT,
+        "settings": MapOf(ANYTHING),
+        "members": ListOf(
+            Record({"member": TEXT, "frechet": SCORE, "precision": SCORE, "recall": SCORE}),
+            fewest=1,
+        ),
+    }
+)
 # Beside the picture of a user's file.
 RECONSTRUCTION = Record(
     {"settings": MapOf(ANYTHING), "residual_rms": NUMBER, "loss": NUMBER, "seconds": NUMBER}

@@ -21,6 +21,7 @@ from rtil.metrics.image import psnr, to_unit
 from rtil.metrics.samples import RandomFeatures, frechet, frechet_estimate, precision_recall, share
 from rtil.operators import Identity, partial_circulant
 from rtil.process.rng import seeded
+from rtil.reporting import coverage
 
 GLYPHS = {
     "name": "glyphs",
@@ -202,6 +203,8 @@ def test_a_diagnosis_is_written_with_n_and_intervals(tmp_path, rtil):
     else:
         assert block["sigma"] is last["all"]["z_over_sigma"] is None
     assert last["task"]["z_over_rms"]["n"] == 2 and math.isfinite(last["all"]["psnr_db"]["ci95"])
+    (read,) = coverage.read(place)
+    assert [*read.members] == names and read.config["rtil.name"] == rtil
     assert {p.name for p in place.iterdir()} == {f"diagnose.{e}" for e in ("json", "md", "png")}
     with pytest.raises(ValueError, match="inverter=csgm"):
         diagnose.diagnose(composed("diagnose", *overrides, "inverter=csgm").copy(), overrides)
