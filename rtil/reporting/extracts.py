@@ -205,15 +205,27 @@ def table(lines: Sequence[Line]) -> str:
 
 
 def means(selection: Selection, all_shown: Families) -> str:
-    """PSNR of every estimate at each measurement, a column for each inverter and arm."""
+    """PSNR of every estimate at each measurement, a column for each inverter and arm.
+
+    An arm under other settings than the usual ones of its inverter has a column of its own.
+    """
     rows = selection.chosen
+    labels: dict[int, str] = {}
+    for inverter in {row.measurement.inverter for row in rows}:
+        labels |= named([row for row in rows if row.measurement.inverter == inverter])
     lines: dict[str, dict[str, str]] = {}
     for row in sorted(rows, key=lambda row: row.measurement.value):
         # Without a generator every arm's result is the same.
         trained = row.runs[0].config["inverter.family"] is not None
-        inverter = row.measurement.inverter
-        column = f"{inverter}, {row.arm}" if trained else inverter
-        lines.setdefault(where(row), {})[column] = written(row.psnr)
+        told = labels[id(row)].removeprefix(row.arm).removeprefix(", ")
+        parts = (row.measurement.inverter, row.arm if trained else "", told)
+        column = ", ".join(filter(None, parts))
+        line = lines.setdefault(where(row), {})
+        if trained and column in line:
+            raise ValueError(
+                f"two rows are of {where(row)}, {column}: name protocols= or a setting"
+            )
+        line[column] = written(row.psnr)
     columns = sorted({column for line in lines.values() for column in line})
     full = [
         {"measured": text} | {column: line.get(column, NONE) for column in columns}

@@ -136,6 +136,25 @@ def test_a_key_of_the_configuration_selects_rows_that_do_not_differ_in_it(librar
     ]
 
 
+def test_a_mean_over_trainings_of_other_settings_has_a_column_of_its_own(library):
+    """Without a name for its settings one would stand in the place of the other."""
+    folder = library(marked("means results=letters_posterior tasks=cs at=0.1 protocols=paper"))
+    shutil.copy(ROOT / "results/letters_posterior.jsonl", folder / "results")
+    regenerate(folder, check=False)
+    text = (folder / "docs/page.md").read_text(encoding="utf-8")
+    heading, _, *lines = [line for line in text.splitlines() if line.startswith("|")]
+    own = [cell.strip() for cell in heading.split("|") if "posterior, vanilla" in cell]
+    assert own == [
+        "posterior, vanilla, inverter.map_sigma=1",
+        "posterior, vanilla, inverter.maps=0",
+    ]
+    assert len(lines) == 1 and "–" not in lines[0]
+    page = folder / "docs/page.md"
+    page.write_text(marked(f"means{GAINS.removeprefix('gains')} at=0.1"), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"two rows are of cs 0\.1, mgan, .*: name protocols="):
+        regenerate(folder, check=False)
+
+
 @pytest.mark.parametrize("view", ["forest results=letters_mgan", "overview"])
 def test_a_figure_is_drawn_where_documents_are_written_and_not_where_they_are_checked(
     library, view
