@@ -35,7 +35,7 @@ class Recovered(NamedTuple):
     facts: columns of B entries, see `Rule.facts`; with average each entry is a list of the R
         starts. chosen_start: the start whose reconstruction was taken, from 0.
     misfit: (B,) what the starts of an image are compared by; None for several of them.
-    spread: of one start whose inverter knows it.
+    spread: of an inverter that knows it.
     """
 
     image: Tensor
@@ -120,7 +120,11 @@ class Recovery:
         return rules()[self.selection]
 
     def check(self, inverter: Inverter, A: ForwardOperator) -> None:
-        """Raises ValueError where the inverter or the operator has nothing to choose from."""
+        """Raises ValueError where the inverter or the operator has nothing to choose from.
+
+        Several starts of an inverter with chains are refused too: the spread of one is not that
+        of all, and more chains are the same work.
+        """
         chooses = self.rule.watches
         if (chooses or self.restarts > 1) and not inverter.needs_generator:
             what = f"selection={self.selection}" if chooses else f"restarts={self.restarts}"
@@ -128,6 +132,12 @@ class Recovery:
                 f"invert: {what} chooses among iterates or starts, and an inverter "
                 "without a generator has one estimate. Leave it out, or use an inverter that "
                 "optimises the latents of one."
+            )
+        if self.restarts > 1 and inverter.has_chains:
+            raise ValueError(
+                f"invert: restarts={self.restarts} would leave out the standard deviation and the "
+                "draws of an inverter whose chains are its starts. Leave it out, and set "
+                "inverter.chains."
             )
         if self.back_projection and not isinstance(A, LinearOperator):
             raise ValueError(

@@ -170,8 +170,8 @@ class HeldOut(Problem):
         print(summary(self.place, rows.result_rows(self.place)))
         if self.run.save_draws and not (self.place / "draws").exists():
             print(
-                "  save_draws=true wrote nothing: new rows of inverter=posterior with restarts=1 "
-                "have draws, and no others."
+                "  save_draws=true wrote nothing: new rows of inverter=posterior have draws, and "
+                "no others."
             )
         unreadable = self.data.unreadable()
         if unreadable:

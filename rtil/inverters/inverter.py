@@ -74,9 +74,11 @@ class Inverter(ABC):
     Attributes:
         needs_generator: whether `invert` uses G. One that does not has one estimate for every
             generator, without iterates to choose from or random draws.
+        has_chains: whether its estimate is made of several starts already, with their spread.
     """
 
     needs_generator: ClassVar[bool]
+    has_chains: ClassVar[bool] = False
 
     @abstractmethod
     def check(self, G: Generator) -> None:

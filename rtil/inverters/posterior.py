@@ -127,6 +127,7 @@ class Posterior(FamilyInverter, FittedInverter):
     prior: GaussianPrior | None = None
 
     needs_generator = True
+    has_chains = True
 
     def __post_init__(self) -> None:
         if not (self.steps >= 1 and self.chains >= 1 and self.lr > 0):

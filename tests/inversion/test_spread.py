@@ -14,7 +14,8 @@ from rtil.process.command import CONFIGS
 from rtil.runs import rows as jsonl
 
 COMMON = ("scale=tiny", "hardware=cpu", "hardware.threads=1", "data.num_train=64")
-SHORT = ("inverter=posterior", "inverter.chains=2", "yardstick.num_train=40")
+SHORT = ("yardstick.num_train=40",)
+CHAINS = ("inverter=posterior", "inverter.chains=2")
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +31,15 @@ def root(tmp_path_factory):
 def run(root):
     generator = root / "trained" / "generator.pt"
 
-    def invert_with(*words):
-        words = [*COMMON, *SHORT, f"generator={generator}", f"root={root}", *words]
+    def invert_with(*words, chains=True):
+        words = [
+            *COMMON,
+            *SHORT,
+            *CHAINS * chains,
+            f"generator={generator}",
+            f"root={root}",
+            *words,
+        ]
         with initialize_config_dir(CONFIGS, version_base="1.3"):
             return invert.invert(compose("invert", words), words)
 
@@ -59,14 +67,24 @@ def test_rows_have_a_draw_and_coverage_and_files_the_spread(run, tmp_path, task)
         assert (place / "images" / f"{row['id']}-sample.png").exists()
 
 
-@pytest.mark.parametrize(("chains", "written"), [((), True), (("restarts=2",), False)])
+@pytest.mark.parametrize(("inverter", "written"), [("posterior", True), ("csgm", False)])
 def test_draws_that_are_asked_for_are_written_or_said_to_be_none(
-    run, tmp_path, capsys, chains, written
+    run, tmp_path, capsys, inverter, written
 ):
-    words = (f"run_dir={tmp_path}", "num_images=1", "task=cs", "save_draws=true", *chains)
-    place = run(*words, "inverter.steps=2")
+    words = (f"run_dir={tmp_path}", "num_images=1", "task=cs", "save_draws=true")
+    place = run(*words, f"inverter={inverter}", "inverter.steps=2", chains=written)
     assert (place / "draws").exists() == written
     assert ("save_draws=true wrote nothing" in capsys.readouterr().out) != written
+
+
+@pytest.mark.parametrize("average", ["true", "false"])
+def test_several_starts_of_chains_are_refused_before_any_work(run, tmp_path, average):
+    """They would drop the spread."""
+    place = tmp_path / "run"
+    words = (f"run_dir={place}", "num_images=1", "task=cs", f"average={average}")
+    with pytest.raises(ValueError, match=r"restarts=2 .* inverter\.chains"):
+        run(*words, "restarts=2")
+    assert not place.exists()
 
 
 def test_a_file_of_ones_own_has_its_spread_beside_it_and_none_is_overwritten(run, tmp_path):
