@@ -50,11 +50,13 @@ class Surgery(GeneratorInverter):
     blocks have accumulated is lost with them.
 
     Differs from the paper: Adam in the one loop of all inverters, where it has 25 to 100 steps of
-    L-BFGS, which does slightly better there and whose steps would tie a batch together.
+    L-BFGS, which does slightly better there (supplement, section 1.1 and table 1) and whose steps
+    would tie a batch together.
 
     Args:
         steps: Adam updates; where they end is the only regularisation.
-        block: c, the blocks that are cut off (chosen on validation images in the paper).
+        block: c, the blocks that are cut off (chosen on validation images in the paper,
+            supplement, section 1.1 and figure 4).
         lr_feature, lr_code: step sizes of u and of z0.
         fitted: see above.
         clamp: u starts within [-clamp, clamp]; None: anywhere.
