@@ -6,8 +6,9 @@
 
 VIEW is a function of `rtil.reporting.extracts`; NAME is a file of results/, without ".jsonl". What
 one table says of a gain depends on all tables, for the correction is over all that are shown.
-`settings` is every key and choice (`rtil.reporting.settings`). `coverage diagnoses=NAME by=KEY`
-is of the diagnoses in results/diagnose/NAME (`rtil.reporting.coverage`).
+`settings` is every key and choice (`rtil.reporting.settings`), `gallery` every experiment
+(`rtil.reporting.gallery`). `coverage diagnoses=NAME by=KEY` is of the diagnoses in
+results/diagnose/NAME (`rtil.reporting.coverage`).
 Three views are of documents, not of rows: `summary` has a line for each table of gains with
 summary=true, `overview file=FIGURE` draws these, `family` counts all. `forest file=FIGURE` draws
 the gains of rows. Figures are written, but not compared: they differ between versions of
@@ -25,7 +26,7 @@ from functools import cached_property
 from pathlib import Path
 
 from rtil.process.files import write_text
-from rtil.reporting import coverage, extracts, settings
+from rtil.reporting import coverage, extracts, gallery, settings
 from rtil.reporting.arrange import Row
 from rtil.reporting.claims import Comparison, Families, families
 from rtil.reporting.compare import drawable
@@ -37,7 +38,7 @@ from rtil.reporting.study import Source, of_everything
 MARKER = re.compile(r"(<!-- rtil: (?P<told>[^>]*?) -->)(?P<made>.*?)(<!-- end -->)", re.DOTALL)
 BEGIN, END = "<!-- rtil:", "<!-- end -->"
 FIGURES = ("forest", "overview")
-OF_DOCUMENTS = ("family", "summary", "settings", "coverage")
+OF_DOCUMENTS = ("family", "gallery", "summary", "settings", "coverage")
 INLINE = ("gain", "family")  # views that stand within a sentence
 PROTOCOLS = {"paper": "the paper's step sizes", "fair": "tuned alike"}  # columns of the summary
 OWN = ("results", "baseline")
@@ -154,6 +155,9 @@ class Library:
             return f"\n\n{settings.pages()}\n\n"
         if marker.view == "coverage":
             return f"\n\n{self.coverage(marker)}\n\n"
+        if marker.view == "gallery":
+            files = sorted((self.folder / "results").glob("*.jsonl"))
+            return f"\n\n{gallery.pages(files, self.shown(marker))}\n\n"
         if marker.view == "family":
             return extracts.family(self.families)
         if marker.view == "summary":
@@ -215,6 +219,22 @@ class Library:
                 line[name] = extracts.tally(shown, self.families)
             lines.append(line)
         return extracts.table(lines)
+
+    def shown(self, gallery_marker: Marker) -> list[gallery.Shown]:
+        """What documents show of packed rows, as the gallery links to it."""
+        origin, shown = gallery_marker.path.parent, []
+        for marker in self.markers:
+            files = marker.options.get("results")
+            # README.md is not of the site, and reads no rows that no other document reads.
+            if files is None or marker.path == self.paths[0]:
+                continue
+            address = Path(os.path.relpath(marker.path, origin)).as_posix()
+            figure = ""
+            if marker.view == "forest":
+                path = marker.path.parent / self.figure(marker)
+                figure = Path(os.path.relpath(path, origin)).as_posix()
+            shown.append(gallery.Shown(title_of(marker.path), address, files, figure))
+        return shown
 
     def figure(self, marker: Marker) -> str:
         """The file of a figure, from the document."""
