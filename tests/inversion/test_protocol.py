@@ -63,8 +63,9 @@ def words(arm, task, *more):
 
 
 def keys_of(section):
-    """{key: text} of the `key=value` words in the sixth column of a section's table."""
-    rows = [line.split("|")[6] for line in section.splitlines() if line.startswith("| ")]
+    """{key: text} of the `key=value` words in the second column of a section's first table."""
+    table = section.partition("\n| choice ")[2].partition("\n\n")[0]
+    rows = [line.split("|")[2] for line in table.splitlines()]
     pairs = dict(pair for row in rows for pair in re.findall(r"`([\w.]+)=([^`]+)`", row))
     return {key: text for key, text in pairs.items() if key != "protocol"}
 
