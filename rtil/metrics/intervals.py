@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from math import isnan
 
 import numpy as np
@@ -52,7 +53,13 @@ def mean_ci(values: Sequence[float] | np.ndarray, confidence: float = 0.95) -> t
     mean = float(values.mean())
     if values.size < 2 or not np.isfinite(values).all():
         return mean, float("nan")
-    from scipy import stats
+    error = values.std(ddof=1) / np.sqrt(values.size)
+    return mean, float(quantile((1 + confidence) / 2, values.size - 1) * error)
 
-    half_width = stats.t.ppf((1 + confidence) / 2, values.size - 1) * stats.sem(values)
-    return mean, float(half_width)
+
+@lru_cache
+def quantile(share: float, freedom: int) -> float:
+    """Of Student's t with so many degrees of freedom: it is below this with probability share."""
+    from scipy.special import stdtrit
+
+    return float(stdtrit(freedom, share))

@@ -48,23 +48,20 @@ def written(mean: Mean | None, digits: int = 2, sign: str = "", unit: str = "") 
 
 def scores(runs: Iterable[Run], metric: str) -> pd.DataFrame:
     """A row for each image, a column for the seed of each run that has the metric."""
-    columns = {}
+    columns: dict[int | str, dict[str, float]] = {}
     for run in runs:
-        numbers = {
-            image: float(row[metric])
-            for image, row in run.rows.items()
-            if is_number(row.get(metric))
-        }
+        values = run.columns.get(metric, {})
+        numbers = {image: float(value) for image, value in values.items() if is_number(value)}
         if numbers:
-            columns[run.seed] = pd.Series(numbers)
-    return pd.DataFrame(columns).sort_index()
+            columns[run.seed] = numbers
+    images = sorted({image for numbers in columns.values() for image in numbers})
+    table = [[numbers.get(image, np.nan) for numbers in columns.values()] for image in images]
+    return pd.DataFrame(np.array(table).reshape(len(images), len(columns)), images, [*columns])
 
 
 def known(runs: Sequence[Run], metrics: Iterable[str]) -> list[str]:
     """The metrics that are told of runs: those of 0.1 always, later ones where runs have them."""
-    columns = {
-        key for run in runs for row in run.rows.values() for key in row if row[key] is not None
-    }
+    columns = {key for run in runs for key in run.columns}
     return [metric for metric in metrics if metric not in LATER or metric in columns]
 
 
@@ -111,8 +108,14 @@ def over_images(values: pd.DataFrame, size: int = 1) -> Mean | None:
         size: of the sets of images that are averaged first; n counts sets, and images beyond the
             last full one are left out.
     """
-    # Rows one by one: an image is held by some seeds, and pandas' mean rounds otherwise.
-    means = np.array([np.mean(row[~np.isnan(row)]) for row in values.to_numpy()])
+    if values.empty:
+        return None
+    table = values.to_numpy()
+    held, means = ~np.isnan(table), np.empty(len(table))
+    # By the seeds that hold an image. pandas' mean rounds otherwise.
+    for seeds in np.unique(held, axis=0):
+        rows = (held == seeds).all(axis=1)
+        means[rows] = np.ascontiguousarray(table[rows][:, seeds]).mean(axis=1)
     if size > 1:
         full = len(means) - len(means) % size
         means = np.array([np.mean(one) for one in means[:full].reshape(-1, size)])
@@ -128,10 +131,21 @@ def differences(mine: pd.DataFrame, theirs: pd.DataFrame) -> pd.DataFrame:
     # In the order of mine: numpy's sums round by it.
     seeds = [seed for seed in mine.columns if seed in theirs.columns]
     images = mine.index.intersection(theirs.index)
-    a, b = mine.loc[images, seeds], theirs.loc[images, seeds]
-    # Two infinite PSNRs are equal, though their difference is not a number.
-    pairs = (a - b).mask(a == b, 0.0)
-    return pairs.dropna(how="all").dropna(axis="columns", how="all")
+    a, b = (_entries(frame, images, seeds) for frame in (mine, theirs))
+    with np.errstate(invalid="ignore"):
+        # Two infinite PSNRs are equal, though their difference is not a number.
+        pairs = np.where(a == b, 0.0, a - b)
+    there = ~np.isnan(pairs)
+    rows, columns = np.flatnonzero(there.any(axis=1)), np.flatnonzero(there.any(axis=0))
+    kept = [seeds[column] for column in columns]
+    return pd.DataFrame(pairs[rows][:, columns], images[rows], kept)
+
+
+def _entries(frame: pd.DataFrame, images: pd.Index, seeds: Sequence[int | str]) -> np.ndarray:
+    """Of a frame, the rows of images and the columns of seeds that it has."""
+    rows = frame.index.get_indexer(images)
+    columns = np.array([[*frame.columns].index(seed) for seed in seeds], dtype=int)
+    return frame.to_numpy().take(rows, axis=0).take(columns, axis=1)
 
 
 def over_seeds(means: Means, *arms: Sequence[Run]) -> Mean | None:

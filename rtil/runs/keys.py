@@ -281,8 +281,7 @@ def faults(settings: Mapping[str, object]) -> Iterator[Fault]:
         # A folder that is named 2024 was recorded as a number in version 0.1.
         number = isinstance(value, int) and row(key).path == "directory"
         own = None if number else kind(key)
-        fault = own.fault(value, key) if own else None
-        if fault is not None:
+        if own and (fault := own.fault(value, key)):
             yield fault
 
 
@@ -388,7 +387,8 @@ def differing_keys(
         own = row(key)
         there, here = a.get(key, own.default), b.get(key, own.default)
         unknown = own.found and (there is None or here is None)
-        if counts(key) and not unknown and canonical(there) != canonical(here):
+        differs = there != here and canonical(there) != canonical(here)
+        if differs and counts(key) and not unknown:
             lines.append(f"{key}: {there!r} there, {here!r} here")
     return lines
 

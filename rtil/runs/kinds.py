@@ -127,8 +127,11 @@ class ListOf(Kind):
     def fault(self, value: object, place: str = "") -> Fault | None:
         if not isinstance(value, (list, tuple)) or not self.fewest <= len(value) <= self.most:
             return Fault(place, value, str(self))
-        faults = (self.each.fault(entry, f"{place}[{i}]") for i, entry in enumerate(value))
-        return next(filter(None, faults), None)
+        for i, entry in enumerate(value):
+            # A place is written for the entry that is wrong alone: lists hold thousands.
+            if self.each.fault(entry) is not None:
+                return self.each.fault(entry, f"{place}[{i}]")
+        return None
 
     def __str__(self) -> str:
         count = "" if self.most == BIG else f" of {self.most}"

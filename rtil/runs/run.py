@@ -11,8 +11,9 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -66,6 +67,16 @@ class Run:
     def of_study(self, seed: object) -> int | str:
         """A seed of the same study, with its name where it has one."""
         return f"{self.study}:{seed}" if self.study or not isinstance(seed, int) else seed
+
+    @cached_property
+    def columns(self) -> dict[str, dict[str, Any]]:
+        """{name of a column: {image: value}}, of the values that there are."""
+        columns: dict[str, dict[str, Any]] = {}
+        for image, row in self.rows.items():
+            for key, value in row.items():
+                if value is not None:
+                    columns.setdefault(key, {})[image] = value
+        return columns
 
     @property
     def protocol(self) -> str:
@@ -187,9 +198,10 @@ def sound(run: Run) -> tuple[Run, list[str]]:
     if faults:
         raise ValueError("; ".join(faults))
     rows, notes = {}, []
+    scores = [key for key in run.columns if key.endswith(SCORES) and key != "psnr_db"]
     for name, row in run.rows.items():
-        scores = [key for key in row if key.endswith(SCORES) and row[key] is not None]
-        wrong = [key for key in {"psnr_db", *scores} if not is_number(row.get(key))]
+        wrong = [] if is_number(row.get("psnr_db")) else ["psnr_db"]
+        wrong += [key for key in scores if row.get(key) is not None and not is_number(row[key])]
         wrong += ["id"] if CONTROL.search(name) else []
         if wrong:
             what = ", ".join(sorted(wrong))
