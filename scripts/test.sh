@@ -9,6 +9,8 @@ install ".[test]"
 .venv/bin/ruff format --check .
 .venv/bin/lint-imports
 .venv/bin/mypy rtil
+# Every process that a test starts would compile all that it imports.
+unset PYTHONDONTWRITEBYTECODE
 # One worker a core, one thread each; WORKERS=0 runs everything in one process.
 cores=$(.venv/bin/python -c 'import os; print(min(8, os.cpu_count() or 1))')
 OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n "${WORKERS:-$cores}" --dist worksteal "$@"

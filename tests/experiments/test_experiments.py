@@ -55,7 +55,9 @@ COUNTS = {
 }
 
 
-@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize(
+    "scale", [*(pytest.param(scale, marks=pytest.mark.slow) for scale in SCALES[:-1]), SCALES[-1]]
+)
 @pytest.mark.parametrize("name", COUNTS)
 def test_every_experiment_lists_its_jobs_at_every_scale(name, scale):
     plan = plan_of(name, scale)
@@ -71,7 +73,10 @@ def test_every_experiment_lists_its_jobs_at_every_scale(name, scale):
     assert arms == {(job["model"], job["rtil"], job.get("rtil.family.sigma")) for job in trained}
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=() if n in NAMES[::5] else pytest.mark.slow) for n in NAMES],
+)
 def test_every_experiment_composes(name):
     cfg = composed("invert", f"experiment={name}", "scale=demo")
     assert OmegaConf.to_container(cfg.experiment, resolve=True) == plan_of(name, "demo")
@@ -130,7 +135,7 @@ def test_jobs_compose_and_fit_their_generators():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("scale", SCALES)
-@pytest.mark.parametrize("name", [n for n in NAMES if plan_of(n)["cells"]])
+@pytest.mark.parametrize("name", [name for name, counts in COUNTS.items() if counts[0]])
 def test_all_jobs_compose_and_fit_their_generators(name, scale):
     check_jobs(name, scale, lambda jobs: jobs)
 

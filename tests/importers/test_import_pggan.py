@@ -44,9 +44,9 @@ def ours(net):
 @pytest.mark.parametrize(
     "channels",
     [
-        {4: 6, 8: 5},
+        pytest.param({4: 6, 8: 5}, marks=pytest.mark.slow),
         CHANNELS,
-        {4: 3, 8: 8, 16: 8, 32: 2},
+        pytest.param({4: 3, 8: 8, 16: 8, 32: 2}, marks=pytest.mark.slow),
         pytest.param({4: 2, 8: 9, 16: 1, 32: 3, 64: 2}, marks=pytest.mark.slow),
     ],
 )

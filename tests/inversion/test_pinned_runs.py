@@ -5,6 +5,7 @@ to rounding, which adversarial training magnifies over its steps.
 """
 
 import hashlib
+from functools import cache
 
 import pytest
 import torch
@@ -44,22 +45,31 @@ def assert_pinned(found, pinned, loose):
 
 
 @pytest.fixture(scope="module")
-def generators(tmp_path_factory):
-    """{(model, family): its generator.pt}, trained once."""
+def generator_of(tmp_path_factory):
+    """(model, family) to its generator.pt, trained once where one is asked for."""
     root = tmp_path_factory.mktemp("pinned")
-    files = {}
-    for arm in PINNED["trainings"]:
-        model, family = arm.split()
+
+    @cache
+    def trained(model, family):
         run_dir = root / f"{model}-{family}"
         words = [*COMMON, f"model={model}", f"rtil={family}", "total_nimg=48"]
         train.train(composed("train", [*words, f"run_dir={run_dir}"]))
-        files[model, family] = run_dir / "generator.pt"
-    return files
+        return run_dir / "generator.pt"
+
+    return trained
 
 
-@pytest.mark.parametrize("arm", PINNED["trainings"])
-def test_a_training_is_the_pinned_one(generators, arm):
-    pinned, file = PINNED["trainings"][arm], generators[tuple(arm.split())]
+def every_second(names):
+    """All of them, every second one in the default suite."""
+    names = [*names]
+    return [
+        pytest.param(name, marks=pytest.mark.slow if name in names[1::2] else ()) for name in names
+    ]
+
+
+@pytest.mark.parametrize("arm", every_second(PINNED["trainings"]))
+def test_a_training_is_the_pinned_one(generator_of, arm):
+    pinned, file = PINNED["trainings"][arm], generator_of(*arm.split())
     weights = torch.load(file, weights_only=True)["G_ema"]
     assert weights.keys() == pinned["weights"].keys()
     for name, (sha, norm) in pinned["weights"].items():
@@ -71,15 +81,15 @@ def test_a_training_is_the_pinned_one(generators, arm):
         assert_pinned({k: v for k, v in row.items() if k not in MEASURED}, before, 0.1)
 
 
-@pytest.mark.parametrize("number", range(len(PINNED["inversions"])))
-def test_an_inversion_is_the_pinned_one(generators, tmp_path, number):
+@pytest.mark.parametrize("number", every_second(range(len(PINNED["inversions"]))))
+def test_an_inversion_is_the_pinned_one(generator_of, tmp_path, number):
     pinned = PINNED["inversions"][number]
     model, family = pinned["model"], pinned["rtil"]
     given = dict(word.split("=", 1) for word in pinned["overrides"])
     old = stated(given["inverter"], family, given["task"], given.get("protocol", "paper"))
     earlier = [f"{key}={value}" for key, value in old.items()]
     words = [*COMMON, *earlier, f"model={model}", f"rtil={family}", *pinned["overrides"],
-             f"generator={generators[model, family]}", "num_images=3", "yardstick.num_train=40",
+             f"generator={generator_of(model, family)}", "num_images=3", "yardstick.num_train=40",
              "pictures=false", f"run_dir={tmp_path}"]  # fmt: skip
     rows = jsonl.result_rows(invert.invert(composed("invert", words), words))
     for row, before in zip(rows, pinned["rows"], strict=True):

@@ -88,10 +88,10 @@ def assert_equal_trees(a, b):
     ("model", "rtil", "more"),
     [
         ("stylegan2", "ilo_mixture", ()),
-        ("pggan", "mgan_mixture", ()),
+        pytest.param("pggan", "mgan_mixture", (), marks=pytest.mark.slow),
         *(pytest.param(*arm, (), marks=pytest.mark.slow) for arm in ARMS if "mix" not in arm[1]),
         ("pggan", "mgan_mixture", CHOICES),
-        ("pggan_r1", "mgan_mixture", ()),
+        pytest.param("pggan_r1", "mgan_mixture", (), marks=pytest.mark.slow),
         ("stylegan2", "ilo_mixture", ADA),
         pytest.param(
             *("stylegan2", "ilo", ("objective=relativistic", *ADA)), marks=pytest.mark.slow
