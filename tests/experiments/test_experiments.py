@@ -55,6 +55,10 @@ COUNTS = {
 }
 
 
+def test_every_experiment_is_counted():
+    assert sorted(COUNTS) == NAMES
+
+
 @pytest.mark.parametrize(
     "scale", [*(pytest.param(scale, marks=pytest.mark.slow) for scale in SCALES[:-1]), SCALES[-1]]
 )
