@@ -20,7 +20,7 @@ BLOCK = re.compile(
     r"^ *```(?:bash|sh|\{code-cell\} ipython3|)\n(.*?)^ *```", re.DOTALL | re.MULTILINE
 )
 ASSIGNMENT = re.compile(r'([A-Z][A-Z0-9]*)="([^"]*)"')
-PREFIX = re.compile(r"^(?:\$ |[A-Z_]+=\w+ )")
+PREFIX = re.compile(r"^(?:\$ |!|[A-Z_]+=\w+ )")  # "!" of a notebook
 INLINE = re.compile(r"(?<!`)`((?:python -m |rtil |bash |torchrun |pip )[^`]*)`(?!`)")
 SHELLS = ("python", "rtil", "bash", "torchrun", "pip", ".venv/bin/", "pre-commit")
 # What composes no configuration, and why.
@@ -84,7 +84,7 @@ def read(module, arguments):
     assert name in commands(), f"there is no command {name}"
     words = [word for word in arguments if "=" in word and not word.startswith("-")]
     flags = {word for word in arguments if word not in words}
-    assert flags <= {"-m", "--help", "--cfg", "job", "..."}, flags
+    assert flags <= {"-m", "--help", "all", "--cfg", "job", "..."}, flags
     overrides.check(name, words)
     return name, [one_job(word) for word in words if not word.endswith("=NAME")]
 
@@ -117,7 +117,14 @@ def test_scripts_and_extras_of_a_page_are_there(line):
     for names in re.findall(r"(?:rtil|\.)\[([\w,]+)\]", line):
         for name in names.split(","):
             assert f"\n{name} = [" in table, name
-    assert "scripts/" in line or "install" in line or line == "rtil", line
+    assert "scripts/" in line or "install" in line or line.split("#")[0].strip() == "rtil"
+
+
+def test_a_command_stands_where_it_is_read():
+    """In a fence or a sentence: an indented block would be left out here."""
+    for path in PAGES:
+        text = re.sub(r"```.*?```", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+        assert not re.findall(r"^    (?:python -m|rtil|torchrun) .*", text, re.MULTILINE), path
 
 
 def test_a_command_that_is_not_composed_is_on_a_page():
