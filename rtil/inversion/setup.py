@@ -26,6 +26,7 @@ from rtil.inversion.estimate import Recovery
 from rtil.inversion.held_out import HeldOut, HeldOutRun
 from rtil.inversion.item import Item
 from rtil.inversion.loop import Inversion, Method
+from rtil.inversion.pretrained import weights_found
 from rtil.inversion.problem import Measuring, Problem
 from rtil.inversion.score import load_distances
 from rtil.inversion.selection import check_choices
@@ -100,6 +101,7 @@ def compose(cfg: DictConfig, overrides: Sequence[str]) -> Inversion:
 
     inverter = build_inverter(config["inverter"], instantiate(config["rtil"]["family"]))
     inverter.check(trained.G)
+    config |= weights_found(inverter, config)
     measuring = measuring_of(config)
     problem: Problem
     if items:

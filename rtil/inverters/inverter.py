@@ -1,9 +1,10 @@
 """The contract of an inverter, and how one is built from its yaml (configs/inverter).
 
 An inverter says itself what it needs: a generator (`GeneratorInverter`), what that generator was
-trained with (`FamilyInverter`), training images (`FittedInverter`), or an operator with an adjoint
-(`rtil.inverters.linear.LinearEstimate`). To add one, write a file with a final frozen dataclass of
-one of these kinds and a yaml under configs/inverter:
+trained with (`FamilyInverter`), training images (`FittedInverter`), a network of its own
+(`PretrainedInverter`), or an operator with an adjoint (`rtil.inverters.linear.LinearEstimate`).
+To add one, write a file with a final frozen dataclass of one of these kinds and a yaml under
+configs/inverter:
 
     name: NAME
     family: ilo            that it was proposed with (configs/rtil); null: needs no generator
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import ClassVar, NamedTuple, final
 
 import torch
@@ -145,6 +147,30 @@ class FittedInverter(Inverter):
 
         Raises:
             ValueError: too few images.
+        """
+
+
+class Weights(NamedTuple):
+    """A file of weights that an inverter has beside the generator's.
+
+    sha256: of the file. trained: what it was trained on, `data` and `split_files` as a
+    generator's file has them.
+    """
+
+    path: Path
+    sha256: str
+    trained: Mapping
+
+
+class PretrainedInverter(Inverter):
+    """Has a network of its own, which was trained on images."""
+
+    @abstractmethod
+    def weights(self) -> Weights:
+        """Its file.
+
+        Raises:
+            FileNotFoundError: there is none. ValueError: it cannot be read.
         """
 
 

@@ -50,7 +50,7 @@ PAGES: Mapping[str, Page] = {
         ),
     ),
     "invert": Page(
-        ("task", "inverter", "rtil", "model"),
+        ("inverter", "task", "rtil", "model"),
         (
             *("ratio", "factor", "noise_std", "num_images", "seed", "inverter.steps"),
             *("selection", "generator", "input", "mask"),

@@ -60,8 +60,7 @@ class Key:
         needs: what it has an effect on.
         cell: whether the cell, arm or seed of a report stands for it, or scores do not depend on
             it, so that runs that differ in it are still compared.
-        found: whether a run finds it out and no override sets it. Runs of earlier versions do not
-            say it, so it is equal to anything there.
+        found: whether a run finds it out and no override sets it; unsaid, it is equal.
         default: what a configuration without it means, and no run is named after.
         kind: what values it and all below it take, where their names do not say it.
         optional: whether null may stand for all of a group.
@@ -158,6 +157,8 @@ KEYS = (
     Key("operator.per_image", NONE, ID, ID, default=False),
     Key("inverter", NONE, ID, ID, group="inversion"),
     Key("inverter.family", NONE, FREE, FREE, kind=TEXT | NULL),
+    Key("inverter.denoiser", NONE, FREE, FREE, path="file"),
+    Key("denoiser_sha256", NONE, ID, FREE, kind=TEXT | NULL),
     Key("loss", NONE, ID, ID),
     Key("loss.perceptual", NONE, ID, ID, default="lpips", kind=TEXT),
     Key("selection", NONE, ID, ID),
@@ -378,8 +379,7 @@ def differing_keys(
 ) -> list[str]:
     """Lines "key: old there, new here" for every key that counts and differs.
 
-    What a configuration leaves out is at its default; what only one of them has found out is
-    equal.
+    What a configuration leaves out is at its default; what one alone has found out is equal.
     """
     a, b = flatten(old), flatten(new)
     lines = []

@@ -24,6 +24,7 @@ FOUND = (
         "images_found",
         "generator_sha256",
         "mask_sha256",
+        "denoiser_sha256",
     ),
     *("protocol.tuned.file", "protocol.tuned.space", "tuned", "task._target_", "task.knob"),
     *("task.range", "task.linear", "task.measures", "inverter.family", "rtil.arm"),
