@@ -52,6 +52,7 @@ COUNTS = {
     "variants_families": (20, 20, 20, 10),
     "variants_ilo": (40, 40, 40, 2),
     "yardsticks": (180, 180, 120, 2),
+    "yardsticks_deepinv": (90, 90, 54, 2),
 }
 
 
