@@ -35,9 +35,9 @@ class DiffPIR(Denoised):
     """
 
     denoiser: str
-    steps: int = 50
-    data_weight: float = 7.0
-    zeta: float = 0.3
+    steps: int = 100
+    data_weight: float = 2.0
+    zeta: float = 1.0
     noise_std: float = 0.0
     least_noise: float = 0.01
 

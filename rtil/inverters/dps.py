@@ -17,24 +17,24 @@ from rtil.operators.linear_physics import library
 class DPS(Denoised):
     """A draw of deepinv's DPS (Chung et al. 2023): the reverse of a variance-preserving diffusion
 
-        grad log p_t(x | y) = grad log p_t(x) - weight grad |A D(x) - y|^2 / (2 (s^2 + s_t^2)),
+        grad log p_t(x | y) = grad log p_t(x) - weight grad |A D(x) - y|
 
-    with the noise s of y and that of x, s_t, by ancestral steps. Differs from the paper: there the
-    guidance is the gradient of |A D(x) - y|, whose weight depends on the noise and on A.
+    by ancestral steps. The default weight is the best of 100, 300 and 1000 on eight
+    validation images of data=glyphs, cs with ratio=0.1.
 
     Args:
         denoiser: file of the denoiser D.
         steps: of the diffusion, each with a gradient through D.
         weight: of the guidance.
-        noise_std, least_noise: as `DeepinvEstimate`.
+        noise_std, least_noise: as `DeepinvEstimate`; they have no effect here.
 
     Raises:
         ValueError: settings out of range.
     """
 
     denoiser: str
-    steps: int = 200
-    weight: float = 1.0
+    steps: int = 100
+    weight: float = 300.0
     noise_std: float = 0.0
     least_noise: float = 0.01
 
@@ -53,7 +53,7 @@ class DPS(Denoised):
             D,
             num_steps=self.steps,
             weight=self.weight,
-            guidance="annealed",
+            guidance="norm",
             device=y.device,
         )
         start = y.new_empty((len(y), *physics.img_size), dtype=torch.float64)

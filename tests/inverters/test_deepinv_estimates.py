@@ -130,7 +130,7 @@ def test_plug_and_play_with_the_exact_denoiser_is_the_linear_estimate(name, prio
 
 @pytest.mark.parametrize(
     "method",
-    [DPS("denoiser.pt", 60, 2.0, 0.05), DiffPIR("denoiser.pt", 60, zeta=1.0, noise_std=0.05)],
+    [DPS("denoiser.pt", 60, 100.0), DiffPIR("denoiser.pt", 60, zeta=1.0, noise_std=0.05)],
     ids=["dps", "diffpir"],
 )
 def test_the_mean_of_draws_is_near_the_posterior_mean(method, prior, exact):
