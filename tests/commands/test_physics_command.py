@@ -16,7 +16,7 @@ from hydra.errors import HydraException
 from rtil import invert, report
 from rtil.process import instantiate
 
-PAGE = (Path(__file__).parents[2] / "docs" / "deepinv.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "deepinv.md").read_text().replace("\\\n", " ")
 SHORT = ["inverter.steps=[2,2,2]", "inverter.fit_samples=100"]
 OWN = ["task=physics", "task.physics._target_=halved.Halved", "+task.physics.step=2"]
 CODE = """

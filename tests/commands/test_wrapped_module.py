@@ -27,7 +27,7 @@ from rtil.process.rng import seeded
 from rtil.runs.commands import commands
 from rtil.runs.run import collect
 
-PAGE = (Path(__file__).parents[2] / "docs" / "wrapped.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "wrapped.md").read_text().replace("\\\n", " ")
 SMALL = ["hardware=cpu", "hardware.threads=1", "total_nimg=16", "batch=8", "checkpoint_every=8"]
 FEW = ["hardware=cpu", "hardware.threads=1", "num_images=2", "yardstick.use=false"]
 STEPS = {
