@@ -61,14 +61,20 @@ class DeepinvEstimate(Inverter):
             rngs: one CPU generator per image.
         """
 
+    @abstractmethod
+    def check_images(self, shape: tuple[int, ...]) -> None:
+        """Raises ValueError where it cannot estimate images (C, H, W)."""
+
     @final
     def check(self, G: Generator | None) -> None:
         """Uses no generator."""
 
+    @final
     def check_operator(self, A: ForwardOperator) -> None:
-        """Raises ValueError where A is not linear, or deepinv is not installed."""
+        """Raises ValueError where A or its images will not do, or deepinv is not installed."""
         self._linear(A)
         library("physics")
+        self.check_images(tuple(A.in_shape))
 
     @final
     @torch.no_grad()
@@ -140,14 +146,13 @@ class Denoised(DeepinvEstimate, PretrainedInverter):
         return denoiser.load(self.denoiser).weights
 
     @final
-    def check_operator(self, A: ForwardOperator) -> None:
-        """Raises also where the denoiser is not there, or is one of other images."""
-        super().check_operator(A)
-        shape = denoiser.load(self.denoiser).network.shape
-        if shape != tuple(A.in_shape):
+    def check_images(self, shape: tuple[int, ...]) -> None:
+        """Raises where the denoiser is not there, or is one of other images."""
+        own = denoiser.load(self.denoiser).network.shape
+        if own != shape:
             raise ValueError(
-                f"{type(self).__name__}: {self.denoiser} denoises images of shape {shape}, and "
-                f"these have {tuple(A.in_shape)}. Train one on such images with "
+                f"{type(self).__name__}: {self.denoiser} denoises images of shape {own}, and "
+                f"these have {shape}. Train one on such images with "
                 f"`{denoiser.COMMAND} data=... scale=...`, and name it with "
                 "inverter.denoiser=FILE."
             )

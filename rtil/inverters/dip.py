@@ -49,6 +49,9 @@ class DIP(DeepinvEstimate):
                 f"layers={self.layers} 3 or more, lr={self.lr} above 0."
             )
 
+    def check_images(self, shape: tuple[int, ...]) -> None:
+        """Fits any."""
+
     def reconstruct(self, physics: Any, y: Tensor, rngs: Rngs) -> Tensor:
         """As DeepinvEstimate.reconstruct."""
         images = [self._fitted(physics, y[b : b + 1], rng) for b, rng in enumerate(rngs)]
