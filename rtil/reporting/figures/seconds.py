@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from rtil.metrics.intervals import Mean
 from rtil.reporting.arrange import Row
@@ -96,6 +97,9 @@ def _point(row: Row) -> Point | None:
 
 def _label(ax: Axes, panel: str, metric: str) -> None:
     ax.set(xscale="log", title=plain(panel), xlabel="seconds an image", ylabel=metric)
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.xaxis.set_major_formatter("{x:g}")
+    ax.xaxis.set_minor_formatter(NullFormatter())
     ax.grid(True, color=GRID, linewidth=0.8)
 
 
