@@ -29,30 +29,32 @@ def shipped() -> dict[str, Path]:
     return {path.stem: path for path in sorted(FOLDER.glob("*.safetensors"))}
 
 
-def locate(text: str | Path) -> Located:
+def locate(text: str | Path, key: str = "generator") -> Located:
     """The file that is meant, fetched where it lies on a hub.
 
     Args:
         text: a path, a name of `shipped`, or hf://user/repo[/file][@revision]. A file of that
             name comes before what is shipped.
+        key: that names it, for messages.
 
     Raises:
-        FileNotFoundError: a name that is neither, or nothing on the hub.
+        FileNotFoundError: there is no such file, nor a generator of that name.
         ValueError: huggingface_hub is not installed, or an address that is none.
     """
     name = str(text)
     if name.startswith(hub.SCHEME):
         return Located(*hub.fetch(name))
-    if not _is_name(name):
-        return Located(Path(name), str(Path(name)))
     known = shipped()
-    if name not in known:
+    if _is_name(name) and name in known:
+        return Located(known[name], name)
+    path = Path(name)
+    if not path.exists():
         listed = ", ".join(known) or "none"
         raise FileNotFoundError(
-            f"generator {name}: there is no such file here, and none of that name comes with "
-            f"rtil ({listed}). Name a file, hf://user/repo, or one of these."
+            f"{key}={name}: no checkpoint at {path}, and none of that name comes with rtil "
+            f"({listed}). Name a file, hf://user/repo, or one of these."
         )
-    return Located(known[name], name)
+    return Located(path, str(path))
 
 
 def local(text: str) -> Path:

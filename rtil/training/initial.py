@@ -150,7 +150,7 @@ def read(path: str | Path, with_discriminator: bool = True) -> Initial:
         FileNotFoundError: there is no such file.
         ValueError: unreadable, damaged or of an unknown format.
     """
-    path, name = generators.locate(path)
+    path, name = generators.locate(path, "init")
     content = checkpoint.load(path)
     # Trainings without a discriminator say so by an empty one.
     weights = {"G": content["G_ema"], "D": (with_discriminator and content.get("D")) or None}

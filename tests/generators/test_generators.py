@@ -94,7 +94,7 @@ def test_an_unknown_name_lists_those_that_there_are(folder, present):
     for name in present:
         (folder / f"{name}.safetensors").touch()
     listed = ", ".join(present) or "none"
-    with pytest.raises(FileNotFoundError, match=rf"generator digits: .*\({listed}\)"):
+    with pytest.raises(FileNotFoundError, match=rf"generator=digits: .*\({listed}\)"):
         rtil.load_generator("digits")
 
 
@@ -103,7 +103,8 @@ def test_a_file_of_the_same_name_comes_first(folder, monkeypatch):
     monkeypatch.chdir(folder)
     Path("letters").touch()
     assert generators.locate("letters").path == Path("letters")
-    assert generators.locate("letters.pt").path == Path("letters.pt")
+    with pytest.raises(FileNotFoundError, match="init=letters.pt: no checkpoint at letters.pt"):
+        generators.locate("letters.pt", "init")
 
 
 def test_what_comes_with_rtil_is_read_and_has_a_card():

@@ -360,7 +360,7 @@ def test_a_discriminator_that_does_not_fit_may_be_left_out(tmp_path, begun):
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["init=nowhere.pt"], "no checkpoint at nowhere.pt"),
+        (["init=nowhere.pt"], "init=nowhere.pt: no checkpoint at nowhere.pt"),
         (["init_d_nimg=8"], "init_d_nimg=8 is for init=FILE"),
         (["init=7"], "init=7 must be a text"),
     ],
