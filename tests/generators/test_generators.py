@@ -103,7 +103,7 @@ def test_a_file_of_the_same_name_comes_first(folder, monkeypatch):
     monkeypatch.chdir(folder)
     Path("letters").touch()
     assert generators.locate("letters").path == Path("letters")
-    with pytest.raises(FileNotFoundError, match="init=letters.pt: no checkpoint at letters.pt"):
+    with pytest.raises(FileNotFoundError, match=r"init=letters\.pt: no checkpoint at letters\.pt"):
         generators.locate("letters.pt", "init")
 
 
