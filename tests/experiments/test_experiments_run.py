@@ -35,7 +35,8 @@ INVERT = (*QUICK, "yardstick.num_train=64")
 CASE = ("task", "inverter", "value", "noise_std")
 VOID = ("img", "br", "meta")
 OWN = ("differences", "evidence_ilo", "evidence_mgan")  # have a test of their own
-FIGURES = [name for name in NAMES if name not in OWN]
+EXTRA = ("yardsticks_deepinv",)  # needs rtil[deepinv], and a denoiser that was trained before
+FIGURES = [name for name in NAMES if name not in (*OWN, *EXTRA)]
 
 
 class Ran(NamedTuple):
