@@ -25,6 +25,7 @@ from rtil.inverters.inverter import (
     Reconstruction,
     Watch,
     Weights,
+    with_adjoint,
 )
 from rtil.inverters.lmmse import conjugate_gradient
 from rtil.inverters.minimise import randn
@@ -34,6 +35,10 @@ from rtil.operators.linear_physics import library, linear_physics, unit_measurem
 from rtil.operators.operator import ForwardOperator, LinearOperator
 
 TOLERANCE, MAX_STEPS = 1e-6, 3000  # of the conjugate gradients in a proximal map
+LINEAR = (
+    "and its steps are those of a linear operator. Use an inverter with a generator, "
+    "such as inverter=ilo."
+)
 Rngs = Sequence[torch.Generator]
 
 
@@ -72,7 +77,7 @@ class DeepinvEstimate(Inverter):
     @final
     def check_operator(self, A: ForwardOperator) -> None:
         """Raises ValueError where A or its images will not do, or deepinv is not installed."""
-        self._linear(A)
+        with_adjoint(A, self, LINEAR)
         library("physics")
         self.check_images(tuple(A.in_shape))
 
@@ -93,9 +98,9 @@ class DeepinvEstimate(Inverter):
             ValueError: A is not linear, or as `check_operator`.
             RuntimeError: an image that is not finite.
         """
-        linear = self._linear(A)
-        physics = self.physics(linear, y)
-        unit = self.reconstruct(physics, unit_measurement(linear, y) / physics.scale, rngs)
+        operator = with_adjoint(A, self, LINEAR)
+        physics = self.physics(operator, y)
+        unit = self.reconstruct(physics, unit_measurement(operator, y) / physics.scale, rngs)
         image = (2 * unit - 1).to(y)
         if not bool(image.isfinite().all()):
             raise RuntimeError(
@@ -116,15 +121,6 @@ class DeepinvEstimate(Inverter):
         solve = partial(conjugate_gradient, tolerance=TOLERANCE, max_steps=MAX_STEPS)
         noise = max(self.noise_std, self.least_noise)
         return linear_physics(A, y, noise, solve, spectral_norm(A, y))
-
-    def _linear(self, A: ForwardOperator) -> LinearOperator:
-        """A, which has an adjoint; ValueError where it has none."""
-        if not isinstance(A, LinearOperator):
-            raise ValueError(
-                f"{type(self).__name__}: {A.name} is not linear, and its steps are those of a "
-                "linear operator. Use an inverter with a generator, such as inverter=ilo."
-            )
-        return A
 
 
 class Denoised(DeepinvEstimate, PretrainedInverter):

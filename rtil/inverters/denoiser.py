@@ -85,7 +85,7 @@ class Denoiser(nn.Module):
         backbone = Backbone(models, sizes)
         self.net = models.precond.EDMPrecond(backbone, pixel_std=sizes.image_std)
 
-    def forward(self, x: Tensor, sigma: Any = None, *args: object, **kwargs: object) -> Tensor:
+    def forward(self, x: Tensor, sigma: Any) -> Tensor:
         """D(x, sigma) (B, C, H, W) in about [0, 1].
 
         Args:

@@ -13,7 +13,7 @@ from torch import Tensor
 from rtil.inverters.adjoint import Adjoint
 from rtil.inverters.csgm import CSGM, Search
 from rtil.inverters.data_term import MeasurementLoss
-from rtil.inverters.inverter import Inverter, Loss, Reconstruction, Watch
+from rtil.inverters.inverter import Inverter, Loss, Reconstruction, Watch, with_adjoint
 from rtil.inverters.minimise import (
     Descent,
     Observation,
@@ -27,7 +27,9 @@ from rtil.latents.additive import Additive
 from rtil.latents.space import Latents
 from rtil.models.generator import Generator
 from rtil.models.layers import frozen
-from rtil.operators.operator import ForwardOperator, LinearOperator
+from rtil.operators.operator import ForwardOperator
+
+LINEAR = "so there is no pseudo-inverse to back-project with. Set inverter.back_projection=false."
 
 
 @final
@@ -102,7 +104,7 @@ class IAGAN(Inverter):
     def check_operator(self, A: ForwardOperator) -> None:
         """Raises ValueError where back-projection has no adjoint to go along."""
         if self.back_projection:
-            self._linear(A)
+            with_adjoint(A, self, LINEAR)
 
     @frozen()
     def invert(
@@ -150,19 +152,10 @@ class IAGAN(Inverter):
     @torch.no_grad()
     def _projected(self, found: Reconstruction, observation: Observation) -> Reconstruction:
         """x + A^+ (y - A x) of the best iterate x, as a stage of one iterate."""
-        A, y, loss = self._linear(observation.A), observation.y, observation.loss
+        A, y, loss = with_adjoint(observation.A, self, LINEAR), observation.y, observation.loss
         seen = loss if isinstance(loss, MeasurementLoss) else None
         rest = Adjoint(self.noise_std).estimate(A, y - A(found.image), seen)
         image = found.image + rest
         observation.show(image)
         value = loss(A(image), y)
         return Reconstruction(image, image, value, value, value[None].cpu())
-
-    def _linear(self, A: ForwardOperator) -> LinearOperator:
-        """A, which has an adjoint; ValueError where it has none."""
-        if not isinstance(A, LinearOperator):
-            raise ValueError(
-                f"IAGAN: {A.name} is not linear, so there is no pseudo-inverse to "
-                "back-project with. Set inverter.back_projection=false."
-            )
-        return A

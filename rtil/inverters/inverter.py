@@ -27,7 +27,7 @@ from torch import Tensor
 from rtil.latents.family import Family
 from rtil.latents.space import Latents
 from rtil.models.generator import Generator
-from rtil.operators.operator import ForwardOperator
+from rtil.operators.operator import ForwardOperator, LinearOperator
 from rtil.process.brief import brief
 from rtil.process.instantiate import instantiate, target_of
 
@@ -172,6 +172,21 @@ class PretrainedInverter(Inverter):
         Raises:
             FileNotFoundError: there is none. ValueError: it cannot be read.
         """
+
+
+def with_adjoint(A: ForwardOperator, inverter: object, why: str) -> LinearOperator:
+    """A, which has an adjoint.
+
+    Args:
+        inverter: that needs one.
+        why: what it cannot do without, and what to use instead; ends the message.
+
+    Raises:
+        ValueError: it has none.
+    """
+    if not isinstance(A, LinearOperator):
+        raise ValueError(f"{type(inverter).__name__}: {A.name} is not linear, {why}")
+    return A
 
 
 def build_inverter(config: Mapping, family: Family) -> Inverter:

@@ -13,9 +13,14 @@ from typing import final
 import torch
 from torch import Tensor
 
-from rtil.inverters.inverter import Inverter, Loss, Reconstruction, Watch
+from rtil.inverters.inverter import Inverter, Loss, Reconstruction, Watch, with_adjoint
 from rtil.models.generator import Generator
 from rtil.operators.operator import ForwardOperator, LinearOperator
+
+LINEAR = (
+    "so it has no adjoint and no linear estimate. Use an inverter with a generator, "
+    "such as inverter=ilo."
+)
 
 
 class LinearEstimate(Inverter):
@@ -34,7 +39,7 @@ class LinearEstimate(Inverter):
     @final
     def check_operator(self, A: ForwardOperator) -> None:
         """Raises ValueError where A has no adjoint."""
-        self._linear(A)
+        with_adjoint(A, self, LINEAR)
 
     @final
     @torch.no_grad()
@@ -52,17 +57,8 @@ class LinearEstimate(Inverter):
         Raises:
             ValueError: A is not linear.
         """
-        image = self.estimate(self._linear(A), y)
+        image = self.estimate(with_adjoint(A, self, LINEAR), y)
         if watch is not None:
             watch(image)
         value = loss(A(image), y)
         return Reconstruction(image, image, value, value, torch.empty(0, len(y)))
-
-    def _linear(self, A: ForwardOperator) -> LinearOperator:
-        """A, which has an adjoint; ValueError where it has none."""
-        if not isinstance(A, LinearOperator):
-            raise ValueError(
-                f"{type(self).__name__}: {A.name} is not linear, so it has no adjoint "
-                "and no linear estimate. Use an inverter with a generator, such as inverter=ilo."
-            )
-        return A

@@ -29,6 +29,7 @@ from rtil.inverters.inverter import (
     Reconstruction,
     Spread,
     Watch,
+    with_adjoint,
 )
 from rtil.inverters.lmmse import GaussianPrior
 from rtil.inverters.minimise import (
@@ -46,9 +47,10 @@ from rtil.latents.family import Family
 from rtil.latents.space import Latents
 from rtil.models.generator import Generator
 from rtil.models.layers import frozen
-from rtil.operators.operator import ForwardOperator, LinearOperator
+from rtil.operators.operator import ForwardOperator
 
 RTO, MODES = "rto", "modes"
+LINEAR = "so what it measures of a residual is not Gaussian. Use inverter=ilo or inverter=csgm."
 
 
 class Draw(NamedTuple):
@@ -174,7 +176,7 @@ class Posterior(FamilyInverter, FittedInverter):
 
     def check_operator(self, A: ForwardOperator) -> None:
         """Raises ValueError where A is not linear."""
-        self._linear(A)
+        with_adjoint(A, self, LINEAR)
 
     def trained_with(self, family: Family) -> Posterior:
         """With the maps that training drew, and their standard deviations, unless given.
@@ -264,7 +266,7 @@ class Posterior(FamilyInverter, FittedInverter):
                 "Posterior: it knows no training images yet; use what fit(images) returns."
             )
         kept = loss.kept if isinstance(loss, MeasurementLoss) else None
-        view = View(self._linear(A), 2 * self.noise_std, kept, y.device)
+        view = View(with_adjoint(A, self, LINEAR), 2 * self.noise_std, kept, y.device)
         solver = Solver(self.tolerance, self.max_steps)
         return Residual(view, self.prior, self.residual, solver)
 
@@ -331,12 +333,3 @@ class Posterior(FamilyInverter, FittedInverter):
         lost = chains % 2 / chains if self.sampler == RTO else 1.0
         between = images.var(0, correction=0) * (chains / max(chains - lost, 1.0))
         return (between + residual.variance().to(images)).sqrt()
-
-    def _linear(self, A: ForwardOperator) -> LinearOperator:
-        """A, which is linear; ValueError where it is not."""
-        if not isinstance(A, LinearOperator):
-            raise ValueError(
-                f"Posterior: {A.name} is not linear, so what it measures of a residual "
-                "is not Gaussian. Use inverter=ilo or inverter=csgm."
-            )
-        return A
