@@ -36,7 +36,7 @@ CASE = ("task", "inverter", "value", "noise_std")
 VOID = ("img", "br", "meta")
 OWN = ("differences", "evidence_ilo", "evidence_mgan")  # have a test of their own
 EXTRA = ("yardsticks_deepinv",)  # needs rtil[deepinv], and a denoiser that was trained before
-# A row is of three trainings, as in those with a test of their own.
+# A row is of several trainings, as in those with a test of their own.
 SEEDS = ("reconstruction", "training_differences")
 FIGURES = [name for name in NAMES if name not in (*OWN, *EXTRA, *SEEDS)]
 
