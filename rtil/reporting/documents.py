@@ -8,7 +8,8 @@ VIEW is a function of `rtil.reporting.extracts`; NAME is a file of results/, wit
 one table says of a gain depends on all tables, for the correction is over all that are shown.
 `settings` is every key and choice (`rtil.reporting.settings`), `gallery` every experiment
 (`rtil.reporting.gallery`). `coverage diagnoses=NAME by=KEY` is of the diagnoses in
-results/diagnose/NAME (`rtil.reporting.coverage`).
+results/diagnose/NAME (`rtil.reporting.coverage`), `speed benchmarks=NAME group=NAME,NAME` of
+results/NAME.json (`rtil.reporting.speed`).
 Three views are of documents, not of rows: `summary` has a line for each table of gains with
 summary=true, `overview file=FIGURE` draws these, `family` counts all. `forest file=FIGURE` draws
 the gains of rows. Figures are written, but not compared: they differ between versions of
@@ -20,13 +21,13 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 from rtil.process.files import write_text
-from rtil.reporting import coverage, extracts, gallery, settings
+from rtil.reporting import coverage, extracts, gallery, settings, speed
 from rtil.reporting.arrange import Row
 from rtil.reporting.claims import Comparison, Families, families
 from rtil.reporting.compare import drawable
@@ -38,7 +39,6 @@ from rtil.reporting.study import Source, of_everything
 MARKER = re.compile(r"(<!-- rtil: (?P<told>[^>]*?) -->)(?P<made>.*?)(<!-- end -->)", re.DOTALL)
 BEGIN, END = "<!-- rtil:", "<!-- end -->"
 FIGURES = ("forest", "overview")
-OF_DOCUMENTS = ("family", "gallery", "summary", "settings", "coverage")
 INLINE = ("gain", "family")  # views that stand within a sentence
 PROTOCOLS = {"paper": "the paper's step sizes", "fair": "tuned alike"}  # columns of the summary
 OWN = ("results", "baseline")
@@ -151,23 +151,12 @@ class Library:
         Raises:
             ValueError: it asks for what is not there; names the document and the line.
         """
-        if marker.view == "settings":
-            return f"\n\n{settings.pages()}\n\n"
-        if marker.view == "coverage":
-            return f"\n\n{self.coverage(marker)}\n\n"
-        if marker.view == "gallery":
-            files = sorted((self.folder / "results").glob("*.jsonl"))
-            return f"\n\n{gallery.pages(files, self.shown(marker))}\n\n"
         if marker.view == "family":
             return extracts.family(self.families)
-        if marker.view == "summary":
-            return f"\n\n{self.summary(marker)}\n\n"
-        if marker.view == "forest":
-            self.drawn(marker)
-        if marker.view in FIGURES:
-            return f"\n\n![gains]({self.figure(marker)})\n\n"
+        if marker.view in self.blocks:
+            return f"\n\n{self.blocks[marker.view](marker)}\n\n"
         if marker.view not in VIEWS:
-            known = ", ".join([*VIEWS, *FIGURES, *OF_DOCUMENTS])
+            known = ", ".join([*VIEWS, "family", *self.blocks])
             raise marker.error(f"no such view; there are {known}")
         selection = self.selection(marker)
         try:
@@ -178,18 +167,34 @@ class Library:
             return made
         return f"\n\n{made}\n\n{self.origin(marker)}\n\n"
 
+    @property
+    def blocks(self) -> Mapping[str, Callable[[Marker], str]]:
+        """What stands at markers whose view is of documents or of files that are no rows."""
+        return {
+            "settings": lambda marker: settings.pages(),
+            "gallery": self.experiments,
+            "coverage": self.coverage,
+            "speed": self.speed,
+            "summary": self.summary,
+            "forest": self.forest,
+            "overview": lambda marker: f"![gains]({self.figure(marker)})",
+        }
+
     def origin(self, marker: Marker) -> str:
         """Where a table's rows are, and the command that prints them."""
-        links, places = [], []
-        for file in self.files(marker):
-            address = Path(os.path.relpath(file, marker.path.parent)).as_posix()
-            links.append(f"[{file.stem}]({address})")
-            places.append(f"results/{file.name}")
+        files = self.files(marker)
+        links = [self.link(marker, file) for file in files]
+        places = [f"results/{file.name}" for file in files]
         told = places[0] if len(places) == 1 else f"[{','.join(places)}]"
         command = f"python -m rtil.report {shlex.quote(f'results={told}')}"
         if marker.baseline != "vanilla":
             command += f" baseline={marker.baseline}"
         return f"Rows: {', '.join(links)}; `{command}`."
+
+    def link(self, marker: Marker, path: Path) -> str:
+        """A file or folder, as a marker's document links to it."""
+        address = Path(os.path.relpath(path, marker.path.parent)).as_posix()
+        return f"[{path.stem}]({address})"
 
     def coverage(self, marker: Marker) -> str:
         """Samples of diagnosed generators by some settings, and where the diagnoses are."""
@@ -200,8 +205,29 @@ class Library:
             lines = coverage.coverage(coverage.read(folder), marker.options["by"])
         except ValueError as error:
             raise marker.error(error) from error
-        address = Path(os.path.relpath(folder, marker.path.parent)).as_posix()
-        return f"{extracts.table(lines)}\n\nDiagnoses: [{folder.name}]({address})."
+        return f"{extracts.table(lines)}\n\nDiagnoses: {self.link(marker, folder)}."
+
+    def speed(self, marker: Marker) -> str:
+        """What the benchmarks measured, and on what."""
+        if "benchmarks" not in marker.options:
+            raise marker.error("benchmarks= has to name a file of results/, without .json")
+        file = self.folder / "results" / f"{marker.options['benchmarks'][0]}.json"
+        try:
+            content = speed.read(file)
+            made = extracts.table(speed.lines(content, marker.options.get("group", ())))
+        except (FileNotFoundError, ValueError) as error:
+            raise marker.error(error) from error
+        return f"{made}\n\nRows: {self.link(marker, file)}: {speed.machine(content)}."
+
+    def experiments(self, marker: Marker) -> str:
+        """Every experiment, and what documents show of it."""
+        files = sorted((self.folder / "results").glob("*.jsonl"))
+        return gallery.pages(files, self.shown(marker))
+
+    def forest(self, marker: Marker) -> str:
+        """The figure of gains, which has to have rows."""
+        self.drawn(marker)
+        return f"![gains]({self.figure(marker)})"
 
     def summary(self, marker: Marker) -> str:
         """A line for each table that asks for one."""

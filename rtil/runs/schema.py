@@ -23,6 +23,7 @@ from rtil.runs.kinds import (
     COUNT_OR_NONE,
     NULL,
     SEED,
+    SWITCH,
     TEXT,
     Kind,
     ListOf,
@@ -98,6 +99,31 @@ DIAGNOSED = Record(
         "settings": MapOf(ANYTHING),
         "members": ListOf(
             Record({"member": TEXT, "frechet": SCORE, "precision": SCORE, "recall": SCORE}),
+            fewest=1,
+        ),
+    }
+)
+# What python -m benchmarks writes; the reach of a row is as "<= 1.15".
+RATIO = Record({"median": NUMBER, "low": NUMBER, "high": NUMBER, "pairs": COUNT})
+MEASURED = Record(
+    {
+        "device": TEXT,
+        "threads": COUNT,
+        "torch": TEXT,
+        "commit": TEXT,
+        "quick": SWITCH,
+        "rows": ListOf(
+            Record(
+                {
+                    "group": TEXT,
+                    "row": TEXT,
+                    "against": Text(empty=True),
+                    "ratio": NULL | RATIO,
+                    "unit": TEXT,
+                    "reach": NULL | TEXT,
+                    "met": NULL | SWITCH,
+                }
+            ),
             fewest=1,
         ),
     }

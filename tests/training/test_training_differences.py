@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from rtil.latents.family import additive, multicode
 from rtil.objectives.logistic import Logistic
@@ -22,10 +23,13 @@ def script():
     return module
 
 
-def state(script, G, family, nimg=0, **settings):
+def state(script, G, family, nimg=0, D=None, D_lr=0.0, **settings):
     members = [1] * len(family.spaces)
     objective = Logistic(members, **settings).double()
-    return script.State(nimg, Nets(G, None, None, objective, None, None), family, "commit")
+    D_optim = torch.optim.SGD(D.parameters(), D_lr) if D else None
+    nets = Nets(G, D, None, objective, None, D_optim)
+    real = torch.zeros(script.BATCHES * script.BATCH, *G.image_shape, dtype=torch.uint8)
+    return script.State(nimg, nets, family, "commit", real)
 
 
 def test_the_page_shows_the_rows_as_they_are(script):
@@ -76,3 +80,42 @@ def test_the_share_of_the_image_is_of_the_block_that_fades_in(script, pggan):
     with torch.no_grad():
         G.to_rgb[0].weight.zero_()
     assert next(script.fade_in(state(script, G, family, 20)))["share"] < 1e-6
+
+
+def test_of_one_sample_the_noise_of_the_gradient_is_the_same(script, stylegan2, discriminator):
+    """A batch of one decides for one sample."""
+    family, D = additive([0, 1]), discriminator("stylegan2", 16)
+    measured = state(script, stylegan2(16), family, D=D)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(script, "BATCHES", 24)
+        larger = [row["share"] for row in script.style_mixing(measured)]
+        patch.setattr(script, "BATCH", 1)
+        of_one = [row["share"] for row in script.style_mixing(measured)]
+    assert of_one == pytest.approx([0, 0], abs=1e-9)
+    assert all(abs(share) > 1e-3 for share in larger)
+
+
+class Correlation(nn.Module):
+    """D(x) = <w, x>, which learns an image by its own direction."""
+
+    def __init__(self, size):
+        super().__init__()
+        self.w = nn.Parameter(torch.zeros(size, dtype=torch.float64))
+
+    def forward(self, x):
+        return x.flatten(1) @ self.w
+
+    def progress(self, nimg):
+        """It does not grow."""
+
+
+def test_scores_of_images_that_d_has_learned_from_are_lower(script, pggan, monkeypatch):
+    """In standard deviations of other scores, and so alike for any step size."""
+    monkeypatch.setattr(script, "BATCHES", 24)
+    family, G = multicode([1, 2], block=1), pggan(16)
+    D = Correlation(256)
+    rows = {lr: [*script.reuse_fakes(state(script, G, family, 0, D, lr))] for lr in (0.01, 0.02)}
+    for slow, fast in zip(*rows.values()):
+        assert slow["share"] > slow["ci95"]
+        assert fast["share"] == pytest.approx(slow["share"], rel=1e-9)
+    assert not D.w.any()
