@@ -20,6 +20,7 @@ from rtil.inverters.minimise import (
     reconstruction,
 )
 from rtil.inverters.prior import check_map, half_square, prior_weight
+from rtil.inverters.start import best_start
 from rtil.latents.additive import Additive
 from rtil.latents.space import Latents
 from rtil.models.generator import Generator
@@ -42,6 +43,8 @@ class CSGM(GeneratorInverter):
     Args:
         steps: Adam updates of each start.
         lr: their step size.
+        candidates: 1, or how many draws of G are compared with y before each start, which then is
+            from the one that fits best (`rtil.inverters.start`).
         restarts: starts from new draws; each image keeps the one with the lowest loss.
         l2: weight of |z0|^2.
         map: None, or the factor of -log p(z0) = |z0|^2 / 2 beside the measurement loss: a number,
@@ -58,6 +61,7 @@ class CSGM(GeneratorInverter):
     steps: int
     lr: float = 0.1
     restarts: int = 2
+    candidates: int = 1
     l2: float = 0.0
     map: str | float | None = None
     noise_std: float = 0.0
@@ -65,10 +69,12 @@ class CSGM(GeneratorInverter):
     rampdown: float = 0.75
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.restarts < 1 or self.lr <= 0 or self.l2 < 0:
+        counts = min(self.steps, self.restarts, self.candidates)
+        if counts < 1 or self.lr <= 0 or self.l2 < 0:
             raise ValueError(
-                f"CSGM: steps={self.steps}, restarts={self.restarts} must be 1 or more, "
-                f"lr={self.lr} positive, l2={self.l2} 0 or more."
+                f"CSGM: steps={self.steps}, restarts={self.restarts} and "
+                f"candidates={self.candidates} must be 1 or more, lr={self.lr} positive, "
+                f"l2={self.l2} 0 or more."
             )
         check_map("CSGM", self.map, self.noise_std)
         if self.map is not None and self.l2:
@@ -105,7 +111,10 @@ class CSGM(GeneratorInverter):
     ) -> Search:
         """One start, from the next draws of each image's generator."""
         y, member = observation.y, (0,) * len(observation.y)
-        z0 = randn((G.z_dim,), rngs, y)
+        if self.candidates > 1:
+            z0 = best_start(G, observation, rngs, self.candidates)
+        else:
+            z0 = randn((G.z_dim,), rngs, y)
         noise = tuple(randn(shape, rngs, y) for shape in G.noise_shapes)
         weight = prior_weight(self.map, observation.loss, self.noise_std)
 

@@ -178,6 +178,7 @@ class Drawn(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping | None = None
     ) -> Any:
+        # What deepinv draws with: these three, of the shape of a batch or, of one image, of any.
         if func is torch.randn_like:
             return self._drawn(args[0])
         if func is torch.Tensor.normal_:

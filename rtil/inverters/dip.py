@@ -54,6 +54,7 @@ class DIP(DeepinvEstimate):
 
     def reconstruct(self, physics: Any, y: Tensor, rngs: Rngs) -> Tensor:
         """As DeepinvEstimate.reconstruct."""
+        # One after the other: batch norm would make an image depend on what shares its batch.
         images = [self._fitted(physics, y[b : b + 1], rng) for b, rng in enumerate(rngs)]
         return torch.cat(images)
 

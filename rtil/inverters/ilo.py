@@ -32,6 +32,7 @@ from rtil.inverters.prior import (
     per_stage,
     prior_weight,
 )
+from rtil.inverters.start import best_start
 from rtil.inverters.styles import Styles, draw_styles, geodesic_cross
 from rtil.latents.additive import Additive
 from rtil.latents.family import Family
@@ -104,6 +105,8 @@ class ILO(GeneratorInverter, FamilyInverter):
         map_relative: map_sigma counts in units of the rms of x_k, image by image, as in Additive.
         noise_std: of the measurements, in units of the [0, 1] image; read by "posterior".
         fit_samples: draws of the Gaussian fit of the mapping network.
+        candidates: 1, or how many draws of G are compared with y before stage 0, which then
+            starts from the styles of the one that fits best (`rtil.inverters.start`).
         rampup, rampdown: shares of each stage, see Schedule.
 
     Raises:
@@ -129,6 +132,7 @@ class ILO(GeneratorInverter, FamilyInverter):
     map_relative: bool | None = None
     noise_std: float = 0.0
     fit_samples: int = 100_000
+    candidates: int = 1
     rampup: float = 0.05
     rampdown: float = 0.75
 
@@ -152,8 +156,11 @@ class ILO(GeneratorInverter, FamilyInverter):
                 f"ILO: l1_radius={list(radii)} must hold one positive number for each of the "
                 f"{len(stages) - 1} stages after the first."
             )
-        if self.fit_samples < 2:
-            raise ValueError(f"ILO: fit_samples={self.fit_samples} must be 2 or more.")
+        if self.fit_samples < 2 or self.candidates < 1:
+            raise ValueError(
+                f"ILO: fit_samples={self.fit_samples} must be 2 or more, "
+                f"candidates={self.candidates} 1 or more."
+            )
         check_map("ILO", self.map, self.noise_std)
         later = len(stages) - 1
         if self.map_sigma is not None:
@@ -212,6 +219,9 @@ class ILO(GeneratorInverter, FamilyInverter):
         watch: Watch | None = None,
     ) -> Reconstruction:
         styles = draw_styles(G, y, rngs, self.fit_samples, self.sphere)
+        if self.candidates > 1:
+            observation = Observation(A, y, loss)
+            styles = styles.begun_at(G.map(best_start(G, observation, rngs, self.candidates)))
         stage, minima, last = Stage(), [], len(self.stages) - 1
         for k in range(last + 1):
             if k:

@@ -57,6 +57,7 @@ class PnP(Denoised):
         optim = library("optim")
         start, end = torch.tensor([self.sigma_start, self.sigma_end], dtype=torch.float64).log()
         levels = torch.linspace(float(start), float(end), self.steps, dtype=torch.float64).exp()
+        # deepinv's step size is the variance s_k^2 that the proximal map weighs its input by.
         model = optim.ADMM(
             data_fidelity=optim.data_fidelity.L2(sigma=float(physics.noise_model.sigma)),
             prior=optim.prior.PnP(denoiser=D),

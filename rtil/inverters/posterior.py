@@ -297,6 +297,7 @@ class Posterior(FamilyInverter, FittedInverter):
             parts = [half_square(value - mean if perturbed else value) for value, mean in pairs]
             return render()[0], sum(parts[1:], start=parts[0])
 
+        # The measurements less A r' + e': what the latents have to explain in this draw.
         target = y - draw.seen if perturbed else y
         variables = [Variable(value, self.lr) for value in z[:free]]
         descent = Descent(self.steps, Schedule(self.rampup, self.rampdown))

@@ -106,9 +106,12 @@ class Factored(Marginal):
         chunks = [prior.covariance(view.adjoint(rows)) for rows in identity.split(CHUNK)]
         gain = scale * torch.cat(chunks)
         M = view.forward(gain) + view.s**2 * identity
+        # Rounding leaves M unlike its transpose, and Cholesky reads one half of it alone.
         self.factor = torch.linalg.cholesky((M + M.T) / 2)
         whitened = torch.linalg.solve_triangular(self.factor, gain, upper=False)
         self._variance = scale * prior.variance - whitened.square().sum(0)
+        # L^-1 is formed once: the data term of every step is then a matrix product in the type of
+        # the generator, where a triangular solve would run in double.
         self._inverse = torch.linalg.solve_triangular(self.factor, identity, upper=False)
         self._whitening: dict[torch.dtype, Tensor] = {}
 
@@ -186,6 +189,7 @@ class Residual:
             )
         self.view, self.scale = view, scale
         self.prior = prior.to(view.index.device)
+        # With A C at hand its rows give every E[r | z, y] and the exact variance.
         small = len(view.index) * len(prior.mean) <= largest
         self.marginal: Marginal
         if small:

@@ -115,6 +115,7 @@ class SparseDeviations(GeneratorInverter):
         """z and v from where CSGM ended."""
         assert search.found.latents is not None
         z0, latents = search.z0, search.found.latents
+        # From v = 0 the second stage starts at the image that the first one ended with.
         coefficients = torch.zeros_like(search.found.image)
         synthesise = BASES[self.basis].synthesise
 

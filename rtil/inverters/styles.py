@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
@@ -31,6 +31,11 @@ class Styles:
     def w(self) -> Tensor:
         """The styles (B, *w_shape)."""
         return self.chart(self.v)
+
+    def begun_at(self, w: Tensor) -> Styles:
+        """The same from styles (B, *w_shape) on; where v has a sphere, on that of theirs."""
+        v = self.chart.inverse(w)
+        return replace(self, v=v, v_radius=None if self.v_radius is None else norm(v, 1))
 
 
 def draw_styles(

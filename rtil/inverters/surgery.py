@@ -117,6 +117,7 @@ class Surgery(GeneratorInverter):
             return Additive(0).synthesize(G, latents, self.block, State(mean + std * u)), None
 
         variables = [Variable(u, self.lr_feature)]
+        # Elsewhere z0 acts through the lost blocks alone: nothing depends on it any more.
         if G.per_block_styles:
             variables.append(Variable(z0, self.lr_code))
         descent = Descent(self.steps, Schedule(self.rampup, self.rampdown))
@@ -137,6 +138,7 @@ def moments(G: Generator, block: int, count: int, key: tuple) -> Moments:
         key: see `weights_key`; a change fits anew.
     """
     rng, like = seeded("cpu", "surgery"), next(G.parameters())
+    # Single precision would lose a variance that is small beside its mean, as after a ReLU.
     sums = squares = torch.zeros(G.shapes[block][0], dtype=torch.float64, device=like.device)
     for first in range(0, count, CHUNK):
         batch = min(CHUNK, count - first)

@@ -47,6 +47,11 @@ class StylePrior(NamedTuple):
         """Maps (..., w_dim) to styles of the same shape."""
         return F.leaky_relu(self.std * v + self.mean, self.slope)
 
+    def inverse(self, w: Tensor) -> Tensor:
+        """v of styles (..., w_dim), of their shape; 0 in entries that the fit found constant."""
+        x = F.leaky_relu(w, 1.0 / self.slope) - self.mean
+        return torch.where(self.std > 0, x / self.std, 0.0)
+
 
 @dataclass(frozen=True)
 class StyleMixing:

@@ -156,6 +156,7 @@ KEYS = (
     Key("mask_sha256", NONE, ID, FREE, cell=True, kind=TEXT | NULL),
     Key("operator.per_image", NONE, ID, ID, default=False),
     Key("inverter", NONE, ID, ID, group="inversion"),
+    Key("inverter.candidates", NONE, ID, ID, default=1),
     Key("inverter.family", NONE, FREE, FREE, kind=TEXT | NULL),
     Key("inverter.denoiser", NONE, FREE, FREE, path="file"),
     Key("denoiser_sha256", NONE, ID, FREE, kind=TEXT | NULL),
@@ -328,10 +329,7 @@ def repeated(key: str, knob: str) -> bool:
 
 
 def of_training(key: str) -> bool:
-    """Whether a setting decides a training and an inversion does not say it.
-
-    Its length, its batch, the file that it starts from.
-    """
+    """Whether a setting decides a training and no inversion says it: length, batch, `init`."""
     own = row(key)
     alone = own.invert == "none" and (own.train == "identity" or own.path == "file")
     return own.train == "grows" or (alone and own.train != "none")

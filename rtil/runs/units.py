@@ -53,6 +53,7 @@ NAMES: Mapping[str, Kind] = {
     **dict.fromkeys(("total_nimg", "keep_checkpoints", "path_batch", "first_convs"), COUNT),
     **dict.fromkeys(("num_images", "inversion_batch", "restarts", "trials"), COUNT),
     **dict.fromkeys(("finalists", "max_steps", "num_codes", "columns", "chains"), COUNT),
+    "candidates": COUNT,
     **dict.fromkeys(("dims", "neighbours", "stage_steps", "joint_steps"), COUNT),
     "layers": Number(3, 64, whole=True),
     **dict.fromkeys(("n0", "n1", "nd"), WIDTH),
