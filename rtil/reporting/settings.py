@@ -29,7 +29,7 @@ def pages() -> str:
 def of_command(command: str) -> str:
     """A command's own settings, and the groups that it reads."""
     said = reference.docstring_line(PACKAGE / f"{command}.py")
-    chosen = [f"`{group}={name}`" for group, name in reference.groups(command).items()]
+    chosen = [f"`{group}={name}`" for group, name in reference.offered(command).items()]
     before = [file for file in reference.lineage(command) if file not in (command, SHARED)]
     added = [f"It has the settings of {', '.join(before)} too." if before else ""]
     groups = [f"Groups and their defaults: {', '.join(chosen)}." if chosen else ""]
@@ -43,7 +43,7 @@ def of_group(group: str) -> str:
         f"- `{group}={choice}`: {plain(reference.line_of(group, choice))}"
         for choice in reference.choices(group)
     ]
-    readers = [name for name in reference.commands() if group in reference.groups(name)]
+    readers = [name for name in reference.commands() if group in reference.offered(name)]
     parts = [f"## {group}=", f"Read by {', '.join(readers)}.", "\n".join(lines)]
     if keys.kind(group) is not ANYTHING:  # a plan, which has no settings of its own
         parts.append(settings(reference.of_group(group)))

@@ -164,7 +164,7 @@ def screen(command: str, composed: COMPOSED) -> str:
 def everything(command: str, composed: COMPOSED) -> str:
     """Every choice, and every key with what it takes, its default, its file and its note."""
     lines = [f"Groups of rtil.{command}, GROUP=NAME:"]
-    for group in reference.groups(command):
+    for group in reference.offered(command):
         for choice in reference.choices(group):
             lines.append(f"  {group}={choice}: {reference.line_of(group, choice)}")
     lines += ["", f"Keys of rtil.{command}:"]
@@ -179,7 +179,7 @@ def everything(command: str, composed: COMPOSED) -> str:
 
 def _groups(command: str, first: Sequence[str], composed: COMPOSED, room: int) -> list[str]:
     """Lines of a command's groups: a line for each choice, of as many groups as there is room."""
-    defaults = reference.groups(command)
+    defaults = reference.offered(command)
     if not defaults:
         return []
     names = [*first, *(group for group in defaults if group not in first)]
@@ -215,7 +215,10 @@ def _row(one: Setting, composed: COMPOSED) -> tuple[str, str, str]:
     takes = one.takes
     for words, short in SHORTER.items():
         takes = takes.replace(words, short)
-    return one.key, default, f"{takes}: {one.note}" if one.note else takes
+    # Of the choice that is made, where what the key means depends on it.
+    choice = composed.get(f"{one.key.partition('.')[0]}.name")
+    note = one.notes.get(str(choice), one.note)
+    return one.key, default, f"{takes}: {note}" if note else takes
 
 
 def _columns(rows: Sequence[tuple[str, str, str]]) -> list[str]:

@@ -36,27 +36,36 @@ class Setting:
 
     Args:
         takes: the values that it may have.
-        note: what the file says of it.
+        defaults, notes: as each choice of the group that has it writes them; {"": text} where
+            there is no choice.
         source: the file, or "configs/GROUP/{A,B}.yaml" of several.
-        defaults: as each choice of the group that has it writes it; {"": default} where there is
-            no choice.
     """
 
     key: str
     takes: str
     defaults: Mapping[str, str]
-    note: str
+    notes: Mapping[str, str]
     source: str
 
     @property
     def default(self) -> str:
         """Of all choices; those that share one stand together."""
-        names: dict[str, list[str]] = {}
-        for choice, text in self.defaults.items():
-            names.setdefault(text, []).append(choice)
-        if len(names) == 1:
-            return next(iter(names))
-        return "; ".join(f"{', '.join(shared)}: {text}" for text, shared in names.items())
+        return _together(self.defaults)
+
+    @property
+    def note(self) -> str:
+        """What the files say of it, as `default`."""
+        return _together(self.notes)
+
+
+def _together(texts: Mapping[str, str]) -> str:
+    """As "A, B: text; C: other", or the text where all choices share it."""
+    names: dict[str, list[str]] = {}
+    for choice, text in texts.items():
+        names.setdefault(text, []).append(choice)
+    if len(names) == 1:
+        return next(iter(names))
+    return "; ".join(f"{', '.join(shared)}: {text}" for text, shared in names.items() if text)
 
 
 @cache
@@ -79,6 +88,19 @@ def groups(command: str) -> Mapping[str, str]:
             if not group.startswith(("optional ", "/")):
                 chosen[group] = "null" if choice is None else str(choice)
     return chosen
+
+
+@cache
+def offered(command: str) -> Mapping[str, str]:
+    """Of `groups` those that a user chooses: others are decided in the command's own file."""
+    decided = {
+        name.removeprefix("override ")
+        for entry in _defaults(ROOT / f"{command}.yaml")
+        if isinstance(entry, Mapping)
+        for name in entry
+        if name.startswith("override ")
+    }
+    return {group: name for group, name in groups(command).items() if group not in decided}
 
 
 def is_group(key: str) -> bool:
@@ -143,10 +165,10 @@ def of_group(group: str) -> tuple[Setting, ...]:
     merged = []
     for key, entries in found.items():
         defaults = {choice: one.default for choice, one in entries}
-        note = next((one.note for _, one in entries if one.note), "")
+        notes = {choice: one.note for choice, one in entries}
         file = entries[0][0] if len(entries) == 1 else "*"
         source = f"configs/{group}/{file}.yaml"
-        merged.append(Setting(key, _takes(key), defaults, note, source))
+        merged.append(Setting(key, _takes(key), defaults, notes, source))
     return tuple(merged)
 
 
@@ -194,7 +216,7 @@ def _written(path: Path, prefix: str) -> Mapping[str, Setting]:
     for key, default, note in _leaves(root, prefix, text):
         before = found.get(key)
         said = note or (before.note if before else "")
-        found[key] = Setting(key, "", {"": default}, said, source)
+        found[key] = Setting(key, "", {"": default}, {"": said}, source)
     return found
 
 

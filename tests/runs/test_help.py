@@ -79,11 +79,11 @@ def test_a_default_is_what_hydra_composes(command):
 def test_a_screen_is_one_screen_with_choices_keys_and_examples_that_there_are(command):
     page, known = help.PAGES[command], {one.key for one in reference.of_command(command)}
     assert len(page.keys) == help.KEYS and set(page.keys) <= known
-    assert set(page.groups) <= reference.groups(command).keys()
+    assert set(page.groups) <= reference.offered(command).keys()
     text = help.screen(command, composed(command, ())[0])
     lines = text.splitlines()
     assert len(lines) <= help.LINES and max(map(len, lines)) <= help.WIDTH
-    for group in reference.groups(command):
+    for group in reference.offered(command):
         assert re.search(rf"^  {group} ", text, re.MULTILINE)
     for group in page.groups[:1]:
         for choice in reference.choices(group):
@@ -97,11 +97,26 @@ def test_a_screen_is_one_screen_with_choices_keys_and_examples_that_there_are(co
 
 
 @pytest.mark.parametrize("command", reference.commands())
-def test_groups_that_a_command_does_not_read_are_not_in_its_help(command):
+def test_groups_that_a_command_does_not_read_or_decides_are_not_in_its_help(command):
     text = help.everything(command, {}) + help.screen(command, {})
     groups = {group for name in reference.commands() for group in reference.groups(name)}
-    for group in groups - reference.groups(command).keys():
-        assert not re.search(rf"^  {group}[ =.]", text, re.MULTILINE), group
+    for group in groups - reference.offered(command).keys():
+        # Keys of a group whose choice is decided can still be set.
+        ends = "=" if group in reference.groups(command) else "[ =.]"
+        assert not re.search(rf"^  {group}{ends}", text, re.MULTILINE), group
+        assert group not in [line[2:].split(" ")[0] for line in text.splitlines()]
+
+
+def test_a_note_is_of_the_choices_that_say_it():
+    """What a key means in one choice is not said of another that has the same key."""
+    notes = {one.key: one.notes for one in reference.of_group("inverter")}
+    assert "of Adam" in notes["inverter.steps"]["dip"]
+    for inverter in ("dip", "ilo"):
+        settings = composed("invert", (f"inverter={inverter}",))[0]
+        said = re.search(r"inverter.steps.*", help.screen("invert", settings))[0]
+        assert ("of Adam" in said) == (inverter == "dip")
+    (steps,) = (one for one in reference.of_group("inverter") if one.key == "inverter.steps")
+    assert "dip: of Adam" in steps.note and "of each stage" in steps.note
 
 
 def test_every_choice_of_every_group_has_a_line():
