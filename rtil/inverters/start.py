@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from math import prod
 from typing import NamedTuple
 
 import torch
@@ -21,6 +22,7 @@ from rtil.models.generator import Generator
 from rtil.process.rng import seeded
 
 CHUNK = 64  # images at a time
+LARGEST = 2**29  # numbers of all images of a pool, 2 GiB: 1365 candidates of 3x256x256
 
 
 class Pool(NamedTuple):
@@ -28,6 +30,16 @@ class Pool(NamedTuple):
 
     z0: Tensor
     images: Tensor
+
+
+def check_candidates(who: str, G: Generator, candidates: int) -> None:
+    """Raises ValueError where the images of so many candidates are too many to keep."""
+    pixels = prod(G.image_shape)
+    if candidates > 1 and 2 * candidates * pixels > LARGEST:
+        raise ValueError(
+            f"{who}: candidates={candidates} keeps twice as many images of {pixels} numbers, "
+            f"beyond {LARGEST} in all; at most {LARGEST // (2 * pixels)} fit."
+        )
 
 
 @lru_cache(maxsize=1)

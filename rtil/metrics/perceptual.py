@@ -1,8 +1,8 @@
 """The contract of a perceptual distance, of images in [-1, 1]: one module of this folder each.
 
 `loss.perceptual=NAME` and `metrics.NAME` are the module `rtil.metrics.NAME`, whose `DISTANCE` is a
-subclass of `Perceptual`. To add one, write that module; nothing else names it: `+metrics.NAME=auto`
-makes it a column of results.
+subclass of `Perceptual`. To add one, write that module; nothing else names it. It is a column of
+results with `+metrics.NAME=auto`.
 """
 
 from __future__ import annotations

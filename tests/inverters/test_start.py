@@ -84,3 +84,10 @@ def test_a_search_goes_on_from_there(pggan, inverter):
 def test_no_candidate_is_refused(inverter):
     with pytest.raises(ValueError, match=r"candidates=0.* 1 or more"):
         inverter(steps=3, candidates=0)
+
+
+@pytest.mark.parametrize("inverter", [CSGM, ILO], ids=lambda inverter: inverter.__name__)
+def test_more_images_than_can_be_kept_are_refused_before_they_are_drawn(generator, inverter):
+    inverter(steps=3, candidates=1000).check(generator)
+    with pytest.raises(ValueError, match=r"candidates=1000000000 .* at most 87381 fit"):
+        inverter(steps=3, candidates=10**9).check(generator)
