@@ -11,13 +11,21 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pkgutil import iter_modules
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 import rtil.metrics
 from rtil.metrics.image import check_pair
+
+
+class Kept(NamedTuple):
+    """Features of images x, and the versions of x and of the weights that they were made with."""
+
+    x: Tensor
+    versions: tuple[int, int]
+    features: list[Tensor]
 
 
 class Perceptual(nn.Module, ABC):
@@ -46,6 +54,7 @@ class Perceptual(nn.Module, ABC):
 
     def __init__(self, net: str) -> None:
         super().__init__()
+        self._kept: Kept | None = None
         self.net = self.backbone(net)
         self.min_size = self.sizes[self.net]
 
@@ -86,9 +95,20 @@ class Perceptual(nn.Module, ABC):
                 f"{self.name}: got images of {height}x{width} pixels; net={self.net} needs at "
                 f"least {self.min_size}x{self.min_size}."
             )
-        with torch.no_grad():
-            references = self.features(x.expand(-1, 3, -1, -1))
+        references = self._references(x)
         return self.compare(self.features(x_hat.expand(-1, 3, -1, -1)), references)
+
+    @torch.no_grad()
+    def _references(self, x: Tensor) -> list[Tensor]:
+        """The features of x (B, C, H, W), kept until another x comes or anything has changed."""
+        # An inversion compares every iterate with the same y. On a GPU a replayed step reads where
+        # it was recorded, so nothing that a later call lets go of may be part of it.
+        if x.is_cuda or x.is_inference():
+            return self.features(x.expand(-1, 3, -1, -1))
+        versions = x._version, sum(p._version for p in self.parameters())
+        if self._kept is None or self._kept.x is not x or self._kept.versions != versions:
+            self._kept = Kept(x, versions, self.features(x.expand(-1, 3, -1, -1)))
+        return self._kept.features
 
     @abstractmethod
     def features(self, x: Tensor) -> list[Tensor]:

@@ -60,6 +60,32 @@ def test_the_gradient_is_that_of_the_first_image_and_matches_finite_differences(
     assert (x_hat.grad * direction).sum().item() == pytest.approx(slope, rel=1e-3)
 
 
+def test_what_an_inversion_compares_with_goes_through_the_network_once(distance, monkeypatch):
+    """The same bits as anew, and anew as soon as it, its contents or the weights change."""
+    own, seen = copy.deepcopy(distance), []
+    features = own.features
+    monkeypatch.setattr(own, "features", lambda x: seen.append(x) or features(x))
+    x, other = signed((2, 3, 33, 36), 0), signed((2, 3, 33, 36), 1)
+    iterates = [signed((2, 3, 33, 36), seed) for seed in (2, 3, 4)]
+
+    def fresh(x_hat, y):
+        return copy.deepcopy(distance)(x_hat, y.clone())
+
+    for x_hat in iterates:
+        assert torch.equal(own(x_hat, x), fresh(x_hat, x))
+    assert len(seen) == len(iterates) + 1
+    assert torch.equal(own(iterates[0], other), fresh(iterates[0], other))
+    assert torch.equal(own(iterates[0], x), fresh(iterates[0], x))
+    x.mul_(0.5)
+    assert torch.equal(own(iterates[0], x), fresh(iterates[0], x))
+    with torch.inference_mode():
+        assert torch.equal(own(iterates[0], x), fresh(iterates[0], x))
+    before = own(iterates[0], x)
+    with torch.no_grad():
+        next(own.parameters()).mul_(2)
+    assert not torch.equal(own(iterates[0], x), before)
+
+
 def test_training_mode_changes_nothing(distance):
     x_hat, x = signed((1, 3, 32, 32), 0), signed((1, 3, 32, 32), 1)
     expected = distance(x_hat, x)
