@@ -27,7 +27,7 @@ import subprocess
 import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from math import hypot
 from pathlib import Path
@@ -81,10 +81,8 @@ def states(words: list[str]) -> Iterator[State]:
     config = setup.resolved(cfg, {"model.phase_nimg": setup.check(cfg)})
     family: Family = instantiate(config["rtil"]["family"])
     commit = provenance(rt)["commit"]
-    data = load_data(config["data"], config["resolution"], "train", config["image_channels"])
-    real = data.batch(torch.arange(BATCHES * BATCH) % len(data))
     torch.manual_seed(config["seed"])
-    yield State(0, networks.build_nets(config, family, rt), family, commit, real)
+    yield State(0, networks.build_nets(config, family, rt), family, commit, reals(config))
     if "total_nimg=0" in words:
         return
     with tempfile.TemporaryDirectory() as folder:
@@ -98,7 +96,13 @@ def states(words: list[str]) -> Iterator[State]:
                 part = getattr(nets, name)
                 checkpoint.load_weights(part, content[name], path)
             nets.D_optim.load_state_dict(content["D_optim"])
-            yield State(content["nimg"], nets, family, commit, real)
+            yield State(content["nimg"], nets, family, commit, reals(content["config"]))
+
+
+def reals(config: Mapping) -> Tensor:
+    """The first training images, uint8, with as many channels as the networks take."""
+    data = load_data(config["data"], config["resolution"], "train", config["image_channels"])
+    return data.batch(torch.arange(BATCHES * BATCH) % len(data))
 
 
 @torch.no_grad()
