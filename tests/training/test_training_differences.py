@@ -103,7 +103,7 @@ class Correlation(nn.Module):
         self.w = nn.Parameter(torch.zeros(size, dtype=torch.float64))
 
     def forward(self, x):
-        return x.flatten(1) @ self.w
+        return x.flatten(1).to(self.w) @ self.w
 
     def progress(self, nimg):
         """It does not grow."""
