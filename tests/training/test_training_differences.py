@@ -96,7 +96,7 @@ def test_of_one_sample_the_noise_of_the_gradient_is_the_same(script, stylegan2, 
 
 
 class Memory(nn.Module):
-    """D(x) = <w, cos(R x)>: features of two images are as good as orthogonal, so it learns each."""
+    """D(x) = <w, cos(R x)>: features of two images are orthogonal, so it learns each."""
 
     def __init__(self, size):
         super().__init__()
