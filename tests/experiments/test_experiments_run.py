@@ -29,7 +29,10 @@ from rtil.experiments import plan as experiment
 from rtil.runs import rows as jsonl
 
 pytestmark = pytest.mark.slow
-STEPS = ("scale.ilo.steps=[2,1,1]", "scale.csgm.steps=2", "scale.mgan.steps=2")
+STEPS = (
+    *("scale.ilo.steps=[2,1,1]", "scale.csgm.steps=2", "scale.mgan.steps=2"),
+    "scale.iagan.joint_steps=2",
+)
 DEPTHS = "scale.sweep.depths=[[2],[2,1],[2,1,1]]"
 INVERT = (*QUICK, "yardstick.num_train=64")
 CASE = ("task", "inverter", "value", "noise_std")
