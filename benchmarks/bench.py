@@ -116,6 +116,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 def environment(setting: Setting) -> dict:
     """Where the figures come from."""
     found = provenance(setting.rt)
+    # Figures are kept beside the code, and where they were first written is of one machine.
+    found["command"] = [Path(word).name if "/" in word else word for word in found["command"]]
     if setting.rt.device.type == "cpu" and Path("/proc/cpuinfo").exists():
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]

@@ -260,3 +260,11 @@ def test_rehearsal_measures_every_row(tmp_path):
         )
     reaches = {r["reach"] for r in record["rows"]}
     assert reaches >= {"<= 1.15", "<= 0.4", ">= 2.5", ">= 10", ">= 4", ">= 2", ">= 0.6", "<= 1"}
+
+
+def test_a_record_names_no_folder_of_the_machine(monkeypatch, tmp_path):
+    """Its figures are kept beside the code."""
+    out = str(tmp_path / "bench.json")
+    monkeypatch.setattr(sys, "argv", ["/home/me/benchmarks/__main__.py", "--out", out])
+    made = bench.environment(setting.Setting(CPU, (16,), 2, True, {}))
+    assert made["command"] == ["__main__.py", "--out", "bench.json"]
