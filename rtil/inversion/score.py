@@ -17,6 +17,7 @@ from rtil.metrics.image import gradient_energy, psnr, ssim, ssim_valid, to_unit
 from rtil.metrics.intervals import mean_ci
 from rtil.metrics.perceptual import Perceptual, distance_of
 from rtil.operators import ForwardOperator
+from rtil.process.files import writing
 from rtil.runs.truth import looks_at_truth
 
 # Columns of images in [0, 1]. `ssim` is the one of version 0.1, with mirrored borders.
@@ -138,7 +139,9 @@ def draw(
         if images is None:
             continue
         for name, image in zip(names, to_unit(images)):
-            save_image(image, folder / f"{name}{end}.png")
+            path = folder / f"{name}{end}.png"
+            with writing(path):
+                save_image(image, path)
 
 
 def summary(place: Path, rows: Sequence[Mapping]) -> str:

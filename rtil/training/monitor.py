@@ -189,7 +189,9 @@ def save_grid(family: Family, G: Generator, seed: int, nimg: int, run_dir: Path)
     images = torch.cat(rows)
     scale = max(1, 64 // images.shape[2])
     images = F.interpolate(images, scale_factor=scale, mode="nearest")
-    save_image(images, run_dir / f"samples-{nimg:010d}.png", nrow=GRID_COLUMNS)
+    path = run_dir / f"samples-{nimg:010d}.png"
+    with writing(path):
+        save_image(images, path, nrow=GRID_COLUMNS)
 
 
 def peak_memory_mb(device: torch.device) -> float:

@@ -1,6 +1,7 @@
 """Selection without a true image, several starts, averages and back-projection."""
 
 import copy
+import errno
 import json
 from itertools import pairwise
 
@@ -273,6 +274,15 @@ def rows(place):
         {k: v for k, v in row.items() if k != "seconds"}
         for row in jsonl.read(place / "results.jsonl")
     ]
+
+
+def test_a_disk_that_fills_while_a_picture_is_written_names_the_picture(run, monkeypatch):
+    def full(image, path):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("torchvision.utils.save_image", full)
+    with pytest.raises(OSError, match=r"No space left on device: '.*images.*\.png'"):
+        run()
 
 
 def test_one_run_says_what_other_rules_would_have_reported(run):

@@ -409,6 +409,15 @@ def test_terms_name_what_is_not_finite():
     assert terms.report() == {}
 
 
+def test_a_disk_that_fills_while_samples_are_written_names_their_picture(tmp_path, monkeypatch):
+    def full(images, path, nrow):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("torchvision.utils.save_image", full)
+    with pytest.raises(OSError, match=r"No space left on device: '.*samples-.*\.png'"):
+        run(tmp_path / "run", "total_nimg=16")
+
+
 def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path, monkeypatch):
     run(tmp_path / "run", "total_nimg=16")
     path = checkpoint.latest(tmp_path / "run")
