@@ -114,7 +114,9 @@ def entry(work: Callable[[], int | None]) -> None:
 def _thread_ended(args: threading.ExceptHookArgs) -> None:
     """Says in a line that a writer of curves found a full disk; the command meets it next."""
     if isinstance(args.exc_value, OSError) and args.exc_value.errno in FULL:
-        print(f"error: {args.exc_value}", file=sys.stderr, flush=True)
+        # TensorBoard's writer does not say which file it is; all other writers do.
+        file = "" if args.exc_value.filename else ": a file of tensorboard/"
+        print(f"error: {args.exc_value}{file}", file=sys.stderr, flush=True)
     else:
         threading.__excepthook__(args)
 
