@@ -153,8 +153,8 @@ class Library:
         """
         if marker.view == "family":
             return extracts.family(self.families)
-        if marker.view in self.blocks:
-            return f"\n\n{self.blocks[marker.view](marker)}\n\n"
+        if block := self.blocks.get(marker.view):
+            return f"\n\n{block(marker)}\n\n"
         if marker.view not in VIEWS:
             known = ", ".join([*VIEWS, "family", *self.blocks])
             raise marker.error(f"no such view; there are {known}")
