@@ -25,14 +25,7 @@ def load_backbone(url: str, name: str, layers: Mapping[str, str]) -> dict[str, T
         FileNotFoundError: they are not on disk.
         RuntimeError: they cannot be read, or are of another network.
     """
-    path = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[1]
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{name}: the backbone's weights {path.name} are not in {path.parent} and are never "
-            f"downloaded for you. Fetch {url} into that folder (TORCH_HOME moves it), or go on "
-            "without it: invert with loss.lpips=0 and score with PSNR and SSIM only. "
-            "loss.perceptual=st_lpips needs no download beside that of the extra rtil[stlpips]."
-        )
+    path = backbone_file(url, name)
     advice = f"fetch {url} again"
     weights = read_weights(path, name, advice)
     missing = [key for key in layers.values() if key not in weights]
@@ -42,6 +35,19 @@ def load_backbone(url: str, name: str, layers: Mapping[str, str]) -> dict[str, T
             f"Delete it and {advice}."
         )
     return {own: weights[key] for own, key in layers.items()}
+
+
+def backbone_file(url: str, name: str) -> Path:
+    """Where the weights of a classifier lie. Raises FileNotFoundError where they do not."""
+    path = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[1]
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{name}: the backbone's weights {path.name} are not in {path.parent} and are never "
+            f"downloaded for you. Fetch {url} into that folder (TORCH_HOME moves it), or go on "
+            "without it: invert with loss.lpips=0 and score with PSNR and SSIM only. "
+            "loss.perceptual=st_lpips needs no download beside that of the extra rtil[stlpips]."
+        )
+    return path
 
 
 def read_weights(path: Path, name: str, advice: str) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ from typing import ClassVar, final
 import torch
 from torch import Tensor, nn
 
-from rtil.metrics.backbone import load_backbone
+from rtil.metrics.backbone import backbone_file, load_backbone
 from rtil.metrics.perceptual import Perceptual, unit_length
 
 BACKBONES = {"alex": "AlexNet_Weights", "vgg": "VGG16_Weights"}  # of torchvision.models
@@ -44,10 +44,12 @@ class LPIPS(Perceptual):
 
     def __init__(self, net: str = "alex") -> None:
         super().__init__(net)
-        import lpips
         import torchvision
 
-        known = getattr(torchvision.models, BACKBONES[net])
+        url = getattr(torchvision.models, BACKBONES[net]).IMAGENET1K_V1.url
+        backbone_file(url, self.name)  # before lpips draws a network, for seconds
+        import lpips
+
         with warnings.catch_warnings():
             # lpips calls torchvision with an argument that torchvision calls deprecated.
             warnings.filterwarnings("ignore", category=UserWarning, module="torchvision")
@@ -55,7 +57,7 @@ class LPIPS(Perceptual):
         # lpips names layer 3 of the backbone slice2.3 where torchvision has features.3.
         trunk = self.model.net
         layers = {key: "features." + key.split(".", 1)[1] for key in trunk.state_dict()}
-        trunk.load_state_dict(load_backbone(known.IMAGENET1K_V1.url, self.name, layers))
+        trunk.load_state_dict(load_backbone(url, self.name, layers))
         self.model.requires_grad_(False)
         for module in self.model.modules():
             if isinstance(module, nn.Dropout):
