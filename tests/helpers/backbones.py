@@ -1,7 +1,9 @@
 """Perceptual distances whose weights are drawn, where none are on disk."""
 
+from functools import cache
 from importlib import import_module
 from pkgutil import iter_modules
+from types import SimpleNamespace
 
 import torch
 import torchvision
@@ -26,37 +28,59 @@ def _distances():
 DISTANCES = _distances()
 
 
+@cache
+def classifiers():
+    """{net: weights of a random classifier, without its last layers}."""
+    makers = {"alex": torchvision.models.alexnet, "vgg": torchvision.models.vgg16}
+    drawn = {}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        for net, make in makers.items():
+            layers = undrawn(make)().features
+            for layer in layers:
+                if isinstance(layer, torch.nn.Conv2d):
+                    layer.reset_parameters()
+            drawn[net] = {f"features.{key}": value for key, value in layers.state_dict().items()}
+    return drawn
+
+
+def undrawn(make):
+    """`make`, which builds a classifier, without the seconds in which it draws the weights."""
+
+    def build(**_):
+        with torch.device("meta"):
+            classifier = make(weights=None)
+        return classifier.to_empty(device="cpu")
+
+    return build
+
+
 def hub_folder(home):
     """A torch hub folder with random classifiers, without their last layers."""
     folder = home / "hub" / "checkpoints"
     folder.mkdir(parents=True)
-    vgg = torchvision.models.vgg
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        features = {
-            "alex": torchvision.models.alexnet(weights=None).features,
-            "vgg": vgg.make_layers(vgg.cfgs["D"]),
-        }
-    for net, layers in features.items():
-        weights = {f"features.{key}": value for key, value in layers.state_dict().items()}
+    for net, weights in classifiers().items():
         torch.save(weights, folder / FILES[net])
 
 
+@cache
 def shift_tolerant(net):
-    """Tensors as the package stlpips-pytorch names them."""
+    """Random tensors as the package stlpips-pytorch names them."""
     weights = {
         "scaling_layer.shift": torch.tensor([-0.03, -0.088, -0.188]).view(1, 3, 1, 1),
         "scaling_layer.scale": torch.tensor([0.458, 0.448, 0.45]).view(1, 3, 1, 1),
     }
     start = 0
-    for number, modules in enumerate(STAGES[net]()):
-        stage = torch.nn.Sequential(*modules)
-        for key, value in stage.state_dict().items():
-            layer, part = key.split(".")
-            weights[f"net.slice{number + 1}.{start + int(layer)}.{part}"] = value
-            channels = len(value)
-        start += len(modules)
-        weights[f"lin{number}.model.1.weight"] = torch.rand(1, channels, 1, 1)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        for number, modules in enumerate(STAGES[net]()):
+            stage = torch.nn.Sequential(*modules)
+            for key, value in stage.state_dict().items():
+                layer, part = key.split(".")
+                weights[f"net.slice{number + 1}.{start + int(layer)}.{part}"] = value
+                channels = len(value)
+            start += len(modules)
+            weights[f"lin{number}.model.1.weight"] = torch.rand(1, channels, 1, 1)
     return weights
 
 
@@ -64,7 +88,8 @@ def drawn_weights(home, patch):
     """Puts random weights where the distances look for theirs."""
     hub_folder(home)
     patch.setenv("TORCH_HOME", str(home))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        drawn = {net: shift_tolerant(net) for net in STAGES}
-    patch.setattr("rtil.metrics.st_lpips.load_weights", lambda net: drawn[net])
+    models = torchvision.models
+    # What lpips builds loads its weights from that folder.
+    quick = SimpleNamespace(alexnet=undrawn(models.alexnet), vgg16=undrawn(models.vgg16))
+    patch.setattr("lpips.pretrained_networks.tv", quick)
+    patch.setattr("rtil.metrics.st_lpips.load_weights", shift_tolerant)

@@ -4,7 +4,6 @@ import copy
 
 import pytest
 import torch
-import torchvision
 from helpers.backbones import DISTANCES, drawn_weights
 
 from rtil.inverters.data_term import MeasurementLoss
@@ -31,16 +30,8 @@ IMAGES = ["inpainting", "downsample"]
 @pytest.fixture(scope="module")
 def perceptual(tmp_path_factory):
     """LPIPS with a random backbone."""
-    home = tmp_path_factory.mktemp("torch_home")
-    folder = home / "hub" / "checkpoints"
-    folder.mkdir(parents=True)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        weights = torchvision.models.alexnet(weights=None).features.state_dict()
-    weights = {f"features.{key}": value for key, value in weights.items()}
-    torch.save(weights, folder / "alexnet-owt-7be5be79.pth")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TORCH_HOME", str(home))
+        drawn_weights(tmp_path_factory.mktemp("torch_home"), patch)
         return LPIPS("alex")
 
 

@@ -6,7 +6,7 @@ import lpips
 import numpy as np
 import pytest
 import torch
-import torchvision
+from helpers.backbones import FILES, drawn_weights
 from scipy import stats
 from torchmetrics.functional.image import structural_similarity_index_measure
 
@@ -14,8 +14,6 @@ from rtil.metrics.backbone import load_backbone
 from rtil.metrics.image import gradient_energy, psnr, ssim, to_unit
 from rtil.metrics.intervals import mean_ci
 from rtil.metrics.lpips import LPIPS
-
-FILES = {"alex": "alexnet-owt-7be5be79.pth", "vgg": "vgg16-397923af.pth"}
 
 
 def images(shape, seed=0):
@@ -153,30 +151,16 @@ def test_mean_ci_refuses_what_has_no_mean():
 
 @pytest.fixture(scope="module")
 def torch_home(tmp_path_factory):
-    """A torch hub folder with random backbones: their classifiers are left out, LPIPS has none."""
+    """Where random backbones lie: their classifiers are left out, LPIPS has none."""
     home = tmp_path_factory.mktemp("torch_home")
-    folder = home / "hub" / "checkpoints"
-    folder.mkdir(parents=True)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        models = {"alex": torchvision.models.alexnet(weights=None)}
-        # torchvision fills VGG's 124 million classifier weights for a second before we drop them.
-        models["vgg"] = torchvision.models.VGG(
-            torchvision.models.vgg.make_layers(torchvision.models.vgg.cfgs["D"]),
-            num_classes=1,
-            init_weights=False,
-        )
-    for net, model in models.items():
-        weights = {k: v for k, v in model.state_dict().items() if k.startswith("features.")}
-        torch.save(weights, folder / FILES[net])
-    return home
+    with pytest.MonkeyPatch.context() as patch:
+        drawn_weights(home, patch)
+        yield home
 
 
 @pytest.fixture(scope="module", params=FILES)
 def model(request, torch_home):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TORCH_HOME", str(torch_home))
-        return LPIPS(request.param)
+    return LPIPS(request.param)
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -8,7 +8,12 @@ from helpers.backbones import DISTANCES, drawn_weights
 
 from rtil.metrics.perceptual import distance_of
 
-CHOICES = [(name, net) for name, kind in DISTANCES.items() for net in kind.sizes]
+# test_metrics.py has laws of LPIPS for both of its networks.
+CHOICES = [
+    pytest.param((name, net), marks=pytest.mark.slow if (name, net) == ("lpips", "vgg") else ())
+    for name, kind in DISTANCES.items()
+    for net in kind.sizes
+]
 
 
 def signed(shape, seed=0):
