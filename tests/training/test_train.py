@@ -294,9 +294,27 @@ def test_d_and_g_share_latents_where_fakes_are_reused(tmp_path, monkeypatch, mod
     assert len({*firsts}) == len(firsts)
 
 
-@pytest.mark.parametrize(
-    "kind", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
-)
+def test_a_signal_within_a_step_ends_with_a_checkpoint_that_training_goes_on_from(
+    tmp_path, monkeypatch
+):
+    average, steps = loop.average, []
+
+    def signalled(*given):
+        steps.append(average(*given))
+        if len(steps) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(loop, "average", signalled)
+    parts, whole = tmp_path / "parts", tmp_path / "whole"
+    assert train.train(config(f"run_dir={parts}", "total_nimg=32")) == signal.SIGTERM
+    assert checkpoint.load(checkpoint.latest(parts))["step"] == len(steps) == 2
+    run(parts, "total_nimg=32")
+    run(whole, "total_nimg=32")
+    assert_equal_trees(weights(whole), weights(parts))
+
+
+@pytest.mark.slow  # starts a process; sweeps have a law of the exit code
+@pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_writes_a_checkpoint_and_the_same_command_goes_on(tmp_path, kind):
     args = [
         "rtil.train",
