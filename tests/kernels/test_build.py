@@ -5,7 +5,6 @@ import os
 import re
 import signal
 import stat
-import subprocess
 import sys
 import time
 import warnings
@@ -271,13 +270,13 @@ def test_kernels_serve_once_their_check_has_passed_and_it_runs_once(checked, mon
     [
         ("print('value off'); raise SystemExit(1)", r"\(exit 1\), so.*value off"),
         ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", r"\(exit -11\)"),
-        ("import time; time.sleep(60)", "no answer in 0.5 s"),
+        ("import time; time.sleep(60)", "no answer in 0.1 s"),
     ],
 )
 def test_kernels_that_fail_their_check_are_never_used(checked, monkeypatch, program, says):
     answer, runs = checked
     answer(program)
-    monkeypatch.setattr(acceptance, "TIME_LIMIT_SECONDS", 0.5 if "time" in program else 60)
+    monkeypatch.setattr(acceptance, "TIME_LIMIT_SECONDS", 0.1 if "time" in program else 60)
     with pytest.warns(UserWarning, match=f"(?s)their check on GPU/one 1.*{says}"):
         assert not dispatch.kernels_serve("auto", "cuda", 0, "bias_act")
     with pytest.raises(RuntimeError, match="impl='cuda', but the kernels were built but did not"):
@@ -302,9 +301,3 @@ def test_check_passes_on_right_operators_and_names_what_differs(capsys, monkeypa
 def test_set_impl_refuses_an_unknown_name():
     with pytest.raises(ValueError, match="ops='fast' must be one of auto, cuda, reference"):
         kernels.set_impl("fast")
-
-
-def test_importing_the_operators_builds_nothing_and_imports_no_builder():
-    code = "import sys, rtil.kernels.upfirdn2d; print('rtil.kernels.build' in sys.modules)"
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert out.stdout.strip() == "False"
