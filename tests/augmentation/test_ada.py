@@ -39,8 +39,14 @@ def test_p_0_changes_no_bit_and_p_1_every_image(kind, channels):
     assert same.sum() <= (4 if kind == "blit" else 0)
 
 
-@pytest.mark.parametrize("p", [0.1, 0.4, 0.8])
-@pytest.mark.parametrize("kind", ["geometry", "colour"])
+@pytest.mark.parametrize(
+    ("kind", "p"),
+    [
+        *(("colour", p) for p in (0.1, 0.4, 0.8)),
+        ("geometry", 0.4),
+        *(pytest.param("geometry", p, marks=pytest.mark.slow) for p in (0.1, 0.8)),
+    ],
+)
 def test_an_image_escapes_each_transform_with_1_minus_p(kind, p):
     """Rotations are two with p together; a luma flip is half of its transform."""
     x = images(4000, 3, 4)

@@ -10,7 +10,9 @@ import torch
 from rtil.data.glyphs import CHARACTERS, MIN_CONTRAST, TYPEFACES, Glyphs, atlas, uniforms
 
 
-@pytest.mark.parametrize("size,channels", [(8, 1), (33, 3), (64, 1)])
+@pytest.mark.parametrize(
+    "size,channels", [(8, 1), (33, 3), pytest.param(64, 1, marks=pytest.mark.slow)]
+)
 def test_image_does_not_depend_on_its_batch(size, channels):
     glyphs = Glyphs(size, "train", 10_000, channels=channels)
     # More images than one chunk holds, in an order of their own.

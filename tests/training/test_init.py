@@ -87,8 +87,14 @@ def composed(*words):
     return training
 
 
+# pggan_r1 has the networks of pggan.
+MODELS = [
+    pytest.param(model, marks=pytest.mark.slow if model == "pggan_r1" else ()) for model in ARMS
+]
+
+
 @pytest.mark.parametrize("holds", FILES)
-@pytest.mark.parametrize("model", ARMS)
+@pytest.mark.parametrize("model", MODELS)
 def test_it_starts_with_the_averaged_weights_and_nothing_else_of_what_was(
     tmp_path, begun, model, holds
 ):
@@ -109,7 +115,7 @@ def test_it_starts_with_the_averaged_weights_and_nothing_else_of_what_was(
         assert same[0] == same[1]
 
 
-@pytest.mark.parametrize("model", ARMS)
+@pytest.mark.parametrize("model", MODELS)
 def test_it_draws_the_images_of_the_file_at_step_0(tmp_path, begun, model):
     loaded, _ = checkpoint.load_generator(begun[model] / "generator.pt")
     nets = composed(*ARMS[model], start(begun, model), f"run_dir={tmp_path / 'run'}").nets
