@@ -58,13 +58,15 @@ def _expanded(entries: Iterable[Mapping]) -> Iterator[dict[str, str]]:
     for entry in entries:
         lists = {key: each if isinstance(each, list) else [each] for key, each in entry.items()}
         lists.pop("switches", None)
-        for values in product(*lists.values()):
-            yield dict(zip(lists, map(as_text, values)))
+        # Of each alternative once: a report of many missing jobs expands a plan for each of them.
+        texts = [[*map(as_text, each)] for each in lists.values()]
+        for values in product(*texts):
+            yield dict(zip(lists, values))
 
 
 def distinct(jobs: Iterable[dict[str, str]]) -> list[dict[str, str]]:
     """Jobs without repeats."""
-    return [*{json.dumps(job): job for job in jobs}.values()]
+    return [*{tuple(job.items()): job for job in jobs}.values()]
 
 
 def alternatives(jobs: Iterable[Job]) -> dict[str, set[str]]:
