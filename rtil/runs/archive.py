@@ -23,7 +23,7 @@ from rtil.runs import keys, overrides, record, schema
 from rtil.runs.identity import digest as digest_of
 from rtil.runs.identity import values as values_of
 from rtil.runs.run import Run, generator_file, is_number, parts_uncommitted, sound
-from rtil.runs.search import search_of
+from rtil.runs.search import budget, search_of
 
 WHOLE, SHORT = 1, 2  # formats of version 0.1: every line with its whole configuration, or not
 FORMAT = 3  # as SHORT, with the experiments that a run was run for
@@ -52,6 +52,11 @@ def write(runs: Sequence[Run], root: Path, file: Path) -> str:
         raise ValueError(f"report: pack={file} names no .jsonl file, such as results/NAME.jsonl.")
     old = {identity(line): line for _, line in lines_of(file)} if file.exists() else {}
     new = {identity(line): line for line in (packed(run, root) for run in runs)}
+    # A search is not lost with its file, where it was packed while that was there.
+    for key, line in new.items():
+        before = old.get(key, {"config": None})
+        if "tuning" in before and before["config"] == line["config"]:
+            line.setdefault("tuning", before["tuning"])
     again = {computation(line) for line in new.values()} - {None}
     old = {key: line for key, line in old.items() if computation(line) not in again}
     kept = old.keys() - new.keys()
@@ -61,11 +66,18 @@ def write(runs: Sequence[Run], root: Path, file: Path) -> str:
     write_text(file, "".join(texts))
     text = f"Packed {len(new)} inversions into {file}; {len(kept)} lines of other runs stay."
     folders = {folder for folder, _ in new}
-    stale = sum(folder in folders for folder, _ in kept)
-    if stale:
+    if stale := sum(folder in folders for folder, _ in kept):
         text += (
             f" {stale} of them are of the same folder with another generator: delete those "
             "lines if that one was replaced."
+        )
+    lost = [
+        line["run"] for line in new.values() if budget(line["config"]) and "tuning" not in line
+    ]
+    if lost:
+        text += (
+            f" {len(lost)} have tuned settings and no search, whose file below tuned/ is gone or "
+            f"newer: tables of searches lack them. The first is {lost[0]}."
         )
     return text
 

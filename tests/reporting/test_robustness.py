@@ -129,6 +129,21 @@ def test_a_search_that_was_made_anew_or_is_gone_is_left_out(root):
     assert lines_of(root) == {}
 
 
+def test_packing_says_which_searches_are_gone_and_keeps_those_it_had(root, tmp_path):
+    first, later = tmp_path / "first.jsonl", tmp_path / "later.jsonl"
+    said = archive.write(run_files.collect(root)[0], root, first)
+    assert "no search" not in said
+    expected = tables_of(archive.read(first)[0])
+    for file in root.rglob("tuned.yaml"):
+        file.unlink()
+    runs = run_files.collect(root)[0]
+    assert "no search" not in archive.write(runs, root, first)
+    assert tables_of(archive.read(first)[0]) == expected
+    said = archive.write(runs, root, later)
+    assert f"{len(runs)} have tuned settings and no search" in said
+    assert tables_of(archive.read(later)[0]) == {}
+
+
 def test_generators_tuned_at_the_same_place_are_told_apart(root):
     scores = [*ANCHORS, 18.0, 18.0, 18.0, 18.0]
     file = tuned_run(root, "ilo", 0.8, where="again/tuned", scores=scores)
