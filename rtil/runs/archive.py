@@ -62,8 +62,7 @@ def write(runs: Sequence[Run], root: Path, file: Path) -> str:
     kept = old.keys() - new.keys()
     lines = shortened([line for _, line in sorted((old | new).items())])
     file.parent.mkdir(parents=True, exist_ok=True)
-    texts = [json.dumps(line, separators=(",", ":")) + "\n" for line in lines]
-    write_text(file, "".join(texts))
+    write_text(file, "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines))
     text = f"Packed {len(new)} inversions into {file}; {len(kept)} lines of other runs stay."
     folders = {folder for folder, _ in new}
     if stale := sum(folder in folders for folder, _ in kept):
