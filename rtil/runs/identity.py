@@ -249,6 +249,9 @@ def training_command(config: Config) -> str:
     told = {key: value for key, value in told.items() if keys.is_under(key, names)}
     # What its groups do not have is added, such as arguments of a module of the user's.
     known, _ = composed("train", tuple(f"{name}={value}" for name, value in groups.items()))
+    # An inversion does not depend on the length of the training, but a plan may say it.
+    length = f"scale.{groups['model']}.total_nimg"
+    told |= {length: flat[length]} if flat.get(length, known[length]) != known[length] else {}
     return overrides.line("train", words | told, told.keys() - known.keys())
 
 
