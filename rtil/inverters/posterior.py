@@ -42,6 +42,7 @@ from rtil.inverters.minimise import (
 )
 from rtil.inverters.prior import common_scale, half_square, per_stage
 from rtil.inverters.residual import Residual, Solver, View
+from rtil.inverters.start import best_starts, check_candidates
 from rtil.latents.additive import Additive
 from rtil.latents.family import Family
 from rtil.latents.space import Latents
@@ -69,10 +70,14 @@ class Draw(NamedTuple):
 
 
 class Chain(NamedTuple):
-    """One chain of a batch: the expected image given its latents, a draw of it, and its steps."""
+    """One chain of a batch: the expected image given its latents, a draw of it, and its steps.
+
+    energy: (B,), what the chain minimised, at its last iterate.
+    """
 
     image: Tensor
     draw: Tensor
+    energy: Tensor
     latents: Latents
     history: Tensor
 
@@ -89,12 +94,17 @@ class Posterior(FamilyInverter, FittedInverter):
 
     from z' on. Chains come in pairs of opposite draws. With a linear G each z is a draw from the
     posterior and a pair's mean is the posterior mean; else both are approximations.
-    sampler=modes: each chain is a mode, found from its own z0' and maps of 0.
+    sampler=modes: each chain is a mode, found from its own z0' and maps of 0. With `temperature` T
+    the mean weighs a mode z by exp(-E / T), E the negative log-posterior above: T = 1 is the
+    mixture of modes of equal width, None the plain mean.
 
     Args:
         steps: Adam updates of each chain.
         chains: R.
         sampler: see above.
+        candidates: 1, or of how many draws of G each chain of `modes` starts from the one whose
+            misfit is the lowest (`rtil.inverters.start`).
+        temperature: T, see above.
         lr: step size of all latents, in standard deviations of their priors.
         maps: z_1 .. z_maps are latents; None: those that training drew.
         map_sigma: sigma_k, in feature units; one number or one for each map; None: as in training.
@@ -115,6 +125,8 @@ class Posterior(FamilyInverter, FittedInverter):
     steps: int
     chains: int = 4
     sampler: str = MODES
+    candidates: int = 1
+    temperature: float | None = None
     lr: float = 0.1
     maps: int | None = None
     map_sigma: float | Sequence[float] | None = None
@@ -139,6 +151,16 @@ class Posterior(FamilyInverter, FittedInverter):
             )
         if self.sampler not in (RTO, MODES):
             raise ValueError(f"Posterior: sampler={self.sampler} must be {RTO} or {MODES}.")
+        if self.candidates < 1 or not (self.temperature is None or self.temperature > 0):
+            raise ValueError(
+                f"Posterior: candidates={self.candidates} must be 1 or more, "
+                f"temperature={self.temperature} above 0, or null."
+            )
+        if self.sampler == RTO and (self.candidates > 1 or self.temperature is not None):
+            raise ValueError(
+                f"Posterior: candidates={self.candidates}, temperature={self.temperature} are of "
+                "sampler=modes: a chain of rto starts at its own draw, and each counts alike."
+            )
         if (self.maps or 0) < 0 or self.noise_maps < 0:
             raise ValueError(
                 f"Posterior: maps={self.maps}, noise_maps={self.noise_maps} must be 0 or more."
@@ -156,6 +178,7 @@ class Posterior(FamilyInverter, FittedInverter):
             )
 
     def check(self, G: Generator) -> None:
+        check_candidates("Posterior", G, self.candidates, self.chains)
         maps = self.maps or 0
         if maps > G.num_blocks:
             raise ValueError(
@@ -231,18 +254,25 @@ class Posterior(FamilyInverter, FittedInverter):
         residual = self._residual(A, y, loss)
         chains: list[Chain] = []
         draw: Draw | None = None
+        starts: Tensor | None = None
+        if self.candidates > 1:
+            observation = Observation(A, y, residual.misfit)
+            starts = best_starts(G, observation, rngs, self.candidates, self.chains)
         for number in range(self.chains):
             # Opposite draws: what is linear in them cancels in the mean of a pair.
             pairs = self.sampler == RTO and number % 2
             draw = draw.mirrored() if draw and pairs else self._draw(G, residual, y, rngs)
+            if starts is not None:
+                draw.z[0] = starts[number]
             chains.append(self._chain(G, A, y, residual, draw))
             if watch is not None:
                 watch(chains[-1].image)
         images = torch.stack([chain.image for chain in chains])
-        image, last = images.mean(0), images[-1]
+        weights = self._weights(torch.stack([chain.energy for chain in chains]))
+        image, last = (weights * images).sum(0), images[-1]
         if watch is not None:
             watch(image)
-        std = self._std(images, residual)
+        std = self._std(images, weights, residual)
         lengths = (len(chain.history) for chain in chains[:-1])
         return Reconstruction(
             image,
@@ -292,10 +322,13 @@ class Posterior(FamilyInverter, FittedInverter):
                 value.zero_()
         render = self._render(G, z)
 
-        def penalised() -> tuple[Tensor, Tensor]:
+        def prior() -> Tensor:
             pairs = zip(z[:free], draw.z)
             parts = [half_square(value - mean if perturbed else value) for value, mean in pairs]
-            return render()[0], sum(parts[1:], start=parts[0])
+            return sum(parts[1:], start=parts[0])
+
+        def penalised() -> tuple[Tensor, Tensor]:
+            return render()[0], prior()
 
         # The measurements less A r' + e': what the latents have to explain in this draw.
         target = y - draw.seen if perturbed else y
@@ -304,11 +337,12 @@ class Posterior(FamilyInverter, FittedInverter):
         minimum = minimise(penalised, variables, Observation(A, target, residual.misfit), descent)
         with torch.no_grad():
             image, latents = minimum.last, render()[1]
+            energy = minimum.last_loss + prior()
             rest = y - A(image)
             expected = image + residual.expected(rest)
             # r' + C A^T M^-1 (y - A G(z) - A r' - e'): Matheron's draw of r given z and y.
             drawn = image + draw.r + residual.expected(rest - draw.seen)
-        return Chain(expected, drawn, latents, minimum.history)
+        return Chain(expected, drawn, energy, latents, minimum.history)
 
     def _render(self, G: Generator, z: list[Tensor]) -> Callable[[], tuple[Tensor, Latents]]:
         """Draws G(z) and its latents from the values of z."""
@@ -323,14 +357,25 @@ class Posterior(FamilyInverter, FittedInverter):
 
         return render
 
-    def _std(self, images: Tensor, residual: Residual) -> Tensor:
+    def _weights(self, energies: Tensor) -> Tensor:
+        """Weights of the chains (R, B, 1, 1, 1), which add up to 1, from their energies (R, B)."""
+        if self.temperature is None:
+            weights = torch.full_like(energies, 1 / len(energies))
+        else:
+            weights = torch.softmax(-energies / self.temperature, 0)
+        return weights[..., None, None, None]
+
+    def _std(self, images: Tensor, weights: Tensor, residual: Residual) -> Tensor:
         """Pixelwise standard deviation: between chains, and of r given a chain's z.
 
         Var[x | y] = Var[E[x | z, y] | y] + E[Var[x | z, y] | y].
         """
         chains = len(images)
-        # The mean of opposite draws is that of the posterior where G is linear: no degree of
-        # freedom is lost but to the last of an odd number.
-        lost = chains % 2 / chains if self.sampler == RTO else 1.0
-        between = images.var(0, correction=0) * (chains / max(chains - lost, 1.0))
+        mean = (weights * images).sum(0)
+        between = (weights * (images - mean).square()).sum(0)
+        if self.temperature is None:  # else a mixture, whose variance this is
+            # The mean of opposite draws is that of the posterior where G is linear: no degree of
+            # freedom is lost but to the last of an odd number.
+            lost = chains % 2 / chains if self.sampler == RTO else 1.0
+            between = between * (chains / max(chains - lost, 1.0))
         return (between + residual.variance().to(images)).sqrt()

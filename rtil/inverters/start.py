@@ -32,13 +32,13 @@ class Pool(NamedTuple):
     images: Tensor
 
 
-def check_candidates(who: str, G: Generator, candidates: int) -> None:
-    """Raises ValueError where the images of so many candidates are too many to keep."""
+def check_candidates(who: str, G: Generator, candidates: int, times: int = 2) -> None:
+    """Raises ValueError where the images of `times` so many candidates are too many to keep."""
     pixels = prod(G.image_shape)
-    if candidates > 1 and 2 * candidates * pixels > LARGEST:
+    if candidates > 1 and times * candidates * pixels > LARGEST:
         raise ValueError(
-            f"{who}: candidates={candidates} keeps twice as many images of {pixels} numbers, "
-            f"beyond {LARGEST} in all; at most {LARGEST // (2 * pixels)} fit."
+            f"{who}: candidates={candidates} keeps {times} times as many images of {pixels} "
+            f"numbers, beyond {LARGEST} in all; at most {LARGEST // (times * pixels)} fit."
         )
 
 
@@ -63,7 +63,6 @@ def draw_pool(G: Generator, count: int, key: tuple) -> Pool:
     return Pool(z0, torch.cat(images))
 
 
-@torch.no_grad()
 def best_start(
     G: Generator, observation: Observation, rngs: Sequence[torch.Generator], candidates: int
 ) -> Tensor:
@@ -75,14 +74,39 @@ def best_start(
         rngs: one CPU generator per image.
         candidates: draws that each image looks at.
     """
-    A, loss = observation.A, observation.loss
     # Of twice as many each image looks at a half of its own, so that several starts of one image,
     # which average over what y leaves open, do not all begin at the same draw.
     pool = draw_pool(G, 2 * candidates, weights_key(G))
+    return _nearest(pool, observation, rngs, candidates, 1)[0]
+
+
+def best_starts(
+    G: Generator,
+    observation: Observation,
+    rngs: Sequence[torch.Generator],
+    candidates: int,
+    count: int,
+) -> Tensor:
+    """As `best_start`, `count` of them for each image (count, B, z_dim), no draw seen twice."""
+    pool = draw_pool(G, count * candidates, weights_key(G))
+    return _nearest(pool, observation, rngs, candidates, count)
+
+
+@torch.no_grad()
+def _nearest(
+    pool: Pool,
+    observation: Observation,
+    rngs: Sequence[torch.Generator],
+    candidates: int,
+    count: int,
+) -> Tensor:
+    """The z0 of the nearest draw in each of an image's first `count` parts of the pool."""
+    A, loss = observation.A, observation.loss
     seen = torch.cat([A(images) for images in pool.images.split(CHUNK)])
     chosen = []
     for y, rng in zip(observation.y, rngs):
-        half = torch.randperm(len(seen), generator=rng)[:candidates].to(seen.device)
-        losses = [loss(part, y.expand_as(part)) for part in seen[half].split(CHUNK)]
-        chosen.append(half[torch.cat(losses).argmin()])
-    return pool.z0[torch.stack(chosen)]
+        order = torch.randperm(len(seen), generator=rng).to(seen.device)
+        for part in order.split(candidates)[:count]:
+            losses = [loss(some, y.expand_as(some)) for some in seen[part].split(CHUNK)]
+            chosen.append(part[torch.cat(losses).argmin()])
+    return pool.z0[torch.stack(chosen).view(-1, count).T]

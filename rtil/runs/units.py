@@ -96,7 +96,7 @@ NAMES: Mapping[str, Kind] = {
     "st_lpips": SCORED,
     "tolerance": Number(0, 1, above=True),
     "map": OneOf(("posterior", None)) | WEIGHT,
-    "image_std": NULL | POSITIVE,
+    **dict.fromkeys(("image_std", "temperature"), NULL | POSITIVE),
     "map_sigma": NULL | POSITIVE | ListOf(POSITIVE),
     "residual": WEIGHT,
     "l1_radius": NULL | ListOf(POSITIVE),

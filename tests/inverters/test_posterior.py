@@ -9,6 +9,8 @@ from rtil.inverters.lmmse import GaussianPrior
 from rtil.inverters.minimise import CONSTANT, Descent, Observation, Variable, laid_out, minimise
 from rtil.inverters.posterior import Posterior
 from rtil.inverters.residual import Residual, Solver, View
+from rtil.inverters.start import draw_pool
+from rtil.inverters.styles import weights_key
 from rtil.latents.additive import Additive
 from rtil.latents.family import additive
 from rtil.operators import Dense, PhaseRetrieval, inpainting
@@ -125,10 +127,62 @@ def test_conjugate_gradients_agree_with_the_factor(model, noise):
     torch.testing.assert_close(iterated.variance(), factored.variance(), rtol=0.8, atol=1e-9)
 
 
+@pytest.mark.parametrize("temperature", [0.1, 3.0, 1e6, None])
+def test_modes_are_weighed_by_their_density(model, temperature, monkeypatch):
+    """Chains that have not ended, so that they differ; energies from their latents alone."""
+    G, A, images = model
+    y = measured(model, 0.0)
+    chains, run = [], Posterior._chain
+    monkeypatch.setattr(
+        Posterior, "_chain", lambda self, *given: chains.append(run(self, *given)) or chains[-1]
+    )
+    estimate = inverter(images, steps=3, chains=5, temperature=temperature)
+    found = estimate.invert(G, A, y, MeasurementLoss(A), rngs("abcd"))
+    C = SCALE * matrix(GaussianPrior(images))
+    M = A.matrix @ C @ A.matrix.T
+    energies = []
+    for chain in chains:
+        z0, z1 = chain.latents.w.flatten(1), chain.latents.add[1].flatten(1) / SIGMA
+        rest = y - A(Additive(1).synthesize(G, chain.latents))
+        misfit = (rest * torch.linalg.solve(M, rest.T).T).sum(1)
+        energies.append((misfit + z0.square().sum(1) + z1.square().sum(1)) / 2)
+    energy = torch.stack(energies)
+    torch.testing.assert_close(torch.stack([chain.energy for chain in chains]), energy)
+    weights = torch.softmax(-energy / (temperature or 1e12), 0)[..., None]
+    drawn = torch.stack([chain.image.flatten(1) for chain in chains])
+    mean = (weights * drawn).sum(0)
+    torch.testing.assert_close(found.image.flatten(1), mean)
+    # Equal weights are a sample of five, others the mixture itself.
+    between = (weights * (drawn - mean).square()).sum(0) * (1.25 if temperature is None else 1)
+    within = (C - C @ A.matrix.T @ torch.linalg.solve(M, A.matrix @ C)).diagonal()
+    torch.testing.assert_close(found.spread.std.flatten(1).square(), between + within)
+
+
+def test_each_chain_starts_at_the_best_of_its_own_draws(model, monkeypatch):
+    G, A, images = model
+    y, starts, run = measured(model, 0.0), [], Posterior._chain
+
+    def noted(self, *given):
+        starts.append(given[-1].z[0].clone())
+        return run(self, *given)
+
+    monkeypatch.setattr(Posterior, "_chain", noted)
+    estimate = inverter(images, steps=1, chains=3, candidates=20)
+    estimate.invert(G, A, y, MeasurementLoss(A), rngs("abcd"))
+    pool = draw_pool(G, 60, weights_key(G))
+    residual = Residual(View(A, 0.0, None, y.device), GaussianPrior(images), SCALE)
+    for b, name in enumerate("abcd"):
+        order = torch.randperm(60, generator=rngs(name)[0])
+        for start, part in zip(starts, order.view(3, 20)):
+            misfits = residual.misfit(A(pool.images[part]), y[b].expand(20, -1))
+            assert torch.equal(start[b], pool.z0[part[misfits.argmin()]])
+
+
+@pytest.mark.parametrize("more", [{}, {"candidates": 10, "temperature": 2.0}])
 @pytest.mark.parametrize("make", [stylegan2, pggan])
-def test_a_batch_equals_one_image_at_a_time(make):
+def test_a_batch_equals_one_image_at_a_time(make, more):
     G, (A, y, loss, x) = make(), problem()
-    estimate = Posterior(6, 3, maps=2, map_sigma=[0.5, 1.0]).fit(x)
+    estimate = Posterior(6, 3, maps=2, map_sigma=[0.5, 1.0], **more).fit(x)
     seen = []
     together = estimate.invert(G, A, y, loss, rngs("abc"), seen.append)
     assert len(seen) == 4 and seen[-1] is together.image
@@ -178,10 +232,17 @@ def test_maps_are_those_of_training_unless_given():
     {"steps": 0}, {"chains": 0}, {"lr": 0.0}, {"sampler": "mala"}, {"maps": -1},
     {"noise_maps": -1}, {"residual": 0.0}, {"residual": -1.0, "noise_std": 2.0},
     {"maps": 2, "map_sigma": [1.0]}, {"map_sigma": 0.0, "maps": 1},
+    {"candidates": 0}, {"temperature": 0.0},
 ])  # fmt: skip
 def test_settings_out_of_range_are_refused(settings):
     with pytest.raises(ValueError, match="must be"):
         Posterior(**{"steps": 5, **settings})
+
+
+@pytest.mark.parametrize("settings", [{"candidates": 2}, {"temperature": 1.0}])
+def test_what_is_of_modes_is_refused_beside_rto(settings):
+    with pytest.raises(ValueError, match="are of sampler=modes"):
+        Posterior(5, sampler="rto", **settings)
 
 
 def test_what_is_not_linear_or_not_fitted_is_refused(model):
