@@ -45,7 +45,7 @@ COUNTS = {
     "fig8_depth": (50, 40, 18, 2),
     "fig9_samples": (0, 0, 0, 2),
     "objectives": (0, 0, 0, 6),
-    "pair": (30, 30, 30, 2),
+    "pair": (44, 44, 44, 2),
     "perceptual": (24, 24, 16, 2),
     "reconstruction": (12, 12, 12, 12),
     "sigma": (25, 25, 9, 5),
