@@ -230,8 +230,7 @@ def read_config(run_dir: Path) -> dict:
 
 
 def training_command(config: Config) -> str:
-    """The command that trains what an inversion asks for: its choices where they are not the
-    defaults, and what differs from what they compose to."""
+    """The command that trains what an inversion asks for: what is not composed by default."""
     flat = keys.complete(keys.flatten(config))
     source = flat.get("data.trained_on") or flat["data.name"]
     groups = {name: flat[f"{name}.name"] for name in keys.TRAINING} | {"data": source}
