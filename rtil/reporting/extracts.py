@@ -171,6 +171,12 @@ def gains(selection: Selection, all_shown: Families) -> str:
     return table(of_one_arm(lines) if one_arm else lines)
 
 
+def over_linear(row: Row) -> Mean | None:
+    """PSNR of a row less that of the linear estimate, in pairs over images."""
+    behind = row.estimates["lmmse_gain_psnr_db"]
+    return None if behind is None else replace(behind, mean=-behind.mean)
+
+
 def counted(gain: Mean | None, digits: int = 2) -> str:
     """As "+0.31 ± 0.22 (10)"."""
     if gain is None:
@@ -207,9 +213,12 @@ def table(lines: Sequence[Line]) -> str:
 def means(selection: Selection, all_shown: Families) -> str:
     """PSNR of every estimate at each measurement, a column for each inverter and arm.
 
-    An arm under other settings than the usual ones of its inverter has a column of its own.
+    An arm under other settings than the usual ones of its inverter has a column of its own. With
+    over=lmmse the numbers are paired differences to the linear estimate of the same images.
     """
-    rows = selection.chosen
+    rows, over = selection.chosen, "lmmse" in selection.options.get("over", ())
+    if over:
+        rows = [row for row in rows if row.measurement.inverter != "lmmse"]
     labels: dict[int, str] = {}
     for inverter in {row.measurement.inverter for row in rows}:
         labels |= named([row for row in rows if row.measurement.inverter == inverter])
@@ -225,7 +234,7 @@ def means(selection: Selection, all_shown: Families) -> str:
             raise ValueError(
                 f"two rows are of {where(row)}, {column}: name protocols= or a setting"
             )
-        line[column] = written(row.psnr)
+        line[column] = counted(over_linear(row)) if over else written(row.psnr)
     columns = sorted({column for line in lines.values() for column in line})
     full = [
         {"measured": text} | {column: line.get(column, NONE) for column in columns}

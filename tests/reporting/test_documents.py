@@ -3,11 +3,14 @@
 import json
 import re
 import shutil
+from collections import defaultdict
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 from PIL import Image
+from scipy import stats
 
 from rtil import report
 from rtil.process.command import CONFIGS
@@ -153,6 +156,30 @@ def test_a_mean_over_trainings_of_other_settings_has_a_column_of_its_own(library
     page.write_text(marked(f"means{GAINS.removeprefix('gains')} at=0.1"), encoding="utf-8")
     with pytest.raises(ValueError, match=r"two rows are of cs 0\.1, mgan, .*: name protocols="):
         regenerate(folder, check=False)
+
+
+def test_means_over_the_linear_estimate_are_paired(library):
+    """Each image's PSNR less that of its own linear estimate, which has no column."""
+    options = "tasks=cs at=0.1 protocols=paper over=lmmse"
+    folder = library(marked(f"means results=faces32_posterior {options}"))
+    file = ROOT / "results/faces32_posterior.jsonl"
+    shutil.copy(file, folder / "results")
+    regenerate(folder, check=False)
+    text = (folder / "docs/page.md").read_text(encoding="utf-8")
+    heading, _, line = [
+        line.split("|")[2:-1] for line in text.splitlines() if line.startswith("|")
+    ]
+    assert [name.strip() for name in heading] == ["ilo, vanilla", "posterior, vanilla"]
+    for inverter, cell in zip(("ilo", "posterior"), line):
+        differences = defaultdict(list)
+        for run in map(json.loads, file.open()):
+            if f"/cs-ratio0.1-{inverter}," in run["run"]:
+                columns = run["columns"]
+                for image, *psnr in zip(run["ids"], columns["psnr_db"], columns["lmmse_psnr_db"]):
+                    differences[image].append(psnr[0] - psnr[1])
+        each = [np.mean(own) for own in differences.values()]
+        half = stats.t.ppf(0.975, len(each) - 1) * stats.sem(each)
+        assert cell.strip() == f"{np.mean(each):+.2f} ± {half:.2f} ({len(each)})"
 
 
 @pytest.mark.parametrize("view", ["forest results=letters_mgan", "overview"])
