@@ -1,6 +1,7 @@
 """What version 0.1 computed in tiny runs, on the processor that is most like this one.
 
-tests/golden/tiny_runs*.json hold it for two: libraries choose their kernels by the vendor too.
+tests/golden/tiny_runs*.json hold it for two: libraries choose their kernels by the vendor too,
+and by instructions that torch's capability does not tell, such as those for matrices (AMX).
 """
 
 import json
@@ -24,14 +25,16 @@ def stated(inverter, rtil, task, protocol="paper"):
     return settings
 
 
-def vendor():
+def processor():
+    """Vendor, and whether it has AMX."""
     lines = CPUINFO.read_text().splitlines() if CPUINFO.exists() else []
-    return next((line.split(":")[1].strip() for line in lines if "vendor_id" in line), "")
+    vendor = next((line.split(":")[1].strip() for line in lines if "vendor_id" in line), "")
+    return vendor, any(line.startswith("flags") and "amx_tile" in line for line in lines)
 
 
 def pinned_runs():
     """The pinned runs, and whether this machine gives the same bits."""
-    here = torch.__version__, torch.backends.cpu.get_cpu_capability(), vendor()
+    here = torch.__version__, torch.backends.cpu.get_cpu_capability(), *processor()
     pins = [json.loads(path.read_text()) for path in sorted(GOLDEN.glob("tiny_runs*.json"))]
-    same = [pin for pin in pins if (pin["torch"], pin["cpu"], pin["vendor"]) == here]
+    same = [pin for pin in pins if (pin["torch"], pin["cpu"], pin["vendor"], False) == here]
     return (same or pins)[0], bool(same)
