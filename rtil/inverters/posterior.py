@@ -272,7 +272,7 @@ class Posterior(FamilyInverter, FittedInverter):
         image, last = (weights * images).sum(0), images[-1]
         if watch is not None:
             watch(image)
-        std = self._std(images, weights, residual)
+        std = self._std(images - image, weights, residual)
         lengths = (len(chain.history) for chain in chains[:-1])
         return Reconstruction(
             image,
@@ -365,17 +365,19 @@ class Posterior(FamilyInverter, FittedInverter):
             weights = torch.softmax(-energies / self.temperature, 0)
         return weights[..., None, None, None]
 
-    def _std(self, images: Tensor, weights: Tensor, residual: Residual) -> Tensor:
+    def _std(self, apart: Tensor, weights: Tensor, residual: Residual) -> Tensor:
         """Pixelwise standard deviation: between chains, and of r given a chain's z.
 
         Var[x | y] = Var[E[x | z, y] | y] + E[Var[x | z, y] | y].
+
+        Args:
+            apart: chains less their mean, (R, B, C, H, W).
         """
-        chains = len(images)
-        mean = (weights * images).sum(0)
-        between = (weights * (images - mean).square()).sum(0)
+        chains = len(apart)
+        between = (weights * apart.square()).sum(0)
         if self.temperature is None:  # else a mixture, whose variance this is
             # The mean of opposite draws is that of the posterior where G is linear: no degree of
             # freedom is lost but to the last of an odd number.
             lost = chains % 2 / chains if self.sampler == RTO else 1.0
             between = between * (chains / max(chains - lost, 1.0))
-        return (between + residual.variance().to(images)).sqrt()
+        return (between + residual.variance().to(apart)).sqrt()

@@ -250,7 +250,7 @@ def training_command(config: Config) -> str:
     known, _ = composed("train", tuple(f"{name}={value}" for name, value in groups.items()))
     # An inversion does not depend on the length of the training, but a plan may say it.
     length = f"scale.{groups['model']}.total_nimg"
-    told |= {length: flat[length]} if flat.get(length, known[length]) != known[length] else {}
+    told |= {length: flat[length]} if flat.get(length) not in (None, known.get(length)) else {}
     return overrides.line("train", words | told, told.keys() - known.keys())
 
 

@@ -183,8 +183,11 @@ def test_a_generator_of_other_data_is_found_by_what_it_was_trained_on(tmp_path):
 
 def test_the_command_that_trains_a_generator_says_how_long_it_was_planned_to_train():
     words = ("model=pggan_r1", "scale.pggan_r1.total_nimg=99", "root=elsewhere")
-    line = identity.training_command(resolved("invert", *words))
+    config = resolved("invert", *words)
+    line = identity.training_command(config)
     assert line == f"python -m rtil.train {' '.join((words[0], words[2], words[1]))}"
+    del config["scale"]["pggan_r1"]  # a scale need not know every network
+    assert words[1] not in identity.training_command(config)
 
 
 def test_several_generators_of_the_same_choices_are_told_apart_by_what_differs(tmp_path):
