@@ -32,7 +32,7 @@ from rtil.inverters.prior import (
     per_stage,
     prior_weight,
 )
-from rtil.inverters.start import best_start, check_candidates
+from rtil.inverters.start import best_start
 from rtil.inverters.styles import Styles, draw_styles, geodesic_cross
 from rtil.latents.additive import Additive
 from rtil.latents.family import Family
@@ -179,7 +179,6 @@ class ILO(GeneratorInverter, FamilyInverter):
         return tuple(int(n) for n in self.steps)
 
     def check(self, G: Generator) -> None:
-        check_candidates("ILO", G, self.candidates)
         if len(self.stages) - 1 > G.num_blocks:
             raise ValueError(
                 f"ILO: {len(self.stages)} stages reach block {len(self.stages) - 1}, the "

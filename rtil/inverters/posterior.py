@@ -1,11 +1,14 @@
 """The posterior mean of the image, with what the generator cannot draw as a Gaussian residual.
 
-    x = G(z) + r,   y = A x + e,   z ~ N(0, I),   r ~ N(0, C),   e ~ N(0, s^2 I),
+    x = (1 - a) mu + a G(z) + r,   y = A x + e,   z ~ N(0, I),   r ~ N(0, C),   e ~ N(0, s^2 I),
 
 where z are the first latent z0, the maps z_k / sigma_k as RTIL training draws them, and noise
-maps. With r marginalised (`rtil.inverters.residual`) the negative log-posterior of z is
+maps. The generator has the share a of the standard deviation of images and the residual the rest,
+C = (1 - a^2) times the covariance of training images, mu their mean: with a -> 0 the estimate is
+the linear one, LMMSE. With r marginalised (`rtil.inverters.residual`) the negative log-posterior
+of z is, in x' = (x - (1 - a) mu) / a = G(z) + r / a and y' = A x' + e / a,
 
-    (y - A G(z))^T M^-1 (y - A G(z)) / 2 + |z|^2 / 2,    M = A C A^T + s^2 I.
+    (y' - A G(z))^T M^-1 (y' - A G(z)) / 2 + |z|^2 / 2,    M = (A C A^T + s^2 I) / a^2.
 
 What is known of r is in `residual`, how variables move in `minimise`. To add a sampler, write a
 `Sampler` here.
@@ -16,11 +19,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, count, takewhile
-from typing import NamedTuple, final
+from typing import final
 
 import torch
 from torch import Tensor
 
+from rtil.inverters.chains import Chain, Draw, mixture
 from rtil.inverters.data_term import MeasurementLoss
 from rtil.inverters.inverter import (
     FamilyInverter,
@@ -42,7 +46,7 @@ from rtil.inverters.minimise import (
 )
 from rtil.inverters.prior import common_scale, half_square, per_stage
 from rtil.inverters.residual import Residual, Solver, View
-from rtil.inverters.start import best_starts, check_candidates
+from rtil.inverters.start import best_starts
 from rtil.latents.additive import Additive
 from rtil.latents.family import Family
 from rtil.latents.space import Latents
@@ -54,38 +58,10 @@ RTO, MODES = "rto", "modes"
 LINEAR = "so what it measures of a residual is not Gaussian. Use inverter=ilo or inverter=csgm."
 
 
-class Draw(NamedTuple):
-    """What a chain is perturbed by: z, r and A r + e of the model itself.
-
-    z: latents, standard normal: z0, maps, noise maps. r: (B, C, H, W). seen: (B, *out_shape).
-    """
-
-    z: list[Tensor]
-    r: Tensor
-    seen: Tensor
-
-    def mirrored(self) -> Draw:
-        """The draw of opposite sign, which is as likely."""
-        return Draw([-z for z in self.z], -self.r, -self.seen)
-
-
-class Chain(NamedTuple):
-    """One chain of a batch: the expected image given its latents, a draw of it, and its steps.
-
-    energy: (B,), what the chain minimised, at its last iterate.
-    """
-
-    image: Tensor
-    draw: Tensor
-    energy: Tensor
-    latents: Latents
-    history: Tensor
-
-
 @final
 @dataclass(frozen=True)
 class Posterior(FamilyInverter, FittedInverter):
-    """Mean over chains of E[x | z, y] = G(z) + C A^T M^-1 (y - A G(z)).
+    """Mean over chains of E[x | z, y]; for share a = 1, G(z) + C A^T M^-1 (y - A G(z)).
 
     sampler=rto, randomise then optimise (Bardsley et al. 2014): each chain draws z', r', e' from
     the model and minimises
@@ -112,7 +88,8 @@ class Posterior(FamilyInverter, FittedInverter):
             training.
         noise_maps: the first so many noise maps are latents; the others stay as a chain draws
             them.
-        residual: C is so many times the covariance of the training images.
+        share: a of the generator, above 0 up to 1.
+        residual: C is so many times the covariance of the training images; None: 1 - a^2.
         noise_std: of the measurements, in units of the [0, 1] image (s = 2 noise_std).
         tolerance, max_steps: of the solver where M is not factored.
         rampup, rampdown: shares of the steps, see Schedule.
@@ -132,7 +109,8 @@ class Posterior(FamilyInverter, FittedInverter):
     map_sigma: float | Sequence[float] | None = None
     map_relative: bool | None = None
     noise_maps: int = 0
-    residual: float = 1.0
+    share: float = 0.5
+    residual: float | None = None
     noise_std: float = 0.0
     tolerance: float = 1e-6
     max_steps: int = 3000
@@ -159,16 +137,21 @@ class Posterior(FamilyInverter, FittedInverter):
         if self.sampler == RTO and (self.candidates > 1 or self.temperature is not None):
             raise ValueError(
                 f"Posterior: candidates={self.candidates}, temperature={self.temperature} are of "
-                "sampler=modes: a chain of rto starts at its own draw, and each counts alike."
+                "sampler=modes: a chain of rto starts at its own draw, and each counts alike. "
+                "Give inverter.candidates=1 inverter.temperature=null beside inverter.sampler=rto."
             )
         if (self.maps or 0) < 0 or self.noise_maps < 0:
             raise ValueError(
                 f"Posterior: maps={self.maps}, noise_maps={self.noise_maps} must be 0 or more."
             )
-        if not (self.residual >= 0 and self.noise_std >= 0 and self.residual + self.noise_std > 0):
+        if not 0 < self.share <= 1:
+            raise ValueError(f"Posterior: share={self.share} must be above 0 and at most 1.")
+        scale = self.scale
+        if not (scale >= 0 and self.noise_std >= 0 and scale + self.noise_std > 0):
             raise ValueError(
-                f"Posterior: residual={self.residual}, noise_std={self.noise_std} must be 0 or "
-                "more, and one of them above 0: measurements are weighed by them."
+                f"Posterior: residual={scale:g}, noise_std={self.noise_std} must be 0 or more, "
+                "and one of them above 0: measurements are weighed by them. Of share=1 the "
+                "residual is 0 unless given."
             )
         sigmas = [] if self.map_sigma is None else per_stage(self.map_sigma, self.maps or 0)
         if min(sigmas, default=1) <= 0 or (self.maps and sigmas and len(sigmas) != self.maps):
@@ -177,8 +160,12 @@ class Posterior(FamilyInverter, FittedInverter):
                 f"the {self.maps} maps, all above 0."
             )
 
+    @property
+    def scale(self) -> float:
+        """C, in units of the covariance of the training images."""
+        return 1 - self.share**2 if self.residual is None else self.residual
+
     def check(self, G: Generator) -> None:
-        check_candidates("Posterior", G, self.candidates, self.chains)
         maps = self.maps or 0
         if maps > G.num_blocks:
             raise ValueError(
@@ -251,28 +238,39 @@ class Posterior(FamilyInverter, FittedInverter):
         Raises:
             ValueError: it was not fitted, or A is not linear.
         """
-        residual = self._residual(A, y, loss)
+        if self.prior is None:
+            raise ValueError(
+                "Posterior: it knows no training images yet; use what fit(images) returns."
+            )
+        residual = self._residual(self.prior, A, y, loss)
+        centre = (1 - self.share) * self.prior.mean.view(G.image_shape).to(y)
+        target = (y - A(centre[None])) / self.share
+
+        def image_of(x: Tensor) -> Tensor:
+            return centre + self.share * x
+
         chains: list[Chain] = []
         draw: Draw | None = None
         starts: Tensor | None = None
         if self.candidates > 1:
-            observation = Observation(A, y, residual.misfit)
+            observation = Observation(A, target, residual.misfit)
             starts = best_starts(G, observation, rngs, self.candidates, self.chains)
         for number in range(self.chains):
             # Opposite draws: what is linear in them cancels in the mean of a pair.
             pairs = self.sampler == RTO and number % 2
-            draw = draw.mirrored() if draw and pairs else self._draw(G, residual, y, rngs)
+            draw = draw.mirrored() if draw and pairs else self._draw(G, residual, target, rngs)
             if starts is not None:
                 draw.z[0] = starts[number]
-            chains.append(self._chain(G, A, y, residual, draw))
+            chains.append(self._chain(G, A, target, residual, draw))
             if watch is not None:
-                watch(chains[-1].image)
-        images = torch.stack([chain.image for chain in chains])
-        weights = self._weights(torch.stack([chain.energy for chain in chains]))
-        image, last = (weights * images).sum(0), images[-1]
+                watch(image_of(chains[-1].image))
+        images = torch.stack([image_of(chain.image) for chain in chains])
+        energies = torch.stack([chain.energy for chain in chains])
+        image, between = mixture(images, energies, self.temperature, self.sampler == RTO)
+        last = images[-1]
         if watch is not None:
             watch(image)
-        std = self._std(images - image, weights, residual)
+        std = (between + self.share**2 * residual.variance().to(between)).sqrt()
         lengths = (len(chain.history) for chain in chains[:-1])
         return Reconstruction(
             image,
@@ -282,23 +280,22 @@ class Posterior(FamilyInverter, FittedInverter):
             torch.cat([chain.history for chain in chains]),
             chains[-1].latents,
             tuple(accumulate(lengths, initial=0)),
-            Spread(std, torch.stack([chain.draw for chain in chains])),
+            Spread(std, torch.stack([image_of(chain.draw) for chain in chains])),
         )
 
-    def _residual(self, A: ForwardOperator, y: Tensor, loss: Loss) -> Residual:
-        """What the seen measurements tell of r.
+    def _residual(
+        self, prior: GaussianPrior, A: ForwardOperator, y: Tensor, loss: Loss
+    ) -> Residual:
+        """What the seen measurements tell of r / a.
 
         Raises:
-            ValueError: it was not fitted, or A is not linear.
+            ValueError: A is not linear.
         """
-        if self.prior is None:
-            raise ValueError(
-                "Posterior: it knows no training images yet; use what fit(images) returns."
-            )
         kept = loss.kept if isinstance(loss, MeasurementLoss) else None
-        view = View(with_adjoint(A, self, LINEAR), 2 * self.noise_std, kept, y.device)
+        noise = 2 * self.noise_std / self.share
+        view = View(with_adjoint(A, self, LINEAR), noise, kept, y.device)
         solver = Solver(self.tolerance, self.max_steps)
-        return Residual(view, self.prior, self.residual, solver)
+        return Residual(view, prior, self.scale / self.share**2, solver)
 
     def _draw(
         self, G: Generator, residual: Residual, y: Tensor, rngs: Sequence[torch.Generator]
@@ -311,7 +308,7 @@ class Posterior(FamilyInverter, FittedInverter):
     def _chain(
         self, G: Generator, A: ForwardOperator, y: Tensor, residual: Residual, draw: Draw
     ) -> Chain:
-        """One chain, from its draw on."""
+        """One chain, from its draw on, in units of x'."""
         perturbed = self.sampler == RTO
         z = [value.clone() for value in draw.z]
         maps = self.maps or 0
@@ -356,28 +353,3 @@ class Posterior(FamilyInverter, FittedInverter):
             return member.synthesize(G, latents), latents
 
         return render
-
-    def _weights(self, energies: Tensor) -> Tensor:
-        """Weights of the chains (R, B, 1, 1, 1), which add up to 1, from their energies (R, B)."""
-        if self.temperature is None:
-            weights = torch.full_like(energies, 1 / len(energies))
-        else:
-            weights = torch.softmax(-energies / self.temperature, 0)
-        return weights[..., None, None, None]
-
-    def _std(self, apart: Tensor, weights: Tensor, residual: Residual) -> Tensor:
-        """Pixelwise standard deviation: between chains, and of r given a chain's z.
-
-        Var[x | y] = Var[E[x | z, y] | y] + E[Var[x | z, y] | y].
-
-        Args:
-            apart: chains less their mean, (R, B, C, H, W).
-        """
-        chains = len(apart)
-        between = (weights * apart.square()).sum(0)
-        if self.temperature is None:  # else a mixture, whose variance this is
-            # The mean of opposite draws is that of the posterior where G is linear: no degree of
-            # freedom is lost but to the last of an odd number.
-            lost = chains % 2 / chains if self.sampler == RTO else 1.0
-            between = between * (chains / max(chains - lost, 1.0))
-        return (between + residual.variance().to(apart)).sqrt()

@@ -6,7 +6,7 @@ once. They are chosen by the measurement loss, which the search minimises from t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from math import prod
 from typing import NamedTuple
@@ -22,24 +22,14 @@ from rtil.models.generator import Generator
 from rtil.process.rng import seeded
 
 CHUNK = 64  # images at a time
-LARGEST = 2**29  # numbers of all images of a pool, 2 GiB: 1365 candidates of 3x256x256
+LARGEST = 2**29  # numbers of all images of a pool that are kept, 2 GiB
 
 
 class Pool(NamedTuple):
-    """Draws of a generator: z0 (N, z_dim), and their images (N, C, H, W)."""
+    """Draws of a generator: z0 (N, z_dim), and their images (N, C, H, W), None where too large."""
 
     z0: Tensor
-    images: Tensor
-
-
-def check_candidates(who: str, G: Generator, candidates: int, times: int = 2) -> None:
-    """Raises ValueError where the images of `times` so many candidates are too many to keep."""
-    pixels = prod(G.image_shape)
-    if candidates > 1 and times * candidates * pixels > LARGEST:
-        raise ValueError(
-            f"{who}: candidates={candidates} keeps {times} times as many images of {pixels} "
-            f"numbers, beyond {LARGEST} in all; at most {LARGEST // (times * pixels)} fit."
-        )
+    images: Tensor | None
 
 
 @lru_cache(maxsize=1)
@@ -47,20 +37,21 @@ def check_candidates(who: str, G: Generator, candidates: int, times: int = 2) ->
 def draw_pool(G: Generator, count: int, key: tuple) -> Pool:
     """So many draws of G, the same in every run; kept for all batches of one.
 
-    Noise maps are 0, their mean: those of a search are its own.
-
     Args:
         key: see `weights_key`; a change draws anew.
     """
     weights = next(G.parameters())
-    rng = seeded("cpu", "start")
-    z0 = torch.randn(count, G.z_dim, generator=rng).to(weights)
-    images = []
+    z0 = torch.randn(count, G.z_dim, generator=seeded("cpu", "start")).to(weights)
+    fits = count * prod(G.image_shape) <= LARGEST
+    return Pool(z0, torch.cat([*_images(G, z0)]) if fits else None)
+
+
+def _images(G: Generator, z0: Tensor) -> Iterator[Tensor]:
+    """The images of z0, a chunk at a time, with noise maps of 0, their mean."""
     for codes in z0.split(CHUNK):
-        noise = tuple(weights.new_zeros(len(codes), *shape) for shape in G.noise_shapes)
+        noise = tuple(z0.new_zeros(len(codes), *shape) for shape in G.noise_shapes)
         latents = Latents(G.map(codes), noise, {}, member=(0,) * len(codes))
-        images.append(Additive(0).synthesize(G, latents))
-    return Pool(z0, torch.cat(images))
+        yield Additive(0).synthesize(G, latents)
 
 
 def best_start(
@@ -76,8 +67,7 @@ def best_start(
     """
     # Of twice as many each image looks at a half of its own, so that several starts of one image,
     # which average over what y leaves open, do not all begin at the same draw.
-    pool = draw_pool(G, 2 * candidates, weights_key(G))
-    return _nearest(pool, observation, rngs, candidates, 1)[0]
+    return _nearest(G, observation, rngs, [candidates, candidates])[0]
 
 
 def best_starts(
@@ -88,25 +78,25 @@ def best_starts(
     count: int,
 ) -> Tensor:
     """As `best_start`, `count` of them for each image (count, B, z_dim), no draw seen twice."""
-    pool = draw_pool(G, count * candidates, weights_key(G))
-    return _nearest(pool, observation, rngs, candidates, count)
+    return _nearest(G, observation, rngs, [candidates] * count)
 
 
 @torch.no_grad()
 def _nearest(
-    pool: Pool,
-    observation: Observation,
-    rngs: Sequence[torch.Generator],
-    candidates: int,
-    count: int,
+    G: Generator, observation: Observation, rngs: Sequence[torch.Generator], sizes: Sequence[int]
 ) -> Tensor:
-    """The z0 of the nearest draw in each of an image's first `count` parts of the pool."""
-    A, loss = observation.A, observation.loss
-    seen = torch.cat([A(images) for images in pool.images.split(CHUNK)])
+    """The z0 (parts, B, z_dim) of the nearest draw in each part of an image's own order."""
+    pool = draw_pool(G, sum(sizes), weights_key(G))
+    images = _images(G, pool.z0) if pool.images is None else pool.images.split(CHUNK)
+    losses = torch.cat([_losses(some, observation) for some in images], 1)
     chosen = []
-    for y, rng in zip(observation.y, rngs):
-        order = torch.randperm(len(seen), generator=rng).to(seen.device)
-        for part in order.split(candidates)[:count]:
-            losses = [loss(some, y.expand_as(some)) for some in seen[part].split(CHUNK)]
-            chosen.append(part[torch.cat(losses).argmin()])
-    return pool.z0[torch.stack(chosen).view(-1, count).T]
+    for own, rng in zip(losses, rngs):
+        order = torch.randperm(own.numel(), generator=rng).to(own.device)
+        chosen.append(torch.stack([part[own[part].argmin()] for part in order.split(sizes)]))
+    return pool.z0[torch.stack(chosen, 1)]
+
+
+def _losses(images: Tensor, observation: Observation) -> Tensor:
+    """The loss of each image for each of B measurements, (B, images)."""
+    seen = observation.A(images)
+    return torch.stack([observation.loss(seen, y.expand_as(seen)) for y in observation.y])

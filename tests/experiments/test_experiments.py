@@ -31,6 +31,7 @@ COUNTS = {
     "estimators_mgan": (33, 30, 18, 3),
     "evidence_ilo": (297, 297, 243, 9),
     "evidence_mgan": (297, 297, 243, 18),
+    "faces_pair": (34, 34, 34, 2),
     "fig13_layer": (12, 8, 6, 1),
     "fig14_inpainting": (2, 2, 2, 2),
     "fig15_inpainting": (2, 2, 2, 2),

@@ -15,7 +15,7 @@ from rtil.runs import rows as jsonl
 
 COMMON = ("scale=tiny", "hardware=cpu", "hardware.threads=1", "data.num_train=64")
 SHORT = ("yardstick.num_train=40",)
-CHAINS = ("inverter=posterior", "inverter.chains=2")
+CHAINS = ("inverter=posterior", "inverter.chains=2", "inverter.steps=20", "inverter.candidates=9")
 
 
 @pytest.fixture(scope="module")

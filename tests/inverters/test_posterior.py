@@ -5,7 +5,7 @@ import torch
 from helpers.inverters import pggan, problem, rngs, stylegan2
 
 from rtil.inverters.data_term import MeasurementLoss
-from rtil.inverters.lmmse import GaussianPrior
+from rtil.inverters.lmmse import LMMSE, GaussianPrior
 from rtil.inverters.minimise import CONSTANT, Descent, Observation, Variable, laid_out, minimise
 from rtil.inverters.posterior import Posterior
 from rtil.inverters.residual import Residual, Solver, View
@@ -38,19 +38,21 @@ def matrix(prior):
     return prior.covariance(torch.eye(len(prior.mean), dtype=torch.float64))
 
 
-def closed_form(model, y, noise):
+def closed_form(model, y, noise, share=1.0):
     """Mean (B, n) and covariance of x | y: x is Gaussian, and so is y."""
     G, A, images = model
-    W = G.w1 @ torch.cat([G.w0, SIGMA * torch.eye(6).double()], 1)
-    cov = W @ W.T + SCALE * matrix(GaussianPrior(images))
+    W = share * G.w1 @ torch.cat([G.w0, SIGMA * torch.eye(6).double()], 1)
+    prior = GaussianPrior(images)
+    cov = W @ W.T + (SCALE if share == 1 else 1 - share**2) * matrix(prior)
     M = A.matrix @ cov @ A.matrix.T + (2 * noise) ** 2 * torch.eye(8).double()
     gain = torch.linalg.solve(M, A.matrix @ cov).T
-    return y @ gain.T, cov - gain @ A.matrix @ cov
+    mean = (1 - share) * prior.mean
+    return mean + (y - mean @ A.matrix.T) @ gain.T, cov - gain @ A.matrix @ cov
 
 
 def inverter(images, **settings):
-    settings = {"steps": 500, "lr": 1.0, "maps": 1, "map_sigma": SIGMA, **settings}
-    return Posterior(residual=SCALE, **settings).fit(images)
+    given = {"steps": 500, "lr": 1.0, "maps": 1, "map_sigma": SIGMA, "share": 1.0}
+    return Posterior(**{**given, "residual": SCALE, **settings}).fit(images)
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.3])
@@ -65,6 +67,39 @@ def test_the_mode_and_the_mean_of_a_pair_are_the_posterior_mean(model, noise, se
     found = estimate.invert(G, A, y, MeasurementLoss(A), rngs("abcd"))
     mean, _ = closed_form(model, y, noise)
     torch.testing.assert_close(found.image.flatten(1), mean, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.3])
+@pytest.mark.parametrize("share", [0.05, 0.6])
+def test_of_a_share_the_mean_and_the_deviation_are_those_of_the_model(model, noise, share):
+    G, A, images = model
+    y, seen = measured(model, noise), []
+    given = {"share": share, "residual": None, "noise_std": noise}
+    estimate = inverter(images, sampler="rto", chains=2, **given)
+    found = estimate.invert(G, A, y, MeasurementLoss(A), rngs("abcd"), seen.append)
+    mean, cov = closed_form(model, y, noise, share)
+    torch.testing.assert_close(found.image.flatten(1), mean, rtol=0, atol=1e-6)
+    halves = torch.stack(seen[:2])
+    between = (halves - found.image).square().mean(0)
+    prior = matrix(GaussianPrior(images)) * (1 - share**2)
+    M = A.matrix @ prior @ A.matrix.T + (2 * noise) ** 2 * torch.eye(8).double()
+    within = prior - prior @ A.matrix.T @ torch.linalg.solve(M, A.matrix @ prior)
+    std = (between.flatten(1) + within.diagonal()).sqrt()
+    torch.testing.assert_close(found.spread.std.flatten(1), std)
+    torch.testing.assert_close(found.last, seen[1])
+    # Each draw of a pair is one of the posterior; the two are not each other's opposite, as the
+    # noise of the measurements is theirs alone.
+    assert (found.spread.draws.flatten(2) - mean).abs().max() < 6 * cov.diagonal().max().sqrt()
+
+
+def test_a_small_share_is_the_linear_estimate(model):
+    G, A, images = model
+    y = measured(model, 0.1)
+    estimate = inverter(images, share=1e-4, residual=None, noise_std=0.1, steps=20)
+    found = estimate.invert(G, A, y, MeasurementLoss(A), rngs("abcd"))
+    linear = LMMSE(noise_std=0.1).fit(images)
+    expected = linear.invert(None, A, y, MeasurementLoss(A), rngs("abcd"))
+    torch.testing.assert_close(found.image, expected.image, rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.3])
@@ -232,7 +267,7 @@ def test_maps_are_those_of_training_unless_given():
     {"steps": 0}, {"chains": 0}, {"lr": 0.0}, {"sampler": "mala"}, {"maps": -1},
     {"noise_maps": -1}, {"residual": 0.0}, {"residual": -1.0, "noise_std": 2.0},
     {"maps": 2, "map_sigma": [1.0]}, {"map_sigma": 0.0, "maps": 1},
-    {"candidates": 0}, {"temperature": 0.0},
+    {"candidates": 0}, {"temperature": 0.0}, {"share": 0.0}, {"share": 1.1}, {"share": 1.0},
 ])  # fmt: skip
 def test_settings_out_of_range_are_refused(settings):
     with pytest.raises(ValueError, match="must be"):

@@ -149,7 +149,8 @@ def test_without_training_images_the_pseudo_inverse_is_shown(bench, monkeypatch)
 
 
 def test_a_mean_with_its_error_shows_both(root):
-    bench = bench_of(root, "inverter=posterior", "inverter.chains=2", "inverter.steps=2")
+    few = ("inverter.chains=2", "inverter.steps=2", "inverter.candidates=9")
+    bench = bench_of(root, "inverter=posterior", *few)
     here = subject(bench, 0, {}, False)
     *_, view = reconstructed(bench, Controls("cs", 0.3, 0.01, 0), here, Event())
     assert view.pictures.count("uncertainty (std)<br>white: ±") == 2
