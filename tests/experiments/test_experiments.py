@@ -32,6 +32,7 @@ COUNTS = {
     "evidence_ilo": (297, 297, 243, 9),
     "evidence_mgan": (297, 297, 243, 18),
     "faces_pair": (34, 34, 34, 2),
+    "finetuning": (0, 0, 0, 2),
     "fig13_layer": (12, 8, 6, 1),
     "fig14_inpainting": (2, 2, 2, 2),
     "fig15_inpainting": (2, 2, 2, 2),
