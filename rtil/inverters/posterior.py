@@ -10,8 +10,8 @@ of z is, in x' = (x - (1 - a) mu) / a = G(z) + r / a and y' = A x' + e / a,
 
     (y' - A G(z))^T M^-1 (y' - A G(z)) / 2 + |z|^2 / 2,    M = (A C A^T + s^2 I) / a^2.
 
-What is known of r is in `residual`, how variables move in `minimise`. To add a sampler, write a
-`Sampler` here.
+What is known of r is in `residual`, how variables move in `minimise`, how chains make one estimate
+in `chains`.
 """
 
 from __future__ import annotations

@@ -25,7 +25,13 @@ Line = Mapping[str, str]  # {heading: text}
 PLACED = ("protocol", "protocol.tuned.at")  # settings that a column of their own says
 LEFT_OUT = ("null", "false")  # values of what a run does without
 NAMES = ("generator_sha256", "run_dir")  # settings that have no usual value
-SHOWN = ("over", "others", "summary", "file")  # options of what is shown, not of which rows
+SHOWN = (
+    "over",
+    "metric",
+    "others",
+    "summary",
+    "file",
+)  # options of what is shown, not of which rows
 NOTHING = "no row is selected"
 # What a choice changes, with its decimals, where rows have it.
 CHANGED = {
@@ -214,9 +220,18 @@ def means(selection: Selection, all_shown: Families) -> str:
     """PSNR of every estimate at each measurement, a column for each inverter and arm.
 
     An arm under other settings than the usual ones of its inverter has a column of its own. With
-    over=lmmse the numbers are paired differences to the linear estimate of the same images.
+    over=lmmse the numbers are paired differences to the linear estimate of the same images, with
+    metric=COLUMN another score.
+
+    Raises:
+        ValueError: no row is selected, several are of one cell, or it shows no such score.
     """
     rows, over = selection.chosen, "lmmse" in selection.options.get("over", ())
+    (metric,) = selection.options.get("metric", ("psnr_db",))
+    if metric not in CHANGED or (over and metric != "psnr_db"):
+        raise ValueError(
+            f"metric={metric} must be one of {', '.join(CHANGED)}, and beside over=lmmse psnr_db"
+        )
     if over:
         rows = [row for row in rows if row.measurement.inverter != "lmmse"]
     labels: dict[int, str] = {}
@@ -234,7 +249,8 @@ def means(selection: Selection, all_shown: Families) -> str:
             raise ValueError(
                 f"two rows are of {where(row)}, {column}: name protocols= or a setting"
             )
-        line[column] = counted(over_linear(row)) if over else written(row.psnr)
+        mean = row.estimates.get(metric)
+        line[column] = counted(over_linear(row)) if over else written(mean, CHANGED[metric][1])
     columns = sorted({column for line in lines.values() for column in line})
     full = [
         {"measured": text} | {column: line.get(column, NONE) for column in columns}

@@ -253,3 +253,28 @@ def test_the_correction_is_over_the_tables_of_all_documents(library):
     regenerate(folder, check=False)
     text = page.read_text(encoding="utf-8")
     assert "| ahead |" in text and "**ahead**" not in text
+
+
+def test_means_of_another_score(library):
+    options = "inverter.name=ilo at=0.25 tasks=cs arms=vanilla protocols=paper metric=st_lpips"
+    folder = library(marked(f"means results=pair {options}"))
+    shutil.copy(ROOT / "results/pair.jsonl", folder / "results")
+    regenerate(folder, check=False)
+    text = (folder / "docs/page.md").read_text(encoding="utf-8")
+    (cell,) = [line.split("|")[2] for line in text.splitlines() if line.startswith("| cs")]
+    (run,) = [
+        run
+        for run in map(json.loads, (ROOT / "results/pair.jsonl").open())
+        if "-vanilla-" in run["run"] and "/cs-ratio0.25-ilo,hardware.precision=bf16-" in run["run"]
+    ]
+    values = run["columns"]["st_lpips"]
+    half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
+    assert cell.strip() == f"{np.mean(values):.3f} ± {half:.3f}"
+
+
+@pytest.mark.parametrize("options", ["metric=seconds", "over=lmmse metric=st_lpips"])
+def test_a_score_that_means_do_not_show_is_refused(library, options):
+    folder = library(marked(f"means results=pair protocols=paper {options}"))
+    shutil.copy(ROOT / "results/pair.jsonl", folder / "results")
+    with pytest.raises(ValueError, match=r"metric=\w+ must be one of psnr_db, "):
+        regenerate(folder, check=False)
