@@ -75,9 +75,10 @@ with Image.open(cbook.get_sample_data("grace_hopper.jpg")) as photo:
 
 # The search of the paper, then the mean of what explains the measurement.
 letters() {
-    local common="generator=letters,letters-rtil task=cs ratio=0.1 num_images=8 root=$root/letters"
-    run rtil.invert -m $common
-    run rtil.invert -m $common inverter=posterior inverter.maps=3 inverter.map_sigma=1 inverter.map_relative=true
+    local common=(-m generator=letters,letters-rtil task=cs ratio=0.1 num_images=8 root="$root/letters")
+    run rtil.invert "${common[@]}"
+    run rtil.invert "${common[@]}" inverter=posterior \
+        inverter.maps=3 inverter.map_sigma=1 inverter.map_relative=true
     page "$root/letters"
 }
 

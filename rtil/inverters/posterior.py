@@ -1,22 +1,24 @@
 """The posterior mean of the image, with what the generator cannot draw as a Gaussian residual.
 
-    x = (1 - a) mu + a G(z) + r,   y = A x + e,   z ~ N(0, I),   r ~ N(0, C),   e ~ N(0, s^2 I),
+    x = m(z) + r,   m(z) = (1 - a) mu + a G(z),   y = A x + e,
+    z ~ N(0, I),    r ~ N(0, C),                  e ~ N(0, s^2 I),
 
 where z are the first latent z0, the maps z_k / sigma_k as RTIL training draws them, and noise
-maps. The generator has the share a of the standard deviation of images and the residual the rest,
-C = (1 - a^2) times the covariance of training images, mu their mean: with a -> 0 the estimate is
-the linear one, LMMSE. With r marginalised (`rtil.inverters.residual`) the negative log-posterior
-of z is, in x' = (x - (1 - a) mu) / a = G(z) + r / a and y' = A x' + e / a,
+maps, and mu is the mean of the training images. The generator has the share a of the standard
+deviation of images. The residual has the rest, unless told otherwise: C is 1 - a^2 times the
+covariance of the training images. With a -> 0 the estimate is the linear one, LMMSE.
 
-    (y' - A G(z))^T M^-1 (y' - A G(z)) / 2 + |z|^2 / 2,    M = (A C A^T + s^2 I) / a^2.
+With r marginalised (`rtil.inverters.residual`) the negative log-posterior of z is
+
+    (y - A m(z))^T M^-1 (y - A m(z)) / 2 + |z|^2 / 2,    M = A C A^T + s^2 I.
 
 What is known of r is in `residual`, how variables move in `minimise`, how chains make one estimate
-in `chains`.
+in `chains`. To add a sampler, write what its chains start from and minimise in `Posterior._chain`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, count, takewhile
 from typing import final
@@ -24,7 +26,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from rtil.inverters.chains import Chain, Draw, mixture
+from rtil.inverters.chains import Chain, Draw, Model, mean_of
 from rtil.inverters.data_term import MeasurementLoss
 from rtil.inverters.inverter import (
     FamilyInverter,
@@ -47,26 +49,25 @@ from rtil.inverters.minimise import (
 from rtil.inverters.prior import common_scale, half_square, per_stage
 from rtil.inverters.residual import Residual, Solver, View
 from rtil.inverters.start import best_starts
-from rtil.latents.additive import Additive
 from rtil.latents.family import Family
-from rtil.latents.space import Latents
 from rtil.models.generator import Generator
 from rtil.models.layers import frozen
 from rtil.operators.operator import ForwardOperator
 
 RTO, MODES = "rto", "modes"
+MOST = 10**6  # draws that chains compare with y, all together
 LINEAR = "so what it measures of a residual is not Gaussian. Use inverter=ilo or inverter=csgm."
 
 
 @final
 @dataclass(frozen=True)
 class Posterior(FamilyInverter, FittedInverter):
-    """Mean over chains of E[x | z, y]; for share a = 1, G(z) + C A^T M^-1 (y - A G(z)).
+    """Mean over chains of E[x | z, y] = m(z) + C A^T M^-1 (y - A m(z)).
 
     sampler=rto, randomise then optimise (Bardsley et al. 2014): each chain draws z', r', e' from
     the model and minimises
 
-        (y - A r' - e' - A G(z))^T M^-1 (...) / 2 + |z - z'|^2 / 2,
+        (y - A r' - e' - A m(z))^T M^-1 (...) / 2 + |z - z'|^2 / 2,
 
     from z' on. Chains come in pairs of opposite draws. With a linear G each z is a draw from the
     posterior and a pair's mean is the posterior mean; else both are approximations.
@@ -78,9 +79,9 @@ class Posterior(FamilyInverter, FittedInverter):
         steps: Adam updates of each chain.
         chains: R.
         sampler: see above.
-        candidates: 1, or of how many draws of G each chain of `modes` starts from the one whose
-            misfit is the lowest (`rtil.inverters.start`).
-        temperature: T, see above.
+        candidates: 1, or of how many draws of G each chain of `modes` starts from the one that is
+            nearest to y (`rtil.inverters.start`).
+        temperature: T of `modes`, see above.
         lr: step size of all latents, in standard deviations of their priors.
         maps: z_1 .. z_maps are latents; None: those that training drew.
         map_sigma: sigma_k, in feature units; one number or one for each map; None: as in training.
@@ -134,24 +135,25 @@ class Posterior(FamilyInverter, FittedInverter):
                 f"Posterior: candidates={self.candidates} must be 1 or more, "
                 f"temperature={self.temperature} above 0, or null."
             )
-        if self.sampler == RTO and (self.candidates > 1 or self.temperature is not None):
+        if self.chains * self.candidates > MOST:
             raise ValueError(
-                f"Posterior: candidates={self.candidates}, temperature={self.temperature} are of "
-                "sampler=modes: a chain of rto starts at its own draw, and each counts alike. "
-                "Give inverter.candidates=1 inverter.temperature=null beside inverter.sampler=rto."
+                f"Posterior: chains={self.chains} times candidates={self.candidates} must be at "
+                f"most {MOST}; so many images are drawn."
             )
         if (self.maps or 0) < 0 or self.noise_maps < 0:
             raise ValueError(
                 f"Posterior: maps={self.maps}, noise_maps={self.noise_maps} must be 0 or more."
             )
-        if not 0 < self.share <= 1:
-            raise ValueError(f"Posterior: share={self.share} must be above 0 and at most 1.")
-        scale = self.scale
-        if not (scale >= 0 and self.noise_std >= 0 and scale + self.noise_std > 0):
+        if not (0 < self.share <= 1 and self.scale >= 0 and self.noise_std >= 0):
             raise ValueError(
-                f"Posterior: residual={scale:g}, noise_std={self.noise_std} must be 0 or more, "
-                "and one of them above 0: measurements are weighed by them. Of share=1 the "
-                "residual is 0 unless given."
+                f"Posterior: share={self.share} must be above 0 and at most 1, "
+                f"residual={self.residual} and noise_std={self.noise_std} must be 0 or more."
+            )
+        if self.scale == 0 == self.noise_std:
+            raise ValueError(
+                f"Posterior: share={self.share}, residual={self.residual} and noise_std=0 leave "
+                "nothing to weigh measurements by: it must be a share below 1, or a residual or "
+                "noise_std above 0."
             )
         sigmas = [] if self.map_sigma is None else per_stage(self.map_sigma, self.maps or 0)
         if min(sigmas, default=1) <= 0 or (self.maps and sigmas and len(sigmas) != self.maps):
@@ -242,60 +244,71 @@ class Posterior(FamilyInverter, FittedInverter):
             raise ValueError(
                 "Posterior: it knows no training images yet; use what fit(images) returns."
             )
-        residual = self._residual(self.prior, A, y, loss)
-        centre = (1 - self.share) * self.prior.mean.view(G.image_shape).to(y)
-        target = (y - A(centre[None])) / self.share
-
-        def image_of(x: Tensor) -> Tensor:
-            return centre + self.share * x
-
+        residual = self._residual(self.prior, A, loss, y.device)
+        model = self._model(G, self.prior)
+        starts = self._starts(model, A, y, residual, rngs)
         chains: list[Chain] = []
         draw: Draw | None = None
-        starts: Tensor | None = None
-        if self.candidates > 1:
-            observation = Observation(A, target, residual.misfit)
-            starts = best_starts(G, observation, rngs, self.candidates, self.chains)
         for number in range(self.chains):
-            # Opposite draws: what is linear in them cancels in the mean of a pair.
-            pairs = self.sampler == RTO and number % 2
-            draw = draw.mirrored() if draw and pairs else self._draw(G, residual, target, rngs)
-            if starts is not None:
-                draw.z[0] = starts[number]
-            chains.append(self._chain(G, A, target, residual, draw))
+            if draw is not None and self.sampler == RTO and number % 2:
+                # Opposite draws: what is linear in them cancels in the mean of a pair.
+                draw = draw.mirrored()
+            else:
+                draw = self._draw(G, residual, y, rngs)
+            chains.append(self._chain(model, A, y, residual, draw, starts[number]))
             if watch is not None:
-                watch(image_of(chains[-1].image))
-        images = torch.stack([image_of(chain.image) for chain in chains])
-        energies = torch.stack([chain.energy for chain in chains])
-        image, between = mixture(images, energies, self.temperature, self.sampler == RTO)
-        last = images[-1]
+                watch(chains[-1].image)
+
+        temperature = self.temperature if self.sampler == MODES else None
+        image, between = mean_of(chains, temperature, self.sampler == RTO)
         if watch is not None:
             watch(image)
-        std = (between + self.share**2 * residual.variance().to(between)).sqrt()
+        last = chains[-1]
         lengths = (len(chain.history) for chain in chains[:-1])
         return Reconstruction(
             image,
-            last,
+            last.image,
             loss(A(image), y),
-            loss(A(last), y),
+            loss(A(last.image), y),
             torch.cat([chain.history for chain in chains]),
-            chains[-1].latents,
+            last.latents,
             tuple(accumulate(lengths, initial=0)),
-            Spread(std, torch.stack([image_of(chain.draw) for chain in chains])),
+            Spread(
+                (between + residual.variance().to(between)).sqrt(),
+                torch.stack([chain.draw for chain in chains]),
+            ),
         )
 
     def _residual(
-        self, prior: GaussianPrior, A: ForwardOperator, y: Tensor, loss: Loss
+        self, prior: GaussianPrior, A: ForwardOperator, loss: Loss, device: torch.device
     ) -> Residual:
-        """What the seen measurements tell of r / a.
+        """What the seen measurements tell of r.
 
         Raises:
             ValueError: A is not linear.
         """
         kept = loss.kept if isinstance(loss, MeasurementLoss) else None
-        noise = 2 * self.noise_std / self.share
-        view = View(with_adjoint(A, self, LINEAR), noise, kept, y.device)
-        solver = Solver(self.tolerance, self.max_steps)
-        return Residual(view, prior, self.scale / self.share**2, solver)
+        view = View(with_adjoint(A, self, LINEAR), 2 * self.noise_std, kept, device)
+        return Residual(view, prior, self.scale, Solver(self.tolerance, self.max_steps))
+
+    def _model(self, G: Generator, prior: GaussianPrior) -> Model:
+        sigmas = per_stage(self.map_sigma or 1.0, self.maps or 0)
+        mu = prior.mean.view(G.image_shape).to(next(G.parameters()))
+        return Model(G, mu, self.share, sigmas, bool(self.map_relative))
+
+    def _starts(
+        self,
+        model: Model,
+        A: ForwardOperator,
+        y: Tensor,
+        residual: Residual,
+        rngs: Sequence[torch.Generator],
+    ) -> Sequence[Tensor | None]:
+        """For each chain where z0 starts (B, z_dim), None: at its draw."""
+        if self.sampler == RTO or self.candidates == 1:
+            return [None] * self.chains
+        observation = Observation(A, y, residual.nearness)
+        return [*best_starts(model, observation, rngs, self.candidates, self.chains)]
 
     def _draw(
         self, G: Generator, residual: Residual, y: Tensor, rngs: Sequence[torch.Generator]
@@ -306,18 +319,24 @@ class Posterior(FamilyInverter, FittedInverter):
         return Draw(z, *residual.draw(rngs, y))
 
     def _chain(
-        self, G: Generator, A: ForwardOperator, y: Tensor, residual: Residual, draw: Draw
+        self,
+        model: Model,
+        A: ForwardOperator,
+        y: Tensor,
+        residual: Residual,
+        draw: Draw,
+        start: Tensor | None,
     ) -> Chain:
-        """One chain, from its draw on, in units of x'."""
+        """One chain, from its draw on, or from another z0."""
         perturbed = self.sampler == RTO
         z = [value.clone() for value in draw.z]
-        maps = self.maps or 0
-        free = 1 + maps + self.noise_maps
+        free = 1 + len(model.sigmas) + self.noise_maps
         if not perturbed:
             # From its prior's mean: what a drawn map adds is not gone after so few steps.
-            for value in z[1 : 1 + maps]:
+            for value in z[1 : 1 + len(model.sigmas)]:
                 value.zero_()
-        render = self._render(G, z)
+        if start is not None:
+            z[0].copy_(start)
 
         def prior() -> Tensor:
             pairs = zip(z[:free], draw.z)
@@ -325,7 +344,7 @@ class Posterior(FamilyInverter, FittedInverter):
             return sum(parts[1:], start=parts[0])
 
         def penalised() -> tuple[Tensor, Tensor]:
-            return render()[0], prior()
+            return model.render(z)[0], prior()
 
         # The measurements less A r' + e': what the latents have to explain in this draw.
         target = y - draw.seen if perturbed else y
@@ -333,23 +352,10 @@ class Posterior(FamilyInverter, FittedInverter):
         descent = Descent(self.steps, Schedule(self.rampup, self.rampdown))
         minimum = minimise(penalised, variables, Observation(A, target, residual.misfit), descent)
         with torch.no_grad():
-            image, latents = minimum.last, render()[1]
+            image, latents = minimum.last, model.render(z)[1]
             energy = minimum.last_loss + prior()
             rest = y - A(image)
             expected = image + residual.expected(rest)
-            # r' + C A^T M^-1 (y - A G(z) - A r' - e'): Matheron's draw of r given z and y.
+            # r' + C A^T M^-1 (y - A m(z) - A r' - e'): Matheron's draw of r given z and y.
             drawn = image + draw.r + residual.expected(rest - draw.seen)
         return Chain(expected, drawn, energy, latents, minimum.history)
-
-    def _render(self, G: Generator, z: list[Tensor]) -> Callable[[], tuple[Tensor, Latents]]:
-        """Draws G(z) and its latents from the values of z."""
-        maps = self.maps or 0
-        sigmas = per_stage(self.map_sigma or 1.0, maps)
-        member = Additive(maps, relative=bool(self.map_relative))
-
-        def render() -> tuple[Tensor, Latents]:
-            add = {k: sigmas[k - 1] * z[k] for k in range(1, maps + 1)}
-            latents = Latents(G.map(z[0]), tuple(z[1 + maps :]), add, member=(0,) * len(z[0]))
-            return member.synthesize(G, latents), latents
-
-        return render

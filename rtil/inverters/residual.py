@@ -169,9 +169,6 @@ class Residual:
         prior: its covariance C is that of r; its mean is not used.
         scale: see above.
         solver: of M where A C has more than `largest` numbers.
-
-    Raises:
-        ValueError: M is singular, without noise and without a residual.
     """
 
     def __init__(
@@ -182,11 +179,6 @@ class Residual:
         solver: Solver = Solver(),
         largest: int = LARGEST,
     ) -> None:
-        if not (scale > 0 or view.s > 0):
-            raise ValueError(
-                "Posterior: inverter.residual=0 and noise_std=0 leave nothing to weigh the "
-                "measurements by. Set one of them above 0."
-            )
         self.view, self.scale = view, scale
         self.prior = prior.to(view.index.device)
         # With A C at hand its rows give every E[r | z, y] and the exact variance.
@@ -200,6 +192,15 @@ class Residual:
     def misfit(self, y_hat: Tensor, y: Tensor) -> Tensor:
         """(y - y_hat)^T M^-1 (y - y_hat) / 2 of measurements (B, *out_shape), (B,)."""
         return self.marginal.half_form(self.view.rows(y - y_hat))
+
+    def nearness(self, y_hat: Tensor, y: Tensor) -> Tensor:
+        """What ranks draws of a generator by their measurements, (B,).
+
+        The misfit, or the squared error where each misfit takes a solver: draws are thousands.
+        """
+        if isinstance(self.marginal, Factored):
+            return self.misfit(y_hat, y)
+        return self.view.rows(y - y_hat).square().sum(1)
 
     def expected(self, rest: Tensor) -> Tensor:
         """C A^T M^-1 rest (B, C, H, W) for y - A G(z) = rest (B, *out_shape)."""

@@ -1,12 +1,13 @@
 """Where a search starts: of many draws of the generator, the one that fits y best.
 
 Draws are those of a generator and common to all images of a run, so that their images are drawn
-once. They are chosen by the measurement loss, which the search minimises from there on.
+once, or once a batch where they are too many to keep. They are chosen by the measurement loss,
+which the search minimises from there on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from math import prod
 from typing import NamedTuple
@@ -14,6 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from rtil.inverters.chains import Model
 from rtil.inverters.minimise import Observation
 from rtil.inverters.styles import weights_key
 from rtil.latents.additive import Additive
@@ -67,36 +69,53 @@ def best_start(
     """
     # Of twice as many each image looks at a half of its own, so that several starts of one image,
     # which average over what y leaves open, do not all begin at the same draw.
-    return _nearest(G, observation, rngs, [candidates, candidates])[0]
+    search = Search(G, 2 * candidates, candidates, 1)
+    return search.nearest(observation, rngs, lambda images: images)[0]
 
 
 def best_starts(
-    G: Generator,
+    model: Model,
     observation: Observation,
     rngs: Sequence[torch.Generator],
     candidates: int,
     count: int,
 ) -> Tensor:
     """As `best_start`, `count` of them for each image (count, B, z_dim), no draw seen twice."""
-    return _nearest(G, observation, rngs, [candidates] * count)
+    search = Search(model.G, count * candidates, candidates, count)
+    return search.nearest(observation, rngs, model.shrunk)
 
 
-@torch.no_grad()
-def _nearest(
-    G: Generator, observation: Observation, rngs: Sequence[torch.Generator], sizes: Sequence[int]
-) -> Tensor:
-    """The z0 (parts, B, z_dim) of the nearest draw in each part of an image's own order."""
-    pool = draw_pool(G, sum(sizes), weights_key(G))
-    images = _images(G, pool.z0) if pool.images is None else pool.images.split(CHUNK)
-    losses = torch.cat([_losses(some, observation) for some in images], 1)
-    chosen = []
-    for own, rng in zip(losses, rngs):
-        order = torch.randperm(own.numel(), generator=rng).to(own.device)
-        chosen.append(torch.stack([part[own[part].argmin()] for part in order.split(sizes)]))
-    return pool.z0[torch.stack(chosen, 1)]
+class Search(NamedTuple):
+    """Of `size` draws each image looks at `parts` times `candidates`, in an order of its own."""
 
+    G: Generator
+    size: int
+    candidates: int
+    parts: int
 
-def _losses(images: Tensor, observation: Observation) -> Tensor:
-    """The loss of each image for each of B measurements, (B, images)."""
-    seen = observation.A(images)
-    return torch.stack([observation.loss(seen, y.expand_as(seen)) for y in observation.y])
+    @torch.no_grad()
+    def nearest(
+        self,
+        observation: Observation,
+        rngs: Sequence[torch.Generator],
+        image_of: Callable[[Tensor], Tensor],
+    ) -> Tensor:
+        """The z0 (parts, B, z_dim) of the draw in each part that is nearest to each y."""
+        pool = draw_pool(self.G, self.size, weights_key(self.G))
+        images = _images(self.G, pool.z0) if pool.images is None else pool.images.split(CHUNK)
+        looked = self.parts * self.candidates
+        orders = [torch.randperm(self.size, generator=rng)[:looked] for rng in rngs]
+        losses = torch.full((len(orders), self.size), torch.inf, dtype=observation.y.dtype)
+        for first, chunk in zip(range(0, self.size, CHUNK), images):
+            seen = observation.A(image_of(chunk))
+            for image, (y, order) in enumerate(zip(observation.y, orders)):
+                mine = order[(order >= first) & (order < first + CHUNK)]
+                if len(mine):
+                    candidates = seen[(mine - first).to(seen.device)]
+                    loss = observation.loss(candidates, y.expand_as(candidates))
+                    losses[image, mine] = loss.to(losses)
+        best = [
+            [part[own[part].argmin()] for part in order.split(self.candidates)]
+            for own, order in zip(losses, orders)
+        ]
+        return pool.z0[torch.tensor(best, device=pool.z0.device).T]

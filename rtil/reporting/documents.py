@@ -31,7 +31,7 @@ from rtil.reporting import coverage, extracts, gallery, settings, speed
 from rtil.reporting.arrange import Row
 from rtil.reporting.claims import Comparison, Families, families
 from rtil.reporting.compare import drawable
-from rtil.reporting.extracts import NOTHING, VIEWS, Selection
+from rtil.reporting.extracts import NOTHING, OPTIONS, SHOWN, VIEWS, Selection
 from rtil.reporting.figures.forest import draw_forest
 from rtil.reporting.figures.overview import draw_overview
 from rtil.reporting.study import Source, of_everything
@@ -125,6 +125,8 @@ class Library:
     def selection(self, marker: Marker) -> Selection:
         """The rows that a marker is about."""
         rest = {key: values for key, values in marker.options.items() if key not in OWN}
+        if stray := rest.keys() & OPTIONS - {*SHOWN.get(marker.view, ())}:
+            raise marker.error(f"{', '.join(sorted(stray))}= is of other views")
         files, baseline = self.files(marker), marker.baseline
         source = tuple(files), baseline
         if source not in self.known:

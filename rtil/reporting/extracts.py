@@ -25,13 +25,14 @@ Line = Mapping[str, str]  # {heading: text}
 PLACED = ("protocol", "protocol.tuned.at")  # settings that a column of their own says
 LEFT_OUT = ("null", "false")  # values of what a run does without
 NAMES = ("generator_sha256", "run_dir")  # settings that have no usual value
-SHOWN = (
-    "over",
-    "metric",
-    "others",
-    "summary",
-    "file",
-)  # options of what is shown, not of which rows
+# Options of what a view shows, not of which rows.
+SHOWN: Mapping[str, Sequence[str]] = {
+    "gains": ("others", "summary"),
+    "means": ("over", "metric"),
+    "gain": ("over",),
+    "forest": ("file",),
+}
+OPTIONS = {option for options in SHOWN.values() for option in options}
 NOTHING = "no row is selected"
 # What a choice changes, with its decimals, where rows have it.
 CHANGED = {
@@ -78,7 +79,7 @@ class Selection:
             "at": f"{row.measurement.value:g}",
             "noise": f"{row.measurement.noise_std:g}",
         }
-        wanted = {key: texts for key, texts in self.options.items() if key not in SHOWN}
+        wanted = {key: texts for key, texts in self.options.items() if key not in OPTIONS}
         # Any other key is a setting, which need not tell the row apart from others.
         config = row.runs[0].config
         return all(
@@ -227,11 +228,12 @@ def means(selection: Selection, all_shown: Families) -> str:
         ValueError: no row is selected, several are of one cell, or it shows no such score.
     """
     rows, over = selection.chosen, "lmmse" in selection.options.get("over", ())
-    (metric,) = selection.options.get("metric", ("psnr_db",))
+    metric = ",".join(selection.options.get("metric", ("psnr_db",)))
     if metric not in CHANGED or (over and metric != "psnr_db"):
         raise ValueError(
             f"metric={metric} must be one of {', '.join(CHANGED)}, and beside over=lmmse psnr_db"
         )
+    name, digits = CHANGED[metric]
     if over:
         rows = [row for row in rows if row.measurement.inverter != "lmmse"]
     labels: dict[int, str] = {}
@@ -249,11 +251,12 @@ def means(selection: Selection, all_shown: Families) -> str:
             raise ValueError(
                 f"two rows are of {where(row)}, {column}: name protocols= or a setting"
             )
-        mean = row.estimates.get(metric)
-        line[column] = counted(over_linear(row)) if over else written(mean, CHANGED[metric][1])
+        score = row.estimates.get(metric)
+        line[column] = counted(over_linear(row)) if over else written(score, digits)
     columns = sorted({column for line in lines.values() for column in line})
+    heading = "measured" if metric == "psnr_db" else name.removeprefix("Δ ")
     full = [
-        {"measured": text} | {column: line.get(column, NONE) for column in columns}
+        {heading: text} | {column: line.get(column, NONE) for column in columns}
         for text, line in sorted(lines.items())
     ]
     return table(full)

@@ -1,13 +1,16 @@
 """Starts that are chosen by the measurements, among draws that all images of a run share."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
+from rtil.inverters.chains import Model
 from rtil.inverters.csgm import CSGM
 from rtil.inverters.data_term import MeasurementLoss
 from rtil.inverters.ilo import ILO
 from rtil.inverters.minimise import Observation, norm
-from rtil.inverters.start import best_start, draw_pool
+from rtil.inverters.start import best_start, best_starts, draw_pool
 from rtil.inverters.styles import draw_styles, weights_key
 from rtil.operators import partial_circulant
 from rtil.process.rng import seeded
@@ -86,11 +89,38 @@ def test_no_candidate_is_refused(inverter):
         inverter(steps=3, candidates=0)
 
 
-def test_images_that_are_too_many_to_keep_are_drawn_again(generator, observed, monkeypatch):
-    kept = best_start(generator, observed, rngs(3), CANDIDATES)
+@pytest.fixture
+def none_kept(monkeypatch):
     draw_pool.cache_clear()
     monkeypatch.setattr("rtil.inverters.start.LARGEST", 100)
-    again = best_start(generator, observed, rngs(3), CANDIDATES)
-    assert draw_pool(generator, 2 * CANDIDATES, weights_key(generator)).images is None
+    yield
     draw_pool.cache_clear()
-    torch.testing.assert_close(again, kept, rtol=0, atol=0)
+
+
+def starts_of(generator, observed):
+    model = Model(generator, torch.zeros(generator.image_shape).double(), 0.7, (), False)
+    one = best_start(generator, observed, rngs(3), CANDIDATES)
+    return [one, *best_starts(model, observed, rngs(3), CANDIDATES, 3)]
+
+
+@pytest.fixture
+def kept(generator, observed):
+    return starts_of(generator, observed)
+
+
+def test_images_that_are_too_many_to_keep_are_drawn_again(generator, observed, kept, none_kept):
+    again = starts_of(generator, observed)
+    assert draw_pool(generator, 3 * CANDIDATES, weights_key(generator)).images is None
+    for a, b in zip(again, kept):
+        assert torch.equal(a, b)
+
+
+def test_a_search_compares_no_more_draws_than_it_was_asked_for(generator, observed):
+    compared = []
+
+    def loss(seen, y):
+        compared.append(len(seen))
+        return observed.loss(seen, y)
+
+    best_start(generator, replace(observed, loss=loss), rngs(3), CANDIDATES)
+    assert sum(compared) == 3 * CANDIDATES

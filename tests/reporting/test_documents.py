@@ -272,9 +272,21 @@ def test_means_of_another_score(library):
     assert cell.strip() == f"{np.mean(values):.3f} ± {half:.3f}"
 
 
-@pytest.mark.parametrize("options", ["metric=seconds", "over=lmmse metric=st_lpips"])
+@pytest.mark.parametrize("options", [
+    "metric=seconds", "over=lmmse metric=st_lpips", "metric=st_lpips,psnr_db",
+])  # fmt: skip
 def test_a_score_that_means_do_not_show_is_refused(library, options):
     folder = library(marked(f"means results=pair protocols=paper {options}"))
     shutil.copy(ROOT / "results/pair.jsonl", folder / "results")
-    with pytest.raises(ValueError, match=r"metric=\w+ must be one of psnr_db, "):
+    with pytest.raises(ValueError, match=r"metric=[\w,]+ must be one of psnr_db, "):
+        regenerate(folder, check=False)
+
+
+@pytest.mark.parametrize(
+    "told", ["gains results=pair metric=st_lpips", "gain results=pair others=true"]
+)
+def test_an_option_of_another_view_is_refused(library, told):
+    folder = library(marked(told))
+    shutil.copy(ROOT / "results/pair.jsonl", folder / "results")
+    with pytest.raises(ValueError, match=r"(metric|others)= is of other views"):
         regenerate(folder, check=False)
