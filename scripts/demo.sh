@@ -3,7 +3,7 @@
 # 1. inverts photos of faces with a trained generator from PyPI, and letters with those that come with rtil;
 # 2. trains a vanilla generator and its RTIL twin on drawn letters, inverts held-out letters with both.
 # Each part ends with a page.
-#     bash scripts/demo.sh [--quick]    # --quick: the first part alone, a minute
+#     bash scripts/demo.sh [--quick]    # --quick: the first part alone, two minutes
 # Stopped, it goes on where it was. ROOT chooses the folder of its runs, FACES one of your photos of faces.
 set -euo pipefail
 if [ $# -gt 1 ] || [ "${1:---quick}" != --quick ]; then
@@ -75,10 +75,10 @@ with Image.open(cbook.get_sample_data("grace_hopper.jpg")) as photo:
 
 # The search of the paper, then the mean of what explains the measurement.
 letters() {
-    local common=(-m generator=letters,letters-rtil task=cs ratio=0.1 num_images=8 root="$root/letters")
+    local common=(-m generator=letters,letters-rtil task=cs ratio=0.1 num_images=4 root="$root/letters")
     run rtil.invert "${common[@]}"
     run rtil.invert "${common[@]}" inverter=posterior \
-        inverter.maps=3 inverter.map_sigma=1 inverter.map_relative=true
+        inverter.maps=3 inverter.map_sigma=1 inverter.map_relative=true inverter.candidates=250
     page "$root/letters"
 }
 
