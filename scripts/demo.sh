@@ -104,7 +104,7 @@ twins() {
 faces
 letters
 if [ -z "$quick" ]; then
-    # Shorter than scale=demo has it: the whole takes less than ten minutes on two cores.
+    # Shorter than scale=demo has it: the whole takes some ten minutes on two cores.
     twins rtil.train model=stylegan2 total_nimg=28000
     for ratio in 0.1 0.25; do
         twins rtil.invert task=cs ratio=$ratio
