@@ -49,13 +49,13 @@ default_role = "code"
 ROOMS = ("models", "latents", "objectives", "operators", "inverters", "metrics")
 # Pages that are files of the folder above.
 ABOVE = {"contributing": "CONTRIBUTING.md", "changes": "CHANGELOG.md"}
-LINK = re.compile(r"\[([^\]]*)\]\(([^)\s#:]+\.\w+)(#[^)\s]*)?\)")
+LINK = re.compile(r"\[([^\]]*)\]\(([^)\s#:]+)(#[^)\s]*)?\)")
 PROSE = re.compile(r"(`+[^`]+`+)|([*|\\]|_\b)")
 HANGING = re.compile(r"^(\S.*[^:\n])\n +(?=\S)", re.MULTILINE)
 
 
 def read_page(app, name, source):
-    """Links to files above docs/ lead to their page, or to the file."""
+    """Links to files above docs/ lead to their page or to the file, to folders they name it."""
     if name in ABOVE:
         path = Path(app.srcdir).parent / ABOVE[name]
         app.env.note_dependency(path)
@@ -72,6 +72,8 @@ def read_page(app, name, source):
             return f"[{text}](/{target.removeprefix('../docs/')}{place})"
         if not target.startswith("../"):
             return link[0]
+        if (Path(app.srcdir) / target).is_dir():
+            return f"`{target.removeprefix('../')}`"
         return f"{{download}}`{text} <{posixpath.relpath(target, posixpath.dirname(name))}>`"
 
     source[0] = LINK.sub(lead, source[0])
